@@ -1,0 +1,30 @@
+/* The API server: routes, discovery, OpenAPI, admission, watch streams, authentication and
+ * authorization. */
+#ifndef AT_API_API_H
+#define AT_API_API_H
+
+#include "net/http_server.h"
+#include "security/security.h"
+#include "state/state.h"
+
+struct at_api;
+
+struct at_api_options {
+    struct at_loop *loop;
+    struct at_store *store;
+    struct at_state *state; /* for heartbeats and instance look-ups */
+    struct at_ca *ca;
+    struct at_metrics *metrics;
+    const char *const *admin_token_sha256_hex; /* NULL-terminated digests of admin tokens' whole
+                                                  text; may be NULL */
+    /* Log streaming: GET .../instances/NAME/log is answered from the node's agent by this function;
+     * NULL: 501. */
+    int64_t watch_timeout_ns;   /* 0: 30 min */
+    int64_t bookmark_period_ns; /* 0: 10 s */
+};
+enum at_rc at_api_new(const struct at_api_options *options, struct at_api **ret,
+                      struct at_err *err) AT_WARN_UNUSED;
+void at_api_free(struct at_api *api);
+at_http_handler_fn at_api_handle; /* ctx: struct at_api * */
+
+#endif

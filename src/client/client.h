@@ -1,0 +1,94 @@
+/* Typed access to the API server: get, list, watch with resume, create, patch, apply, delete.
+ * Asynchronous on a loop; at_client_wait turns one call into a blocking one for the command line.
+ */
+#ifndef AT_CLIENT_CLIENT_H
+#define AT_CLIENT_CLIENT_H
+
+#include "model/model.h"
+#include "net/http_client.h"
+
+struct at_client;
+
+struct at_client_options {
+    const char *server; /* https://host:port */
+    const char *ca_pem; /* trust; NULL with ca_pin at join */
+    const char *ca_pin_sha256_hex;
+    const char *cert_pem, *key_pem; /* client certificate, or NULL */
+    const char *token;              /* bearer token, or NULL */
+    const char *user_agent;         /* "atoll-agent/0.1" */
+};
+enum at_rc at_client_new(struct at_loop *loop, const struct at_client_options *options,
+                         struct at_client **ret, struct at_err *err) AT_WARN_UNUSED;
+void at_client_free(struct at_client *client);
+/* New credentials for calls that start from now on (certificate renewal). */
+enum at_rc at_client_set_identity(struct at_client *client, const char *cert_pem,
+                                  const char *key_pem, struct at_err *err) AT_WARN_UNUSED;
+
+/* Options from a kubeconfig file (path NULL: $KUBECONFIG, then ~/.kube/config; context NULL: the
+ * current one). own: at_client_kubeconfig_free. */
+struct at_client_kubeconfig {
+    struct at_client_options options;
+    char *ns; /* the context's namespace, or "default" */
+};
+enum at_rc at_client_kubeconfig_load(const char *path, const char *context,
+                                     struct at_client_kubeconfig **ret,
+                                     struct at_err *err) AT_WARN_UNUSED;
+void at_client_kubeconfig_free(struct at_client_kubeconfig *config);
+
+/* rc AT_OK: a 2xx answer, body its JSON (borrowed; NULL when it is no JSON). Otherwise the server's
+ * Status is in err: rc from reason and code, msg the message, field the first cause's field; body
+ * the Status itself when there is one. */
+typedef void at_client_done_fn(void *ctx, enum at_rc rc, int status, json_t *body,
+                               const struct at_err *err);
+typedef uint64_t at_client_call_id;
+
+/* The one request that the others are made of. path: "/apis/atoll.dev/v1/sites?limit=500". body may
+ * be NULL. */
+at_client_call_id at_client_request(struct at_client *client, enum at_http_method method,
+                                    const char *path, const char *content_type, const json_t *body,
+                                    at_client_done_fn *done, void *ctx);
+void at_client_cancel(struct at_client *client, at_client_call_id id); /* done is not called */
+
+/* Path of a kind's collection (name NULL) or object, subresource may be NULL. out: at least 512
+ * bytes. */
+void at_client_path(const struct at_model_kind *kind, const char *ns, const char *name,
+                    const char *subresource, char *out, size_t out_size);
+
+at_client_call_id at_client_get(struct at_client *client, const struct at_model_kind *kind,
+                                const char *ns, const char *name, at_client_done_fn *done,
+                                void *ctx);
+at_client_call_id at_client_create(struct at_client *client, const struct at_model_kind *kind,
+                                   const char *ns, const json_t *object, at_client_done_fn *done,
+                                   void *ctx);
+/* RFC 7386 merge patch, of the object or of subresource "status". */
+at_client_call_id at_client_patch(struct at_client *client, const struct at_model_kind *kind,
+                                  const char *ns, const char *name, const char *subresource,
+                                  const json_t *patch, at_client_done_fn *done, void *ctx);
+at_client_call_id at_client_delete(struct at_client *client, const struct at_model_kind *kind,
+                                   const char *ns, const char *name, at_client_done_fn *done,
+                                   void *ctx);
+
+/* Informer: list, then watch, for ever; reconnects with back-off, resumes by resourceVersion,
+ * relists on 410. */
+struct at_informer;
+struct at_informer_events {
+    void *ctx;
+    /* put or deleted; object is borrowed. After a relist, objects that are gone are reported as
+     * deleted. */
+    void (*on_object)(void *ctx, json_t *object, bool deleted);
+    void (*on_synced)(void *ctx); /* the first list is complete; once */
+    void (*on_connection)(void *ctx, bool connected, const struct at_err *err); /* may be NULL */
+};
+/* query: extra parameters such as "fieldSelector=spec.nodeName%3Dn1", may be NULL. ns NULL: all
+ * namespaces. */
+struct at_informer *at_informer_new(struct at_client *client, const struct at_model_kind *kind,
+                                    const char *ns, const char *query,
+                                    const struct at_informer_events *events);
+void at_informer_free(struct at_informer *informer);
+
+/* Raw streaming GET (logs): on_body pieces, then done. */
+at_client_call_id at_client_stream(struct at_client *client, const char *path,
+                                   void (*on_body)(void *ctx, const char *data, size_t len),
+                                   at_client_done_fn *done, void *ctx);
+
+#endif

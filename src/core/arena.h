@@ -1,0 +1,30 @@
+/* Arena: many small allocations, one release. One per request or reconcile, with a cap. Not thread
+ * safe. */
+#ifndef AT_CORE_ARENA_H
+#define AT_CORE_ARENA_H
+
+#include "core/err.h"
+
+struct at_arena;
+
+#define AT_ARENA_BYTES_MAX_DEFAULT ((size_t)64 << 20)
+
+/* cap_bytes 0 means AT_ARENA_BYTES_MAX_DEFAULT. own: at_arena_free. */
+struct at_arena *at_arena_new(size_t cap_bytes);
+void at_arena_free(struct at_arena *arena);  /* accepts NULL */
+void at_arena_reset(struct at_arena *arena); /* keeps the first chunk for reuse */
+
+/* Zeroed, 16-byte aligned. NULL only when the cap would be passed. cost: O(bytes), rarely a malloc.
+ */
+void *at_arena_alloc(struct at_arena *arena, size_t bytes) AT_WARN_UNUSED;
+char *at_arena_strdup(struct at_arena *arena, const char *s);
+char *at_arena_strndup(struct at_arena *arena, const char *s, size_t len);
+char *at_arena_printf(struct at_arena *arena, const char *fmt, ...) AT_PRINTF(2, 3);
+size_t at_arena_used(const struct at_arena *arena);
+
+static inline void at_cleanup_arena(struct at_arena **arena)
+{
+    at_arena_free(*arena);
+}
+
+#endif

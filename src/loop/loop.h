@@ -1,0 +1,56 @@
+/* Event loop: one per thread, nothing shared. Callbacks run on the loop's thread, one at a time.
+ * Handles are generational ids, never pointers: a stale id is refused quietly. */
+#ifndef AT_LOOP_LOOP_H
+#define AT_LOOP_LOOP_H
+
+#include "sys/process.h"
+#include "sys/sys.h"
+
+struct at_loop;
+typedef uint64_t at_watch_id; /* 0 is never valid */
+typedef uint64_t at_timer_id;
+
+#define AT_LOOP_READ 1u
+#define AT_LOOP_WRITE 2u
+
+typedef void at_fd_fn(void *ctx, int fd,
+                      unsigned events); /* errors and hang-ups show as READ|WRITE */
+typedef void at_timer_fn(void *ctx);
+typedef void at_signal_fn(void *ctx, int signal_number);
+typedef void at_child_fn(void *ctx, pid_t pid, int exit_code,
+                         int signal_number); /* -1,-1: adopted, unknown */
+typedef void at_post_fn(void *ctx);
+
+struct at_loop *at_loop_new(const struct at_sys *sys);
+void at_loop_free(struct at_loop *loop); /* after run has returned; pending callbacks are dropped */
+const struct at_sys *at_loop_sys(const struct at_loop *loop);
+int64_t at_loop_now_ns(const struct at_loop *loop); /* monotonic, read once per turn */
+
+void at_loop_run(struct at_loop *loop); /* until at_loop_stop */
+bool at_loop_turn(struct at_loop *loop,
+                  int64_t deadline_mono_ns); /* one turn, for tests; false: nothing to wait for */
+void at_loop_stop(struct at_loop *loop);     /* any thread */
+
+/* fd stays the caller's; remove the watch before closing it. Level-triggered. */
+at_watch_id at_loop_watch(struct at_loop *loop, int fd, unsigned events, at_fd_fn *fn, void *ctx);
+void at_loop_watch_change(struct at_loop *loop, at_watch_id id, unsigned events);
+void at_loop_unwatch(struct at_loop *loop, at_watch_id id);
+
+/* One shot after delay_ns; from within fn it may be set anew. */
+at_timer_id at_loop_timer(struct at_loop *loop, int64_t delay_ns, at_timer_fn *fn, void *ctx);
+void at_loop_timer_cancel(struct at_loop *loop,
+                          at_timer_id id); /* accepts 0 and ids that have fired */
+
+/* Signals arrive by signalfd; the signal is blocked in this thread (start the loop before other
+ * threads). */
+enum at_rc at_loop_signal(struct at_loop *loop, int signal_number, at_signal_fn *fn, void *ctx,
+                          struct at_err *err) AT_WARN_UNUSED;
+/* fn once when p ends; the loop reaps and closes p->pidfd. */
+enum at_rc at_loop_child(struct at_loop *loop, const struct at_process *p, at_child_fn *fn,
+                         void *ctx) AT_WARN_UNUSED;
+
+/* Run fn(ctx) on the loop's thread soon, in order. Any thread. Bounded by AT_LOOP_POSTS_MAX: err
+ * AT_EXHAUSTED. */
+enum at_rc at_loop_post(struct at_loop *loop, at_post_fn *fn, void *ctx) AT_WARN_UNUSED;
+
+#endif

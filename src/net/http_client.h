@@ -1,0 +1,51 @@
+/* HTTP/1.1 client with a connection pool per (address, TLS config). All on the loop's thread. */
+#ifndef AT_NET_HTTP_CLIENT_H
+#define AT_NET_HTTP_CLIENT_H
+
+#include "net/http1.h"
+#include "net/stream.h"
+
+struct at_http_client;
+typedef uint64_t at_http_call_id; /* 0 is never valid */
+
+struct at_http_client_options {
+    size_t connections_per_address_max; /* 0: 64; further calls wait in order */
+    size_t waiting_max;                 /* 0: 1024; past it AT_EXHAUSTED */
+    int64_t idle_timeout_ns;            /* 0: 30 s */
+    int64_t connect_timeout_ns;         /* 0: 5 s */
+};
+
+struct at_http_call {
+    const char *addr;          /* "host:port" or "unix:/path" */
+    struct at_tls_config *tls; /* NULL: plain */
+    const char *server_name;   /* NULL: host part of addr */
+    enum at_http_method method;
+    const char *target; /* "/path?query", already encoded */
+    const char
+        *headers;     /* "Name: value\r\n" lines, may be NULL; Host and Content-Length are added */
+    const void *body; /* copied */
+    size_t body_len;
+    int64_t timeout_ns;            /* to the end of the answer; 0: none (watches) */
+    int64_t first_byte_timeout_ns; /* 0: none */
+    /* Called with the head, once. body pieces follow. All optional but on_done. */
+    void *ctx;
+    void (*on_head)(void *ctx, const struct at_http_head *head);
+    void (*on_body)(void *ctx, const char *data, size_t len);
+    /* Once, last, never before at_http_call returns. rc AT_OK: the answer is complete, whatever its
+     * status. bytes_sent false: the request did not reach the peer, so that any method may be
+     * retried. */
+    void (*on_done)(void *ctx, enum at_rc rc, bool bytes_sent, const struct at_err *err);
+};
+
+struct at_http_client *at_http_client_new(struct at_loop *loop,
+                                          const struct at_http_client_options *options);
+void at_http_client_free(
+    struct at_http_client *client); /* cancels everything: on_done(AT_CANCELLED) before return */
+at_http_call_id at_http_call(struct at_http_client *client, const struct at_http_call *call);
+/* on_done(AT_CANCELLED) is called before return; its connection is closed. A stale id does nothing.
+ */
+void at_http_call_cancel(struct at_http_client *client, at_http_call_id id);
+/* Back-pressure for on_body: stop or go on reading this answer. */
+void at_http_call_pause(struct at_http_client *client, at_http_call_id id, bool paused);
+
+#endif

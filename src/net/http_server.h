@@ -1,0 +1,63 @@
+/* HTTP/1.1 server on a loop: keep-alive, pipelining in order, bodies up to a limit, streamed
+ * answers. One handler gets every request when its body is complete. */
+#ifndef AT_NET_HTTP_SERVER_H
+#define AT_NET_HTTP_SERVER_H
+
+#include "net/http1.h"
+#include "net/stream.h"
+
+struct at_http_server;
+struct at_http_exchange; /* one request and its answer; lives until answered and on_gone was called
+                          */
+
+typedef void at_http_handler_fn(void *ctx, struct at_http_exchange *ex);
+
+struct at_http_server_options {
+    const char *listen; /* address text; port 0 takes a free one */
+    bool reuse_port;
+    struct at_tls_config *tls; /* NULL: plain */
+    size_t body_bytes_max;     /* 413 past it */
+    size_t connections_max;    /* past it, new connections get 503 and are closed */
+    int64_t idle_timeout_ns;   /* keep-alive connection without a request */
+    int64_t head_timeout_ns;   /* from first byte to the whole request */
+    at_http_handler_fn *handler;
+    void *ctx;
+};
+
+enum at_rc at_http_server_new(struct at_loop *loop, const struct at_http_server_options *options,
+                              struct at_http_server **ret, struct at_err *err) AT_WARN_UNUSED;
+const char *
+at_http_server_addr(const struct at_http_server *server); /* bound address, "127.0.0.1:34567" */
+void at_http_server_drain(
+    struct at_http_server *server); /* stop accepting; close idle; Connection: close on the rest */
+size_t at_http_server_connections(const struct at_http_server *server);
+void at_http_server_free(struct at_http_server *server); /* closes everything at once */
+
+/* The request; valid until the exchange ends. */
+const struct at_http_head *at_http_request(const struct at_http_exchange *ex);
+struct at_str at_http_request_body(const struct at_http_exchange *ex);
+const struct at_tls_peer *
+at_http_peer(const struct at_http_exchange *ex); /* NULL on plain connections */
+const char *at_http_peer_addr(const struct at_http_exchange *ex);
+
+/* Answers. headers: "Name: value\r\n" lines, may be NULL; Content-Length, Date, Connection are
+ * added. Exactly one of: respond, or begin + write* + end, or abort. After respond/end/abort the
+ * exchange must not be touched. */
+void at_http_respond(struct at_http_exchange *ex, int status, const char *content_type,
+                     const char *headers, const void *body, size_t len);
+void at_http_stream_begin(struct at_http_exchange *ex, int status, const char *content_type,
+                          const char *headers);
+/* One chunk. err: AT_EXHAUSTED the client reads too slowly; AT_UNAVAILABLE it is gone. */
+enum at_rc at_http_stream_write(struct at_http_exchange *ex, const void *data,
+                                size_t len) AT_WARN_UNUSED;
+void at_http_stream_end(struct at_http_exchange *ex);
+void at_http_abort(struct at_http_exchange *ex); /* cut the connection */
+size_t at_http_stream_queued_bytes(const struct at_http_exchange *ex);
+
+/* fn when the client goes away before the answer is complete; after it the exchange must not be
+ * touched. */
+void at_http_on_gone(struct at_http_exchange *ex, void (*fn)(void *ctx), void *ctx);
+/* fn when the write queue of a streamed answer has drained. */
+void at_http_on_writable(struct at_http_exchange *ex, void (*fn)(void *ctx), void *ctx);
+
+#endif

@@ -1,0 +1,37 @@
+/* TLS 1.3 on OpenSSL through memory BIOs: no I/O here, bytes in and bytes out. */
+#ifndef AT_NET_TLS_H
+#define AT_NET_TLS_H
+
+#include "core/buf.h"
+
+struct at_tls_config; /* immutable after creation, reference counted, shared by sessions of all
+                         threads */
+
+struct at_tls_options {
+    bool is_server;
+    const char *cert_pem; /* own chain; NULL for a client without certificate */
+    const char *key_pem;
+    const char *ca_pem; /* trust anchors; for a server: asks for client certificates */
+    bool verify_peer;   /* client: always set except when pinning at join; server: require a client
+                           certificate */
+    const char *server_name; /* client: SNI and name check; NULL: host part of the address is used
+                                by callers */
+    const char *ca_pin_sha256_hex; /* client at join: accept exactly the chain whose root's SPKI has
+                                      this digest */
+};
+
+enum at_rc at_tls_config_new(const struct at_tls_options *options, struct at_tls_config **ret,
+                             struct at_err *err) AT_WARN_UNUSED;
+struct at_tls_config *at_tls_config_ref(struct at_tls_config *config);
+void at_tls_config_unref(struct at_tls_config *config);
+
+/* Who is at the other end, after the handshake. Empty strings when it has no certificate. */
+struct at_tls_peer {
+    char common_name[256];
+    char organizations[8][128]; /* O= values: Kubernetes groups */
+    size_t n_organizations;
+    char issuer_spki_sha256_hex[65]; /* of the chain's root */
+    bool verified;
+};
+
+#endif

@@ -1,0 +1,74 @@
+/* Placement: (snapshot, pending instances, now) -> plan, with a reason for each decision. Pure and
+ * deterministic. Filters: node ready, cordoned, taints, selector, sites, site class, jurisdictions,
+ * residency policy, resources (cpu, memory, disk, GPUs as count or fraction, GPU memory, GPU
+ * model), runtime driver, spread (hard skew). Scores 0..1000 each: spread, fit, price, carbon,
+ * latency; total = weighted mean. */
+#ifndef AT_SCHEDULER_SCHEDULER_H
+#define AT_SCHEDULER_SCHEDULER_H
+
+#include "state/snapshot.h"
+
+enum at_sched_rule {
+    AT_SCHED_NODE_NOT_READY,
+    AT_SCHED_CORDONED,
+    AT_SCHED_TAINT,
+    AT_SCHED_SELECTOR,
+    AT_SCHED_SITE,
+    AT_SCHED_SITE_CLASS,
+    AT_SCHED_JURISDICTION,
+    AT_SCHED_RESIDENCY,
+    AT_SCHED_DRIVER,
+    AT_SCHED_CPU,
+    AT_SCHED_MEMORY,
+    AT_SCHED_DISK,
+    AT_SCHED_GPU,
+    AT_SCHED_GPU_MEMORY,
+    AT_SCHED_GPU_MODEL,
+    AT_SCHED_SPREAD,
+    AT_SCHED_RULE_COUNT
+};
+const char *
+at_sched_rule_name(enum at_sched_rule rule); /* "NotEnoughCPU", "Residency", ... stable */
+
+enum at_sched_objective {
+    AT_SCHED_OBJ_SPREAD,
+    AT_SCHED_OBJ_FIT,
+    AT_SCHED_OBJ_PRICE,
+    AT_SCHED_OBJ_CARBON,
+    AT_SCHED_OBJ_LATENCY,
+    AT_SCHED_OBJ_COUNT
+};
+const char *at_sched_objective_name(enum at_sched_objective objective);
+
+struct at_sched_decision {
+    const struct at_instance *instance;
+    const struct at_node *node;        /* NULL: stays pending */
+    int64_t score;                     /* 0..1000 */
+    int64_t parts[AT_SCHED_OBJ_COUNT]; /* unweighted, of the node chosen */
+    int64_t weights[AT_SCHED_OBJ_COUNT];
+    const struct at_node *runner_up; /* NULL: none */
+    int64_t runner_up_score;
+    int64_t runner_up_parts[AT_SCHED_OBJ_COUNT];
+    size_t refused[AT_SCHED_RULE_COUNT];      /* nodes refused, by the first rule that did */
+    const char *example[AT_SCHED_RULE_COUNT]; /* "edge-1: 500m cpu free, 2 wanted", in arena */
+    const char *message;                      /* one sentence, in arena */
+};
+struct at_sched_plan {
+    struct at_sched_decision *decisions; /* one per pending instance, in the order decided */
+    size_t n;
+};
+
+/* pending: instances without nodeName, any order; decided by priority, then age, then name. What is
+ * decided earlier in the plan takes its resources from those later. err: AT_NOMEM the arena's cap.
+ */
+enum at_rc at_schedule(const struct at_snapshot *snap, const struct at_instance *const *pending,
+                       size_t n, int64_t now_wall_ns, struct at_arena *arena,
+                       struct at_sched_plan *ret_plan) AT_WARN_UNUSED;
+/* What a node has left, by the instances bound to it that have not ended. gpu: see at_sched_free.
+ */
+struct at_sched_free {
+    int64_t cpu_milli, memory_bytes, disk_bytes, gpu_milli;
+};
+struct at_sched_free at_sched_node_free(const struct at_snapshot *snap, const struct at_node *node);
+
+#endif

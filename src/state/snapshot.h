@@ -1,0 +1,36 @@
+/* An immutable, typed picture of the world at one revision: what schedulers, autoscalers and
+ * controllers decide on. */
+#ifndef AT_STATE_SNAPSHOT_H
+#define AT_STATE_SNAPSHOT_H
+
+#include "model/model.h"
+
+/* Per node, what this process knows from heartbeats: not stored, so absent after a restart until
+ * the next beat. */
+struct at_snapshot {
+    int64_t rev;
+    const struct at_site *const *sites;
+    size_t n_sites;
+    const struct at_node *const *nodes;
+    size_t n_nodes;
+    const struct at_deployment *const *deployments;
+    size_t n_deployments;
+    const struct at_instance *const *instances;
+    size_t n_instances;
+    const struct at_job *const *jobs;
+    size_t n_jobs;
+    const struct at_policy *const *policies;
+    size_t n_policies;
+    const struct at_namespace *const *namespaces;
+    size_t n_namespaces;
+};
+/* Each list is ordered by (namespace, name). Objects stay valid as long as the snapshot is held. */
+
+const struct at_site *at_snapshot_site(const struct at_snapshot *snap, const char *name);
+const struct at_node *at_snapshot_node(const struct at_snapshot *snap, const char *name);
+const struct at_deployment *at_snapshot_deployment(const struct at_snapshot *snap, const char *ns,
+                                                   const char *name);
+const struct at_instance *at_snapshot_instance(const struct at_snapshot *snap, const char *ns,
+                                               const char *name);
+
+#endif

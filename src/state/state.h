@@ -1,0 +1,63 @@
+/* Typed indexes fed by the store's watch, immutable snapshots, and planned writes back to the
+ * store. */
+#ifndef AT_STATE_STATE_H
+#define AT_STATE_STATE_H
+
+#include "state/snapshot.h"
+#include "store/store.h"
+
+struct at_state;
+
+/* Store keys: "/atoll/<group or core>/<plural>/<namespace or _>/<name>". Values are the objects'
+ * JSON without metadata.resourceVersion, which is the key's mod_rev. Shared by api and state. out:
+ * AT_STORE_KEY_BYTES_MAX. name NULL gives the prefix of the namespace; ns NULL too: of the kind
+ * (both end with '/'). */
+void at_state_key(const struct at_model_kind *kind, const char *ns, const char *name, char *out,
+                  size_t out_size);
+
+typedef void at_state_changed_fn(void *ctx, const struct at_model_kind *kind, const char *ns,
+                                 const char *name);
+
+/* Lists everything, then watches. ready is called once when the first picture is complete. */
+enum at_rc at_state_new(struct at_loop *loop, struct at_store *store, void (*ready)(void *ctx),
+                        void *ctx, struct at_state **ret, struct at_err *err) AT_WARN_UNUSED;
+void at_state_free(struct at_state *state);
+/* changed is called for each object that was put or deleted, after the indexes show it. At most
+ * AT_STATE_LISTENERS_MAX. */
+void at_state_listen(struct at_state *state, at_state_changed_fn *changed, void *ctx);
+#define AT_STATE_LISTENERS_MAX 16
+
+/* The newest picture; cheap when nothing changed since the last call. own: at_snapshot_unref. */
+const struct at_snapshot *at_state_snapshot(struct at_state *state);
+void at_snapshot_unref(const struct at_snapshot *snap);
+/* Stored JSON of an object (with resourceVersion put in), NULL when absent. own: caller decrefs. */
+json_t *at_state_object(const struct at_state *state, const struct at_model_kind *kind,
+                        const char *ns, const char *name);
+
+/* Planned writes: compare-and-swap against the version that state shows. done may be NULL: a
+ * conflict is then simply met again at the next reconcile. */
+typedef void at_state_written_fn(void *ctx, enum at_rc rc, int64_t rev, const struct at_err *err);
+/* Stamps uid, creationTimestamp, generation 1, applies defaults and validates: a controller's bug
+ * is refused here. */
+void at_state_create(struct at_state *state, const struct at_model_kind *kind, json_t *object_take,
+                     at_state_written_fn *done, void *ctx);
+/* change edits a copy of the stored object; return false to leave it as it is (done gets AT_OK).
+ * Unchanged results are not written. A change of spec raises generation. */
+typedef bool at_state_change_fn(void *ctx, json_t *object);
+void at_state_update(struct at_state *state, const struct at_model_kind *kind, const char *ns,
+                     const char *name, at_state_change_fn *change, void *change_ctx,
+                     at_state_written_fn *done, void *ctx);
+/* As DELETE through the API: with finalizers it sets deletionTimestamp, without it removes. */
+void at_state_delete(struct at_state *state, const struct at_model_kind *kind, const char *ns,
+                     const char *name, const char *uid, at_state_written_fn *done, void *ctx);
+/* Record a core v1 Event about an object; equal ones within 10 minutes are counted up instead. */
+void at_state_event(struct at_state *state, const struct at_model_kind *kind,
+                    const struct at_meta *about, bool warning, const char *reason, const char *fmt,
+                    ...) AT_PRINTF(6, 7);
+
+/* Heartbeats: kept in memory only. */
+void at_state_heartbeat(struct at_state *state, const char *node, int64_t now_mono_ns);
+int64_t at_state_heartbeat_last(const struct at_state *state,
+                                const char *node); /* 0: none since start */
+
+#endif

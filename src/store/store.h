@@ -1,0 +1,77 @@
+/* Revisioned keys and bytes. Knows no kinds. One global revision counter that only grows; each
+ * write gets its own revision; keys are ordered bytewise. Back ends: memory, sqlite (etcd later)
+ * pass one conformance suite. All calls and callbacks on the loop thread given at open; a callback
+ * may run before the call returns. */
+#ifndef AT_STORE_STORE_H
+#define AT_STORE_STORE_H
+
+#include "core/arena.h"
+#include "loop/loop.h"
+
+#define AT_STORE_KEY_BYTES_MAX 1024
+#define AT_STORE_VALUE_BYTES_MAX ((size_t)1 << 20)
+
+struct at_store;
+
+struct at_store_kv {
+    const char *key;
+    const char *value;
+    size_t value_len;
+    int64_t create_rev;
+    int64_t mod_rev;
+};
+
+struct at_store_event {
+    int64_t rev;
+    bool deleted; /* cur.value is then empty, cur.key set, cur.mod_rev == rev */
+    struct at_store_kv cur;
+    const struct at_store_kv *prev; /* NULL: the key was not there before */
+};
+
+/* rc AT_OK: rev is the write's revision. AT_EXISTS / AT_NOT_FOUND / AT_CONFLICT: the expectation
+ * did not hold, current (NULL when absent) shows what is there. Nothing is acknowledged before it
+ * is durable. */
+typedef void at_store_write_fn(void *ctx, enum at_rc rc, int64_t rev,
+                               const struct at_store_kv *current, const struct at_err *err);
+/* Range answer, borrowed until return. more: the limit cut it. rev: the snapshot's revision. */
+typedef void at_store_range_fn(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
+                               size_t n, bool more, const struct at_err *err);
+/* In revision order, without gaps. rc AT_COMPACTED: the watch's start is gone, it is over;
+ * AT_EXHAUSTED: too slow. */
+typedef void at_store_watch_fn(void *ctx, enum at_rc rc, const struct at_store_event *events,
+                               size_t n);
+typedef uint64_t at_store_watch_id;
+
+/* kind: "memory" or "sqlite"; path: the database file for sqlite. err: AT_CONFLICT locked by
+ * another process; AT_FORBIDDEN read-only; AT_CORRUPT; AT_IO (disk full). own: at_store_close. */
+enum at_rc at_store_open(const char *kind, const char *path, struct at_loop *loop,
+                         struct at_store **ret, struct at_err *err) AT_WARN_UNUSED;
+/* Waits for writes under way; their callbacks run before it returns. */
+void at_store_close(struct at_store *store);
+
+int64_t at_store_rev(const struct at_store *store); /* newest revision that is durable */
+int64_t at_store_compact_rev(const struct at_store *store);
+
+/* expect 0: the key must be absent (else AT_EXISTS); > 0: its mod_rev must be that; < 0: any.
+ * in: key and value borrowed until return. A write that waits behind another to the same key sees
+ * its result. */
+void at_store_put(struct at_store *store, const char *key, const void *value, size_t len,
+                  int64_t expect, at_store_write_fn *fn, void *ctx);
+void at_store_delete(struct at_store *store, const char *key, int64_t expect, at_store_write_fn *fn,
+                     void *ctx);
+/* Keys in [from, to), at most limit (0: all), as of at_rev (0: now). One key: from = key, to =
+ * NULL. AT_COMPACTED at_rev is gone; AT_TIMEOUT at_rev lies in the future. */
+void at_store_range(struct at_store *store, const char *from, const char *to, size_t limit,
+                    int64_t at_rev, at_store_range_fn *fn, void *ctx);
+/* Events with rev > after_rev for keys in [from, to); fn is never called before this returns. */
+enum at_rc at_store_watch(struct at_store *store, const char *from, const char *to,
+                          int64_t after_rev, at_store_watch_fn *fn, void *ctx,
+                          at_store_watch_id *ret, struct at_err *err) AT_WARN_UNUSED;
+void at_store_unwatch(struct at_store *store, at_store_watch_id id);
+/* Forget history up to and including rev (values that are current stay). */
+void at_store_compact(struct at_store *store, int64_t rev, at_store_write_fn *fn, void *ctx);
+/* The end of a prefix's range: prefix with its last byte raised by one. out: at least
+ * strlen(prefix) + 1. */
+void at_store_prefix_end(const char *prefix, char *out, size_t out_size);
+
+#endif

@@ -1,0 +1,36 @@
+/* Files and directories. Paths are NUL-terminated; errors name the path. Blocking: call from the
+ * worker pool where a disk may be slow. */
+#ifndef AT_SYS_FILE_H
+#define AT_SYS_FILE_H
+
+#include "core/buf.h"
+
+#include <sys/types.h>
+
+enum at_rc at_file_read(const char *path, size_t max_bytes, struct at_buf *out,
+                        struct at_err *err) AT_WARN_UNUSED;
+/* Temporary name in the same folder, fsync, rename, fsync of the folder. mode e.g. 0600. */
+enum at_rc at_file_write_atomic(const char *path, const void *data, size_t len, mode_t mode,
+                                struct at_err *err) AT_WARN_UNUSED;
+enum at_rc at_file_append(const char *path, const void *data, size_t len, mode_t mode,
+                          struct at_err *err) AT_WARN_UNUSED;
+enum at_rc at_dir_make(const char *path, mode_t mode,
+                       struct at_err *err) AT_WARN_UNUSED; /* with parents; ok if there */
+enum at_rc at_tree_remove(const char *path, struct at_err *err)
+    AT_WARN_UNUSED; /* ok if absent; no symlink followed */
+bool at_file_exists(const char *path);
+int64_t at_file_size(const char *path); /* -1 when absent */
+/* Exclusive lock held until at_file_unlock or the end of the process. err: AT_CONFLICT another
+ * process holds it, with its pid in the message (the pid is written into the file). */
+enum at_rc at_file_lock(const char *path, int *ret_fd, struct at_err *err) AT_WARN_UNUSED;
+void at_file_unlock(int fd);
+/* Names in a folder, sorted, "." and ".." left out. own: caller frees each and the list with
+ * at_free. */
+enum at_rc at_dir_list(const char *path, char ***ret_names, size_t *ret_count,
+                       struct at_err *err) AT_WARN_UNUSED;
+enum at_rc at_file_sha256(const char *path, char out_hex[65], struct at_err *err) AT_WARN_UNUSED;
+enum at_rc at_file_rename(const char *from, const char *to, struct at_err *err) AT_WARN_UNUSED;
+enum at_rc at_file_copy(const char *from, const char *to, mode_t mode,
+                        struct at_err *err) AT_WARN_UNUSED;
+
+#endif

@@ -1,0 +1,65 @@
+/* Child processes: start one inside limits, watch it by pidfd, end it. */
+#ifndef AT_SYS_PROCESS_H
+#define AT_SYS_PROCESS_H
+
+#include "core/err.h"
+
+#include <sys/types.h>
+
+struct at_process_options {
+    const char *const
+        *argv; /* NULL-terminated; argv[0] is looked up on PATH of envp unless it has a slash */
+    const char *const *envp; /* NULL-terminated; NULL: empty environment with PATH only */
+    const char *cwd;         /* NULL: inherit */
+    int stdin_fd, stdout_fd, stderr_fd; /* -1: /dev/null */
+    int64_t uid, gid;                   /* -1: keep */
+    bool new_session;                   /* setsid: own process group, killed as a whole */
+    bool die_with_parent;               /* PR_SET_PDEATHSIG SIGKILL */
+    bool no_new_privs;
+    bool seccomp; /* the default deny list (mount, kexec, bpf, ptrace of others, ...) by libseccomp
+                   */
+    bool new_mount_ns, new_pid_ns, new_ipc_ns, new_uts_ns;
+    const char *const *cgroup_procs; /* NULL-terminated list of cgroup.procs files to join before
+                                        exec; may be NULL */
+    int64_t nofile_max;              /* 0: inherit */
+};
+
+struct at_process {
+    pid_t pid;
+    int pidfd; /* readable when the process has ended */
+};
+
+/* Which of the asked-for isolations this machine refused (bit set), so that the caller can say so.
+ */
+enum at_process_lack {
+    AT_PROCESS_LACK_NAMESPACES = 1,
+    AT_PROCESS_LACK_SECCOMP = 2,
+    AT_PROCESS_LACK_USER = 4,
+    AT_PROCESS_LACK_CGROUP = 8,
+};
+
+/* Start. With strict false, isolations that the machine forbids are left out and reported in
+ * *ret_lack. err: AT_NOT_FOUND program missing; AT_FORBIDDEN not executable or isolation refused
+ * under strict. exec failures are reported here, synchronously. own: at_process_close after it was
+ * reaped. */
+enum at_rc at_process_start(const struct at_process_options *options, bool strict,
+                            struct at_process *ret, unsigned *ret_lack,
+                            struct at_err *err) AT_WARN_UNUSED;
+/* A process that this program did not start itself (it outlived a restart): only its pidfd. err:
+ * AT_NOT_FOUND. The start time guards against a reused pid: pass what at_process_start_ticks gave
+ * when it was started. */
+enum at_rc at_process_adopt(pid_t pid, uint64_t start_ticks, struct at_process *ret,
+                            struct at_err *err) AT_WARN_UNUSED;
+uint64_t at_process_start_ticks(pid_t pid); /* field 22 of /proc/PID/stat; 0 when gone */
+/* Reap without blocking. err: AT_AGAIN still running; AT_NOT_FOUND no child of ours (adopted): exit
+ * status unknown. */
+enum at_rc at_process_reap(struct at_process *p, int *ret_exit_code,
+                           int *ret_signal) AT_WARN_UNUSED;
+void at_process_signal(const struct at_process *p, int signal_number); /* by pidfd */
+void at_process_signal_group(const struct at_process *p,
+                             int signal_number); /* the session's process group */
+void at_process_close(struct at_process *p);
+/* Resident bytes and CPU time of a process, from /proc. err: AT_NOT_FOUND. */
+enum at_rc at_process_usage(pid_t pid, int64_t *ret_rss_bytes, int64_t *ret_cpu_ns) AT_WARN_UNUSED;
+
+#endif
