@@ -3,6 +3,7 @@
 #ifndef AT_STATE_STATE_H
 #define AT_STATE_STATE_H
 
+#include "state/object.h"
 #include "state/snapshot.h"
 #include "store/store.h"
 
@@ -14,6 +15,12 @@ struct at_state;
  * (both end with '/'). */
 void at_state_key(const struct at_model_kind *kind, const char *ns, const char *name, char *out,
                   size_t out_size);
+
+/* The reverse. ns and name point into key (*ret_ns is NULL for cluster-scoped kinds, and not
+ * NUL-terminated: ret_ns_len). err: AT_NOT_FOUND no such kind, or not an object's key. */
+enum at_rc at_state_key_parse(const char *key, const struct at_model_kind **ret_kind,
+                              const char **ret_ns, size_t *ret_ns_len,
+                              const char **ret_name) AT_WARN_UNUSED;
 
 typedef void at_state_changed_fn(void *ctx, const struct at_model_kind *kind, const char *ns,
                                  const char *name);
