@@ -1,0 +1,139 @@
+#include "core/arena.h"
+
+#include "core/mem.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ALIGN_BYTES ((size_t)16)
+#define CHUNK_BYTES_FIRST ((size_t)4096)
+#define CHUNK_BYTES_MAX ((size_t)256 << 10)
+
+struct chunk {
+    struct chunk *next; /* older */
+    size_t size;
+    size_t used;
+    _Alignas(16) char data[];
+};
+
+struct at_arena {
+    struct chunk *newest;
+    size_t used;
+    size_t cap;
+};
+
+struct at_arena *at_arena_new(size_t cap_bytes)
+{
+    struct at_arena *arena = AT_NEW(struct at_arena);
+    arena->cap = cap_bytes != 0 ? cap_bytes : AT_ARENA_BYTES_MAX_DEFAULT;
+    return arena;
+}
+
+static void chunks_free(struct chunk *chunk, const struct chunk *until)
+{
+    while (chunk != until) {
+        struct chunk *next = chunk->next;
+        free(chunk);
+        chunk = next;
+    }
+}
+
+void at_arena_free(struct at_arena *arena)
+{
+    if (arena != NULL) {
+        chunks_free(arena->newest, NULL);
+        free(arena);
+    }
+}
+
+void at_arena_reset(struct at_arena *arena)
+{
+    struct chunk *first = arena->newest;
+    while (first != NULL && first->next != NULL) {
+        first = first->next;
+    }
+    chunks_free(arena->newest, first);
+    arena->newest = first;
+    if (first != NULL) {
+        first->used = 0;
+    }
+    arena->used = 0;
+}
+
+static bool chunk_add(struct at_arena *arena, size_t need)
+{
+    size_t size = arena->newest != NULL ? arena->newest->size * 2 : CHUNK_BYTES_FIRST;
+    if (size > CHUNK_BYTES_MAX) {
+        size = CHUNK_BYTES_MAX;
+    }
+    if (size < need) {
+        size = need;
+    }
+    struct chunk *chunk = malloc(sizeof *chunk + size);
+    if (chunk == NULL) {
+        return false;
+    }
+    *chunk = (struct chunk){.next = arena->newest, .size = size};
+    arena->newest = chunk;
+    return true;
+}
+
+void *at_arena_alloc(struct at_arena *arena, size_t bytes)
+{
+    assert(arena->used <= arena->cap);
+    if (bytes > arena->cap - arena->used) {
+        return NULL;
+    }
+    size_t rounded = bytes == 0 ? ALIGN_BYTES : (bytes + ALIGN_BYTES - 1) & ~(ALIGN_BYTES - 1);
+    if (rounded > arena->cap - arena->used) {
+        return NULL;
+    }
+    struct chunk *chunk = arena->newest;
+    if (chunk == NULL || chunk->size - chunk->used < rounded) {
+        if (!chunk_add(arena, rounded)) {
+            return NULL;
+        }
+        chunk = arena->newest;
+    }
+    void *place = chunk->data + chunk->used;
+    chunk->used += rounded;
+    arena->used += rounded;
+    return memset(place, 0, rounded);
+}
+
+char *at_arena_strndup(struct at_arena *arena, const char *s, size_t len)
+{
+    char *copy = len < SIZE_MAX ? at_arena_alloc(arena, len + 1) : NULL;
+    if (copy != NULL && len != 0) {
+        memcpy(copy, s, len);
+    }
+    return copy;
+}
+
+char *at_arena_strdup(struct at_arena *arena, const char *s)
+{
+    return s != NULL ? at_arena_strndup(arena, s, strlen(s)) : NULL;
+}
+
+char *at_arena_printf(struct at_arena *arena, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    va_list again;
+    va_copy(again, args);
+    int len = vsnprintf(NULL, 0, fmt, args);
+    va_end(args);
+    char *text = len >= 0 ? at_arena_alloc(arena, (size_t)len + 1) : NULL;
+    if (text != NULL) {
+        vsnprintf(text, (size_t)len + 1, fmt, again);
+    }
+    va_end(again);
+    return text;
+}
+
+size_t at_arena_used(const struct at_arena *arena)
+{
+    return arena->used;
+}
