@@ -48,6 +48,7 @@ struct at_model_column {
 struct at_model_kind {
     const char *group; /* "" for the core group */
     const char *version, *kind, *list_kind, *plural, *singular;
+    const char *api_version;        /* "v1" or "atoll.dev/v1" */
     const char *const *short_names; /* NULL-terminated */
     const char *const *categories;
     bool namespaced, has_status, has_scale;
