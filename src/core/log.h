@@ -35,11 +35,11 @@ void at_log(enum at_log_level level, const char *event, const char *fmt, ...) AT
 void at_log_kv(enum at_log_level level, const char *event, const struct at_log_kv *kv,
                const char *fmt, ...) AT_PRINTF(4, 5);
 
-/* Secrets carry this type so that they cannot reach a log by accident; print at_secret_text(). */
-struct at_secret {
+/* Secrets carry this type so that they cannot reach a log by accident; print at_redacted_text(). */
+struct at_redacted {
     const char *value;
 };
-static inline const char *at_secret_text(struct at_secret s)
+static inline const char *at_redacted_text(struct at_redacted s)
 {
     (void)s;
     return "<redacted>";
