@@ -1,4 +1,5 @@
-/* Links a whole layer against its allowed layers only: an undefined symbol here is a forbidden dependency. */
+/* Links a whole layer against its allowed layers only: an undefined symbol here is a forbidden
+ * dependency. */
 int main(void)
 {
     return 0;

@@ -1,0 +1,61 @@
+# The front door: `make` builds build/atoll, `make demo` shows it, `make test` proves it. The real build is Meson's.
+SHELL := /bin/bash
+PREFIX ?= /usr/local
+DESTDIR ?=
+RELEASE := build/release
+MESON_RELEASE := -Dbuildtype=debugoptimized -Dtests=false -Donnx=enabled
+
+.DEFAULT_GOAL := all
+.PHONY: all deps demo test bench check check-format check-layers format fuzz install clean distclean help
+
+all: deps ## build build/atoll (optimised, with symbols)
+	@[ -f $(RELEASE)/build.ninja ] || { echo "configure $(RELEASE)"; mkdir -p build; \
+	  meson setup $(RELEASE) $(MESON_RELEASE) --prefix "$(PREFIX)" > build/setup.log 2>&1 || { cat build/setup.log; rm -rf $(RELEASE); exit 1; }; }
+	@ninja -C $(RELEASE) $(if $(V),-v,--quiet)
+	@if [ -x $(RELEASE)/atoll ]; then ln -f $(RELEASE)/atoll build/atoll && echo "built build/atoll"; \
+	 else echo "built the libraries; this tree has no src/apps yet"; fi
+
+deps: ## install the Debian packages that are missing and fetch third-party files
+	@tools/install-deps build
+	@tools/fetch-third-party onnxruntime
+
+demo: all ## run the main job on this machine, start to end
+	@tools/install-deps demo
+	@tools/fetch-third-party kubectl
+	@tools/demo
+
+test: ## build and run every test; ends with the summary
+	@tools/run-tests
+
+bench: all ## print the figures beside the peers'
+	@tools/install-deps bench
+	@bench/run
+
+check: check-format check-layers ## style and layers only
+
+check-format:
+	@tools/check-style
+
+check-layers:
+	@tools/check-layers
+
+format: ## rewrite the C files in the house format
+	@git ls-files -z 'src/*.c' 'src/*.h' 'tests/*.c' 'tests/*.h' 'bench/*.c' 'bench/*.h' 'tools/*.c' | xargs -0 -r clang-format-14 -i
+
+fuzz: ## run every fuzzer for ATOLL_FUZZ_SECONDS (default 60) each
+	@ATOLL_FUZZ_SECONDS=$${ATOLL_FUZZ_SECONDS:-60} tools/run-tests fuzz
+
+install: all ## install under PREFIX (default /usr/local), DESTDIR honoured
+	install -D -m 755 $(RELEASE)/atoll "$(DESTDIR)$(PREFIX)/bin/atoll"
+	install -D -m 644 third_party/onnxruntime/lib/libonnxruntime.so.1 "$(DESTDIR)$(PREFIX)/lib/atoll/libonnxruntime.so.1"
+	@for unit in packaging/*.service; do [ -e "$$unit" ] || continue; \
+	  install -D -m 644 "$$unit" "$(DESTDIR)$(PREFIX)/lib/systemd/system/$$(basename "$$unit")"; done
+
+clean: ## remove what was built (third_party stays)
+	rm -rf build
+
+distclean: clean ## remove what was fetched too
+	rm -rf third_party tests/node_modules
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
