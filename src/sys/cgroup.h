@@ -25,6 +25,8 @@ struct at_cgroup_usage {
 enum at_rc at_cgroup_open(const char *name, const struct at_cgroup_limits *limits,
                           struct at_cgroup **ret, struct at_err *err) AT_WARN_UNUSED;
 void at_cgroup_free(struct at_cgroup *cg);
+/* Limits that were asked for and that this machine does not keep ("memory, pids"), or NULL. */
+const char *at_cgroup_lack(const struct at_cgroup *cg);
 /* NULL-terminated list of cgroup.procs paths, borrowed. */
 const char *const *at_cgroup_procs_files(const struct at_cgroup *cg);
 enum at_rc at_cgroup_read(const struct at_cgroup *cg, struct at_cgroup_usage *ret) AT_WARN_UNUSED;

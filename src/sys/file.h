@@ -33,4 +33,18 @@ enum at_rc at_file_rename(const char *from, const char *to, struct at_err *err) 
 enum at_rc at_file_copy(const char *from, const char *to, mode_t mode,
                         struct at_err *err) AT_WARN_UNUSED;
 
+/* Up to max_bytes at offset, appended to out; *ret_len 0 at or past the end. */
+enum at_rc at_file_read_at(const char *path, int64_t offset, size_t max_bytes, struct at_buf *out,
+                           size_t *ret_len, struct at_err *err) AT_WARN_UNUSED;
+/* A descriptor for a child's output: appends, made when absent. own: at_file_close. */
+enum at_rc at_file_open_append(const char *path, mode_t mode, int *ret_fd,
+                               struct at_err *err) AT_WARN_UNUSED;
+void at_file_close(int fd); /* accepts -1 */
+enum at_rc at_file_truncate(const char *path, int64_t size, struct at_err *err) AT_WARN_UNUSED;
+bool at_file_executable(const char *path); /* a regular file that this user may execute */
+enum at_rc at_file_remove(const char *path, struct at_err *err) AT_WARN_UNUSED; /* ok if absent */
+enum at_rc at_file_chown(const char *path, int64_t uid, int64_t gid,
+                         struct at_err *err) AT_WARN_UNUSED; /* no symlink followed */
+enum at_rc at_file_chmod(const char *path, mode_t mode, struct at_err *err) AT_WARN_UNUSED;
+
 #endif
