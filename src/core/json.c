@@ -1,6 +1,7 @@
 #include "core/json.h"
 
 #include "core/mem.h"
+#include "core/str.h"
 
 #include <assert.h>
 #include <math.h>
@@ -168,9 +169,54 @@ enum at_rc at_json_dump(const json_t *value, struct at_buf *buf)
     return dump(value, buf, -1);
 }
 
+enum at_rc at_json_dump_text(const char *s, size_t len, struct at_buf *buf)
+{
+    if (at_str_utf8_prefix((struct at_str){s, len}) == len) {
+        return dump_string(s, len, buf);
+    }
+    AT_CLEANUP(at_cleanup_buf) struct at_buf clean = {0};
+    while (len != 0) {
+        size_t good = at_str_utf8_prefix((struct at_str){s, len});
+        enum at_rc rc = at_buf_append(&clean, s, good);
+        if (rc == AT_OK && good < len) {
+            rc = at_buf_append_str(&clean, "\xef\xbf\xbd");
+            good++;
+        }
+        if (rc != AT_OK) {
+            return rc;
+        }
+        s += good;
+        len -= good;
+    }
+    return dump_string(clean.data, clean.len, buf);
+}
+
 enum at_rc at_json_dump_pretty(const json_t *value, struct at_buf *buf)
 {
     return dump(value, buf, 0);
+}
+
+size_t at_json_measure(const json_t *value, size_t *nodes)
+{
+    size_t deepest = 0;
+    (*nodes)++;
+    if (json_is_array(value)) {
+        for (size_t i = 0; i < json_array_size(value); i++) {
+            size_t depth = at_json_measure(json_array_get(value, i), nodes);
+            deepest = depth > deepest ? depth : deepest;
+        }
+    } else if (json_is_object(value)) {
+        const char *key;
+        json_t *item;
+        json_object_foreach((json_t *)value, key, item)
+        {
+            size_t depth = at_json_measure(item, nodes);
+            deepest = depth > deepest ? depth : deepest;
+        }
+    } else {
+        return 0;
+    }
+    return deepest + 1;
 }
 
 /* Paths. */

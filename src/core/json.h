@@ -19,6 +19,11 @@ enum at_rc at_json_dump(const json_t *value, struct at_buf *buf) AT_WARN_UNUSED;
 /* As dump, indented by two for people. */
 enum at_rc at_json_dump_pretty(const json_t *value, struct at_buf *buf) AT_WARN_UNUSED;
 
+/* One JSON string with its quotes; bytes that are no UTF-8 become U+FFFD. */
+enum at_rc at_json_dump_text(const char *s, size_t len, struct at_buf *buf) AT_WARN_UNUSED;
+/* Levels of nesting (0 for a scalar); adds the number of values to *nodes. */
+size_t at_json_measure(const json_t *value, size_t *nodes);
+
 /* Value at a dotted path of object keys ("spec.model.name"), NULL when absent. Borrowed. */
 json_t *at_json_at(const json_t *root, const char *path);
 const char *at_json_str_at(const json_t *root, const char *path, const char *otherwise);

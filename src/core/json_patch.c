@@ -99,29 +99,6 @@ static enum at_rc locate(const struct patch *p, const char *path, struct place *
     return AT_OK;
 }
 
-static size_t measure(const json_t *value, size_t *nodes)
-{
-    size_t deepest = 0;
-    (*nodes)++;
-    if (json_is_array(value)) {
-        for (size_t i = 0; i < json_array_size(value); i++) {
-            size_t depth = measure(json_array_get(value, i), nodes);
-            deepest = depth > deepest ? depth : deepest;
-        }
-    } else if (json_is_object(value)) {
-        const char *key;
-        json_t *item;
-        json_object_foreach((json_t *)value, key, item)
-        {
-            size_t depth = measure(item, nodes);
-            deepest = depth > deepest ? depth : deepest;
-        }
-    } else {
-        return 0;
-    }
-    return deepest + 1;
-}
-
 /* Takes value also when it fails. */
 static enum at_rc put(struct patch *p, const char *path, json_t *value_take, bool replace)
 {
@@ -132,7 +109,7 @@ static enum at_rc put(struct patch *p, const char *path, json_t *value_take, boo
         json_decref(value_take);
         return rc;
     }
-    if (place.depth + measure(value_take, &nodes) > AT_JSON_DEPTH_MAX) {
+    if (place.depth + at_json_measure(value_take, &nodes) > AT_JSON_DEPTH_MAX) {
         rc = fail(p, AT_INVALID, "nested too deep at", path);
     } else if (replace && place.value == NULL) {
         rc = fail(p, AT_INVALID, "nothing to replace at", path);
@@ -214,7 +191,7 @@ static enum at_rc op_move_or_copy(struct patch *p, const char *from, const char 
     if (place.value == NULL) {
         return fail(p, AT_INVALID, "nothing to copy at", from);
     }
-    measure(place.value, &p->copied);
+    at_json_measure(place.value, &p->copied);
     if (p->copied > COPIED_NODES_MAX) {
         return fail(p, AT_INVALID, "too much copied at", from);
     }

@@ -1,7 +1,5 @@
 #include "core/str.h"
 
-#include <strings.h>
-
 bool at_str_eq(struct at_str a, const char *b)
 {
     size_t len = strlen(b);
@@ -99,4 +97,35 @@ bool at_streq(const char *a, const char *b)
         return a == b;
     }
     return strcmp(a, b) == 0;
+}
+
+/* Length of the character at s, 0 when it is not valid. */
+static size_t utf8_char(const unsigned char *s, size_t len)
+{
+    size_t need = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
+    if (need == 0 || s[0] > 0xf4 || need > len) {
+        return 0;
+    }
+    for (size_t i = 1; i < need; i++) {
+        if ((s[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    bool too_short = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
+    bool surrogate = s[0] == 0xed && s[1] >= 0xa0;
+    bool too_high = s[0] == 0xf4 && s[1] >= 0x90;
+    return too_short || surrogate || too_high ? 0 : need;
+}
+
+size_t at_str_utf8_prefix(struct at_str a)
+{
+    size_t at = 0;
+    while (at < a.len) {
+        size_t step = utf8_char((const unsigned char *)a.ptr + at, a.len - at);
+        if (step == 0) {
+            break;
+        }
+        at += step;
+    }
+    return at;
 }

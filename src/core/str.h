@@ -27,6 +27,8 @@ struct at_str at_str_cut(struct at_str *rest, char sep);
 /* Decimal only, whole slice, no sign for u64. err: AT_INVALID not a number or out of range. */
 enum at_rc at_str_to_u64(struct at_str a, uint64_t *ret) AT_WARN_UNUSED;
 enum at_rc at_str_to_i64(struct at_str a, int64_t *ret) AT_WARN_UNUSED;
+/* How many bytes at the front are whole, valid UTF-8 characters (RFC 3629); a.len when all are. */
+size_t at_str_utf8_prefix(struct at_str a);
 /* strcmp that accepts NULL on both sides (NULL equals NULL only). */
 bool at_streq(const char *a, const char *b);
 

@@ -20,6 +20,9 @@ struct at_yaml_doc {
 enum at_rc at_yaml_parse(const char *text, size_t len, struct at_yaml_doc **ret_docs,
                          size_t *ret_count, struct at_err *err) AT_WARN_UNUSED;
 void at_yaml_docs_free(struct at_yaml_doc *docs, size_t count);
+/* The line where a field stands ("spec.env[2].name", "labels[\"a.b/c\"]") in the document that
+ * begins at doc_line; the line of the deepest part that exists, at least doc_line. For messages. */
+size_t at_yaml_find_line(const char *text, size_t len, size_t doc_line, const char *field);
 /* Block-style YAML of a JSON value, appended to buf; strings are quoted where plain would change
  * their type. */
 enum at_rc at_yaml_dump(const json_t *value, struct at_buf *buf) AT_WARN_UNUSED;
