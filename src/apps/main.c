@@ -1,0 +1,35 @@
+#include "apps/apps.h"
+#include "cli/cli.h"
+#include "core/mem.h"
+#include "runners/onnx.h"
+#include "sys/sys.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int app_runner(int argc, char **argv)
+{
+    if (argc < 1 || strcmp(argv[0], "onnx") != 0) {
+        fputs("atoll runner: say which: atoll runner onnx --model FILE --listen ADDR\n", stderr);
+        return at_rc_exit_status(AT_BAD_REQUEST);
+    }
+    return at_runner_onnx_main(at_sys_real(), argc, argv);
+}
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+} ROLES[] = {
+    {"server", at_app_server}, {"agent", at_app_agent}, {"gateway", at_app_gateway},
+    {"dev", at_app_dev},       {"runner", app_runner},
+};
+
+int main(int argc, char **argv)
+{
+    for (size_t i = 0; argc > 1 && i < AT_ARRAY_LEN(ROLES); i++) {
+        if (strcmp(argv[1], ROLES[i].name) == 0) {
+            return ROLES[i].run(argc - 2, argv + 2);
+        }
+    }
+    return at_app_cli(argc, argv);
+}

@@ -1,0 +1,376 @@
+#include "apps/server.h"
+
+#include "api/api.h"
+#include "apps/apps.h"
+#include "controllers/controllers.h"
+#include "core/digest.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "sys/file.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SERVER_CERT_LIFETIME_S (INT64_C(397) * 86400)
+#define ADMIN_CERT_LIFETIME_S (INT64_C(3650) * 86400)
+#define SERVER_BODY_BYTES_MAX ((size_t)3 << 20)
+#define SERVER_CONNECTIONS_MAX 10000
+#define SERVER_IDLE_TIMEOUT_NS (120 * AT_NS_PER_S)
+#define SERVER_HEAD_TIMEOUT_NS (30 * AT_NS_PER_S)
+#define SERVER_NAMES_MAX 64
+
+struct at_server {
+    struct at_loop *loop;
+    char *state_dir, *listen, *url, *kubeconfig;
+    int64_t node_timeout_ns;
+    char *names[SERVER_NAMES_MAX + 1]; /* SANs that are no addresses */
+    char *addresses[SERVER_NAMES_MAX + 1];
+    int lock_fd;
+    struct at_metrics *metrics;
+    struct at_ca *ca;
+    struct at_tls_config *tls;
+    struct at_store *store;
+    struct at_state *state;
+    struct at_api *api;
+    struct at_http_server *http;
+    struct at_controllers *controllers;
+    void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);
+    void *ctx;
+};
+
+static bool is_address(const char *text)
+{
+    return strchr(text, ':') != NULL || strspn(text, "0123456789.") == strlen(text);
+}
+
+static void name_add(struct at_server *s, const char *name)
+{
+    char **list = is_address(name) ? s->addresses : s->names;
+    for (size_t i = 0; i < SERVER_NAMES_MAX; i++) {
+        if (list[i] == NULL) {
+            list[i] = at_strdup(name);
+            return;
+        }
+        if (strcmp(list[i], name) == 0) {
+            return;
+        }
+    }
+}
+
+/* Names under which clients may know this server: loopback, host name, the address it listens on, what was asked for. */
+static void names_collect(struct at_server *s, const char *const *extra)
+{
+    static const char *const ALWAYS[] = {"localhost", "127.0.0.1", "::1", "kubernetes", "atoll"};
+    for (size_t i = 0; i < AT_ARRAY_LEN(ALWAYS); i++) {
+        name_add(s, ALWAYS[i]);
+    }
+    name_add(s, at_sys_hostname());
+    const char *colon = strrchr(s->listen, ':');
+    if (colon != NULL && strncmp(s->listen, "unix:", 5) != 0) {
+        bool bracket = s->listen[0] == '[';
+        size_t len = (size_t)(colon - s->listen);
+        AT_CLEANUP(at_cleanup_free)
+        char *host = bracket && len > 2 ? at_strndup(s->listen + 1, len - 2) : at_strndup(s->listen, len);
+        if (host[0] != '\0') {
+            name_add(s, host);
+        }
+    }
+    for (size_t i = 0; extra != NULL && extra[i] != NULL; i++) {
+        name_add(s, extra[i]);
+    }
+}
+
+static enum at_rc tls_open(struct at_server *s, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_free) char *cert = NULL;
+    AT_CLEANUP(at_cleanup_free) char *key = NULL;
+    struct at_cert_request request = {
+        .common_name = "atoll-server",
+        .dns_names = (const char *const *)s->names,
+        .ip_addresses = (const char *const *)s->addresses,
+        .server = true,
+        .lifetime_s = SERVER_CERT_LIFETIME_S,
+    };
+    enum at_rc rc = at_ca_issue(s->ca, &request, &cert, &key, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    struct at_tls_options options = {
+        .is_server = true, .cert_pem = cert, .key_pem = key, .ca_pem = at_ca_cert_pem(s->ca)};
+    return at_tls_config_new(&options, &s->tls, err);
+}
+
+static enum at_rc base64_into(struct at_buf *out, const char *label, const char *pem)
+{
+    enum at_rc rc = at_buf_append_str(out, label);
+    if (rc == AT_OK) {
+        rc = at_base64_encode(pem, strlen(pem), out);
+    }
+    return rc == AT_OK ? at_buf_append_str(out, "\n") : rc;
+}
+
+/* admin.kubeconfig with a fresh client certificate in system:masters. */
+static enum at_rc kubeconfig_write(struct at_server *s, struct at_err *err)
+{
+    static const char *const MASTERS[] = {AT_GROUP_MASTERS, NULL};
+    AT_CLEANUP(at_cleanup_free) char *cert = NULL;
+    AT_CLEANUP(at_cleanup_free) char *key = NULL;
+    struct at_cert_request request = {
+        .common_name = "admin", .organizations = MASTERS, .client = true, .lifetime_s = ADMIN_CERT_LIFETIME_S};
+    enum at_rc rc = at_ca_issue(s->ca, &request, &cert, &key, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    rc = at_buf_printf(&text,
+                       "apiVersion: v1\nkind: Config\ncurrent-context: atoll\n"
+                       "contexts:\n- name: atoll\n  context:\n    cluster: atoll\n    user: admin\n"
+                       "clusters:\n- name: atoll\n  cluster:\n    server: %s\n",
+                       s->url);
+    if (rc == AT_OK) {
+        rc = base64_into(&text, "    certificate-authority-data: ", at_ca_cert_pem(s->ca));
+    }
+    if (rc == AT_OK) {
+        rc = at_buf_append_str(&text, "users:\n- name: admin\n  user:\n");
+    }
+    if (rc == AT_OK) {
+        rc = base64_into(&text, "    client-certificate-data: ", cert);
+    }
+    if (rc == AT_OK) {
+        rc = base64_into(&text, "    client-key-data: ", key);
+    }
+    if (rc != AT_OK) {
+        return at_err_set(err, rc, "%s: could not be composed", s->kubeconfig);
+    }
+    return at_file_write_atomic(s->kubeconfig, text.data, text.len, 0600, err);
+}
+
+static enum at_rc serve(struct at_server *s, struct at_err *err)
+{
+    struct at_api_options api = {
+        .loop = s->loop, .store = s->store, .state = s->state, .ca = s->ca, .metrics = s->metrics};
+    enum at_rc rc = at_api_new(&api, &s->api, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    struct at_http_server_options http = {
+        .listen = s->listen,
+        .tls = s->tls,
+        .body_bytes_max = SERVER_BODY_BYTES_MAX,
+        .connections_max = SERVER_CONNECTIONS_MAX,
+        .idle_timeout_ns = SERVER_IDLE_TIMEOUT_NS,
+        .head_timeout_ns = SERVER_HEAD_TIMEOUT_NS,
+        .handler = at_api_handle,
+        .ctx = s->api,
+    };
+    rc = at_http_server_new(s->loop, &http, &s->http, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    s->url = at_asprintf("https://%s", at_http_server_addr(s->http));
+    rc = kubeconfig_write(s, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    struct at_controllers_options controllers = {.node_timeout_ns = s->node_timeout_ns};
+    s->controllers = at_controllers_new(s->loop, s->state, s->metrics, &controllers);
+    return AT_OK;
+}
+
+static void start_serving(void *ctx)
+{
+    struct at_server *s = ctx;
+    struct at_err err = {0};
+    enum at_rc rc = serve(s, &err);
+    if (rc == AT_OK) {
+        at_log(AT_LOG_INFO, "server.ready", "serving on %s, state in %s", s->url, s->state_dir);
+    }
+    s->on_ready(s->ctx, rc, &err);
+}
+
+/* The first picture may be complete before at_state_new returns: go on from the loop. */
+static void on_state_ready(void *ctx)
+{
+    struct at_server *s = ctx;
+    if (at_loop_post(s->loop, start_serving, s) != AT_OK) {
+        abort();
+    }
+}
+
+/* Everything up to the first picture of the store; on_state_ready goes on. */
+static enum at_rc open_parts(struct at_server *s, const struct at_server_options *o, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_free) char *lock = at_asprintf("%s/lock", s->state_dir);
+    AT_CLEANUP(at_cleanup_free) char *pki = at_asprintf("%s/pki", s->state_dir);
+    AT_CLEANUP(at_cleanup_free) char *db = at_asprintf("%s/atoll.db", s->state_dir);
+    enum at_rc rc = at_dir_make(s->state_dir, 0700, err);
+    if (rc == AT_OK) {
+        rc = at_file_lock(lock, &s->lock_fd, err);
+    }
+    if (rc != AT_OK) {
+        return at_err_wrap(err, rc, "state folder %s", s->state_dir);
+    }
+    rc = at_dir_make(pki, 0700, err);
+    if (rc == AT_OK) {
+        rc = at_ca_open(pki, at_loop_sys(s->loop), &s->ca, err);
+    }
+    if (rc == AT_OK) {
+        rc = tls_open(s, err);
+    }
+    if (rc == AT_OK) {
+        rc = at_store_open(o->store, db, s->loop, &s->store, err);
+    }
+    if (rc == AT_OK) {
+        rc = at_state_new(s->loop, s->store, on_state_ready, s, &s->state, err);
+    }
+    return rc;
+}
+
+enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *options, struct at_server **ret,
+                         struct at_err *err)
+{
+    struct at_server *s = AT_NEW(struct at_server);
+    s->loop = loop;
+    s->lock_fd = -1;
+    s->state_dir = at_strdup(options->state_dir);
+    s->listen = at_strdup(options->listen);
+    s->kubeconfig = at_asprintf("%s/admin.kubeconfig", options->state_dir);
+    s->node_timeout_ns = options->node_timeout_ns;
+    s->on_ready = options->on_ready;
+    s->ctx = options->ctx;
+    s->metrics = at_metrics_new();
+    names_collect(s, options->extra_names);
+    enum at_rc rc = open_parts(s, options, err);
+    if (rc != AT_OK) {
+        at_server_free(s);
+        return rc;
+    }
+    *ret = s;
+    return AT_OK;
+}
+
+void at_server_free(struct at_server *s)
+{
+    if (s == NULL) {
+        return;
+    }
+    if (s->controllers != NULL) {
+        at_controllers_free(s->controllers);
+    }
+    if (s->http != NULL) {
+        at_http_server_free(s->http);
+    }
+    if (s->api != NULL) {
+        at_api_free(s->api);
+    }
+    if (s->state != NULL) {
+        at_state_free(s->state);
+    }
+    if (s->store != NULL) {
+        at_store_close(s->store);
+    }
+    at_tls_config_unref(s->tls);
+    at_ca_free(s->ca);
+    at_metrics_free(s->metrics);
+    if (s->lock_fd >= 0) {
+        at_file_unlock(s->lock_fd);
+    }
+    for (size_t i = 0; i < SERVER_NAMES_MAX; i++) {
+        at_free(s->names[i]);
+        at_free(s->addresses[i]);
+    }
+    at_free(s->state_dir);
+    at_free(s->listen);
+    at_free(s->url);
+    at_free(s->kubeconfig);
+    at_free(s);
+}
+
+const char *at_server_url(const struct at_server *server)
+{
+    return server->url;
+}
+
+const char *at_server_ca_pin(const struct at_server *server)
+{
+    return at_ca_pin_sha256_hex(server->ca);
+}
+
+const char *at_server_kubeconfig(const struct at_server *server)
+{
+    return server->kubeconfig;
+}
+
+/* --- the role `atoll server` --- */
+
+struct server_app {
+    struct at_loop *loop;
+    struct at_server *server;
+    struct at_err err;
+};
+
+static void app_ready(void *ctx, enum at_rc rc, const struct at_err *err)
+{
+    struct server_app *app = ctx;
+    if (rc != AT_OK) {
+        app->err = *err;
+        at_loop_stop(app->loop);
+        return;
+    }
+    at_app_ready("ready server %s", at_server_url(app->server));
+}
+
+static void app_stop(void *ctx, int signal_number)
+{
+    (void)signal_number;
+    struct server_app *app = ctx;
+    at_loop_stop(app->loop);
+}
+
+int at_app_server(int argc, char **argv)
+{
+    const char *state_dir = NULL;
+    const char *store = "sqlite";
+    const char *listen = "127.0.0.1:7443";
+    const char *node_timeout = NULL;
+    const char *names[AT_APP_LIST_MAX + 1] = {NULL};
+    bool with_stdin = false;
+    const struct at_app_option options[] = {
+        {"state", &state_dir, NULL, NULL, "DIR", "Where everything is kept (default ~/.local/state/atoll/server)."},
+        {"listen", &listen, NULL, NULL, "ADDR", "Address to serve on (default 127.0.0.1:7443; port 0: a free one)."},
+        {"store", &store, NULL, NULL, "KIND", "sqlite (default, durable) or memory (lost at exit)."},
+        {"tls-name", NULL, NULL, names, "NAME", "One more name or address in the server's certificate."},
+        {"node-timeout", &node_timeout, NULL, NULL, "TIME", "Silence after which a node is lost (default 2s)."},
+        {"exit-with-stdin", NULL, &with_stdin, NULL, NULL, "End when standard input is closed."},
+        {NULL, NULL, NULL, NULL, NULL, NULL}};
+    int exit_status = 0;
+    struct server_app app = {0};
+    struct at_server_options o = {.store = store, .extra_names = names, .on_ready = app_ready, .ctx = &app};
+    if (!at_app_options("server", "the control plane", options, argc, argv, &exit_status)) {
+        return exit_status;
+    }
+    if (!at_app_duration("node-timeout", node_timeout, 0, &o.node_timeout_ns)) {
+        return at_rc_exit_status(AT_INVALID);
+    }
+    AT_CLEANUP(at_cleanup_free) char *dir = state_dir != NULL ? at_strdup(state_dir) : at_app_state_dir("server");
+    at_app_log_start("server");
+    o.state_dir = dir;
+    o.store = store;
+    o.listen = listen;
+    app.loop = at_loop_new(at_sys_real());
+    enum at_rc rc = at_app_on_stop(app.loop, app_stop, &app, &app.err);
+    if (rc == AT_OK && with_stdin) {
+        at_app_on_stdin_eof(app.loop, app_stop, &app);
+    }
+    if (rc == AT_OK) {
+        rc = at_server_new(app.loop, &o, &app.server, &app.err);
+    }
+    if (rc == AT_OK) {
+        at_loop_run(app.loop);
+    }
+    at_server_free(app.server);
+    at_loop_free(app.loop);
+    return app.err.rc != AT_OK ? at_app_fail("server", &app.err) : 0;
+}
