@@ -54,20 +54,34 @@ int64_t at_store_compact_rev(const struct at_store *store);
 
 /* expect 0: the key must be absent (else AT_EXISTS); > 0: its mod_rev must be that; < 0: any.
  * in: key and value borrowed until return. A write that waits behind another to the same key sees
- * its result. */
+ * its result. With AT_OK, current is the value just put. err: the expectation | AT_TOO_LARGE,
+ * AT_INVALID key or value | AT_EXHAUSTED too many writes wait | AT_IO the disk refused it (full):
+ * nothing was stored, later writes may work | AT_CORRUPT. */
 void at_store_put(struct at_store *store, const char *key, const void *value, size_t len,
                   int64_t expect, at_store_write_fn *fn, void *ctx);
+/* expect > 0: its mod_rev must be that; < 0: any. AT_NOT_FOUND when absent. */
 void at_store_delete(struct at_store *store, const char *key, int64_t expect, at_store_write_fn *fn,
                      void *ctx);
 /* Keys in [from, to), at most limit (0: all), as of at_rev (0: now). One key: from = key, to =
  * NULL. AT_COMPACTED at_rev is gone; AT_TIMEOUT at_rev lies in the future. */
 void at_store_range(struct at_store *store, const char *from, const char *to, size_t limit,
                     int64_t at_rev, at_store_range_fn *fn, void *ctx);
-/* Events with rev > after_rev for keys in [from, to); fn is never called before this returns. */
+/* Events with rev > after_rev for keys in [from, to) (one key: to = NULL); fn is never called
+ * before this returns. Watchers see a write before its own callback runs. err: AT_COMPACTED
+ * after_rev is older than at_store_compact_rev: list again | AT_TIMEOUT after_rev lies in the
+ * future. */
 enum at_rc at_store_watch(struct at_store *store, const char *from, const char *to,
                           int64_t after_rev, at_store_watch_fn *fn, void *ctx,
                           at_store_watch_id *ret, struct at_err *err) AT_WARN_UNUSED;
 void at_store_unwatch(struct at_store *store, at_store_watch_id id);
+/* What the store has done, for metrics. */
+struct at_store_stats {
+    uint64_t writes, batches, failed_batches, compactions; /* since open */
+    size_t queued;                                         /* writes waiting now */
+    size_t keys, watchers, history_revs, history_bytes;
+};
+struct at_store_stats at_store_stats(const struct at_store *store);
+
 /* Forget history up to and including rev (values that are current stay). */
 void at_store_compact(struct at_store *store, int64_t rev, at_store_write_fn *fn, void *ctx);
 /* The end of a prefix's range: prefix with its last byte raised by one. out: at least

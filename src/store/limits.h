@@ -1,0 +1,32 @@
+/* Named limits of the store. */
+#ifndef AT_STORE_LIMITS_H
+#define AT_STORE_LIMITS_H
+
+#include "core/units.h"
+
+/* Writes that wait for the disk; past it a put is refused with AT_EXHAUSTED. */
+#define AT_STORE_QUEUE_WRITES_MAX 16384
+#define AT_STORE_QUEUE_BYTES_MAX ((size_t)64 << 20)
+/* What one transaction carries. */
+#define AT_STORE_BATCH_WRITES_MAX 1024
+#define AT_STORE_BATCH_BYTES_MAX ((size_t)8 << 20)
+
+/* History kept for resuming watches and for ranges at an old revision. It is compacted by itself
+ * past either of the first two, or when it is older than the third and not among the newest
+ * AT_STORE_HISTORY_REVS_MIN revisions. */
+#define AT_STORE_HISTORY_REVS_MAX 10000
+#define AT_STORE_HISTORY_BYTES_MAX ((size_t)32 << 20)
+#define AT_STORE_HISTORY_AGE_NS (300 * AT_NS_PER_S)
+#define AT_STORE_HISTORY_REVS_MIN 1000
+#define AT_STORE_HISTORY_CHECK_NS (60 * AT_NS_PER_S)
+/* Automatic compaction by number waits until it is worth a step, and forgets at most so many
+ * revisions in one transaction. */
+#define AT_STORE_COMPACT_STEP_MIN 256
+#define AT_STORE_COMPACT_STEP_MAX 2048
+
+/* Events given to a watcher in one call. */
+#define AT_STORE_WATCH_EVENTS_MAX 256
+/* Pages of the write-ahead log after which it is moved into the database, between batches. */
+#define AT_STORE_WAL_PAGES_MAX 1000
+
+#endif

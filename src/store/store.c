@@ -1,0 +1,159 @@
+#include "store/store.h"
+
+#include "core/mem.h"
+#include "store/store_priv.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* A new store begins here, so that 0 never names a state ("0" means "any" to Kubernetes clients).
+ */
+#define FIRST_REV 1
+
+static const struct at_store_backend *const BACKENDS[] = {&AT_STORE_MEMORY, &AT_STORE_SQLITE};
+
+static void load_compacted(void *ctx, int64_t compact_rev)
+{
+    struct at_store *store = ctx;
+    assert(compact_rev >= FIRST_REV);
+    store->rev = compact_rev;
+    store->history.compact_rev = compact_rev;
+}
+
+static enum at_rc load_record(void *ctx, int64_t rev, int64_t create_rev, const char *key,
+                              const void *value, size_t len, struct at_err *err)
+{
+    struct at_store *store = ctx;
+    int64_t compact_rev = store->history.compact_rev;
+    if (rev > compact_rev && rev != store->rev + 1) {
+        return at_err_set(err, AT_CORRUPT, "revision %lld is followed by %lld: records are missing",
+                          (long long)store->rev, (long long)rev);
+    }
+    struct at_store_change change = {.rev = rev};
+    change.prev = at_store_version_ref(at_store_index_get(store->index, key));
+    if (value == NULL && change.prev == NULL) {
+        return at_err_set(err, AT_CORRUPT, "revision %lld deletes key %s, which is not there",
+                          (long long)rev, key);
+    }
+    if (value != NULL) {
+        change.cur = at_store_version_new(key, value, len);
+        change.cur->create_rev = create_rev;
+        change.cur->mod_rev = rev;
+        at_store_index_put(store->index, change.cur);
+    } else {
+        at_store_index_remove(store->index, key);
+    }
+    if (rev > compact_rev) {
+        store->rev = rev;
+        at_store_history_push(&store->history, &change);
+    }
+    at_store_version_unref(change.cur);
+    at_store_version_unref(change.prev);
+    return AT_OK;
+}
+
+static enum at_rc open_backend(struct at_store *store, const char *path, struct at_err *err)
+{
+    struct at_store_load load = {load_compacted, load_record, store};
+    enum at_rc rc = store->kind->open(path, &load, &store->backend, err);
+    if (rc != AT_OK || !store->kind->blocking) {
+        return rc;
+    }
+    rc = at_store_writer_new(store->kind, store->backend, store->loop, at_store_batch_landed, store,
+                             &store->writer, err);
+    if (rc != AT_OK) {
+        store->kind->close(store->backend);
+    }
+    return rc;
+}
+
+static void store_free(struct at_store *store)
+{
+    at_store_index_free(store->index);
+    at_store_history_done(&store->history);
+    at_map_free(store->batch_last);
+    at_free(store);
+}
+
+enum at_rc at_store_open(const char *kind, const char *path, struct at_loop *loop,
+                         struct at_store **ret, struct at_err *err)
+{
+    const struct at_store_backend *backend = NULL;
+    for (size_t i = 0; i < AT_ARRAY_LEN(BACKENDS); i++) {
+        if (strcmp(BACKENDS[i]->kind, kind) == 0) {
+            backend = BACKENDS[i];
+        }
+    }
+    if (backend == NULL) {
+        return at_err_set(err, AT_INVALID, "unknown store %s: use memory or sqlite", kind);
+    }
+    struct at_store *store = AT_NEW(struct at_store);
+    store->kind = backend;
+    store->loop = loop;
+    store->index = at_store_index_new();
+    store->batch_last = at_map_new();
+    store->queue_tail = &store->queue;
+    load_compacted(store, FIRST_REV);
+    enum at_rc rc = open_backend(store, path, err);
+    if (rc != AT_OK) {
+        store_free(store);
+        return rc;
+    }
+    at_store_age_arm(store);
+    *ret = store;
+    return AT_OK;
+}
+
+void at_store_close(struct at_store *store)
+{
+    if (store == NULL) {
+        return;
+    }
+    at_store_drain(store);
+    at_store_watchers_done(store);
+    at_loop_timer_cancel(store->loop, store->age_timer);
+    at_store_writer_free(store->writer);
+    store->kind->close(store->backend);
+    assert(store->queue == NULL);
+    store_free(store);
+}
+
+int64_t at_store_rev(const struct at_store *store)
+{
+    return store->rev;
+}
+
+int64_t at_store_compact_rev(const struct at_store *store)
+{
+    return store->history.compact_rev;
+}
+
+struct at_store_stats at_store_stats(const struct at_store *store)
+{
+    struct at_store_stats stats = store->stats;
+    stats.queued = store->queue_n;
+    stats.keys = at_store_index_count(store->index);
+    stats.history_revs = store->history.n;
+    stats.history_bytes = store->history.bytes;
+    return stats;
+}
+
+void at_store_put(struct at_store *store, const char *key, const void *value, size_t len,
+                  int64_t expect, at_store_write_fn *fn, void *ctx)
+{
+    assert(key != NULL);
+    at_store_enqueue(store, AT_STORE_OP_PUT, key, value, len, expect, fn, ctx);
+}
+
+void at_store_delete(struct at_store *store, const char *key, int64_t expect, at_store_write_fn *fn,
+                     void *ctx)
+{
+    assert(key != NULL);
+    assert(expect != 0);
+    at_store_enqueue(store, AT_STORE_OP_DELETE, key, NULL, 0, expect, fn, ctx);
+}
+
+void at_store_compact(struct at_store *store, int64_t rev, at_store_write_fn *fn, void *ctx)
+{
+    at_store_enqueue(store, AT_STORE_OP_COMPACT, NULL, NULL, 0, rev, fn, ctx);
+}

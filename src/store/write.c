@@ -1,0 +1,424 @@
+/* Writes: queued, decided in order against the durable state and the earlier writes of the same
+ * batch, made durable together, then shown to readers, watchers and callbacks, in this order. One
+ * batch is under way at a time; what comes meanwhile makes up the next one. */
+#include "core/mem.h"
+#include "store/store_priv.h"
+
+#include <assert.h>
+#include <string.h>
+
+static void kick(struct at_store *store);
+
+static void op_free(struct at_store_op *op)
+{
+    at_store_version_unref(op->version);
+    at_store_version_unref(op->shown);
+    at_free(op);
+}
+
+static void refuse(at_store_write_fn *fn, void *ctx, enum at_rc rc, const char *why)
+{
+    struct at_err err = {0};
+    at_err_set(&err, rc, "%s", why);
+    if (fn != NULL) {
+        fn(ctx, rc, 0, NULL, &err);
+    }
+}
+
+static const char *input_problem(const struct at_store *store, const char *key, size_t len,
+                                 enum at_rc *ret_rc)
+{
+    size_t key_len = key != NULL ? strlen(key) : 1;
+    *ret_rc = AT_TOO_LARGE;
+    if (key_len > AT_STORE_KEY_BYTES_MAX) {
+        return "the key is too long";
+    }
+    if (len > AT_STORE_VALUE_BYTES_MAX) {
+        return "the value is too large";
+    }
+    *ret_rc = AT_EXHAUSTED;
+    if (store->queue_n >= AT_STORE_QUEUE_WRITES_MAX ||
+        store->queue_bytes + len > AT_STORE_QUEUE_BYTES_MAX) {
+        return "too many writes wait for the disk, try again later";
+    }
+    *ret_rc = AT_UNAVAILABLE;
+    if (store->closing) {
+        return "the store is closing";
+    }
+    *ret_rc = AT_INVALID;
+    return key_len == 0 ? "the key is empty" : NULL;
+}
+
+static size_t op_bytes(const struct at_store_op *op)
+{
+    return op->version != NULL ? op->version->key_len + op->version->value_len : 0;
+}
+
+void at_store_enqueue(struct at_store *store, enum at_store_op_type type, const char *key,
+                      const void *value, size_t len, int64_t expect, at_store_write_fn *fn,
+                      void *ctx)
+{
+    enum at_rc rc;
+    const char *problem = input_problem(store, key, len, &rc);
+    if (problem != NULL) {
+        refuse(fn, ctx, rc, problem);
+        return;
+    }
+    struct at_store_op *op = AT_NEW(struct at_store_op);
+    op->type = type;
+    op->version = key != NULL ? at_store_version_new(key, value, len) : NULL;
+    op->expect = expect;
+    op->fn = fn;
+    op->ctx = ctx;
+    *store->queue_tail = op;
+    store->queue_tail = &op->next;
+    store->queue_n++;
+    store->queue_bytes += op_bytes(op);
+    kick(store);
+}
+
+/* What the key has after the earlier writes of this batch. */
+static struct at_store_version *standing(const struct at_store *store, const char *key,
+                                         bool *ret_on_batch)
+{
+    size_t number = (size_t)(uintptr_t)at_map_get(store->batch_last, key);
+    *ret_on_batch = number != 0;
+    if (number != 0) {
+        return store->batch.changes[number - 1].cur;
+    }
+    return at_store_index_get(store->index, key);
+}
+
+static enum at_rc expectation(const struct at_store_op *op, const struct at_store_version *have)
+{
+    if (op->type == AT_STORE_OP_PUT && op->expect == 0) {
+        return have != NULL ? AT_EXISTS : AT_OK;
+    }
+    if (op->type == AT_STORE_OP_DELETE && have == NULL) {
+        return AT_NOT_FOUND;
+    }
+    if (op->expect < 0) {
+        return AT_OK;
+    }
+    if (have == NULL) {
+        return AT_NOT_FOUND;
+    }
+    return have->mod_rev == op->expect ? AT_OK : AT_CONFLICT;
+}
+
+static void add_change(struct at_store *store, struct at_store_op *op,
+                       struct at_store_version *have)
+{
+    struct at_store_batch *batch = &store->batch;
+    struct at_store_change *change = &batch->changes[batch->n_changes];
+    change->rev = store->rev + (int64_t)batch->n_changes + 1;
+    change->prev = at_store_version_ref(have);
+    change->cur = NULL;
+    op->rev = change->rev;
+    if (op->type == AT_STORE_OP_PUT) {
+        op->version->mod_rev = change->rev;
+        op->version->create_rev = have != NULL ? have->create_rev : change->rev;
+        change->cur = at_store_version_ref(op->version);
+        op->shown = at_store_version_ref(op->version);
+    }
+    batch->n_changes++;
+    at_map_put(store->batch_last, at_store_version_key(op->version),
+               (void *)(uintptr_t)batch->n_changes);
+}
+
+static void decide_write(struct at_store *store, struct at_store_op *op)
+{
+    struct at_store_version *have =
+        standing(store, at_store_version_key(op->version), &op->on_batch);
+    op->rc = expectation(op, have);
+    if (op->rc == AT_OK) {
+        add_change(store, op, have);
+    } else {
+        op->shown = at_store_version_ref(have);
+    }
+}
+
+static void decide_compaction(struct at_store *store, struct at_store_op *op)
+{
+    op->rev = op->expect;
+    if (op->expect > store->rev) {
+        op->rc = AT_TIMEOUT;
+    } else if (op->expect > store->history.compact_rev && op->expect > store->batch.compact_rev) {
+        store->batch.compact_rev = op->expect;
+    }
+}
+
+/* The revision up to which the oldest changes must go to be under AT_STORE_HISTORY_BYTES_MAX. */
+static int64_t bytes_goal(const struct at_store_history *h)
+{
+    int64_t rev = h->compact_rev;
+    size_t bytes = h->bytes;
+    while (bytes > AT_STORE_HISTORY_BYTES_MAX) {
+        bytes -= at_store_change_bytes(at_store_history_at(h, ++rev));
+    }
+    return rev;
+}
+
+/* How far history should be forgotten by itself, in bounded steps. 0: not now. */
+static int64_t compaction_due(const struct at_store *store)
+{
+    const struct at_store_history *h = &store->history;
+    int64_t goal = store->age_goal;
+    if (h->n > AT_STORE_HISTORY_REVS_MAX + AT_STORE_COMPACT_STEP_MIN &&
+        store->rev - AT_STORE_HISTORY_REVS_MAX > goal) {
+        goal = store->rev - AT_STORE_HISTORY_REVS_MAX;
+    }
+    if (h->bytes > AT_STORE_HISTORY_BYTES_MAX / 8 * 9 && bytes_goal(h) > goal) {
+        goal = bytes_goal(h);
+    }
+    int64_t most = h->compact_rev + AT_STORE_COMPACT_STEP_MAX;
+    goal = goal < most ? goal : most;
+    return goal > h->compact_rev ? goal : 0;
+}
+
+/* Records that only history needed: superseded values, and deletions themselves. */
+static void list_dead(struct at_store *store)
+{
+    struct at_store_batch *batch = &store->batch;
+    const struct at_store_history *h = &store->history;
+    if (batch->compact_rev == 0) {
+        return;
+    }
+    batch->dead =
+        at_alloc((size_t)(batch->compact_rev - h->compact_rev) * 2 * sizeof(batch->dead[0]));
+    for (int64_t rev = h->compact_rev + 1; rev <= batch->compact_rev; rev++) {
+        const struct at_store_change *change = at_store_history_at(h, rev);
+        if (change->prev != NULL) {
+            batch->dead[batch->n_dead++] = change->prev->mod_rev;
+        }
+        if (change->cur == NULL) {
+            batch->dead[batch->n_dead++] = rev;
+        }
+    }
+}
+
+/* Take what is queued, up to a batch's limits, and decide it. false: nothing to do. */
+static bool batch_form(struct at_store *store)
+{
+    assert(store->batch_ops == NULL);
+    size_t n =
+        store->queue_n < AT_STORE_BATCH_WRITES_MAX ? store->queue_n : AT_STORE_BATCH_WRITES_MAX;
+    store->batch = (struct at_store_batch){.compact_rev = compaction_due(store)};
+    if (n == 0 && store->batch.compact_rev == 0) {
+        return false;
+    }
+    store->batch.changes = at_alloc(n * sizeof(store->batch.changes[0]));
+    struct at_store_op **tail = &store->batch_ops;
+    size_t bytes = 0;
+    while (n-- > 0 && bytes < AT_STORE_BATCH_BYTES_MAX) {
+        struct at_store_op *op = store->queue;
+        store->queue = op->next;
+        store->queue_n--;
+        store->queue_bytes -= op_bytes(op);
+        bytes += op_bytes(op);
+        op->next = NULL;
+        *tail = op;
+        tail = &op->next;
+        if (op->type == AT_STORE_OP_COMPACT) {
+            decide_compaction(store, op);
+        } else {
+            decide_write(store, op);
+        }
+    }
+    if (store->queue == NULL) {
+        store->queue_tail = &store->queue;
+    }
+    at_map_clear(store->batch_last);
+    list_dead(store);
+    return true;
+}
+
+static void batch_fail(struct at_store *store, enum at_rc rc)
+{
+    store->stats.failed_batches++;
+    for (struct at_store_op *op = store->batch_ops; op != NULL; op = op->next) {
+        if (op->rc == AT_OK || op->on_batch) { /* what was decided on durable values stands */
+            op->rc = rc;
+            op->rev = 0;
+            at_store_version_unref(op->shown);
+            op->shown = NULL;
+        }
+    }
+}
+
+static void batch_apply(struct at_store *store)
+{
+    struct at_store_batch *batch = &store->batch;
+    for (size_t i = 0; i < batch->n_changes; i++) {
+        struct at_store_change *change = &batch->changes[i];
+        if (change->cur != NULL) {
+            at_store_index_put(store->index, change->cur);
+        } else {
+            at_store_index_remove(store->index, at_store_change_key(change));
+        }
+        at_store_history_push(&store->history, change);
+        store->rev = change->rev;
+    }
+    store->stats.writes += batch->n_changes;
+    store->stats.batches += batch->n_changes != 0;
+    at_store_pump(store);
+    if (batch->compact_rev != 0) {
+        at_store_history_trim(&store->history, batch->compact_rev);
+        store->stats.compactions++;
+    }
+    at_store_age_arm(store);
+}
+
+static void op_answer(struct at_store_op *op, const struct at_err *disk_err)
+{
+    struct at_err err = {0};
+    const char *key = op->version != NULL ? at_store_version_key(op->version) : "";
+    switch (op->rc) {
+    case AT_OK:
+        break;
+    case AT_EXISTS:
+        at_err_set(&err, op->rc, "key %s exists", key);
+        break;
+    case AT_NOT_FOUND:
+        at_err_set(&err, op->rc, "key %s is not there", key);
+        break;
+    case AT_CONFLICT:
+        at_err_set(&err, op->rc, "key %s has revision %lld, not %lld", key,
+                   (long long)op->shown->mod_rev, (long long)op->expect);
+        break;
+    case AT_TIMEOUT:
+        at_err_set(&err, op->rc, "revision %lld lies in the future", (long long)op->expect);
+        break;
+    default:
+        err = *disk_err;
+    }
+    struct at_store_kv kv;
+    if (op->shown != NULL) {
+        kv = at_store_version_kv(op->shown);
+    }
+    if (op->fn != NULL) {
+        op->fn(op->ctx, op->rc, op->rc == AT_OK ? op->rev : 0, op->shown != NULL ? &kv : NULL,
+               op->rc != AT_OK ? &err : NULL);
+    }
+}
+
+static void batch_finish(struct at_store *store, enum at_rc rc, const struct at_err *err)
+{
+    store->in_callbacks = true;
+    if (rc == AT_OK) {
+        batch_apply(store);
+    } else {
+        batch_fail(store, rc);
+    }
+    struct at_store_op *op = store->batch_ops;
+    store->batch_ops = NULL;
+    while (op != NULL) {
+        struct at_store_op *next = op->next;
+        op_answer(op, err);
+        op_free(op);
+        op = next;
+    }
+    for (size_t i = 0; i < store->batch.n_changes; i++) {
+        at_store_version_unref(store->batch.changes[i].cur);
+        at_store_version_unref(store->batch.changes[i].prev);
+    }
+    at_free(store->batch.changes);
+    at_free(store->batch.dead);
+    store->batch = (struct at_store_batch){0};
+    store->in_callbacks = false;
+}
+
+static void commit_here(struct at_store *store)
+{
+    struct at_err err = {0};
+    enum at_rc rc = AT_OK;
+    if (store->batch.n_changes != 0 || store->batch.compact_rev != 0) {
+        rc = store->kind->commit(store->backend, &store->batch, &err);
+    }
+    batch_finish(store, rc, &err);
+}
+
+static void run(void *ctx)
+{
+    struct at_store *store = ctx;
+    store->kick_timer = 0;
+    if (store->in_flight || !batch_form(store)) {
+        return;
+    }
+    if (store->writer != NULL && (store->batch.n_changes != 0 || store->batch.compact_rev != 0)) {
+        store->in_flight = true;
+        at_store_writer_submit(store->writer, &store->batch);
+        return;
+    }
+    commit_here(store);
+    if (store->queue != NULL || compaction_due(store) != 0) {
+        kick(store);
+    }
+}
+
+/* Soon, not now: so that what this turn of the loop brings goes together, and no callback runs
+ * inside a put. */
+static void kick(struct at_store *store)
+{
+    if (!store->in_flight && !store->in_callbacks && store->kick_timer == 0 && !store->closing) {
+        store->kick_timer = at_loop_timer(store->loop, 0, run, store);
+    }
+}
+
+void at_store_batch_landed(void *ctx)
+{
+    struct at_store *store = ctx;
+    enum at_rc rc;
+    struct at_err err = {0};
+    if (!at_store_writer_take(store->writer, &rc, &err)) {
+        return;
+    }
+    assert(store->in_flight);
+    store->in_flight = false;
+    batch_finish(store, rc, &err);
+    if (!store->closing) {
+        run(store);
+    }
+}
+
+void at_store_drain(struct at_store *store)
+{
+    assert(!store->in_callbacks);
+    store->closing = true;
+    at_loop_timer_cancel(store->loop, store->kick_timer);
+    if (store->in_flight) {
+        at_store_writer_stop(store->writer);
+        at_store_batch_landed(store);
+    } else if (store->writer != NULL) {
+        at_store_writer_stop(store->writer);
+    }
+    store->age_goal = 0;
+    while (store->queue != NULL && batch_form(store)) {
+        commit_here(store);
+    }
+}
+
+/* Every AT_STORE_HISTORY_CHECK_NS while there is history worth forgetting. */
+static void age_tick(void *ctx)
+{
+    struct at_store *store = ctx;
+    store->age_timer = 0;
+    size_t n = AT_ARRAY_LEN(store->age_revs);
+    int64_t old_enough = store->age_revs[0];
+    memmove(store->age_revs, store->age_revs + 1, (n - 1) * sizeof(store->age_revs[0]));
+    store->age_revs[n - 1] = store->rev;
+    int64_t keep = store->rev - AT_STORE_HISTORY_REVS_MIN;
+    store->age_goal = old_enough < keep ? old_enough : keep;
+    at_store_age_arm(store);
+    if (store->age_goal > store->history.compact_rev) {
+        kick(store);
+    }
+}
+
+void at_store_age_arm(struct at_store *store)
+{
+    if (store->age_timer == 0 &&
+        store->history.n > AT_STORE_HISTORY_REVS_MIN + AT_STORE_COMPACT_STEP_MIN) {
+        store->age_timer = at_loop_timer(store->loop, AT_STORE_HISTORY_CHECK_NS, age_tick, store);
+    }
+}
