@@ -46,6 +46,13 @@ void at_stream_set_events(struct at_stream *s, const struct at_stream_events *ev
 const struct at_tls_peer *at_stream_peer(const struct at_stream *s); /* NULL without TLS */
 const char *at_stream_peer_addr(const struct at_stream *s);
 int at_stream_fd(const struct at_stream *s);
+void at_stream_set_peer_addr(struct at_stream *s, const char *addr); /* what accept(2) said */
+/* While corked, writes are only queued (up to some tens of kB); uncork sends them in one call. */
+void at_stream_cork(struct at_stream *s);
+void at_stream_uncork(struct at_stream *s);
+/* Close and free at once, without on_close. From within the stream's own callbacks too: it then
+ * lives until they return. Accepts NULL. */
+void at_stream_free(struct at_stream *s);
 
 #define AT_STREAM_QUEUE_BYTES_MAX ((size_t)64 << 20)
 #define AT_STREAM_LOW_MARK_BYTES ((size_t)256 << 10)

@@ -1,0 +1,24 @@
+/* Named limits of the folder that are no part of a contract. */
+#ifndef AT_NET_LIMITS_H
+#define AT_NET_LIMITS_H
+
+#define AT_MS ((int64_t)1000000)
+#define AT_S ((int64_t)1000000000)
+
+#define AT_STREAM_READ_BYTES 32768         /* one read(2) */
+#define AT_STREAM_READS_PER_TURN_MAX 4     /* then other connections get their turn */
+#define AT_STREAM_IOV_MAX 7                /* pieces of one at_stream_writev */
+#define AT_STREAM_CORK_BYTES_MAX 65536     /* corked streams send when they hold more */
+#define AT_STREAM_IDLE_BYTES_MAX 16384     /* buffers larger than this are given back when empty */
+#define AT_STREAM_LINGER_NS (1 * AT_S)     /* reading on after the end was sent */
+#define AT_STREAM_END_NS (30 * AT_S)       /* sending the rest after at_stream_end */
+#define AT_STREAM_HANDSHAKE_NS (10 * AT_S) /* accepted TLS connections */
+#define AT_TLS_RECORD_BYTES 16384          /* RFC 8446 §5.1 */
+#define AT_TLS_JOIN_BYTES_MAX 8192         /* pieces of a write copied into one record */
+
+#define AT_HTTP_ACCEPTS_PER_TURN_MAX 64
+#define AT_HTTP_PIPELINE_BYTES_MAX 65536 /* held back while a request is being answered */
+#define AT_HTTP_STREAM_QUEUE_BYTES_MAX ((size_t)16 << 20) /* per streamed answer */
+#define AT_HTTP_KEEP_BYTES_MAX 32768                      /* buffers kept by idle connections */
+
+#endif

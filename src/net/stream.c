@@ -1,0 +1,780 @@
+/* Streams: one fd, one watch, at most one deferred task. Callbacks run only from the loop's own
+ * events (on_event, on_task, on_timer), never from within a call that the owner makes. */
+#include "net/stream.h"
+
+#include "core/mem.h"
+#include "net/limits.h"
+#include "net/tls_priv.h"
+#include "sys/socket.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/uio.h>
+
+enum state { ST_CONNECTING, ST_HANDSHAKE, ST_OPEN, ST_ENDING, ST_LINGER, ST_CLOSED };
+
+enum task { TASK_OPEN = 1, TASK_SHOW = 2, TASK_CLOSE = 4 };
+
+struct at_stream {
+    struct at_loop *loop;
+    struct at_stream_events ev;
+    struct at_tls_session *tls;
+    at_watch_id watch;
+    at_timer_id timer; /* connecting, ending, lingering: one at a time */
+    at_timer_id task_timer;
+    int fd;
+    enum state state;
+    unsigned interest;
+    unsigned tasks;
+    unsigned corks;
+    bool paused;
+    bool held;        /* TLS: input may be waiting in the session or in raw */
+    bool blocked;     /* the socket took less than we had; waiting for AT_LOOP_WRITE */
+    bool broken;      /* writing failed: what the peer sent is still read */
+    bool in_event;    /* the loop's call into this file is running: memory stays until it returns */
+    bool gone;        /* to be released then */
+    struct at_buf in; /* shown but not taken */
+    struct at_buf raw; /* ciphertext not fed yet */
+    struct at_buf plain_out;
+    size_t out_pos; /* sent part of the output buffer */
+    enum at_rc close_rc;
+    struct at_err *close_err;
+    char peer[AT_ADDR_TEXT_BYTES_MAX];
+};
+
+static void on_event(void *ctx, int fd, unsigned events);
+static void on_task(void *ctx);
+
+static struct at_buf *out_of(struct at_stream *s)
+{
+    return s->tls != NULL ? at_tls_session_output(s->tls) : &s->plain_out;
+}
+
+size_t at_stream_queued_bytes(const struct at_stream *s)
+{
+    return (s->tls != NULL ? at_tls_session_output(s->tls)->len : s->plain_out.len) - s->out_pos;
+}
+
+static void set_interest(struct at_stream *s, unsigned events)
+{
+    if (s->interest != events && s->watch != 0) {
+        s->interest = events;
+        at_loop_watch_change(s->loop, s->watch, events);
+    }
+}
+
+static void defer(struct at_stream *s, unsigned task)
+{
+    s->tasks |= task;
+    if (s->task_timer == 0) {
+        s->task_timer = at_loop_timer(s->loop, 0, on_task, s);
+    }
+}
+
+/* Off the loop and off the machine; memory stays. */
+static void detach(struct at_stream *s)
+{
+    at_loop_timer_cancel(s->loop, s->timer);
+    at_loop_timer_cancel(s->loop, s->task_timer);
+    s->timer = s->task_timer = 0;
+    if (s->watch != 0) {
+        at_loop_unwatch(s->loop, s->watch);
+        s->watch = 0;
+    }
+    at_sock_close(s->fd);
+    s->fd = -1;
+}
+
+static void release(struct at_stream *s)
+{
+    assert(s->fd == -1);
+    at_tls_session_free(s->tls);
+    at_buf_done(&s->in);
+    at_buf_done(&s->raw);
+    at_buf_done(&s->plain_out);
+    at_free(s->close_err);
+    at_free(s);
+}
+
+/* Give the stream up. Only from the loop's own events; leave() releases the memory. */
+static void finish(struct at_stream *s, enum at_rc rc, const struct at_err *err)
+{
+    assert(s->in_event);
+    detach(s);
+    s->state = ST_CLOSED;
+    s->gone = true;
+    if (s->ev.on_close != NULL) {
+        s->ev.on_close(s->ev.ctx, rc, err);
+    }
+}
+
+static void enter(struct at_stream *s)
+{
+    assert(!s->in_event);
+    s->in_event = true;
+}
+
+static void leave(struct at_stream *s)
+{
+    s->in_event = false;
+    if (s->gone) {
+        release(s);
+    }
+}
+
+/* As finish, soon: for failures seen inside the owner's calls. The first reason counts. */
+static void finish_later(struct at_stream *s, enum at_rc rc, const struct at_err *err)
+{
+    if (s->tasks & TASK_CLOSE) {
+        return;
+    }
+    s->close_rc = rc;
+    if (err != NULL) {
+        s->close_err = AT_NEW(struct at_err);
+        *s->close_err = *err;
+    }
+    defer(s, TASK_CLOSE);
+}
+
+/* False when the owner freed or closed the stream in a callback. */
+static bool is_alive(const struct at_stream *s)
+{
+    return !s->gone && s->state != ST_CLOSED;
+}
+
+static void compact(struct at_stream *s, struct at_buf *out)
+{
+    if (s->out_pos == out->len) {
+        if (out->cap > AT_STREAM_IDLE_BYTES_MAX) {
+            at_buf_done(out);
+        } else {
+            at_buf_clear(out);
+        }
+        s->out_pos = 0;
+    } else if (s->out_pos > AT_STREAM_CORK_BYTES_MAX && s->out_pos > out->len / 2) {
+        at_buf_consume(out, s->out_pos);
+        s->out_pos = 0;
+    }
+}
+
+/* Writing is over; the queue is dropped. Reading goes on and will meet the end by itself. */
+static void break_writing(struct at_stream *s)
+{
+    s->broken = true;
+    s->blocked = false;
+    s->out_pos = out_of(s)->len;
+    compact(s, out_of(s));
+    if (s->paused || s->state == ST_ENDING || s->state == ST_LINGER) {
+        struct at_err err;
+        enum at_rc rc = at_err_set(&err, AT_UNAVAILABLE, "the connection broke while writing");
+        finish_later(s, rc, &err);
+        set_interest(s, 0);
+    } else {
+        set_interest(s, AT_LOOP_READ);
+    }
+}
+
+static void set_blocked(struct at_stream *s, bool blocked)
+{
+    s->blocked = blocked;
+    set_interest(s, (s->interest & AT_LOOP_READ) | (blocked ? AT_LOOP_WRITE : 0));
+}
+
+static void flush(struct at_stream *s)
+{
+    struct at_buf *out = out_of(s);
+    while (s->out_pos < out->len) {
+        size_t n = 0;
+        enum at_rc rc = at_sock_write(s->fd, out->data + s->out_pos, out->len - s->out_pos, &n);
+        if (rc == AT_AGAIN) {
+            set_blocked(s, true);
+            return;
+        }
+        if (rc != AT_OK) {
+            break_writing(s);
+            return;
+        }
+        s->out_pos += n;
+    }
+    compact(s, out);
+    if (s->blocked) {
+        set_blocked(s, false);
+    }
+}
+
+static size_t iov_bytes(const struct iovec *iov, int n)
+{
+    size_t total = 0;
+    for (int i = 0; i < n; i++) {
+        total += iov[i].iov_len;
+    }
+    return total;
+}
+
+static enum at_rc queue_plain(struct at_stream *s, const struct iovec *iov, int n, size_t skip)
+{
+    compact(s, &s->plain_out);
+    for (int i = 0; i < n; i++) {
+        size_t cut = skip < iov[i].iov_len ? skip : iov[i].iov_len;
+        skip -= cut;
+        enum at_rc rc =
+            at_buf_append(&s->plain_out, (const char *)iov[i].iov_base + cut, iov[i].iov_len - cut);
+        if (rc != AT_OK) {
+            return rc;
+        }
+    }
+    return AT_OK;
+}
+
+/* Nothing to be held back: what is queued and the new bytes go out in one call. */
+static enum at_rc send_plain(struct at_stream *s, const struct iovec *iov, int n, size_t total)
+{
+    struct iovec all[AT_STREAM_IOV_MAX + 1];
+    size_t queued = s->plain_out.len - s->out_pos;
+    all[0] = (struct iovec){queued > 0 ? s->plain_out.data + s->out_pos : NULL, queued};
+    memcpy(all + 1, iov, sizeof *iov * (size_t)n);
+    size_t sent = 0;
+    int first = queued == 0;
+    enum at_rc rc = at_sock_writev(s->fd, all + first, n + 1 - first, &sent);
+    if (rc != AT_OK && rc != AT_AGAIN) {
+        break_writing(s);
+        return AT_UNAVAILABLE;
+    }
+    size_t from_queue = sent < queued ? sent : queued;
+    s->out_pos += from_queue;
+    compact(s, &s->plain_out);
+    sent -= from_queue;
+    if (from_queue < queued || sent < total) {
+        rc = queue_plain(s, iov, n, sent);
+        set_blocked(s, true);
+        return rc;
+    }
+    return AT_OK;
+}
+
+/* Small pieces become one TLS record. */
+static enum at_rc send_tls(struct at_stream *s, const struct iovec *iov, int n, size_t total)
+{
+    char joined[AT_TLS_JOIN_BYTES_MAX];
+    struct at_err err;
+    enum at_rc rc = AT_OK;
+    compact(s, out_of(s));
+    if (n > 1 && total <= sizeof joined) {
+        size_t at = 0;
+        for (int i = 0; i < n; i++) {
+            if (iov[i].iov_len > 0) {
+                memcpy(joined + at, iov[i].iov_base, iov[i].iov_len);
+                at += iov[i].iov_len;
+            }
+        }
+        rc = at_tls_session_write(s->tls, joined, total, &err);
+    } else {
+        for (int i = 0; rc == AT_OK && i < n; i++) {
+            rc = at_tls_session_write(s->tls, iov[i].iov_base, iov[i].iov_len, &err);
+        }
+    }
+    if (rc != AT_OK) {
+        break_writing(s);
+        return AT_UNAVAILABLE;
+    }
+    if (!s->blocked && (s->corks == 0 || at_stream_queued_bytes(s) > AT_STREAM_CORK_BYTES_MAX)) {
+        flush(s);
+    }
+    return AT_OK;
+}
+
+enum at_rc at_stream_writev(struct at_stream *s, const struct iovec *iov, int n)
+{
+    assert(n >= 0 && n <= AT_STREAM_IOV_MAX);
+    if (s->state != ST_OPEN || s->broken) {
+        return AT_UNAVAILABLE;
+    }
+    size_t total = iov_bytes(iov, n);
+    size_t queued = at_stream_queued_bytes(s);
+    if (total > AT_STREAM_QUEUE_BYTES_MAX || queued > AT_STREAM_QUEUE_BYTES_MAX - total) {
+        return AT_EXHAUSTED;
+    }
+    if (total == 0) {
+        return AT_OK;
+    }
+    if (s->tls != NULL) {
+        return send_tls(s, iov, n, total);
+    }
+    if (s->blocked || (s->corks > 0 && queued + total <= AT_STREAM_CORK_BYTES_MAX)) {
+        return queue_plain(s, iov, n, 0);
+    }
+    return send_plain(s, iov, n, total);
+}
+
+enum at_rc at_stream_write(struct at_stream *s, const void *data, size_t len)
+{
+    struct iovec iov = {(void *)(uintptr_t)data, len};
+    return at_stream_writev(s, &iov, 1);
+}
+
+void at_stream_cork(struct at_stream *s)
+{
+    s->corks++;
+}
+
+void at_stream_uncork(struct at_stream *s)
+{
+    assert(s->corks > 0);
+    if (--s->corks == 0 && !s->blocked && !s->broken && s->fd >= 0 &&
+        at_stream_queued_bytes(s) > 0) {
+        flush(s);
+    }
+}
+
+void at_stream_pause(struct at_stream *s)
+{
+    s->paused = true; /* the watch is changed only if bytes do come */
+}
+
+void at_stream_resume(struct at_stream *s)
+{
+    bool was_paused = s->paused;
+    s->paused = false;
+    if (!was_paused || s->fd < 0) {
+        return;
+    }
+    if (s->watch == 0) {
+        s->interest = AT_LOOP_READ;
+        s->watch = at_loop_watch(s->loop, s->fd, s->interest, on_event, s);
+    }
+    set_interest(s, s->interest | AT_LOOP_READ);
+    if (s->in.len > 0 || s->held) {
+        defer(s, TASK_SHOW);
+    }
+}
+
+/* Show bytes to the owner; what it does not take goes to (or stays in) s->in. False: it is gone. */
+static bool show(struct at_stream *s, const char *data, size_t len)
+{
+    bool from_in = s->in.len > 0;
+    if (from_in && data != NULL && at_buf_append(&s->in, data, len) != AT_OK) {
+        struct at_err err;
+        at_err_set(&err, AT_EXHAUSTED, "input that nobody takes");
+        finish(s, AT_EXHAUSTED, &err);
+        return false;
+    }
+    const char *at = from_in ? s->in.data : data;
+    size_t n = from_in ? s->in.len : len;
+    size_t taken = s->ev.on_data != NULL ? s->ev.on_data(s->ev.ctx, at, n) : n;
+    assert(taken <= n);
+    if (!is_alive(s)) {
+        return false;
+    }
+    if (from_in) {
+        at_buf_consume(&s->in, taken);
+        if (s->in.len == 0 && s->in.cap > AT_STREAM_IDLE_BYTES_MAX) {
+            at_buf_done(&s->in);
+        }
+    } else if (taken < n && at_buf_append(&s->in, at + taken, n - taken) != AT_OK) {
+        finish(s, AT_EXHAUSTED, NULL);
+        return false;
+    }
+    return true;
+}
+
+static bool call_open(struct at_stream *s)
+{
+    at_loop_timer_cancel(s->loop, s->timer);
+    s->timer = 0;
+    s->state = ST_OPEN;
+    if (s->ev.on_open != NULL) {
+        s->ev.on_open(s->ev.ctx);
+        return is_alive(s);
+    }
+    return true;
+}
+
+static bool advance_handshake(struct at_stream *s)
+{
+    struct at_err err;
+    enum at_rc rc = at_tls_session_handshake(s->tls, &err);
+    flush(s);
+    if (rc == AT_AGAIN) {
+        return true;
+    }
+    if (rc != AT_OK) {
+        finish(s, rc, &err);
+        return false;
+    }
+    return call_open(s);
+}
+
+/* Decrypt and show what the session has, until it wants more or the owner pauses. */
+static bool pump_tls(struct at_stream *s)
+{
+    char plain[AT_TLS_RECORD_BYTES];
+    s->held = false;
+    if (s->state == ST_HANDSHAKE && !advance_handshake(s)) {
+        return false;
+    }
+    while (s->state == ST_OPEN || s->state == ST_ENDING || s->state == ST_LINGER) {
+        if (s->paused && s->state == ST_OPEN) {
+            s->held = true;
+            return true;
+        }
+        struct at_err err;
+        size_t n = 0;
+        enum at_rc rc = at_tls_session_read(s->tls, plain, sizeof plain, &n, &err);
+        if (rc == AT_AGAIN) {
+            return true;
+        }
+        if (rc != AT_OK) {
+            bool ended = s->state != ST_OPEN;
+            finish(s, ended ? AT_OK : rc, ended || rc == AT_EOF ? NULL : &err);
+            return false;
+        }
+        if (s->state == ST_OPEN && !show(s, plain, n)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool feed_tls(struct at_stream *s, const char *data, size_t len)
+{
+    if (s->raw.len > 0) {
+        if (len > 0 && at_buf_append(&s->raw, data, len) != AT_OK) {
+            finish(s, AT_EXHAUSTED, NULL);
+            return false;
+        }
+        at_tls_session_input(s->tls, s->raw.data, s->raw.len);
+    } else {
+        at_tls_session_input(s->tls, data, len);
+    }
+    if (!pump_tls(s)) {
+        return false;
+    }
+    size_t left = at_tls_session_input_left(s->tls);
+    if (s->raw.len > 0) {
+        at_buf_consume(&s->raw, s->raw.len - left);
+    } else if (left > 0 && at_buf_append(&s->raw, data + len - left, left) != AT_OK) {
+        finish(s, AT_EXHAUSTED, NULL);
+        return false;
+    }
+    at_tls_session_input(s->tls, NULL, 0);
+    if (!s->blocked && s->corks == 0 && !s->broken && at_stream_queued_bytes(s) > 0) {
+        flush(s);
+    }
+    return true;
+}
+
+/* The peer is done, or the connection broke. */
+static void on_read_end(struct at_stream *s, enum at_rc rc)
+{
+    if (s->state == ST_LINGER || s->state == ST_ENDING) {
+        finish(s, AT_OK, NULL);
+        return;
+    }
+    struct at_err err;
+    if (s->state == ST_HANDSHAKE) {
+        rc = at_err_set(&err, AT_UNAVAILABLE, "the peer closed the connection in the handshake");
+    } else if (rc == AT_EOF) {
+        at_err_set(&err, rc, "the peer closed the connection");
+    } else {
+        rc = at_err_set(&err, AT_UNAVAILABLE, "the connection was reset");
+    }
+    finish(s, rc, &err);
+}
+
+/* False: the stream is gone. */
+static bool on_readable(struct at_stream *s)
+{
+    char scratch[AT_STREAM_READ_BYTES];
+    for (int turn = 0; turn < AT_STREAM_READS_PER_TURN_MAX; turn++) {
+        size_t n = 0;
+        enum at_rc rc = at_sock_read(s->fd, scratch, sizeof scratch, &n);
+        if (rc == AT_AGAIN) {
+            return true;
+        }
+        if (rc != AT_OK) {
+            on_read_end(s, rc);
+            return false;
+        }
+        bool alive = true;
+        if (s->tls != NULL) {
+            alive = feed_tls(s, scratch, n);
+        } else if (s->state == ST_OPEN) {
+            alive = show(s, scratch, n);
+        } /* else: input after at_stream_end is read over */
+        if (!alive) {
+            return false;
+        }
+        if (n < sizeof scratch || s->paused) {
+            return true;
+        }
+    }
+    return true;
+}
+
+static void on_timer(void *ctx)
+{
+    struct at_stream *s = ctx;
+    struct at_err err;
+    s->timer = 0;
+    enter(s);
+    if (s->state == ST_LINGER) {
+        finish(s, AT_OK, NULL);
+        leave(s);
+        return;
+    }
+    const char *what = s->state == ST_CONNECTING  ? "connecting took too long"
+                       : s->state == ST_HANDSHAKE ? "the TLS handshake took too long"
+                                                  : "the peer does not read";
+    enum at_rc rc = at_err_set(&err, AT_TIMEOUT, "%s", what);
+    finish(s, rc, &err);
+    leave(s);
+}
+
+static void set_timer(struct at_stream *s, int64_t delay_ns)
+{
+    at_loop_timer_cancel(s->loop, s->timer);
+    s->timer = delay_ns > 0 ? at_loop_timer(s->loop, delay_ns, on_timer, s) : 0;
+}
+
+/* Ending, and all is sent: say so, then read on for a while, since closing a socket with unread
+ * input would reset the connection and could destroy what the peer has not read yet. */
+static void linger(struct at_stream *s)
+{
+    s->state = ST_LINGER;
+    at_sock_shutdown_write(s->fd);
+    set_interest(s, AT_LOOP_READ);
+    set_timer(s, AT_STREAM_LINGER_NS);
+}
+
+static bool on_connected(struct at_stream *s)
+{
+    struct at_err err;
+    enum at_rc rc = at_sock_connect_result(s->fd, &err);
+    if (rc != AT_OK) {
+        finish(s, rc, &err);
+        return false;
+    }
+    set_interest(s, AT_LOOP_READ);
+    if (s->tls != NULL) {
+        s->state = ST_HANDSHAKE;
+        return advance_handshake(s);
+    }
+    return call_open(s);
+}
+
+/* The queue could be written on. False: the stream is gone. */
+static bool on_drain(struct at_stream *s)
+{
+    size_t before = at_stream_queued_bytes(s);
+    flush(s);
+    size_t now = at_stream_queued_bytes(s);
+    if (s->state == ST_ENDING && now == 0 && !s->broken) {
+        linger(s);
+        return true;
+    }
+    bool drained =
+        now == 0 || (before > AT_STREAM_LOW_MARK_BYTES && now <= AT_STREAM_LOW_MARK_BYTES);
+    if (s->state == ST_OPEN && !s->broken && drained && s->ev.on_writable != NULL) {
+        s->ev.on_writable(s->ev.ctx);
+        return is_alive(s);
+    }
+    return true;
+}
+
+static void on_paused_readable(struct at_stream *s)
+{
+    if (s->interest & AT_LOOP_READ) {
+        set_interest(s, s->interest & ~AT_LOOP_READ);
+        return;
+    }
+    /* Asked for nothing and told all the same: the peer hung up. Bytes may still wait in the
+     * socket, so look again on resume, but do not spin until then. */
+    at_loop_unwatch(s->loop, s->watch);
+    s->watch = 0;
+    s->interest = 0;
+}
+
+static void on_event(void *ctx, int fd, unsigned events)
+{
+    struct at_stream *s = ctx;
+    assert(fd == s->fd);
+    (void)fd;
+    enter(s);
+    bool alive = s->state != ST_CONNECTING;
+    if (!alive) {
+        on_connected(s);
+    } else if ((events & AT_LOOP_WRITE) && s->blocked) {
+        alive = on_drain(s);
+    }
+    if (alive && (events & AT_LOOP_READ)) {
+        if (s->paused && s->state == ST_OPEN) {
+            on_paused_readable(s);
+        } else {
+            on_readable(s);
+        }
+    }
+    leave(s);
+}
+
+/* Bytes that were left over when the owner paused. */
+static bool show_left(struct at_stream *s)
+{
+    if (s->paused || s->state != ST_OPEN) {
+        return true;
+    }
+    if (s->in.len > 0 && !show(s, NULL, 0)) {
+        return false;
+    }
+    return s->held && !s->paused ? feed_tls(s, NULL, 0) : true;
+}
+
+static void on_task(void *ctx)
+{
+    struct at_stream *s = ctx;
+    unsigned tasks = s->tasks;
+    s->task_timer = 0;
+    s->tasks = 0;
+    enter(s);
+    if (tasks & TASK_CLOSE) {
+        finish(s, s->close_rc, s->close_err);
+    } else {
+        bool alive = (tasks & TASK_OPEN) ? call_open(s) : true;
+        if (alive && (tasks & TASK_SHOW)) {
+            show_left(s);
+        }
+    }
+    leave(s);
+}
+
+static struct at_stream *stream_new(struct at_loop *loop, const struct at_stream_events *events)
+{
+    struct at_stream *s = AT_NEW(struct at_stream);
+    s->loop = loop;
+    s->fd = -1;
+    s->ev = *events;
+    at_buf_init(&s->plain_out, AT_STREAM_QUEUE_BYTES_MAX + AT_STREAM_CORK_BYTES_MAX);
+    return s;
+}
+
+struct at_stream *at_stream_connect(struct at_loop *loop, const char *addr,
+                                    struct at_tls_config *tls, const char *server_name,
+                                    int64_t connect_timeout_ns,
+                                    const struct at_stream_events *events)
+{
+    struct at_stream *s = stream_new(loop, events);
+    struct at_err err;
+    s->state = ST_CONNECTING;
+    snprintf(s->peer, sizeof s->peer, "%s", addr);
+    enum at_rc rc = at_sock_connect(addr, &s->fd, &err);
+    if (rc == AT_OK && tls != NULL) {
+        rc = at_tls_session_new(tls, server_name, &s->tls, &err);
+    }
+    if (rc != AT_OK) {
+        finish_later(s, rc, &err);
+        return s;
+    }
+    s->interest = AT_LOOP_WRITE;
+    s->watch = at_loop_watch(loop, s->fd, s->interest, on_event, s);
+    set_timer(s, connect_timeout_ns);
+    return s;
+}
+
+struct at_stream *at_stream_accept_take(struct at_loop *loop, int fd, struct at_tls_config *tls,
+                                        const struct at_stream_events *events)
+{
+    struct at_stream *s = stream_new(loop, events);
+    struct at_err err;
+    s->fd = fd;
+    s->state = tls != NULL ? ST_HANDSHAKE : ST_OPEN;
+    enum at_rc rc = tls != NULL ? at_tls_session_new(tls, NULL, &s->tls, &err) : AT_OK;
+    if (rc != AT_OK) {
+        finish_later(s, rc, &err);
+        return s;
+    }
+    s->interest = AT_LOOP_READ;
+    s->watch = at_loop_watch(loop, s->fd, s->interest, on_event, s);
+    if (tls != NULL) {
+        set_timer(s, AT_STREAM_HANDSHAKE_NS);
+    } else if (events->on_open != NULL) {
+        defer(s, TASK_OPEN);
+    }
+    return s;
+}
+
+void at_stream_end(struct at_stream *s)
+{
+    if (s->state != ST_OPEN) {
+        at_stream_close(s);
+        return;
+    }
+    s->state = ST_ENDING;
+    if (s->broken) {
+        finish_later(s, AT_OK, NULL);
+        return;
+    }
+    if (s->tls != NULL) {
+        at_tls_session_shutdown(s->tls);
+    }
+    if (s->watch == 0) { /* hung up while paused */
+        s->watch = at_loop_watch(s->loop, s->fd, s->interest, on_event, s);
+    }
+    set_timer(s, AT_STREAM_END_NS);
+    if (!s->blocked) {
+        flush(s);
+    }
+    if (!s->broken && at_stream_queued_bytes(s) == 0) {
+        linger(s);
+    }
+}
+
+void at_stream_close(struct at_stream *s)
+{
+    if (s->state == ST_CLOSED) {
+        return;
+    }
+    detach(s);
+    s->tasks = 0;
+    s->state = ST_CLOSED;
+    at_free(s->close_err);
+    s->close_err = NULL;
+    finish_later(s, AT_CANCELLED, NULL);
+}
+
+void at_stream_free(struct at_stream *s)
+{
+    if (s == NULL || s->gone) {
+        return;
+    }
+    detach(s);
+    s->state = ST_CLOSED;
+    s->gone = true;
+    if (!s->in_event) {
+        release(s);
+    }
+}
+
+void at_stream_set_events(struct at_stream *s, const struct at_stream_events *events)
+{
+    s->ev = *events;
+}
+
+const struct at_tls_peer *at_stream_peer(const struct at_stream *s)
+{
+    return s->tls != NULL ? at_tls_session_peer(s->tls) : NULL;
+}
+
+const char *at_stream_peer_addr(const struct at_stream *s)
+{
+    return s->peer;
+}
+
+void at_stream_set_peer_addr(struct at_stream *s, const char *addr)
+{
+    snprintf(s->peer, sizeof s->peer, "%s", addr);
+}
+
+int at_stream_fd(const struct at_stream *s)
+{
+    return s->fd;
+}

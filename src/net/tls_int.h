@@ -1,0 +1,25 @@
+/* What tls.c and tls_session.c share: OpenSSL's types stay behind this header. */
+#ifndef AT_NET_TLS_INT_H
+#define AT_NET_TLS_INT_H
+
+#include "net/tls_priv.h"
+
+#include <openssl/ssl.h>
+#include <stdatomic.h>
+
+struct at_tls_config {
+    atomic_int refs;
+    SSL_CTX *ctx;
+    BIO_METHOD *bio;
+    bool is_server;
+    bool check_name;
+    char *server_name; /* may be NULL */
+    char pin[65];      /* lower-case hex, or empty */
+};
+
+/* Fill err from OpenSSL's error queue and empty the queue. */
+enum at_rc at_tls_fail(struct at_err *err, enum at_rc rc, const char *what);
+void at_tls_spki_sha256_hex(X509 *cert, char out[65]);
+BIO_METHOD *at_tls_bio_method_new(void);
+
+#endif
