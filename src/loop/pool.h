@@ -1,4 +1,5 @@
-/* Worker threads for blocking work. work runs on a worker; done runs on the loop that submitted. */
+/* Worker threads for blocking work. work runs on a worker; done (may be NULL) runs on the loop that
+ * submitted, which must outlive the pool. */
 #ifndef AT_LOOP_POOL_H
 #define AT_LOOP_POOL_H
 
