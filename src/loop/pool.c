@@ -100,12 +100,13 @@ enum at_rc at_pool_submit(struct at_pool *pool, struct at_loop *loop, at_post_fn
 {
     pthread_mutex_lock(&pool->lock);
     bool full = pool->n == pool->queue_max;
-    if (!full) {
+    bool stopping = pool->stopping;
+    if (!full && !stopping) {
         at_loop_hold(loop);
         pool->queue[(pool->first + pool->n++) % pool->queue_max] =
             (struct job){loop, work, done, ctx};
         pthread_cond_signal(&pool->wanted);
     }
     pthread_mutex_unlock(&pool->lock);
-    return full ? AT_EXHAUSTED : AT_OK;
+    return stopping ? AT_CANCELLED : full ? AT_EXHAUSTED : AT_OK;
 }
