@@ -236,19 +236,26 @@ static enum at_rc read_sequence(struct reader *r, size_t depth, json_t *array)
     }
 }
 
-/* A merge value is a mapping or a list of mappings; what is there already stays. */
-static bool merge_into(json_t *object, const json_t *from)
+/* A merge value is a mapping or a list of mappings. */
+static bool is_merge_value(const json_t *value)
 {
-    if (json_is_array(from)) {
-        for (size_t i = 0; i < json_array_size(from); i++) {
-            if (!json_is_object(json_array_get(from, i)) ||
-                !merge_into(object, json_array_get(from, i))) {
-                return false;
-            }
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        if (!json_is_object(json_array_get(value, i))) {
+            return false;
         }
-        return true;
     }
-    return json_is_object(from) && json_object_update_missing(object, (json_t *)from) == 0;
+    return json_is_array(value) || json_is_object(value);
+}
+
+/* What is there already stays. */
+static void merge_into(json_t *object, const json_t *from)
+{
+    if (json_is_object(from)) {
+        json_object_update_missing(object, (json_t *)from);
+    }
+    for (size_t i = 0; i < json_array_size(from); i++) {
+        merge_into(object, json_array_get(from, i));
+    }
 }
 
 static enum at_rc read_pair(struct reader *r, const yaml_event_t *key, size_t depth, json_t *object,
@@ -276,6 +283,10 @@ static enum at_rc read_pair(struct reader *r, const yaml_event_t *key, size_t de
     if (rc != AT_OK) {
         return rc;
     }
+    if (merge && !is_merge_value(value)) {
+        json_decref(value);
+        return fail(r, &key->start_mark, "the value of << must be a mapping or a list of them", "");
+    }
     if (merge) {
         json_array_append_new(merges, value);
     } else if (json_object_set_new(object, name, value) != 0) {
@@ -294,10 +305,9 @@ static enum at_rc read_mapping(struct reader *r, size_t depth, json_t *object)
             return rc;
         }
         bool end = key.type == YAML_MAPPING_END_EVENT;
-        if (end && !merge_into(object, merges)) {
-            rc =
-                fail(r, &key.start_mark, "the value of << must be a mapping or a list of them", "");
-        } else if (!end) {
+        if (end) {
+            merge_into(object, merges);
+        } else {
             rc = count_node(r, &key.start_mark, 1);
             if (rc == AT_OK) {
                 rc = read_pair(r, &key, depth, object, merges);

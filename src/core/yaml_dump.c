@@ -82,6 +82,42 @@ static enum at_rc put_block(struct at_str s, int indent, struct at_buf *buf)
     return rc;
 }
 
+/* The character at s when YAML would refuse it or take it for a line break inside quotes; 0 else.
+ */
+static unsigned needs_escape(const unsigned char *s, size_t len)
+{
+    if (s[0] < ' ' || s[0] == 0x7f) {
+        return s[0]; /* never NUL: JSON values of this house hold none */
+    }
+    if (len >= 2 && s[0] == 0xc2 && s[1] < 0xa0) {
+        return s[1];
+    }
+    if (len >= 3 && (s[0] == 0xe2 || s[0] == 0xef)) {
+        unsigned c = (s[0] & 0x0fu) << 12 | (s[1] & 0x3fu) << 6 | (s[2] & 0x3fu);
+        return c == 0x2028 || c == 0x2029 || c == 0xfeff || c >= 0xfffe ? c : 0;
+    }
+    return 0;
+}
+
+static enum at_rc put_quoted(struct at_str s, struct at_buf *buf)
+{
+    enum at_rc rc = at_buf_append(buf, "\"", 1);
+    for (size_t i = 0; i < s.len && rc == AT_OK; i++) {
+        unsigned c = needs_escape((const unsigned char *)s.ptr + i, s.len - i);
+        if (c == '\n' || c == '\t') {
+            rc = at_buf_append(buf, c == '\n' ? "\\n" : "\\t", 2);
+        } else if (c != 0) {
+            rc = at_buf_printf(buf, "\\u%04x", c);
+            i += c < 0x80 ? 0 : c < 0x800 ? 1 : 2;
+        } else if (s.ptr[i] == '"' || s.ptr[i] == '\\') {
+            rc = at_buf_append(buf, (char[]){'\\', s.ptr[i]}, 2);
+        } else {
+            rc = at_buf_append(buf, s.ptr + i, 1);
+        }
+    }
+    return rc == AT_OK ? at_buf_append(buf, "\"", 1) : rc;
+}
+
 static enum at_rc put_string(struct at_str s, int indent, struct at_buf *buf)
 {
     if (plain_is_safe(s)) {
@@ -90,7 +126,7 @@ static enum at_rc put_string(struct at_str s, int indent, struct at_buf *buf)
     if (indent > 0 && block_is_safe(s)) {
         return put_block(s, indent, buf);
     }
-    return at_json_dump_text(s.ptr, s.len, buf);
+    return put_quoted(s, buf);
 }
 
 static bool is_nested(const json_t *value)
