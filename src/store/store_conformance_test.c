@@ -1,0 +1,506 @@
+/* What every back end must do alike. Each test runs once per back end. */
+#include "store/store_test.h"
+
+static const char *const KINDS[] = {"memory", "sqlite"};
+
+static int set_up(void **state)
+{
+    struct fixture *f = AT_NEW(struct fixture);
+    fixture_init(f, *state);
+    fixture_open(f);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    fixture_done(*state);
+    at_free(*state);
+    return 0;
+}
+
+static void a_put_gets_the_next_revision(void **state)
+{
+    struct fixture *f = *state;
+    int64_t before = at_store_rev(f->store);
+    assert_int_equal(before, 1);
+    struct answer a = put(f, "/a", "one", 0);
+    assert_int_equal(a.rc, AT_OK);
+    assert_int_equal(a.rev, before + 1);
+    assert_int_equal(a.mod_rev, a.rev);
+    assert_int_equal(a.create_rev, a.rev);
+    assert_string_equal(a.value, "one");
+    struct answer b = put(f, "/a", "two", a.rev);
+    assert_int_equal(b.rev, a.rev + 1);
+    assert_int_equal(b.create_rev, a.rev);
+    assert_int_equal(at_store_rev(f->store), b.rev);
+}
+
+static void expectations_are_compared_and_the_present_value_shown(void **state)
+{
+    struct fixture *f = *state;
+    struct answer missing = put(f, "/a", "x", 7);
+    assert_int_equal(missing.rc, AT_NOT_FOUND);
+    assert_false(missing.has_current);
+    int64_t rev = put_ok(f, "/a", "one");
+    struct answer exists = put(f, "/a", "two", 0);
+    assert_int_equal(exists.rc, AT_EXISTS);
+    assert_string_equal(exists.value, "one");
+    assert_int_equal(exists.mod_rev, rev);
+    assert_int_equal(exists.rev, 0);
+    struct answer conflict = put(f, "/a", "two", rev + 1);
+    assert_int_equal(conflict.rc, AT_CONFLICT);
+    assert_string_equal(conflict.value, "one");
+    struct answer stale = del(f, "/a", rev - 1);
+    assert_int_equal(stale.rc, AT_CONFLICT);
+    assert_int_equal(del(f, "/b", -1).rc, AT_NOT_FOUND);
+    assert_int_equal(at_store_rev(f->store), rev);
+    assert_int_equal(del(f, "/a", rev).rc, AT_OK);
+    assert_int_equal(del(f, "/a", -1).rc, AT_NOT_FOUND);
+    assert_int_equal(at_store_rev(f->store), rev + 1);
+}
+
+static void writes_to_one_key_in_one_batch_see_each_other(void **state)
+{
+    struct fixture *f = *state;
+    struct answer a[6] = {0};
+    int order = 0;
+    for (size_t i = 0; i < 6; i++) {
+        a[i].order = &order;
+    }
+    int64_t rev = at_store_rev(f->store);
+    at_store_put(f->store, "/a", "0", 1, 0, on_write, &a[0]);
+    at_store_put(f->store, "/a", "1", 1, 0, on_write, &a[1]);       /* exists: 0 */
+    at_store_put(f->store, "/a", "2", 1, rev + 1, on_write, &a[2]); /* on 0's revision */
+    at_store_put(f->store, "/a", "3", 1, rev + 1, on_write, &a[3]); /* conflict: 2 */
+    at_store_delete(f->store, "/a", rev + 2, on_write, &a[4]);
+    at_store_put(f->store, "/a", "5", 1, 0, on_write, &a[5]);
+    while (!a[5].done) {
+        turn(f);
+    }
+    const enum at_rc want[] = {AT_OK, AT_EXISTS, AT_OK, AT_CONFLICT, AT_OK, AT_OK};
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(a[i].rc, want[i]);
+        assert_int_equal(a[i].number, i + 1);
+    }
+    assert_string_equal(a[1].value, "0");
+    assert_string_equal(a[3].value, "2");
+    assert_int_equal(a[5].rev, rev + 4);
+    assert_int_equal(a[5].create_rev, rev + 4);
+    assert_string_equal(list(f, "/", "0", 0, 0).text, "/a=5@5 ");
+    struct log log = {0};
+    watch(f, "/a", NULL, rev, &log);
+    while (log.n < 4) {
+        turn(f);
+    }
+    assert_string_equal(log.text, "+/a=0@2[] ~/a=2@3[0] -/a=@4[2] +/a=5@5[] ");
+}
+
+static void bad_input_is_refused_and_changes_nothing(void **state)
+{
+    struct fixture *f = *state;
+    char long_key[AT_STORE_KEY_BYTES_MAX + 2];
+    memset(long_key, 'k', sizeof long_key - 1);
+    long_key[sizeof long_key - 1] = '\0';
+    assert_int_equal(put(f, long_key, "x", -1).rc, AT_TOO_LARGE);
+    assert_int_equal(put(f, "", "x", -1).rc, AT_INVALID);
+    char *big = at_alloc(AT_STORE_VALUE_BYTES_MAX + 1);
+    struct answer a = {0};
+    at_store_put(f->store, "/big", big, AT_STORE_VALUE_BYTES_MAX + 1, -1, on_write, &a);
+    assert_int_equal(a.rc, AT_TOO_LARGE);
+    assert_string_equal(a.msg, "the value is too large");
+    a = (struct answer){0};
+    at_store_put(f->store, "/big", big, AT_STORE_VALUE_BYTES_MAX, -1, on_write, &a);
+    while (!a.done) {
+        turn(f);
+    }
+    assert_int_equal(a.rc, AT_OK);
+    at_free(big);
+    long_key[AT_STORE_KEY_BYTES_MAX] = '\0';
+    assert_int_equal(put(f, long_key, "", -1).rc, AT_OK);
+    assert_int_equal(at_store_rev(f->store), 3);
+}
+
+static void a_range_is_ordered_bytewise_and_limited(void **state)
+{
+    struct fixture *f = *state;
+    const char *const keys[] = {"/b/2", "/a/1", "/b/10", "/c", "/b/\xc3\xa4", "/b"};
+    for (size_t i = 0; i < AT_ARRAY_LEN(keys); i++) {
+        put_ok(f, keys[i], "v");
+    }
+    char end[16];
+    at_store_prefix_end("/b/", end, sizeof end);
+    assert_string_equal(end, "/b0");
+    struct listing all = list(f, "/b/", end, 0, 0);
+    assert_string_equal(all.text, "/b/10=v@4 /b/2=v@2 /b/\xc3\xa4=v@6 ");
+    assert_false(all.more);
+    assert_int_equal(all.rev, at_store_rev(f->store));
+    struct listing two = list(f, "/b/", end, 2, 0);
+    assert_string_equal(two.text, "/b/10=v@4 /b/2=v@2 ");
+    assert_true(two.more);
+    assert_false(list(f, "/b/", end, 3, 0).more);
+    assert_string_equal(list(f, "/b", NULL, 0, 0).text, "/b=v@7 ");
+    assert_int_equal(list(f, "/b/3", NULL, 0, 0).n, 0);
+}
+
+static void a_range_at_an_old_revision_shows_what_was(void **state)
+{
+    struct fixture *f = *state;
+    put_ok(f, "/a", "1"); /* 2 */
+    put_ok(f, "/b", "1"); /* 3 */
+    put_ok(f, "/a", "2"); /* 4 */
+    del(f, "/b", -1);     /* 5 */
+    put_ok(f, "/c", "1"); /* 6 */
+    put_ok(f, "/b", "2"); /* 7 */
+    const char *const want[] = {
+        "",        "/a=1@2 ",        "/a=1@2 /b=1@3 ",       "/a=2@4 /b=1@3 ",
+        "/a=2@4 ", "/a=2@4 /c=1@6 ", "/a=2@4 /b=2@7 /c=1@6 "};
+    for (int64_t rev = 1; rev <= 7; rev++) {
+        struct listing l = list(f, "/", "0", 0, rev);
+        assert_int_equal(l.rc, AT_OK);
+        assert_int_equal(l.rev, rev);
+        assert_string_equal(l.text, want[rev - 1]);
+    }
+    assert_string_equal(list(f, "/b", NULL, 0, 4).text, "/b=1@3 ");
+    struct listing first = list(f, "/", "0", 1, 4);
+    assert_string_equal(first.text, "/a=2@4 ");
+    assert_true(first.more);
+    assert_string_equal(list(f, "/a\x01", "0", 1, 4).text, "/b=1@3 ");
+    assert_int_equal(list(f, "/", "0", 0, 8).rc, AT_TIMEOUT);
+}
+
+static void a_watch_resumes_after_any_revision_and_misses_nothing(void **state)
+{
+    struct fixture *f = *state;
+    put_ok(f, "/a/1", "x");
+    put_ok(f, "/b/1", "x");
+    struct log early = {0};
+    struct log late = {0};
+    watch(f, "/a/", "/a0", 1, &early);
+    assert_int_equal(early.n, 0); /* never before watch returns */
+    watch(f, "/a/", "/a0", at_store_rev(f->store), &late);
+    put_ok(f, "/a/2", "y");
+    del(f, "/a/1", -1);
+    while (early.n < 3 || late.n < 2) {
+        turn(f);
+    }
+    assert_string_equal(early.text, "+/a/1=x@2[] +/a/2=y@4[] -/a/1=@5[x] ");
+    assert_string_equal(late.text, "+/a/2=y@4[] -/a/1=@5[x] ");
+}
+
+static void a_watch_from_the_future_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    struct log log = {0};
+    at_store_watch_id id;
+    struct at_err err = {0};
+    assert_int_equal(at_store_watch(f->store, "/", "0", 2, on_events, &log, &id, &err), AT_TIMEOUT);
+}
+
+struct seen_first {
+    struct log log;
+    struct answer answer;
+    size_t events_at_answer;
+};
+
+static void note_events(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
+                        const struct at_err *err)
+{
+    struct seen_first *s = ctx;
+    s->events_at_answer = s->log.n;
+    on_write(&s->answer, rc, rev, current, err);
+}
+
+static void watchers_see_a_write_before_its_writer_is_answered(void **state)
+{
+    struct fixture *f = *state;
+    struct seen_first s = {0};
+    watch(f, "/a", NULL, 1, &s.log);
+    at_store_put(f->store, "/a", "v", 1, 0, note_events, &s);
+    while (!s.answer.done) {
+        turn(f);
+    }
+    assert_int_equal(s.events_at_answer, 1);
+}
+
+static void an_unwatched_watcher_hears_nothing_more(void **state)
+{
+    struct fixture *f = *state;
+    struct log one = {0};
+    struct log two = {0};
+    at_store_watch_id first = watch(f, "/", "0", 1, &one);
+    put_ok(f, "/a", "1");
+    at_store_unwatch(f->store, first);
+    watch(f, "/", "0", at_store_rev(f->store), &two); /* takes the slot */
+    at_store_unwatch(f->store, first);                /* stale: no effect */
+    put_ok(f, "/a", "2");
+    assert_int_equal(one.n, 1);
+    assert_int_equal(two.n, 1);
+}
+
+struct nested {
+    struct fixture *f;
+    at_store_watch_id self, other;
+    struct log added;
+    struct answer written;
+    int calls;
+};
+
+static void change_everything(void *ctx, enum at_rc rc, const struct at_store_event *events,
+                              size_t n)
+{
+    struct nested *s = ctx;
+    assert_int_equal(rc, AT_OK);
+    assert_int_equal(n, 1);
+    (void)events;
+    s->calls++;
+    at_store_unwatch(s->f->store, s->self);
+    at_store_unwatch(s->f->store, s->other);
+    watch(s->f, "/", "0", 1, &s->added);
+    at_store_put(s->f->store, "/b", "x", 1, 0, on_write, &s->written);
+    assert_string_equal(list(s->f, "/", "0", 0, 0).text, "/a=1@2 ");
+}
+
+static void a_watcher_may_watch_unwatch_and_write(void **state)
+{
+    struct nested s = {.f = *state};
+    struct at_err err;
+    struct log never = {0};
+    assert_int_equal(at_store_watch(s.f->store, "/", "0", 1, change_everything, &s, &s.self, &err),
+                     AT_OK);
+    s.other = watch(s.f, "/", "0", 1, &never);
+    put_ok(s.f, "/a", "1");
+    while (!s.written.done) {
+        turn(s.f);
+    }
+    assert_int_equal(s.calls, 1);
+    assert_int_equal(never.n, 0);
+    assert_string_equal(s.added.text, "+/a=1@2[] +/b=x@3[] ");
+}
+
+static void compaction_forgets_history_but_no_current_value(void **state)
+{
+    struct fixture *f = *state;
+    put_ok(f, "/a", "1"); /* 2 */
+    put_ok(f, "/b", "1"); /* 3 */
+    put_ok(f, "/a", "2"); /* 4 */
+    del(f, "/b", -1);     /* 5 */
+    put_ok(f, "/c", "1"); /* 6 */
+    struct log log = {0};
+    watch(f, "/", "0", 1, &log); /* due before the compaction: it must get everything */
+    assert_int_equal(compact(f, 99).rc, AT_TIMEOUT);
+    struct answer a = compact(f, 5);
+    assert_int_equal(a.rc, AT_OK);
+    assert_int_equal(log.n, 5);
+    assert_int_equal(at_store_compact_rev(f->store), 5);
+    assert_int_equal(list(f, "/", "0", 0, 4).rc, AT_COMPACTED);
+    assert_string_equal(list(f, "/", "0", 0, 5).text, "/a=2@4 ");
+    assert_string_equal(list(f, "/", "0", 0, 0).text, "/a=2@4 /c=1@6 ");
+    at_store_watch_id id;
+    struct at_err err = {0};
+    assert_int_equal(at_store_watch(f->store, "/", "0", 4, on_events, &log, &id, &err),
+                     AT_COMPACTED);
+    struct log rest = {0};
+    watch(f, "/", "0", 5, &rest);
+    while (rest.n < 1) {
+        turn(f);
+    }
+    assert_string_equal(rest.text, "+/c=1@6[] ");
+    assert_int_equal(compact(f, 2).rc, AT_OK); /* long done */
+    assert_int_equal(put(f, "/a", "3", 4).rc, AT_OK);
+}
+
+static void history_is_compacted_by_itself(void **state)
+{
+    struct fixture *f = *state;
+    const int total = AT_STORE_HISTORY_REVS_MAX + 3 * AT_STORE_COMPACT_STEP_MIN;
+    struct answer *answers = at_alloc((size_t)total * sizeof *answers);
+    for (int i = 0; i < total; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "/%03d", i % 100);
+        at_store_put(f->store, key, "v", 1, -1, on_write, &answers[i]);
+    }
+    while (!answers[total - 1].done) {
+        turn(f);
+    }
+    put_ok(f, "/000", "w");
+    struct at_store_stats stats = at_store_stats(f->store);
+    assert_true(stats.history_revs <= AT_STORE_HISTORY_REVS_MAX + AT_STORE_COMPACT_STEP_MIN + 1);
+    assert_true(stats.history_revs >= AT_STORE_HISTORY_REVS_MAX);
+    assert_true(stats.batches < 100); /* grouped */
+    assert_int_equal(stats.keys, 100);
+    assert_true(at_store_compact_rev(f->store) > 1);
+    assert_int_equal(at_store_rev(f->store), total + 2);
+    at_free(answers);
+}
+
+static void big_history_is_compacted_by_itself(void **state)
+{
+    struct fixture *f = *state;
+    size_t len = AT_STORE_VALUE_BYTES_MAX;
+    char *big = at_alloc(len);
+    for (int i = 0; i < 48; i++) {
+        struct answer a = {0};
+        at_store_put(f->store, "/big", big, len, -1, on_write, &a);
+        while (!a.done) {
+            turn(f);
+        }
+        assert_int_equal(a.rc, AT_OK);
+    }
+    at_free(big);
+    assert_true(at_store_stats(f->store).history_bytes < AT_STORE_HISTORY_BYTES_MAX / 8 * 10);
+    assert_true(at_store_stats(f->store).history_revs > 16);
+}
+
+static void too_many_waiting_writes_are_refused_at_once(void **state)
+{
+    struct fixture *f = *state;
+    size_t total = AT_STORE_QUEUE_WRITES_MAX + 1;
+    struct answer *answers = at_alloc(total * sizeof *answers);
+    for (size_t i = 0; i < total; i++) {
+        at_store_put(f->store, "/a", "v", 1, -1, on_write, &answers[i]);
+    }
+    assert_true(answers[total - 1].done);
+    assert_int_equal(answers[total - 1].rc, AT_EXHAUSTED);
+    while (!answers[total - 2].done) {
+        turn(f);
+    }
+    for (size_t i = 0; i + 1 < total; i++) {
+        assert_int_equal(answers[i].rc, AT_OK);
+    }
+    at_free(answers);
+}
+
+static void closing_answers_every_write_under_way(void **state)
+{
+    struct fixture *f = *state;
+    struct answer a[3] = {0};
+    at_store_put(f->store, "/a", "1", 1, -1, on_write, &a[0]);
+    at_loop_turn(f->loop, at_sys_mono_ns(at_sys_real())); /* may start the first batch */
+    at_store_put(f->store, "/b", "1", 1, -1, on_write, &a[1]);
+    at_store_put(f->store, "/b", "2", 1, 0, on_write, &a[2]);
+    at_store_close(f->store);
+    f->store = NULL;
+    assert_true(a[0].done && a[1].done && a[2].done);
+    assert_int_equal(a[0].rc, AT_OK);
+    assert_int_equal(a[1].rc, AT_OK);
+    assert_int_equal(a[2].rc, AT_EXISTS);
+}
+
+/* Against a plain model: random writes with right and wrong expectations, then every revision
+ * listed. */
+#define MODEL_KEYS 40
+#define MODEL_STEPS 1500
+struct model_entry {
+    int64_t mod_rev; /* 0: absent */
+    int value;
+};
+
+static unsigned next_random(unsigned *seed)
+{
+    *seed = *seed * 1664525u + 1013904223u;
+    return *seed >> 8;
+}
+
+static void compare_with_model(struct fixture *f, int64_t rev, const struct model_entry *model)
+{
+    char want[4096];
+    size_t used = 0;
+    want[0] = '\0';
+    for (int k = 0; k < MODEL_KEYS; k++) {
+        if (model[k].mod_rev != 0) {
+            used += (size_t)snprintf(want + used, sizeof want - used, "/k%03d=%d@%lld ", k,
+                                     model[k].value, (long long)model[k].mod_rev);
+        }
+    }
+    assert_string_equal(list(f, "/", "0", 0, rev).text, want);
+}
+
+static void every_revision_matches_a_plain_model(void **state)
+{
+    struct fixture *f = *state;
+    static struct model_entry past[MODEL_STEPS + 3][MODEL_KEYS];
+    static struct answer answers[MODEL_STEPS];
+    memset(past, 0, sizeof past);
+    memset(answers, 0, sizeof answers);
+    unsigned seed = 20260101;
+    int64_t rev = 1;
+    for (int i = 0; i < MODEL_STEPS; i++) {
+        struct model_entry *now = past[rev + 1];
+        memcpy(now, past[rev], sizeof past[0]);
+        int k = (int)(next_random(&seed) % MODEL_KEYS);
+        unsigned dice = next_random(&seed) % 8;
+        char key[16];
+        char value[16];
+        snprintf(key, sizeof key, "/k%03d", k);
+        snprintf(value, sizeof value, "%d", i);
+        int64_t expect = dice < 3 ? -1 : now[k].mod_rev;
+        bool wrong = dice == 7;
+        if (wrong) {
+            expect = now[k].mod_rev + 1;
+        }
+        bool deletes = next_random(&seed) % 3 == 0 && expect != 0;
+        if (deletes) {
+            at_store_delete(f->store, key, expect, on_write, &answers[i]);
+        } else {
+            at_store_put(f->store, key, value, strlen(value), expect, on_write, &answers[i]);
+        }
+        if (!wrong && !(deletes && now[k].mod_rev == 0)) {
+            rev++;
+            now[k] = deletes ? (struct model_entry){0} : (struct model_entry){rev, i};
+        }
+        if (next_random(&seed) % 16 == 0) {
+            while (!answers[i].done) {
+                turn(f);
+            }
+        }
+    }
+    while (!answers[MODEL_STEPS - 1].done) {
+        turn(f);
+    }
+    assert_int_equal(at_store_rev(f->store), rev);
+    for (int64_t r = 1; r <= rev; r++) {
+        compare_with_model(f, r, past[r]);
+    }
+}
+
+#define EACH(fn)                                                                                   \
+    {                                                                                              \
+#fn, fn, set_up, tear_down, NULL                                                           \
+    }
+
+int main(void)
+{
+    static const struct CMUnitTest each[] = {
+        EACH(a_put_gets_the_next_revision),
+        EACH(expectations_are_compared_and_the_present_value_shown),
+        EACH(writes_to_one_key_in_one_batch_see_each_other),
+        EACH(bad_input_is_refused_and_changes_nothing),
+        EACH(a_range_is_ordered_bytewise_and_limited),
+        EACH(a_range_at_an_old_revision_shows_what_was),
+        EACH(a_watch_resumes_after_any_revision_and_misses_nothing),
+        EACH(a_watch_from_the_future_is_refused),
+        EACH(watchers_see_a_write_before_its_writer_is_answered),
+        EACH(an_unwatched_watcher_hears_nothing_more),
+        EACH(a_watcher_may_watch_unwatch_and_write),
+        EACH(compaction_forgets_history_but_no_current_value),
+        EACH(history_is_compacted_by_itself),
+        EACH(big_history_is_compacted_by_itself),
+        EACH(too_many_waiting_writes_are_refused_at_once),
+        EACH(closing_answers_every_write_under_way),
+        EACH(every_revision_matches_a_plain_model),
+    };
+    struct CMUnitTest tests[AT_ARRAY_LEN(KINDS) * AT_ARRAY_LEN(each)];
+    char names[AT_ARRAY_LEN(tests)][128];
+    size_t n = 0;
+    for (size_t k = 0; k < AT_ARRAY_LEN(KINDS); k++) {
+        for (size_t i = 0; i < AT_ARRAY_LEN(each); i++) {
+            tests[n] = each[i];
+            tests[n].initial_state = (void *)(uintptr_t)KINDS[k];
+            snprintf(names[n], sizeof names[n], "%s: %s", KINDS[k], each[i].name);
+            tests[n].name = names[n];
+            n++;
+        }
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
