@@ -86,7 +86,6 @@ struct at_model_check {
     bool drop_unknown;
     bool exhausted;  /* the arena is full: the result would be incomplete */
     size_t overflow; /* causes beyond AT_MODEL_CAUSES_MAX */
-    size_t unknown_cap;
 };
 
 /* A place in an object, chained on the stack; text is only made for errors. */
@@ -118,7 +117,7 @@ void at_model_labels_check(struct at_model_check *check, const struct at_model_p
 void at_model_annotations_check(struct at_model_check *check, const struct at_model_path *path,
                                 const char *leaf, const json_t *annotations);
 void at_model_meta_check(struct at_model_check *check, const struct at_model_kind *kind,
-                         json_t *object, const json_t *old);
+                         json_t *object);
 
 /* rules.c: what a schema cannot say. Called only when the schema's own checks found nothing. */
 void at_model_rules_check(struct at_model_check *check, const struct at_model_kind *kind,

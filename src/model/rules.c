@@ -1,0 +1,332 @@
+/* What a schema cannot say: rules that look at several fields at once. One row per kind below. */
+#include "model/model_priv.h"
+
+#include "core/digest.h"
+#include "core/mem.h"
+#include "core/str.h"
+
+#include <string.h>
+
+#define PATH(up_, name_) (&(struct at_model_path){.up = (up_), .name = (name_)})
+#define ITEM(up_, i_) (&(struct at_model_path){.up = (up_), .index = (i_)})
+#define KEY(up_, name_) (&(struct at_model_path){.up = (up_), .name = (name_), .is_key = true})
+
+static const char *text_at(const json_t *json, const char *key)
+{
+    const char *text = json_string_value(json_object_get(json, key));
+    return text != NULL ? text : "";
+}
+
+static void required(struct at_model_check *check, const struct at_model_path *path,
+                     const char *leaf, const char *why)
+{
+    at_model_cause_add(check, path, leaf, "FieldValueRequired", "Required value: %s", why);
+}
+
+static void forbidden(struct at_model_check *check, const struct at_model_path *path,
+                      const char *leaf, const char *why)
+{
+    at_model_cause_add(check, path, leaf, "FieldValueForbidden", "Forbidden: %s", why);
+}
+
+static void resources_check(struct at_model_check *check, const struct at_model_path *path,
+                            const json_t *resources)
+{
+    int64_t gpu_milli = 0;
+    const json_t *gpu = json_object_get(resources, "gpu");
+    if (gpu != NULL && at_model_unit_parse(AT_MODEL_UNIT_GPU, gpu, &gpu_milli, NULL) == AT_OK &&
+        gpu_milli > 1000 && gpu_milli % 1000 != 0) {
+        at_model_invalid_add(check, path, "gpu", gpu,
+                             "must be a fraction of one GPU or a whole number of them");
+    }
+    if (gpu_milli == 0 && json_object_get(resources, "gpuMemory") != NULL) {
+        forbidden(check, path, "gpuMemory", "may only be set together with gpu");
+    }
+}
+
+static void model_check(struct at_model_check *check, const struct at_model_path *path,
+                        const json_t *model)
+{
+    struct at_str uri = at_str_of(text_at(model, "uri"));
+    if (!at_str_starts(uri, "file:") && !at_str_starts(uri, "http://") &&
+        !at_str_starts(uri, "https://")) {
+        at_model_invalid_add(check, path, "uri", json_object_get(model, "uri"),
+                             "must begin with file:, http:// or https://");
+    }
+}
+
+static void what_runs_check(struct at_model_check *check, const struct at_model_path *path,
+                            const json_t *spec)
+{
+    bool runner = text_at(spec, "runner")[0] != '\0';
+    bool image = text_at(spec, "image")[0] != '\0';
+    bool command = json_array_size(json_object_get(spec, "command")) != 0;
+    if (!runner && !image && !command) {
+        at_model_cause_add(check, path, NULL, "FieldValueRequired",
+                           "Required value: one of runner, command or image must say what runs");
+    }
+    if (runner && json_object_get(spec, "model") == NULL) {
+        required(check, path, "model", "a runner needs a model");
+    }
+    if (runner && command) {
+        forbidden(check, path, "command", "may not be set together with runner");
+    }
+    if (runner && image) {
+        forbidden(check, path, "image", "may not be set together with runner");
+    }
+    if (strcmp(text_at(spec, "driver"), "oci") == 0 && !image) {
+        required(check, path, "image", "the oci driver needs an image");
+    }
+    if (strcmp(text_at(spec, "driver"), "process") == 0 && image) {
+        forbidden(check, path, "image", "the process driver runs no images");
+    }
+}
+
+static void workload_check(struct at_model_check *check, const struct at_model_path *path,
+                           const json_t *spec)
+{
+    what_runs_check(check, path, spec);
+    const json_t *model = json_object_get(spec, "model");
+    if (json_is_object(model)) {
+        model_check(check, PATH(path, "model"), model);
+    }
+    resources_check(check, PATH(path, "resources"), json_object_get(spec, "resources"));
+    const json_t *env = json_object_get(spec, "env");
+    for (size_t i = 0; i < json_array_size(env); i++) {
+        const json_t *var = json_array_get(env, i);
+        if (json_is_object(json_object_get(var, "secretKeyRef")) &&
+            text_at(var, "value")[0] != '\0') {
+            forbidden(check, ITEM(PATH(path, "env"), i), "secretKeyRef",
+                      "may not be set together with value");
+        }
+    }
+    at_model_labels_check(check, PATH(path, "placement"), "nodeSelector",
+                          at_json_at(spec, "placement.nodeSelector"));
+}
+
+static void template_check(struct at_model_check *check, const json_t *object)
+{
+    const struct at_model_path *path = PATH(PATH(NULL, "spec"), "template");
+    const struct at_model_path *meta = PATH(path, "metadata");
+    at_model_labels_check(check, meta, "labels",
+                          at_json_at(object, "spec.template.metadata.labels"));
+    at_model_annotations_check(check, meta, "annotations",
+                               at_json_at(object, "spec.template.metadata.annotations"));
+    workload_check(check, PATH(path, "spec"), at_json_at(object, "spec.template.spec"));
+}
+
+static void deployment_check(struct at_model_check *check, const json_t *object, const json_t *old)
+{
+    (void)old;
+    template_check(check, object);
+    const json_t *strategy = at_json_at(object, "spec.strategy");
+    if (strategy != NULL && at_json_int_at(strategy, "maxSurge", 1) == 0 &&
+        at_json_int_at(strategy, "maxUnavailable", 0) == 0) {
+        at_model_invalid_add(check, PATH(PATH(NULL, "spec"), "strategy"), "maxUnavailable",
+                             json_object_get(strategy, "maxUnavailable"),
+                             "may not be 0 when maxSurge is 0");
+    }
+}
+
+static void job_check(struct at_model_check *check, const json_t *object, const json_t *old)
+{
+    const struct at_model_path *spec = PATH(NULL, "spec");
+    template_check(check, object);
+    const json_t *policy = at_json_at(object, "spec.template.spec.restartPolicy");
+    if (policy != NULL && strcmp(json_string_value(policy), "Always") == 0) {
+        at_model_cause_add(check, PATH(PATH(spec, "template"), "spec"), "restartPolicy",
+                           "FieldValueNotSupported",
+                           "Unsupported value: \"Always\": supported values: \"OnFailure\", "
+                           "\"Never\"");
+    }
+    const json_t *before = at_json_at(old, "spec.template");
+    const json_t *now = at_json_at(object, "spec.template");
+    if (before != NULL && !json_equal(before, now)) {
+        forbidden(check, spec, "template", "a job's template cannot be changed; make a new job");
+    }
+}
+
+/* An instance is bound once and never changed: its agent has started what it says. */
+static void instance_check(struct at_model_check *check, const json_t *object, const json_t *old)
+{
+    const struct at_model_path *path = PATH(NULL, "spec");
+    const json_t *now = json_object_get(object, "spec");
+    workload_check(check, path, now);
+    const json_t *before = json_object_get(old, "spec");
+    if (before == NULL) {
+        return;
+    }
+    const char *bound = text_at(before, "nodeName");
+    if (bound[0] != '\0' && strcmp(bound, text_at(now, "nodeName")) != 0) {
+        at_model_invalid_add(check, path, "nodeName", json_object_get(now, "nodeName"),
+                             "field is immutable once it is set");
+    }
+    AT_CLEANUP(at_cleanup_json) json_t *a = json_copy((json_t *)before);
+    AT_CLEANUP(at_cleanup_json) json_t *b = json_copy((json_t *)now);
+    json_object_del(a, "nodeName");
+    json_object_del(b, "nodeName");
+    if (!json_equal(a, b)) {
+        at_model_cause_add(check, path, NULL, "FieldValueForbidden",
+                           "Forbidden: only nodeName of an instance may be set later");
+    }
+}
+
+static void site_check(struct at_model_check *check, const json_t *object, const json_t *old)
+{
+    (void)old;
+    const struct at_model_path *links = PATH(PATH(NULL, "spec"), "links");
+    const char *self = at_json_str_at(object, "metadata.name", "");
+    const json_t *list = at_json_at(object, "spec.links");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *site = json_object_get(json_array_get(list, i), "site");
+        if (strcmp(json_string_value(site), self) == 0) {
+            at_model_invalid_add(check, ITEM(links, i), "site", site,
+                                 "a site has no link to itself");
+        }
+        for (size_t k = 0; k < i; k++) {
+            if (json_equal(site, json_object_get(json_array_get(list, k), "site"))) {
+                at_model_cause_add(check, ITEM(links, i), "site", "FieldValueInvalid",
+                                   "Duplicate value: \"%.100s\"", json_string_value(site));
+                break;
+            }
+        }
+    }
+}
+
+static bool is_data_key(const char *key)
+{
+    size_t len = strlen(key);
+    return len > 0 && len <= 253 &&
+           strspn(key, "-._abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") == len;
+}
+
+/* Values are never shown: they may be secrets. */
+static void data_check(struct at_model_check *check, const json_t *object, const char *leaf,
+                       bool base64)
+{
+    const struct at_model_path *path = PATH(NULL, leaf);
+    const char *key;
+    json_t *value;
+    json_object_foreach(json_object_get(object, leaf), key, value)
+    {
+        if (!is_data_key(key)) {
+            at_model_cause_add(check, KEY(path, key), NULL, "FieldValueInvalid",
+                               "Invalid value: \"%.100s\": a key must consist of alphanumeric "
+                               "characters, '-', '_' or '.'",
+                               key);
+        }
+        struct at_buf out = {0};
+        if (base64 &&
+            at_base64_decode(json_string_value(value), json_string_length(value), &out) != AT_OK) {
+            at_model_cause_add(check, KEY(path, key), NULL, "FieldValueInvalid",
+                               "Invalid value: \"<redacted>\": must be base64");
+        }
+        at_buf_done(&out);
+    }
+}
+
+static void frozen_check(struct at_model_check *check, const json_t *object, const json_t *old)
+{
+    static const char *const leaves[] = {"data", "binaryData"};
+    static const char why[] = "field is immutable when `immutable` is set";
+    if (!json_is_true(json_object_get(old, "immutable"))) {
+        return;
+    }
+    if (!json_is_true(json_object_get(object, "immutable"))) {
+        forbidden(check, NULL, "immutable", why);
+    }
+    for (size_t i = 0; i < AT_ARRAY_LEN(leaves); i++) {
+        const json_t *before = json_object_get(old, leaves[i]);
+        const json_t *now = json_object_get(object, leaves[i]);
+        bool same =
+            json_object_size(before) == 0 ? json_object_size(now) == 0 : json_equal(before, now);
+        if (!same) {
+            forbidden(check, NULL, leaves[i], why);
+        }
+    }
+}
+
+static void secret_check(struct at_model_check *check, const json_t *object, const json_t *old)
+{
+    data_check(check, object, "data", true);
+    data_check(check, object, "stringData", false);
+    frozen_check(check, object, old);
+}
+
+static void config_map_check(struct at_model_check *check, const json_t *object, const json_t *old)
+{
+    data_check(check, object, "data", false);
+    data_check(check, object, "binaryData", true);
+    frozen_check(check, object, old);
+}
+
+/* stringData is a convenience for writers: what is stored is data. */
+static void secret_default(json_t *object)
+{
+    json_t *plain = json_object_get(object, "stringData");
+    if (!json_is_object(plain)) {
+        return;
+    }
+    const char *key;
+    json_t *value;
+    json_object_foreach(plain, key, value)
+    {
+        if (!json_is_string(value)) {
+            return; /* validation names it */
+        }
+    }
+    json_t *data = json_object_get(object, "data");
+    if (data == NULL || json_is_null(data)) {
+        data = json_object();
+        json_object_set_new(object, "data", data);
+    }
+    json_object_foreach(plain, key, value)
+    {
+        struct at_buf text = {0};
+        if (at_base64_encode(json_string_value(value), json_string_length(value), &text) != AT_OK) {
+            at_buf_done(&text);
+            return;
+        }
+        json_object_set_new(data, key, json_stringn(text.data != NULL ? text.data : "", text.len));
+        at_buf_done(&text);
+    }
+    json_object_del(object, "stringData");
+}
+
+/* A copy of a job that ended stays ended: the job itself decides about another try. */
+static void job_default(json_t *object)
+{
+    json_t *spec = at_json_at(object, "spec.template.spec");
+    if (json_is_object(spec) && json_object_get(spec, "restartPolicy") == NULL) {
+        json_object_set_new(spec, "restartPolicy", json_string("Never"));
+    }
+}
+
+static const struct {
+    const struct at_model_kind *kind;
+    void (*check)(struct at_model_check *check, const json_t *object, const json_t *old);
+    void (*fill)(json_t *object);
+} RULES[] = {
+    {&AT_KIND_DEPLOYMENT, deployment_check, NULL},   {&AT_KIND_JOB, job_check, job_default},
+    {&AT_KIND_INSTANCE, instance_check, NULL},       {&AT_KIND_SITE, site_check, NULL},
+    {&AT_KIND_SECRET, secret_check, secret_default}, {&AT_KIND_CONFIG_MAP, config_map_check, NULL},
+};
+
+void at_model_rules_check(struct at_model_check *check, const struct at_model_kind *kind,
+                          const json_t *object, const json_t *old)
+{
+    for (size_t i = 0; i < AT_ARRAY_LEN(RULES); i++) {
+        if (RULES[i].kind == kind) {
+            RULES[i].check(check, object, old);
+        }
+    }
+}
+
+void at_model_rules_default(const struct at_model_kind *kind, json_t *object)
+{
+    for (size_t i = 0; i < AT_ARRAY_LEN(RULES); i++) {
+        if (RULES[i].kind == kind && RULES[i].fill != NULL) {
+            RULES[i].fill(object);
+        }
+    }
+}
