@@ -1,0 +1,238 @@
+#include "runners/onnx.h"
+#include "runners/onnx_priv.h"
+
+#include "core/mem.h"
+#include "core/units.h"
+#include "sys/file.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+/* sysexits(3), so that whoever starts a runner can tell a bad model from a bad machine. */
+enum {
+    STATUS_USAGE = 2,
+    STATUS_BAD_MODEL = 65,
+    STATUS_NO_MODEL = 66,
+    STATUS_NO_LIBRARY = 69,
+    STATUS_OS = 71
+};
+
+static const char USAGE[] =
+    "usage: atoll runner onnx --model FILE [options]\n"
+    "  --model FILE     the ONNX model to serve\n"
+    "  --listen ADDR    host:port or unix:/path (127.0.0.1:0: a free port, told in the ready "
+    "line)\n"
+    "  --name NAME      name of the model in the protocol (the file's name without .onnx)\n"
+    "  --version V      version of the model in the protocol\n"
+    "  --threads N      threads that run the model, 1 by default; 0: the one that serves\n"
+    "  --compute N      threads inside one run, 1 by default\n";
+
+struct options {
+    const char *model;
+    const char *threads;
+    const char *compute;
+    struct at_onnx_options service;
+};
+
+static enum at_rc parse_options(int argc, char **argv, struct options *ret, struct at_err *err)
+{
+    const struct {
+        const char *name;
+        const char **value;
+    } rows[] = {
+        {"--model", &ret->model},       {"--listen", &ret->service.listen},
+        {"--name", &ret->service.name}, {"--version", &ret->service.version},
+        {"--threads", &ret->threads},   {"--compute", &ret->compute},
+    };
+    for (int i = 1; i < argc; i++) {
+        size_t row = 0;
+        size_t len = 0;
+        for (; row < AT_ARRAY_LEN(rows); row++) {
+            len = strlen(rows[row].name);
+            if (strncmp(argv[i], rows[row].name, len) == 0 &&
+                (argv[i][len] == '=' || argv[i][len] == '\0')) {
+                break;
+            }
+        }
+        if (row == AT_ARRAY_LEN(rows)) {
+            return at_err_set(err, AT_BAD_REQUEST, "unknown option %s", argv[i]);
+        }
+        if (argv[i][len] == '=') {
+            *rows[row].value = argv[i] + len + 1;
+        } else if (i + 1 < argc) {
+            *rows[row].value = argv[++i];
+        } else {
+            return at_err_set(err, AT_BAD_REQUEST, "%s needs a value", argv[i]);
+        }
+    }
+    if (ret->model == NULL) {
+        return at_err_set(err, AT_BAD_REQUEST, "--model is needed");
+    }
+    return AT_OK;
+}
+
+static enum at_rc parse_count(const char *text, const char *option, uint64_t least, uint64_t *ret,
+                              struct at_err *err)
+{
+    if (at_str_to_u64(at_str_of(text), ret) != AT_OK || *ret < least ||
+        *ret > AT_RUNNER_THREADS_MAX) {
+        return at_err_set(err, AT_BAD_REQUEST, "%s %s: a number of %d to %d is needed", option,
+                          text, (int)least, AT_RUNNER_THREADS_MAX);
+    }
+    return AT_OK;
+}
+
+/* Where libonnxruntime.so.1 is: $ATOLL_ONNXRUNTIME, beside the executable, third_party/ in a folder
+ * above it (a source tree's build), an installation. own: caller at_free; NULL: nowhere. */
+static char *find_library(void)
+{
+    static const char FILE_NAME[] = "libonnxruntime.so.1";
+    const char *told = at_sys_getenv("ATOLL_ONNXRUNTIME");
+    if (told != NULL && told[0] != '\0') {
+        return at_strdup(told);
+    }
+    AT_CLEANUP(at_cleanup_free) char *dir = at_sys_self_exe();
+    for (int level = 0; level < 4 && dir != NULL; level++) {
+        char *slash = strrchr(dir, '/');
+        if (slash == NULL) {
+            break;
+        }
+        *slash = '\0';
+        char *path = level == 0 ? at_asprintf("%s/%s", dir, FILE_NAME)
+                                : at_asprintf("%s/third_party/onnxruntime/lib/%s", dir, FILE_NAME);
+        if (at_file_exists(path)) {
+            return path;
+        }
+        at_free(path);
+        path = at_asprintf("%s/lib/atoll/%s", dir, FILE_NAME); /* PREFIX/bin/atoll */
+        if (at_file_exists(path)) {
+            return path;
+        }
+        at_free(path);
+    }
+    char *installed = at_asprintf("/usr/lib/atoll/%s", FILE_NAME);
+    if (at_file_exists(installed)) {
+        return installed;
+    }
+    at_free(installed);
+    return NULL;
+}
+
+/* "models/digits.onnx" is "digits". own: caller at_free. */
+static char *name_of_file(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const char *base = slash != NULL ? slash + 1 : path;
+    const char *dot = strrchr(base, '.');
+    return at_strndup(base, dot != NULL && dot != base ? (size_t)(dot - base) : strlen(base));
+}
+
+struct process {
+    struct at_loop *loop;
+    struct at_onnx_service *service;
+    bool stopping;
+};
+
+static void stop_loop(void *ctx)
+{
+    struct process *p = ctx;
+    at_loop_stop(p->loop);
+}
+
+/* First signal: finish what is in flight, for a while. Second: end at once. */
+static void on_signal(void *ctx, int signal_number)
+{
+    struct process *p = ctx;
+    (void)signal_number;
+    if (p->stopping) {
+        at_loop_stop(p->loop);
+        return;
+    }
+    p->stopping = true;
+    at_loop_timer(p->loop, AT_RUNNER_DRAIN_NS, stop_loop, p);
+    at_onnx_service_drain(p->service, stop_loop, p);
+}
+
+static int say(int status, const struct at_err *err, const char *advice)
+{
+    fprintf(stderr, "atoll runner onnx: %s%s\n", err->msg, advice);
+    return status;
+}
+
+static int serve(const struct at_sys *sys, const struct at_ort_model *model,
+                 const struct at_onnx_options *options)
+{
+    struct at_err err = {0};
+    struct process p = {.loop = at_loop_new(sys)};
+    enum at_rc rc = at_loop_signal(p.loop, SIGTERM, on_signal, &p, &err);
+    if (rc == AT_OK) {
+        rc = at_loop_signal(p.loop, SIGINT, on_signal, &p, &err);
+    }
+    if (rc == AT_OK) {
+        rc = at_onnx_service_new(p.loop, model, options, &p.service, &err);
+    }
+    if (rc == AT_OK) {
+        const char *addr = at_onnx_service_addr(p.service);
+        printf("ready runner %s%s\n", strncmp(addr, "unix:", 5) == 0 ? "" : "http://", addr);
+        fflush(stdout);
+        at_loop_run(p.loop);
+    }
+    at_onnx_service_free(p.service);
+    at_loop_free(p.loop);
+    return rc == AT_OK ? 0 : say(STATUS_OS, &err, "");
+}
+
+static int load_and_serve(const struct at_sys *sys, const struct options *o, int compute)
+{
+    struct at_err err = {0};
+    AT_CLEANUP(at_cleanup_free) char *library = find_library();
+    struct at_ort *ort = NULL;
+    struct at_ort_model *model = NULL;
+    if (library == NULL) {
+        at_err_set(&err, AT_NOT_FOUND, "libonnxruntime.so.1 was not found");
+    }
+    if (library == NULL || at_ort_open(library, &ort, &err) != AT_OK) {
+        return say(
+            STATUS_NO_LIBRARY, &err,
+            "\n  In the source tree run `make`, which fetches it; elsewhere put it beside the "
+            "executable or in /usr/lib/atoll, or name it by ATOLL_ONNXRUNTIME.");
+    }
+    AT_CLEANUP(at_cleanup_free) char *name = name_of_file(o->model);
+    struct at_onnx_options service = o->service;
+    service.name = service.name != NULL ? service.name : name;
+    service.listen = service.listen != NULL ? service.listen : "127.0.0.1:0";
+    int status;
+    if (at_ort_model_load(ort, o->model, service.name, service.version, compute, &model, &err) !=
+        AT_OK) {
+        status = say(STATUS_BAD_MODEL, &err, "\n  This file cannot be served as an ONNX model.");
+    } else {
+        status = serve(sys, model, &service);
+    }
+    at_ort_model_free(model);
+    at_ort_free(ort);
+    return status;
+}
+
+int at_runner_onnx_main(const struct at_sys *sys, int argc, char **argv)
+{
+    struct options o = {.threads = "1", .compute = "1"};
+    struct at_err err = {0};
+    uint64_t threads = 0, compute = 0;
+    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        fputs(USAGE, stdout);
+        return 0;
+    }
+    if (parse_options(argc, argv, &o, &err) != AT_OK ||
+        parse_count(o.threads, "--threads", 0, &threads, &err) != AT_OK ||
+        parse_count(o.compute, "--compute", 1, &compute, &err) != AT_OK) {
+        fprintf(stderr, "atoll runner onnx: %s\n%s", err.msg, USAGE);
+        return STATUS_USAGE;
+    }
+    if (!at_file_exists(o.model)) {
+        at_err_set(&err, AT_NOT_FOUND, "%s: no such file", o.model);
+        return say(STATUS_NO_MODEL, &err, "");
+    }
+    o.service.threads = threads;
+    return load_and_serve(sys, &o, (int)compute);
+}

@@ -1,0 +1,28 @@
+/* The HTTP side of the ONNX runner, between onnx_main.c (the process) and onnx.c (the service). */
+#ifndef AT_RUNNERS_ONNX_PRIV_H
+#define AT_RUNNERS_ONNX_PRIV_H
+
+#include "core/metrics.h"
+#include "loop/pool.h"
+#include "net/http_server.h"
+#include "runners/ort.h"
+
+struct at_onnx_service;
+
+struct at_onnx_options {
+    const char *listen;
+    const char *name;    /* of the model, as the protocol says it */
+    const char *version; /* NULL: none */
+    size_t threads;      /* workers that run the model; 0: the loop's own thread */
+};
+
+/* Serve model on loop. own: at_onnx_service_free, before the loop's. */
+enum at_rc at_onnx_service_new(struct at_loop *loop, const struct at_ort_model *model,
+                               const struct at_onnx_options *options, struct at_onnx_service **ret,
+                               struct at_err *err) AT_WARN_UNUSED;
+const char *at_onnx_service_addr(const struct at_onnx_service *service);
+/* Accept nothing new and say "not ready"; done is called on the loop once nothing is in flight. */
+void at_onnx_service_drain(struct at_onnx_service *service, at_post_fn *done, void *ctx);
+void at_onnx_service_free(struct at_onnx_service *service);
+
+#endif
