@@ -1,0 +1,307 @@
+#include "agent/agent_priv.h"
+
+#include "core/digest.h"
+#include "core/log.h"
+#include "sys/file.h"
+#include "sys/socket.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Zero-terminated list of texts that grows in an arena; too many are an error at the end. */
+struct words {
+    struct at_arena *arena;
+    const char **items;
+    size_t n;
+    bool full;
+};
+
+static void words_add(struct words *w, const char *text)
+{
+    if (w->n + 1 >= AGENT_ARGS_MAX || text == NULL) {
+        w->full = true;
+        return;
+    }
+    w->items[w->n++] = text;
+}
+
+const struct agent_driver *agent_driver_for(struct at_agent *a, const struct at_workload *w)
+{
+    const char *name = w->driver;
+    if (name == NULL || name[0] == '\0') {
+        name = w->image != NULL && w->image[0] != '\0' ? "oci" : "process";
+    }
+    for (size_t i = 0; i < a->n_drivers; i++) {
+        if (at_streq(a->drivers[i].ops->name, name)) {
+            return &a->drivers[i];
+        }
+    }
+    return NULL;
+}
+
+/* --- secrets --- */
+
+static void fail(struct agent_instance *i, const char *reason, enum at_rc rc, const char *what)
+{
+    struct at_err err = {0};
+    rc = at_err_set(&err, rc, "%s", what);
+    (void)rc;
+    agent_instance_failed_start(i, reason, &err);
+}
+
+static void on_secret(void *ctx, enum at_rc rc, int status, json_t *body, const struct at_err *err)
+{
+    (void)status;
+    struct agent_instance *i = ctx;
+    i->secret_call = 0;
+    if (i->phase != PHASE_SECRETS) {
+        return;
+    }
+    const struct at_key_ref *ref = i->typed->spec.env.items[i->secret_index].secret_key_ref;
+    if (rc != AT_OK) {
+        agent_instance_failed_start(i, "SecretUnavailable", err);
+        return;
+    }
+    const char *coded = json_string_value(json_object_get(json_object_get(body, "data"), ref->key));
+    AT_CLEANUP(at_cleanup_buf) struct at_buf value = {0};
+    char what[256];
+    snprintf(what, sizeof what, "Secret %s has no usable key %s", ref->name, ref->key);
+    if (coded == NULL || at_base64_decode(coded, strlen(coded), &value) != AT_OK) {
+        fail(i, "SecretUnavailable", AT_NOT_FOUND, what);
+        return;
+    }
+    snprintf(what, sizeof what, "%s/%s", ref->name, ref->key);
+    json_object_set_new(i->secrets, what, json_stringn(value.data != NULL ? value.data : "", value.len));
+    i->secret_index++;
+    agent_secrets_next(i);
+}
+
+void agent_secrets_next(struct agent_instance *i)
+{
+    const struct at_workload *w = &i->typed->spec;
+    while (i->secret_index < w->env.n && w->env.items[i->secret_index].secret_key_ref == NULL) {
+        i->secret_index++;
+    }
+    if (i->secret_index == w->env.n) {
+        if (agent_instance_set_starting(i)) {
+            agent_launch_start(i);
+        }
+        return;
+    }
+    const char *name = w->env.items[i->secret_index].secret_key_ref->name;
+    i->secret_call = at_client_get(i->agent->client, &AT_KIND_SECRET, i->ns, name, on_secret, i);
+}
+
+void agent_launch(struct agent_instance *i)
+{
+    json_decref(i->secrets);
+    i->secrets = json_object();
+    i->secret_index = 0;
+    agent_secrets_next(i);
+}
+
+/* --- the port --- */
+
+static bool port_in_use(struct at_agent *a, int port)
+{
+    const char *uid;
+    void *value;
+    for (size_t it = 0; at_map_next(a->instances, &it, &uid, &value);) {
+        if (((struct agent_instance *)value)->port == port) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A free port: bound once to learn its number, and kept from our other instances. */
+static enum at_rc port_choose(struct agent_instance *i, struct at_err *err)
+{
+    int64_t wanted = i->typed->spec.port;
+    struct at_agent *a = i->agent;
+    i->port = 0;
+    at_free(i->endpoint);
+    i->endpoint = NULL;
+    if (wanted < 0) {
+        return AT_OK;
+    }
+    for (int tries = 0; wanted == 0 && tries < 50; tries++) {
+        char addr[AT_ADDR_TEXT_BYTES_MAX];
+        char bound[AT_ADDR_TEXT_BYTES_MAX];
+        int fd = -1;
+        snprintf(addr, sizeof addr, "%s:0", a->listen_host);
+        enum at_rc rc = at_sock_listen(addr, 1, false, &fd, bound, err);
+        if (rc != AT_OK) {
+            return rc;
+        }
+        at_sock_close(fd);
+        uint64_t port = 0;
+        const char *colon = strrchr(bound, ':');
+        if (colon != NULL && at_str_to_u64(at_str_of(colon + 1), &port) == AT_OK && !port_in_use(a, (int)port)) {
+            wanted = (int64_t)port;
+        }
+    }
+    if (wanted == 0) {
+        return at_err_set(err, AT_EXHAUSTED, "no free port on %s", a->listen_host);
+    }
+    i->port = (int)wanted;
+    i->endpoint = at_asprintf("%s:%d", a->listen_host, i->port);
+    return AT_OK;
+}
+
+/* --- arguments and environment --- */
+
+/* $(PORT) becomes the port; everything else stays. */
+static const char *expand(struct at_arena *arena, const char *text, int port)
+{
+    const char *at = strstr(text, "$(PORT)");
+    if (at == NULL) {
+        return at_arena_strdup(arena, text);
+    }
+    const char *head = at_arena_printf(arena, "%.*s%d", (int)(at - text), text, port);
+    const char *tail = expand(arena, at + strlen("$(PORT)"), port);
+    return head != NULL && tail != NULL ? at_arena_printf(arena, "%s%s", head, tail) : NULL;
+}
+
+static void runner_words(const struct agent_instance *i, struct words *w)
+{
+    const struct at_model_ref *model = i->typed->spec.model;
+    const char *fallback = at_model_map_get(&i->typed->meta.labels, "atoll.dev/deployment");
+    const char *name = model->name != NULL && model->name[0] != '\0' ? model->name : fallback;
+    words_add(w, i->agent->self_exe);
+    words_add(w, "runner");
+    words_add(w, i->typed->spec.runner);
+    words_add(w, "--model");
+    words_add(w, i->model_path);
+    words_add(w, "--name");
+    words_add(w, name != NULL ? name : i->name);
+    words_add(w, "--version");
+    words_add(w, model->version != NULL ? model->version : "1");
+    words_add(w, "--listen");
+    words_add(w, i->endpoint);
+}
+
+static void argv_make(const struct agent_instance *i, struct words *w)
+{
+    const struct at_workload *spec = &i->typed->spec;
+    if (spec->runner != NULL && spec->runner[0] != '\0') {
+        runner_words(i, w);
+    }
+    for (size_t n = 0; n < spec->command.n; n++) {
+        words_add(w, expand(w->arena, spec->command.items[n], i->port));
+    }
+    for (size_t n = 0; n < spec->args.n; n++) {
+        words_add(w, expand(w->arena, spec->args.items[n], i->port));
+    }
+}
+
+static void env_make(const struct agent_instance *i, struct words *w)
+{
+    const struct at_agent *a = i->agent;
+    const struct at_workload *spec = &i->typed->spec;
+    words_add(w, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    words_add(w, at_arena_printf(w->arena, "HOME=%s", i->dir));
+    words_add(w, at_arena_printf(w->arena, "ATOLL_INSTANCE=%s", i->name));
+    words_add(w, at_arena_printf(w->arena, "ATOLL_NAMESPACE=%s", i->ns));
+    words_add(w, at_arena_printf(w->arena, "ATOLL_NODE=%s", a->name));
+    words_add(w, at_arena_printf(w->arena, "ATOLL_SITE=%s", a->site));
+    if (i->port > 0) {
+        words_add(w, at_arena_printf(w->arena, "PORT=%d", i->port));
+    }
+    if (i->model_path != NULL) {
+        words_add(w, at_arena_printf(w->arena, "ATOLL_MODEL=%s", i->model_path));
+    }
+    const char *library = at_sys_getenv("ATOLL_ONNXRUNTIME");
+    if (library != NULL && spec->runner != NULL && spec->runner[0] != '\0') {
+        words_add(w, at_arena_printf(w->arena, "ATOLL_ONNXRUNTIME=%s", library));
+    }
+    for (size_t n = 0; n < spec->env.n; n++) {
+        const struct at_env_var *var = &spec->env.items[n];
+        const char *value = var->value != NULL ? expand(w->arena, var->value, i->port) : "";
+        if (var->secret_key_ref != NULL) {
+            char key[256];
+            snprintf(key, sizeof key, "%s/%s", var->secret_key_ref->name, var->secret_key_ref->key);
+            value = json_string_value(json_object_get(i->secrets, key));
+        }
+        words_add(w, at_arena_printf(w->arena, "%s=%s", var->name, value != NULL ? value : ""));
+    }
+}
+
+/* --- the start --- */
+
+static void on_started(void *ctx, enum at_rc rc, struct at_runtime_task *task, int pid, const char *isolation,
+                       const struct at_err *err)
+{
+    struct agent_instance *i = ctx;
+    if (rc != AT_OK) {
+        agent_instance_failed_start(i, rc == AT_NOT_FOUND ? "NotFound" : "StartFailed", err);
+        return;
+    }
+    agent_instance_started(i, task, pid, isolation);
+}
+
+static struct at_cgroup_limits limits_of(const struct at_workload *w)
+{
+    struct at_cgroup_limits limits = {.pids = AGENT_PIDS_MAX};
+    if (w->resources != NULL) {
+        limits.cpu_milli = w->resources->cpu_milli;
+        limits.memory_bytes = w->resources->memory_bytes;
+    }
+    return limits;
+}
+
+static enum at_rc driver_check(const struct agent_instance *i, struct at_err *err)
+{
+    if (i->driver == NULL) {
+        return at_err_set(err, AT_UNSUPPORTED, "this agent has no driver %s", i->typed->spec.driver);
+    }
+    if (i->driver->rt == NULL) {
+        return at_err_set(err, AT_UNSUPPORTED, "driver %s is not usable here: %s", i->driver->ops->name, i->driver->message);
+    }
+    return AT_OK;
+}
+
+void agent_launch_start(struct agent_instance *i)
+{
+    struct at_err err = {0};
+    AT_CLEANUP(at_cleanup_arena) struct at_arena *arena = at_arena_new((size_t)8 << 20);
+    struct words argv = {.arena = arena, .items = at_arena_alloc(arena, AGENT_ARGS_MAX * sizeof(char *))};
+    struct words envp = {.arena = arena, .items = at_arena_alloc(arena, AGENT_ARGS_MAX * sizeof(char *))};
+    enum at_rc rc = driver_check(i, &err);
+    if (rc == AT_OK) {
+        rc = port_choose(i, &err);
+    }
+    if (rc == AT_OK) {
+        rc = at_dir_make(i->dir, 0711, &err);
+    }
+    if (rc == AT_OK) {
+        rc = agent_record_write(i, &err);
+    }
+    if (rc == AT_OK) {
+        argv_make(i, &argv);
+        env_make(i, &envp);
+        if (argv.full || envp.full) {
+            rc = at_err_set(&err, AT_TOO_LARGE, "arguments or environment are too large");
+        }
+    }
+    json_decref(i->secrets); /* not kept longer than needed */
+    i->secrets = NULL;
+    if (rc != AT_OK) {
+        agent_instance_failed_start(i, "StartFailed", &err);
+        return;
+    }
+    const char *const readable[] = {i->model_path, NULL};
+    const struct at_workload *w = &i->typed->spec;
+    struct at_runtime_spec spec = {.id = i->uid,
+                                   .node = i->agent->name,
+                                   .dir = i->dir,
+                                   .log_path = i->log_path,
+                                   .image = w->image,
+                                   .argv = argv.items,
+                                   .envp = envp.items,
+                                   .working_dir = w->working_dir,
+                                   .uid = w->user > 0 ? w->user : -1,
+                                   .limits = limits_of(w),
+                                   .readable_paths = readable};
+    i->driver->ops->start(i->driver->rt, &spec, on_started, agent_instance_exited, i);
+}
