@@ -41,7 +41,8 @@ static enum at_rc options_check(const struct at_agent_options *o, struct at_err 
 {
     for (size_t i = 0; o->labels != NULL && o->labels[i] != NULL; i++) {
         if (strchr(o->labels[i], '=') == NULL) {
-            return at_err_set_field(err, AT_INVALID, "label", "%s: must be key=value", o->labels[i]);
+            return at_err_set_field(err, AT_INVALID, "label", "%s: must be key=value",
+                                    o->labels[i]);
         }
     }
     if (o->server == NULL || strncmp(o->server, "https://", 8) != 0) {
@@ -55,7 +56,8 @@ static enum at_rc options_check(const struct at_agent_options *o, struct at_err 
 
 static enum at_rc dirs_make(struct at_agent *a, struct at_err *err)
 {
-    static const char *const DIRS[] = {"", "/models", "/models/sha256", "/models/uri", "/instances", "/records", "/logs"};
+    static const char *const DIRS[] = {"",           "/models",  "/models/sha256", "/models/uri",
+                                       "/instances", "/records", "/logs"};
     for (size_t i = 0; i < AT_ARRAY_LEN(DIRS); i++) {
         AT_CLEANUP(at_cleanup_free) char *dir = at_asprintf("%s%s", a->state_dir, DIRS[i]);
         /* Passable for the private users of instances, listable for nobody. */
@@ -216,9 +218,9 @@ void at_agent_stop(struct at_agent *a, void (*done)(void *ctx), void *ctx)
 
 static void texts_free(struct at_agent *a)
 {
-    char *texts[] = {a->server,       a->token,      a->ca_pin,      a->name,     a->site,    a->state_dir,
-                     a->devices_file, a->models_dir, a->listen_host, a->self_exe, a->cert_pem, a->key_pem,
-                     a->ca_pem,       a->pending_key_pem};
+    char *texts[] = {a->server,    a->token,        a->ca_pin,     a->name,           a->site,
+                     a->state_dir, a->devices_file, a->models_dir, a->listen_host,    a->self_exe,
+                     a->cert_pem,  a->key_pem,      a->ca_pem,     a->pending_key_pem};
     for (size_t i = 0; i < AT_ARRAY_LEN(texts); i++) {
         at_free(texts[i]);
     }

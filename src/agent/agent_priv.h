@@ -26,7 +26,8 @@ struct agent_driver {
 struct at_agent {
     struct at_loop *loop;
     struct at_pool *pool;
-    char *server, *token, *ca_pin, *name, *site, *state_dir, *devices_file, *models_dir, *listen_host, *self_exe;
+    char *server, *token, *ca_pin, *name, *site, *state_dir, *devices_file, *models_dir,
+        *listen_host, *self_exe;
     char **labels;
     bool stop_instances, stopping;
     void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);
@@ -52,17 +53,17 @@ struct at_agent {
     struct at_informer *informer;
     struct agent_driver drivers[AGENT_DRIVERS_MAX];
     size_t n_drivers;
-    struct at_map *instances;    /* uid -> struct agent_instance */
+    struct at_map *instances; /* uid -> struct agent_instance */
     struct agent_fetches *fetches;
     struct agent_tunnel *tunnel;
     at_timer_id stop_timer;
 };
 
 /* agent.c */
-void agent_identity_ready(struct at_agent *a);   /* cert_pem, key_pem, ca_pem, site are set */
-void agent_node_ready(struct at_agent *a);       /* the Node exists, its status was sent */
+void agent_identity_ready(struct at_agent *a); /* cert_pem, key_pem, ca_pem, site are set */
+void agent_node_ready(struct at_agent *a);     /* the Node exists, its status was sent */
 void agent_failed(struct at_agent *a, enum at_rc rc, const struct at_err *err);
-void agent_check_stopped(struct at_agent *a);    /* after an instance went away */
+void agent_check_stopped(struct at_agent *a); /* after an instance went away */
 
 /* identity.c: err AT_INVALID no certificate and no token. */
 enum at_rc agent_identity_start(struct at_agent *a, struct at_err *err) AT_WARN_UNUSED;
@@ -73,25 +74,27 @@ void agent_node_start(struct at_agent *a);
 void agent_node_done(struct at_agent *a);
 
 /* fetch.c: fn once, later. path is the verified file in the cache, borrowed until return.
- * rc AT_NOT_FOUND no such model; AT_CORRUPT its digest differs; others: could not be fetched, worth a retry. */
+ * rc AT_NOT_FOUND no such model; AT_CORRUPT its digest differs; others: could not be fetched, worth
+ * a retry. */
 typedef void agent_fetched_fn(void *ctx, enum at_rc rc, const char *path, const struct at_err *err);
 struct agent_fetches *agent_fetches_new(struct at_agent *a);
 void agent_fetches_free(struct agent_fetches *f);
-void agent_fetch(struct agent_fetches *f, const struct at_model_ref *model, agent_fetched_fn *fn, void *ctx);
+void agent_fetch(struct agent_fetches *f, const struct at_model_ref *model, agent_fetched_fn *fn,
+                 void *ctx);
 void agent_fetch_forget(struct agent_fetches *f, void *ctx); /* fn is not called for ctx any more */
 
 /* instance.c */
 enum agent_phase {
-    PHASE_IDLE,      /* nothing runs; to be started, or to be removed */
-    PHASE_FETCHING,  /* its model */
-    PHASE_SECRETS,   /* its Secrets */
-    PHASE_STARTING,  /* the driver is at it */
+    PHASE_IDLE,     /* nothing runs; to be started, or to be removed */
+    PHASE_FETCHING, /* its model */
+    PHASE_SECRETS,  /* its Secrets */
+    PHASE_STARTING, /* the driver is at it */
     PHASE_RUNNING,
-    PHASE_DRAINING,  /* told not ready, not yet signalled */
-    PHASE_STOPPING,  /* signalled */
-    PHASE_BACKOFF,   /* waits to be started again */
-    PHASE_ENDED,     /* for good */
-    PHASE_REMOVED,   /* finalizer taken off, or nobody asks any more */
+    PHASE_DRAINING, /* told not ready, not yet signalled */
+    PHASE_STOPPING, /* signalled */
+    PHASE_BACKOFF,  /* waits to be started again */
+    PHASE_ENDED,    /* for good */
+    PHASE_REMOVED,  /* finalizer taken off, or nobody asks any more */
     PHASE_COUNT
 };
 
@@ -106,9 +109,9 @@ struct agent_instance {
     struct at_agent *agent;
     char *uid, *ns, *name, *dir, *log_path, *record_path;
     enum agent_phase phase;
-    bool wanted;   /* an Instance that is not being deleted asks for it */
-    bool orphan;   /* known from a record only, until the first list is complete */
-    bool restart;  /* the stop under way is for a liveness failure */
+    bool wanted;  /* an Instance that is not being deleted asks for it */
+    bool orphan;  /* known from a record only, until the first list is complete */
+    bool restart; /* the stop under way is for a liveness failure */
 
     struct at_arena *arena; /* of object and spec */
     json_t *object;         /* NULL for an orphan */
@@ -122,9 +125,9 @@ struct agent_instance {
     json_t *secrets; /* {"name/key": "value"} while launching */
     at_client_call_id secret_call;
 
-    unsigned failures; /* in a row */
+    unsigned failures;        /* in a row */
     int64_t running_since_ns; /* monotonic */
-    at_timer_id timer; /* back-off, drain or grace, by phase */
+    at_timer_id timer;        /* back-off, drain or grace, by phase */
     struct agent_probe readiness, liveness;
 
     /* what is reported */
@@ -151,14 +154,16 @@ void agent_instances_stop(struct at_agent *a);
 void agent_instance_free(struct agent_instance *i);
 struct agent_instance *agent_instance_find(struct at_agent *a, const char *ns, const char *name);
 /* From launch.c and probe.c. */
-void agent_instance_failed_start(struct agent_instance *i, const char *reason, const struct at_err *err);
-void agent_instance_started(struct agent_instance *i, struct at_runtime_task *task, int pid, const char *isolation);
+void agent_instance_failed_start(struct agent_instance *i, const char *reason,
+                                 const struct at_err *err);
+void agent_instance_started(struct agent_instance *i, struct at_runtime_task *task, int pid,
+                            const char *isolation);
 void agent_instance_exited(void *ctx, int exit_code, int signal_number);
 void agent_instance_readiness(struct agent_instance *i, bool passed);
 void agent_instance_unhealthy(struct agent_instance *i, const char *why);
 
-/* launch.c: model_path is set. Ends in agent_instance_started or agent_instance_failed_start, unless it is no longer
- * in PHASE_SECRETS or PHASE_STARTING when an answer comes. */
+/* launch.c: model_path is set. Ends in agent_instance_started or agent_instance_failed_start,
+ * unless it is no longer in PHASE_SECRETS or PHASE_STARTING when an answer comes. */
 void agent_launch(struct agent_instance *i);
 void agent_launch_start(struct agent_instance *i); /* secrets are there */
 void agent_secrets_next(struct agent_instance *i);
@@ -170,8 +175,10 @@ void agent_probes_start(struct agent_instance *i);
 void agent_probes_stop(struct agent_instance *i);
 
 /* report.c */
-void agent_report(struct agent_instance *i);           /* send the status when it differs from what was sent */
-void agent_report_finalizer(struct agent_instance *i); /* take ours off, retried until the object is gone */
+void agent_report(
+    struct agent_instance *i); /* send the status when it differs from what was sent */
+void agent_report_finalizer(
+    struct agent_instance *i); /* take ours off, retried until the object is gone */
 void agent_report_done(struct agent_instance *i);
 
 /* record.c */
@@ -179,9 +186,10 @@ enum at_rc agent_record_write(const struct agent_instance *i, struct at_err *err
 void agent_record_remove(const struct agent_instance *i);
 json_t *agent_record_read(const char *path); /* NULL when unreadable; own: caller decrefs */
 
-/* logfile.c: the end of a log as valid UTF-8, at most lines lines (< 0: all) and AGENT_LOG_TAIL_BYTES; *ret_offset is the
- * file's size then. */
-enum at_rc agent_log_tail(const char *path, int64_t lines, struct at_buf *out, int64_t *ret_offset) AT_WARN_UNUSED;
+/* logfile.c: the end of a log as valid UTF-8, at most lines lines (< 0: all) and
+ * AGENT_LOG_TAIL_BYTES; *ret_offset is the file's size then. */
+enum at_rc agent_log_tail(const char *path, int64_t lines, struct at_buf *out,
+                          int64_t *ret_offset) AT_WARN_UNUSED;
 /* What was written since *offset; a file that shrank is read from its beginning. */
 enum at_rc agent_log_since(const char *path, int64_t *offset, struct at_buf *out) AT_WARN_UNUSED;
 void agent_log_last_line(const char *path, char *out, size_t out_size);

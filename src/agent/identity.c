@@ -22,7 +22,8 @@ static char *file_text(const struct at_agent *a, const char *name)
     return at_buf_steal(&text, NULL);
 }
 
-static enum at_rc file_put(const struct at_agent *a, const char *name, const char *text, struct at_err *err)
+static enum at_rc file_put(const struct at_agent *a, const char *name, const char *text,
+                           struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_free) char *path = at_asprintf("%s/%s", a->state_dir, name);
     return at_file_write_atomic(path, text, strlen(text), 0600, err);
@@ -31,12 +32,14 @@ static enum at_rc file_put(const struct at_agent *a, const char *name, const cha
 /* One file holds everything, so that a crash cannot leave a key without its certificate. */
 static enum at_rc identity_save(const struct at_agent *a, struct at_err *err)
 {
-    AT_CLEANUP(at_cleanup_json) json_t *all = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "name", a->name, "site", a->site,
-                                                        "pin", a->ca_pin != NULL ? a->ca_pin : "", "certificate",
-                                                        a->cert_pem, "key", a->key_pem, "ca", a->ca_pem);
+    AT_CLEANUP(at_cleanup_json)
+    json_t *all = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "name", a->name, "site", a->site,
+                            "pin", a->ca_pin != NULL ? a->ca_pin : "", "certificate", a->cert_pem,
+                            "key", a->key_pem, "ca", a->ca_pem);
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
     enum at_rc rc = at_json_dump_pretty(all, &text);
-    return rc == AT_OK ? file_put(a, "identity.json", text.data, err) : at_err_set(err, rc, "identity.json");
+    return rc == AT_OK ? file_put(a, "identity.json", text.data, err)
+                       : at_err_set(err, rc, "identity.json");
 }
 
 /* True when a usable identity was stored for this name and, if a pin is given, for that CA. */
@@ -48,12 +51,14 @@ static bool identity_load(struct at_agent *a)
         return false;
     }
     const char *pin = at_json_str_at(all, "pin", "");
-    if (!at_streq(at_json_str_at(all, "name", ""), a->name) || (a->ca_pin != NULL && !at_streq(pin, a->ca_pin))) {
+    if (!at_streq(at_json_str_at(all, "name", ""), a->name) ||
+        (a->ca_pin != NULL && !at_streq(pin, a->ca_pin))) {
         return false;
     }
     int64_t expiry = 0;
     const char *cert = at_json_str_at(all, "certificate", "");
-    if (at_cert_expiry(cert, &expiry, NULL) != AT_OK || expiry <= at_sys_wall_ns(at_loop_sys(a->loop))) {
+    if (at_cert_expiry(cert, &expiry, NULL) != AT_OK ||
+        expiry <= at_sys_wall_ns(at_loop_sys(a->loop))) {
         return false;
     }
     a->cert_pem = at_strdup(cert);
@@ -130,7 +135,8 @@ static enum at_rc join_send(struct at_agent *a, struct at_err *err)
         return rc;
     }
     json_t *body = json_pack("{s:s, s:s, s:s}", "token", a->token, "csr", csr, "name", a->name);
-    at_client_request(a->join_client, AT_HTTP_POST, "/join/v1", "application/json", body, on_joined, a);
+    at_client_request(a->join_client, AT_HTTP_POST, "/join/v1", "application/json", body, on_joined,
+                      a);
     json_decref(body);
     return AT_OK;
 }
@@ -162,14 +168,16 @@ enum at_rc agent_identity_start(struct at_agent *a, struct at_err *err)
     }
     if (a->token == NULL || a->ca_pin == NULL) {
         return at_err_set(err, AT_INVALID,
-                          "no certificate in %s: give --token and --ca-pin (make them by: atoll token create --site SITE)",
+                          "no certificate in %s: give --token and --ca-pin (make them by: atoll "
+                          "token create --site SITE)",
                           a->state_dir);
     }
     if (strncmp(a->ca_pin, "sha256:", 7) != 0 || strlen(a->ca_pin) != 7 + 64) {
         return at_err_set_field(err, AT_INVALID, "ca-pin", "must be sha256: and 64 hex digits");
     }
-    struct at_client_options options = {
-        .server = a->server, .ca_pin_sha256_hex = a->ca_pin + 7, .user_agent = "atoll-agent/" AT_VERSION};
+    struct at_client_options options = {.server = a->server,
+                                        .ca_pin_sha256_hex = a->ca_pin + 7,
+                                        .user_agent = "atoll-agent/" AT_VERSION};
     enum at_rc rc = at_client_new(a->loop, &options, &a->join_client, err);
     return rc == AT_OK ? join_send(a, err) : rc;
 }
@@ -212,7 +220,8 @@ static void renew_now(void *ctx)
         return;
     }
     json_t *body = json_pack("{s:s}", "csr", csr);
-    at_client_request(a->client, AT_HTTP_POST, "/join/v1/renew", "application/json", body, on_renewed, a);
+    at_client_request(a->client, AT_HTTP_POST, "/join/v1/renew", "application/json", body,
+                      on_renewed, a);
     json_decref(body);
 }
 

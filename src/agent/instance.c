@@ -17,11 +17,13 @@ static const char *const PHASE_NAMES[PHASE_COUNT] = {
 
 #define BIT(phase) (1u << (phase))
 static const unsigned MOVES[PHASE_COUNT] = {
-    [PHASE_IDLE] = BIT(PHASE_FETCHING) | BIT(PHASE_SECRETS) | BIT(PHASE_RUNNING) | BIT(PHASE_ENDED) | BIT(PHASE_REMOVED),
+    [PHASE_IDLE] = BIT(PHASE_FETCHING) | BIT(PHASE_SECRETS) | BIT(PHASE_RUNNING) |
+                   BIT(PHASE_ENDED) | BIT(PHASE_REMOVED),
     [PHASE_FETCHING] = BIT(PHASE_SECRETS) | BIT(PHASE_BACKOFF) | BIT(PHASE_IDLE),
     [PHASE_SECRETS] = BIT(PHASE_STARTING) | BIT(PHASE_BACKOFF) | BIT(PHASE_IDLE),
     [PHASE_STARTING] = BIT(PHASE_RUNNING) | BIT(PHASE_BACKOFF) | BIT(PHASE_IDLE),
-    [PHASE_RUNNING] = BIT(PHASE_DRAINING) | BIT(PHASE_STOPPING) | BIT(PHASE_BACKOFF) | BIT(PHASE_ENDED),
+    [PHASE_RUNNING] =
+        BIT(PHASE_DRAINING) | BIT(PHASE_STOPPING) | BIT(PHASE_BACKOFF) | BIT(PHASE_ENDED),
     [PHASE_DRAINING] = BIT(PHASE_STOPPING) | BIT(PHASE_IDLE),
     [PHASE_STOPPING] = BIT(PHASE_IDLE) | BIT(PHASE_BACKOFF),
     [PHASE_BACKOFF] = BIT(PHASE_IDLE),
@@ -34,14 +36,16 @@ static void step(struct agent_instance *i);
 static void set_phase(struct agent_instance *i, enum agent_phase to)
 {
     assert((MOVES[i->phase] & BIT(to)) != 0);
-    at_log_kv(AT_LOG_DEBUG, "instance.phase", (struct at_log_kv[]){{"instance", i->name}, {"uid", i->uid}, {0}}, "%s -> %s",
+    at_log_kv(AT_LOG_DEBUG, "instance.phase",
+              (struct at_log_kv[]){{"instance", i->name}, {"uid", i->uid}, {0}}, "%s -> %s",
               PHASE_NAMES[i->phase], PHASE_NAMES[to]);
     i->phase = to;
     at_loop_timer_cancel(i->agent->loop, i->timer);
     i->timer = 0;
 }
 
-static void tell(struct agent_instance *i, const char *phase, const char *reason, const char *message)
+static void tell(struct agent_instance *i, const char *phase, const char *reason,
+                 const char *message)
 {
     i->status_phase = phase;
     snprintf(i->reason, sizeof i->reason, "%s", reason);
@@ -58,7 +62,8 @@ static int64_t wall_now(const struct agent_instance *i)
 
 /* --- making, finding, freeing --- */
 
-static struct agent_instance *instance_new(struct at_agent *a, const char *uid, const char *ns, const char *name)
+static struct agent_instance *instance_new(struct at_agent *a, const char *uid, const char *ns,
+                                           const char *name)
 {
     struct agent_instance *i = AT_NEW(struct agent_instance);
     i->agent = a;
@@ -99,7 +104,7 @@ void agent_instance_free(struct agent_instance *i)
     json_decref(i->secrets);
     json_decref(i->object);
     at_arena_free(i->arena);
-    char *texts[] = {i->uid,        i->ns,        i->name,     i->dir,     i->log_path,
+    char *texts[] = {i->uid,         i->ns,         i->name,      i->dir,     i->log_path,
                      i->record_path, i->model_path, i->isolation, i->endpoint};
     for (size_t n = 0; n < AT_ARRAY_LEN(texts); n++) {
         at_free(texts[n]);
@@ -142,7 +147,9 @@ static void on_fetched(void *ctx, enum at_rc rc, const char *path, const struct 
         return;
     }
     if (rc != AT_OK) {
-        const char *reason = rc == AT_NOT_FOUND ? "ModelNotFound" : rc == AT_CORRUPT ? "ModelDigestMismatch" : "ModelFetchFailed";
+        const char *reason = rc == AT_NOT_FOUND ? "ModelNotFound"
+                             : rc == AT_CORRUPT ? "ModelDigestMismatch"
+                                                : "ModelFetchFailed";
         agent_instance_failed_start(i, reason, err);
         return;
     }
@@ -158,13 +165,15 @@ static void begin(struct agent_instance *i)
     i->driver = agent_driver_for(i->agent, w);
     if (w->model != NULL && w->model->uri != NULL) {
         set_phase(i, PHASE_FETCHING);
-        tell(i, "Starting", i->failures >= AGENT_CRASH_LOOP_RESTARTS ? "CrashLoopBackOff" : "FetchingModel",
+        tell(i, "Starting",
+             i->failures >= AGENT_CRASH_LOOP_RESTARTS ? "CrashLoopBackOff" : "FetchingModel",
              i->failures > 0 ? i->message : "");
         agent_fetch(i->agent->fetches, w->model, on_fetched, i);
         return;
     }
     set_phase(i, PHASE_SECRETS);
-    tell(i, "Starting", i->failures >= AGENT_CRASH_LOOP_RESTARTS ? "CrashLoopBackOff" : "", i->failures > 0 ? i->message : "");
+    tell(i, "Starting", i->failures >= AGENT_CRASH_LOOP_RESTARTS ? "CrashLoopBackOff" : "",
+         i->failures > 0 ? i->message : "");
     agent_launch(i);
 }
 
@@ -196,7 +205,8 @@ static void backoff(struct agent_instance *i)
     i->timer = at_loop_timer(i->agent->loop, wait, backoff_over, i);
 }
 
-/* May be started again after a failure? A Never instance that could not even start has failed for good. */
+/* May be started again after a failure? A Never instance that could not even start has failed for
+ * good. */
 static bool restartable(const struct agent_instance *i, bool succeeded)
 {
     const char *policy = i->typed->spec.restart_policy;
@@ -217,10 +227,11 @@ static void end(struct agent_instance *i, bool succeeded, const char *reason, co
     step(i);
 }
 
-void agent_instance_failed_start(struct agent_instance *i, const char *reason, const struct at_err *err)
+void agent_instance_failed_start(struct agent_instance *i, const char *reason,
+                                 const struct at_err *err)
 {
-    at_log_kv(AT_LOG_WARN, "instance.start_failed", (struct at_log_kv[]){{"instance", i->name}, {"reason", reason}, {0}}, "%s",
-              err->msg);
+    at_log_kv(AT_LOG_WARN, "instance.start_failed",
+              (struct at_log_kv[]){{"instance", i->name}, {"reason", reason}, {0}}, "%s", err->msg);
     agent_record_remove(i);
     if (!i->wanted || i->agent->stopping) {
         set_phase(i, PHASE_IDLE);
@@ -237,7 +248,8 @@ void agent_instance_failed_start(struct agent_instance *i, const char *reason, c
     tell(i, "Starting", reason, err->msg);
 }
 
-void agent_instance_started(struct agent_instance *i, struct at_runtime_task *task, int pid, const char *isolation)
+void agent_instance_started(struct agent_instance *i, struct at_runtime_task *task, int pid,
+                            const char *isolation)
 {
     i->task = task;
     i->pid = pid;
@@ -318,7 +330,8 @@ static void stop_running(struct agent_instance *i)
 /* What the runner and the shell mean by these exit codes; NULL: nothing special. */
 static const char *exit_reason(const struct agent_instance *i, int exit_code)
 {
-    bool runner = i->typed != NULL && i->typed->spec.runner != NULL && i->typed->spec.runner[0] != '\0';
+    bool runner =
+        i->typed != NULL && i->typed->spec.runner != NULL && i->typed->spec.runner[0] != '\0';
     if (runner && exit_code == 65) {
         return "ModelInvalid";
     }
@@ -335,11 +348,14 @@ static void exited_by_itself(struct agent_instance *i, int exit_code, int signal
     char message[400];
     agent_log_last_line(i->log_path, last, sizeof last);
     if (exit_code < 0) {
-        snprintf(message, sizeof message, "ended while the agent was away, exit status unknown%s%s", last[0] ? ": " : "", last);
+        snprintf(message, sizeof message, "ended while the agent was away, exit status unknown%s%s",
+                 last[0] ? ": " : "", last);
     } else if (signal_number > 0) {
-        snprintf(message, sizeof message, "killed by signal %d%s%s", signal_number, last[0] ? ": " : "", last);
+        snprintf(message, sizeof message, "killed by signal %d%s%s", signal_number,
+                 last[0] ? ": " : "", last);
     } else {
-        snprintf(message, sizeof message, "exited with %d%s%s", exit_code, last[0] ? ": " : "", last);
+        snprintf(message, sizeof message, "exited with %d%s%s", exit_code, last[0] ? ": " : "",
+                 last);
     }
     if (at_loop_now_ns(i->agent->loop) - i->running_since_ns >= AGENT_HEALTHY_NS) {
         i->failures = 0;
@@ -355,7 +371,9 @@ static void exited_by_itself(struct agent_instance *i, int exit_code, int signal
     i->restarts++;
     agent_record_remove(i);
     backoff(i);
-    const char *reason = special != NULL ? special : i->failures >= AGENT_CRASH_LOOP_RESTARTS ? "CrashLoopBackOff" : "Restarting";
+    const char *reason = special != NULL                            ? special
+                         : i->failures >= AGENT_CRASH_LOOP_RESTARTS ? "CrashLoopBackOff"
+                                                                    : "Restarting";
     tell(i, "Starting", reason, message);
 }
 
@@ -363,7 +381,8 @@ void agent_instance_exited(void *ctx, int exit_code, int signal_number)
 {
     struct agent_instance *i = ctx;
     enum agent_phase was = i->phase;
-    assert(was == PHASE_RUNNING || was == PHASE_DRAINING || was == PHASE_STOPPING || was == PHASE_IDLE);
+    assert(was == PHASE_RUNNING || was == PHASE_DRAINING || was == PHASE_STOPPING ||
+           was == PHASE_IDLE);
     agent_probes_stop(i);
     i->driver->ops->release(i->task);
     i->task = NULL;
@@ -474,9 +493,10 @@ static void history_take(struct agent_instance *i)
         set_phase(i, PHASE_ENDED);
         return;
     }
-    /* It ran when this agent was last alive, and does not any more: a Never instance may not run twice. */
-    if (at_streq(s->phase, "Running") && i->phase == PHASE_IDLE && at_streq(i->typed->spec.restart_policy, "Never") &&
-        i->wanted) {
+    /* It ran when this agent was last alive, and does not any more: a Never instance may not run
+     * twice. */
+    if (at_streq(s->phase, "Running") && i->phase == PHASE_IDLE &&
+        at_streq(i->typed->spec.restart_policy, "Never") && i->wanted) {
         i->exit_code = -1;
         end(i, false, "Lost", "ended while the agent was away, exit status unknown");
     }
@@ -506,7 +526,8 @@ void agent_instance_apply(struct at_agent *a, json_t *object, bool deleted)
         return;
     }
     if (i == NULL) {
-        i = instance_new(a, uid, at_json_str_at(object, "metadata.namespace", ""), at_json_str_at(object, "metadata.name", ""));
+        i = instance_new(a, uid, at_json_str_at(object, "metadata.namespace", ""),
+                         at_json_str_at(object, "metadata.name", ""));
     }
     if (!object_take(i, object)) {
         return;
@@ -532,8 +553,8 @@ static void adopt(struct at_agent *a, const json_t *record)
     const char *uid = at_json_str_at(record, "uid", NULL);
     const char *driver = at_json_str_at(record, "driver", "");
     const json_t *task = json_object_get(record, "task");
-    struct agent_instance *i =
-        instance_new(a, uid, at_json_str_at(record, "namespace", ""), at_json_str_at(record, "name", ""));
+    struct agent_instance *i = instance_new(a, uid, at_json_str_at(record, "namespace", ""),
+                                            at_json_str_at(record, "name", ""));
     i->orphan = true;
     i->wanted = true; /* until the first list says otherwise */
     for (size_t n = 0; n < a->n_drivers; n++) {
@@ -545,7 +566,8 @@ static void adopt(struct at_agent *a, const json_t *record)
     if (i->driver == NULL) {
         return;
     }
-    if (task == NULL || i->driver->ops->adopt(i->driver->rt, task, agent_instance_exited, i, &i->task, &i->pid, &err) != AT_OK) {
+    if (task == NULL || i->driver->ops->adopt(i->driver->rt, task, agent_instance_exited, i,
+                                              &i->task, &i->pid, &err) != AT_OK) {
         i->task = NULL;
         i->driver->ops->sweep(i->driver->rt, a->name, uid);
         agent_record_remove(i);
@@ -587,7 +609,8 @@ void agent_instances_load(struct at_agent *a)
 static struct agent_instance **instances_all(struct at_agent *a, size_t *ret_n)
 {
     size_t n = 0;
-    struct agent_instance **all = at_alloc((at_map_count(a->instances) + 1) * sizeof(struct agent_instance *));
+    struct agent_instance **all =
+        at_alloc((at_map_count(a->instances) + 1) * sizeof(struct agent_instance *));
     const char *uid;
     void *value;
     for (size_t it = 0; at_map_next(a->instances, &it, &uid, &value);) {
@@ -603,7 +626,8 @@ void agent_instances_synced(struct at_agent *a)
     struct agent_instance **all = instances_all(a, &n);
     for (size_t k = 0; k < n; k++) {
         if (all[k]->orphan) {
-            at_log(AT_LOG_INFO, "instance.orphan", "%s/%s is no longer wanted", all[k]->ns, all[k]->name);
+            at_log(AT_LOG_INFO, "instance.orphan", "%s/%s is no longer wanted", all[k]->ns,
+                   all[k]->name);
             all[k]->orphan = false;
             all[k]->wanted = false;
             step(all[k]);

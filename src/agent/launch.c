@@ -71,7 +71,8 @@ static void on_secret(void *ctx, enum at_rc rc, int status, json_t *body, const 
         return;
     }
     snprintf(what, sizeof what, "%s/%s", ref->name, ref->key);
-    json_object_set_new(i->secrets, what, json_stringn(value.data != NULL ? value.data : "", value.len));
+    json_object_set_new(i->secrets, what,
+                        json_stringn(value.data != NULL ? value.data : "", value.len));
     i->secret_index++;
     agent_secrets_next(i);
 }
@@ -137,7 +138,8 @@ static enum at_rc port_choose(struct agent_instance *i, struct at_err *err)
         at_sock_close(fd);
         uint64_t port = 0;
         const char *colon = strrchr(bound, ':');
-        if (colon != NULL && at_str_to_u64(at_str_of(colon + 1), &port) == AT_OK && !port_in_use(a, (int)port)) {
+        if (colon != NULL && at_str_to_u64(at_str_of(colon + 1), &port) == AT_OK &&
+            !port_in_use(a, (int)port)) {
             wanted = (int64_t)port;
         }
     }
@@ -229,8 +231,8 @@ static void env_make(const struct agent_instance *i, struct words *w)
 
 /* --- the start --- */
 
-static void on_started(void *ctx, enum at_rc rc, struct at_runtime_task *task, int pid, const char *isolation,
-                       const struct at_err *err)
+static void on_started(void *ctx, enum at_rc rc, struct at_runtime_task *task, int pid,
+                       const char *isolation, const struct at_err *err)
 {
     struct agent_instance *i = ctx;
     if (rc != AT_OK) {
@@ -253,10 +255,12 @@ static struct at_cgroup_limits limits_of(const struct at_workload *w)
 static enum at_rc driver_check(const struct agent_instance *i, struct at_err *err)
 {
     if (i->driver == NULL) {
-        return at_err_set(err, AT_UNSUPPORTED, "this agent has no driver %s", i->typed->spec.driver);
+        return at_err_set(err, AT_UNSUPPORTED, "this agent has no driver %s",
+                          i->typed->spec.driver);
     }
     if (i->driver->rt == NULL) {
-        return at_err_set(err, AT_UNSUPPORTED, "driver %s is not usable here: %s", i->driver->ops->name, i->driver->message);
+        return at_err_set(err, AT_UNSUPPORTED, "driver %s is not usable here: %s",
+                          i->driver->ops->name, i->driver->message);
     }
     return AT_OK;
 }
@@ -265,8 +269,10 @@ void agent_launch_start(struct agent_instance *i)
 {
     struct at_err err = {0};
     AT_CLEANUP(at_cleanup_arena) struct at_arena *arena = at_arena_new((size_t)8 << 20);
-    struct words argv = {.arena = arena, .items = at_arena_alloc(arena, AGENT_ARGS_MAX * sizeof(char *))};
-    struct words envp = {.arena = arena, .items = at_arena_alloc(arena, AGENT_ARGS_MAX * sizeof(char *))};
+    struct words argv = {.arena = arena,
+                         .items = at_arena_alloc(arena, AGENT_ARGS_MAX * sizeof(char *))};
+    struct words envp = {.arena = arena,
+                         .items = at_arena_alloc(arena, AGENT_ARGS_MAX * sizeof(char *))};
     enum at_rc rc = driver_check(i, &err);
     if (rc == AT_OK) {
         rc = port_choose(i, &err);

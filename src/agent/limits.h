@@ -4,25 +4,25 @@
 
 #include "core/units.h"
 
-#define AGENT_HEARTBEAT_NS (500 * AT_NS_PER_MS)       /* until the server says otherwise */
+#define AGENT_HEARTBEAT_NS (500 * AT_NS_PER_MS) /* until the server says otherwise */
 #define AGENT_HEARTBEAT_RETRY_NS (200 * AT_NS_PER_MS)
-#define AGENT_RETRY_NS (500 * AT_NS_PER_MS)           /* between tries of any other call */
-#define AGENT_JOIN_TRIES_MAX 20                       /* while the server cannot be reached */
+#define AGENT_RETRY_NS (500 * AT_NS_PER_MS) /* between tries of any other call */
+#define AGENT_JOIN_TRIES_MAX 20             /* while the server cannot be reached */
 #define AGENT_BACKOFF_MIN_NS (200 * AT_NS_PER_MS)
 #define AGENT_BACKOFF_MAX_NS (30 * AT_NS_PER_S)
-#define AGENT_HEALTHY_NS (60 * AT_NS_PER_S)           /* running this long forgets earlier failures */
-#define AGENT_CRASH_LOOP_RESTARTS 3                   /* from here on the reason is CrashLoopBackOff */
-#define AGENT_DRAIN_NS (250 * AT_NS_PER_MS)           /* between "not ready" and SIGTERM: routes go first */
-#define AGENT_READY_POLL_NS (50 * AT_NS_PER_MS)       /* readiness checks until the first success */
+#define AGENT_HEALTHY_NS (60 * AT_NS_PER_S) /* running this long forgets earlier failures */
+#define AGENT_CRASH_LOOP_RESTARTS 3         /* from here on the reason is CrashLoopBackOff */
+#define AGENT_DRAIN_NS (250 * AT_NS_PER_MS) /* between "not ready" and SIGTERM: routes go first */
+#define AGENT_READY_POLL_NS (50 * AT_NS_PER_MS) /* readiness checks until the first success */
 #define AGENT_MODEL_BYTES_MAX (INT64_C(64) << 30)
 #define AGENT_FETCH_TIMEOUT_NS (3600 * AT_NS_PER_S)
-#define AGENT_LOG_BYTES_MAX (INT64_C(10) << 20)       /* per instance; then one old file is kept */
-#define AGENT_LOG_TAIL_BYTES ((size_t)256 << 10)      /* at most sent at once */
+#define AGENT_LOG_BYTES_MAX (INT64_C(10) << 20)  /* per instance; then one old file is kept */
+#define AGENT_LOG_TAIL_BYTES ((size_t)256 << 10) /* at most sent at once */
 #define AGENT_LOG_POLL_NS (200 * AT_NS_PER_MS)
 #define AGENT_FOLLOWS_MAX 64
 #define AGENT_TUNNEL_LINE_BYTES_MAX 4096
 #define AGENT_ARGS_MAX 2048
-#define AGENT_PIDS_MAX 1024                           /* processes of one instance */
+#define AGENT_PIDS_MAX 1024 /* processes of one instance */
 #define AGENT_CERT_RENEW_MIN_NS (10 * AT_NS_PER_S)
 
 #endif

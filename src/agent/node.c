@@ -15,8 +15,8 @@ static json_t *drivers_json(const struct at_agent *a)
     json_t *list = json_array();
     for (size_t i = 0; i < a->n_drivers; i++) {
         const struct agent_driver *d = &a->drivers[i];
-        json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "name", d->ops->name, "ready", d->rt != NULL, "message",
-                                              d->message));
+        json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "name", d->ops->name, "ready",
+                                              d->rt != NULL, "message", d->message));
     }
     return list;
 }
@@ -57,15 +57,17 @@ static void status_send(struct at_agent *a)
 
 static json_t *node_json(const struct at_agent *a)
 {
-    json_t *labels = json_pack("{s:s, s:s}", "atoll.dev/site", a->site, "kubernetes.io/hostname", a->name);
+    json_t *labels =
+        json_pack("{s:s, s:s}", "atoll.dev/site", a->site, "kubernetes.io/hostname", a->name);
     for (size_t i = 0; a->labels[i] != NULL; i++) {
         struct at_str rest = at_str_of(a->labels[i]);
         struct at_str key = at_str_cut(&rest, '=');
         AT_CLEANUP(at_cleanup_free) char *name = at_strndup(key.ptr, key.len);
         json_object_set_new(labels, name, json_stringn(rest.ptr, rest.len));
     }
-    return json_pack("{s:s, s:s, s:{s:s, s:o}, s:{s:s}}", "apiVersion", "atoll.dev/v1", "kind", "Node", "metadata", "name",
-                     a->name, "labels", labels, "spec", "site", a->site);
+    return json_pack("{s:s, s:s, s:{s:s, s:o}, s:{s:s}}", "apiVersion", "atoll.dev/v1", "kind",
+                     "Node", "metadata", "name", a->name, "labels", labels, "spec", "site",
+                     a->site);
 }
 
 static void on_node(void *ctx, enum at_rc rc, int status, json_t *body, const struct at_err *err)
@@ -79,15 +81,18 @@ static void on_node(void *ctx, enum at_rc rc, int status, json_t *body, const st
     const char *site = at_json_str_at(body, "spec.site", a->site);
     if (rc == AT_OK && !at_streq(site, a->site)) {
         struct at_err own = {0};
-        rc = at_err_set(&own, AT_CONFLICT, "node %s stands at site %s, this token is for site %s: delete the node first",
-                        a->name, site, a->site);
+        rc = at_err_set(
+            &own, AT_CONFLICT,
+            "node %s stands at site %s, this token is for site %s: delete the node first", a->name,
+            site, a->site);
         agent_failed(a, rc, &own);
         return;
     }
     status_send(a);
 }
 
-static void on_node_read(void *ctx, enum at_rc rc, int status, json_t *body, const struct at_err *err)
+static void on_node_read(void *ctx, enum at_rc rc, int status, json_t *body,
+                         const struct at_err *err)
 {
     struct at_agent *a = ctx;
     if (rc != AT_NOT_FOUND) {
@@ -121,7 +126,8 @@ void agent_node_start(struct at_agent *a)
 
 /* --- heartbeats --- */
 
-static void on_heartbeat(void *ctx, enum at_rc rc, int status, json_t *body, const struct at_err *err)
+static void on_heartbeat(void *ctx, enum at_rc rc, int status, json_t *body,
+                         const struct at_err *err)
 {
     (void)status;
     struct at_agent *a = ctx;

@@ -33,7 +33,8 @@ static void readiness_result(struct agent_instance *i, bool passed)
     const struct at_probe *probe = readiness_of(i);
     struct agent_probe *p = &i->readiness;
     count(p, passed);
-    int64_t wait = i->ready || probe->period_ns < AGENT_READY_POLL_NS ? probe->period_ns : AGENT_READY_POLL_NS;
+    int64_t wait =
+        i->ready || probe->period_ns < AGENT_READY_POLL_NS ? probe->period_ns : AGENT_READY_POLL_NS;
     p->timer = at_loop_timer(i->agent->loop, wait, readiness_check, i);
     if (p->successes >= probe->success_threshold) {
         agent_instance_readiness(i, true);
@@ -50,7 +51,8 @@ static void liveness_result(struct agent_instance *i, bool passed)
     p->timer = at_loop_timer(i->agent->loop, probe->period_ns, liveness_check, i);
     if (p->failures >= probe->failure_threshold) {
         char why[128];
-        snprintf(why, sizeof why, "the liveness probe failed %lld times in a row", (long long)p->failures);
+        snprintf(why, sizeof why, "the liveness probe failed %lld times in a row",
+                 (long long)p->failures);
         agent_instance_unhealthy(i, why);
     }
 }
@@ -117,15 +119,18 @@ static void tcp_orphan_close(void *ctx, enum at_rc rc, const struct at_err *err)
     at_free(ctx);
 }
 
-static void check_begin(struct agent_instance *i, const struct at_probe *probe, struct agent_probe *p,
+static void check_begin(struct agent_instance *i, const struct at_probe *probe,
+                        struct agent_probe *p,
                         void (*result)(struct agent_instance *i, bool passed))
 {
     struct check *c = AT_NEW(struct check);
     *c = (struct check){.instance = i, .probe = p, .result = result};
     p->timer = 0;
     if (probe->http_path == NULL || probe->http_path[0] == '\0') {
-        struct at_stream_events events = {.ctx = c, .on_open = tcp_open, .on_data = tcp_data, .on_close = tcp_close};
-        p->stream = at_stream_connect(i->agent->loop, i->endpoint, NULL, NULL, probe->timeout_ns, &events);
+        struct at_stream_events events = {
+            .ctx = c, .on_open = tcp_open, .on_data = tcp_data, .on_close = tcp_close};
+        p->stream =
+            at_stream_connect(i->agent->loop, i->endpoint, NULL, NULL, probe->timeout_ns, &events);
         return;
     }
     struct at_http_call call = {.addr = i->endpoint,
@@ -159,10 +164,12 @@ void agent_probes_start(struct agent_instance *i)
     if (i->endpoint == NULL || ready == NULL) {
         agent_instance_readiness(i, true);
     } else {
-        i->readiness.timer = at_loop_timer(i->agent->loop, ready->initial_delay_ns, readiness_check, i);
+        i->readiness.timer =
+            at_loop_timer(i->agent->loop, ready->initial_delay_ns, readiness_check, i);
     }
     if (i->endpoint != NULL && live != NULL) {
-        i->liveness.timer = at_loop_timer(i->agent->loop, live->initial_delay_ns, liveness_check, i);
+        i->liveness.timer =
+            at_loop_timer(i->agent->loop, live->initial_delay_ns, liveness_check, i);
     }
 }
 
@@ -175,7 +182,8 @@ static void probe_stop(struct agent_instance *i, struct agent_probe *p)
     if (p->stream != NULL) {
         /* The stream outlives the instance by one turn of the loop. */
         struct check *c = AT_NEW(struct check);
-        struct at_stream_events events = {.ctx = c, .on_data = tcp_data, .on_close = tcp_orphan_close};
+        struct at_stream_events events = {
+            .ctx = c, .on_data = tcp_data, .on_close = tcp_orphan_close};
         at_stream_set_events(p->stream, &events);
         at_stream_close(p->stream);
     }

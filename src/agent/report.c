@@ -48,7 +48,8 @@ static void report_again(void *ctx)
     report_send(i);
 }
 
-static void on_reported(void *ctx, enum at_rc rc, int status, json_t *body, const struct at_err *err)
+static void on_reported(void *ctx, enum at_rc rc, int status, json_t *body,
+                        const struct at_err *err)
 {
     (void)status;
     (void)body;
@@ -79,7 +80,8 @@ static void report_send(struct agent_instance *i)
     json_decref(i->sent);
     i->sent = status;
     json_t *patch = json_pack("{s:O}", "status", status);
-    i->report_call = at_client_patch(i->agent->client, &AT_KIND_INSTANCE, i->ns, i->name, "status", patch, on_reported, i);
+    i->report_call = at_client_patch(i->agent->client, &AT_KIND_INSTANCE, i->ns, i->name, "status",
+                                     patch, on_reported, i);
     json_decref(patch);
 }
 
@@ -103,7 +105,8 @@ static void finalizer_again(void *ctx)
     agent_report_finalizer(i);
 }
 
-static void on_finalized(void *ctx, enum at_rc rc, int status, json_t *body, const struct at_err *err)
+static void on_finalized(void *ctx, enum at_rc rc, int status, json_t *body,
+                         const struct at_err *err)
 {
     (void)status;
     (void)body;
@@ -131,7 +134,8 @@ void agent_report_finalizer(struct agent_instance *i)
     }
     /* Only while it is still the object that we know: the name may have been given again. */
     json_t *patch = json_pack("{s:{s:o, s:s}}", "metadata", "finalizers", rest, "uid", i->uid);
-    i->finalizer_call = at_client_patch(i->agent->client, &AT_KIND_INSTANCE, i->ns, i->name, NULL, patch, on_finalized, i);
+    i->finalizer_call = at_client_patch(i->agent->client, &AT_KIND_INSTANCE, i->ns, i->name, NULL,
+                                        patch, on_finalized, i);
     json_decref(patch);
 }
 

@@ -1,4 +1,5 @@
-/* The roles of the one binary. Each takes the arguments after its name and returns the exit status. */
+/* The roles of the one binary. Each takes the arguments after its name and returns the exit status.
+ */
 #ifndef AT_APPS_APPS_H
 #define AT_APPS_APPS_H
 
@@ -15,29 +16,34 @@ int at_app_cli(int argc, char **argv); /* every other verb */
 /* One option of a role: --name VALUE or --name=VALUE; flags take none. */
 struct at_app_option {
     const char *name;
-    const char **value;  /* NULL for a flag or a list */
+    const char **value; /* NULL for a flag or a list */
     bool *flag;
-    const char **list;   /* NULL-terminated array of AT_APP_LIST_MAX + 1 */
+    const char **list; /* NULL-terminated array of AT_APP_LIST_MAX + 1 */
     const char *metavar;
     const char *help;
 };
 #define AT_APP_LIST_MAX 32
-/* Parse; `--help` prints usage and returns false with *ret_exit 0, an error prints it and sets 2. */
-bool at_app_options(const char *role, const char *summary, const struct at_app_option *options, int argc, char **argv,
-                    int *ret_exit);
+/* Parse; `--help` prints usage and returns false with *ret_exit 0, an error prints it and sets 2.
+ */
+bool at_app_options(const char *role, const char *summary, const struct at_app_option *options,
+                    int argc, char **argv, int *ret_exit);
 /* Duration option with a default; prints and returns false when malformed. */
 bool at_app_duration(const char *option, const char *text, int64_t default_ns, int64_t *ret_ns);
-/* Structured log to standard error: text on a terminal, JSON lines otherwise; level from $ATOLL_LOG. */
+/* Structured log to standard error: text on a terminal, JSON lines otherwise; level from
+ * $ATOLL_LOG. */
 void at_app_log_start(const char *component);
 /* Print "atoll <role>: <message>" and return the exit status. */
 int at_app_fail(const char *role, const struct at_err *err);
 /* The one line on standard output that tells that the role serves. */
 void at_app_ready(const char *fmt, ...) AT_PRINTF(1, 2);
 /* SIGINT and SIGTERM call fn; SIGPIPE is ignored. */
-enum at_rc at_app_on_stop(struct at_loop *loop, at_signal_fn *fn, void *ctx, struct at_err *err) AT_WARN_UNUSED;
-/* fn when standard input reaches its end: the parent that held the other end of the pipe is gone. */
+enum at_rc at_app_on_stop(struct at_loop *loop, at_signal_fn *fn, void *ctx,
+                          struct at_err *err) AT_WARN_UNUSED;
+/* fn when standard input reaches its end: the parent that held the other end of the pipe is gone.
+ */
 void at_app_on_stdin_eof(struct at_loop *loop, at_signal_fn *fn, void *ctx);
-/* Default state folder of a role: $ATOLL_STATE/<role>, else ~/.local/state/atoll/<role>. own: at_free. */
+/* Default state folder of a role: $ATOLL_STATE/<role>, else ~/.local/state/atoll/<role>. own:
+ * at_free. */
 char *at_app_state_dir(const char *role);
 
 #endif

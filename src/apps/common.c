@@ -54,7 +54,8 @@ static bool option_take(const char *role, const struct at_app_option *o, const c
     }
     if (o->list != NULL) {
         if (!list_add(o->list, value)) {
-            fprintf(stderr, "atoll %s: --%s may be given %d times at most\n", role, o->name, AT_APP_LIST_MAX);
+            fprintf(stderr, "atoll %s: --%s may be given %d times at most\n", role, o->name,
+                    AT_APP_LIST_MAX);
             return false;
         }
         return true;
@@ -63,7 +64,8 @@ static bool option_take(const char *role, const struct at_app_option *o, const c
     return true;
 }
 
-static const struct at_app_option *option_find(const struct at_app_option *options, struct at_str name)
+static const struct at_app_option *option_find(const struct at_app_option *options,
+                                               struct at_str name)
 {
     for (const struct at_app_option *o = options; o->name != NULL; o++) {
         if (at_str_eq(name, o->name)) {
@@ -73,8 +75,8 @@ static const struct at_app_option *option_find(const struct at_app_option *optio
     return NULL;
 }
 
-bool at_app_options(const char *role, const char *summary, const struct at_app_option *options, int argc, char **argv,
-                    int *ret_exit)
+bool at_app_options(const char *role, const char *summary, const struct at_app_option *options,
+                    int argc, char **argv, int *ret_exit)
 {
     for (int i = 0; i < argc; i++) {
         const char *arg = argv[i];

@@ -1,5 +1,6 @@
-/* `atoll dev`: the control plane in this process, and real agents and a real gateway as its children, joined by token
- * over mutual TLS as on other machines. Children end with us, however we end: they watch our end of a pipe. */
+/* `atoll dev`: the control plane in this process, and real agents and a real gateway as its
+ * children, joined by token over mutual TLS as on other machines. Children end with us, however we
+ * end: they watch our end of a pipe. */
 #include "apps/apps.h"
 #include "apps/server.h"
 #include "client/client.h"
@@ -31,8 +32,8 @@ struct child {
     char *dir, *token_file, *pid_file, *log_file;
     enum child_state state;
     struct at_process process;
-    int out_fd;       /* its standard output */
-    int hold_fd;      /* our end of its standard input: closing it ends the child */
+    int out_fd;  /* its standard output */
+    int hold_fd; /* our end of its standard input: closing it ends the child */
     at_watch_id out_watch;
     char line[DEV_LINE_BYTES_MAX];
     size_t line_len;
@@ -103,7 +104,8 @@ static void child_line(struct child *c)
     }
     struct at_err err = {0};
     const char *url = strstr(c->line, "http");
-    if (c->site == NULL && url != NULL && at_file_write_atomic(d->gateway_file, url, strlen(url), 0644, &err) != AT_OK) {
+    if (c->site == NULL && url != NULL &&
+        at_file_write_atomic(d->gateway_file, url, strlen(url), 0644, &err) != AT_OK) {
         dev_fail(d, &err);
         return;
     }
@@ -161,17 +163,19 @@ static void child_ended(void *ctx, pid_t pid, int exit_code, int signal_number)
     }
     if (!served) {
         struct at_err err = {0};
-        enum at_rc rc = at_err_set(&err, AT_INTERNAL, "%s ended before it served (exit %d, signal %d); its log: %s", c->name,
-                                   exit_code, signal_number, c->log_file);
+        enum at_rc rc = at_err_set(&err, AT_INTERNAL,
+                                   "%s ended before it served (exit %d, signal %d); its log: %s",
+                                   c->name, exit_code, signal_number, c->log_file);
         (void)rc;
         dev_fail(d, &err);
         return;
     }
-    at_log(AT_LOG_WARN, "dev.child_ended", "%s ended (exit %d, signal %d); its log: %s", c->name, exit_code,
-           signal_number, c->log_file);
+    at_log(AT_LOG_WARN, "dev.child_ended", "%s ended (exit %d, signal %d); its log: %s", c->name,
+           exit_code, signal_number, c->log_file);
 }
 
-/* Standard input and output of a child: ours are hold_fd and out_fd, its own are closed here after the start. */
+/* Standard input and output of a child: ours are hold_fd and out_fd, its own are closed here after
+ * the start. */
 static enum at_rc child_spawn(struct child *c, const char *const *argv, struct at_err *err)
 {
     struct dev *d = c->dev;
@@ -183,7 +187,7 @@ static enum at_rc child_spawn(struct child *c, const char *const *argv, struct a
         rc = at_fd_pipe(out, err);
     }
     if (rc == AT_OK) {
-        rc = at_fd_open_append(c->log_file, &log_fd, err);
+        rc = at_file_open_append(c->log_file, 0600, &log_fd, err);
     }
     if (rc == AT_OK) {
         struct at_process_options o = {.argv = argv,
@@ -225,12 +229,18 @@ static enum at_rc child_start(struct child *c, const char *token, struct at_err 
         return rc;
     }
     AT_CLEANUP(at_cleanup_free) char *pin = at_asprintf("sha256:%s", at_server_ca_pin(d->server));
-    const char *argv[DEV_ARGS_MAX] = {d->exe,          c->site != NULL ? "agent" : "gateway",
-                                      "--server",      at_server_url(d->server),
-                                      "--token-file",  c->token_file,
-                                      "--ca-pin",      pin,
-                                      "--name",        c->name,
-                                      "--state",       c->dir,
+    const char *argv[DEV_ARGS_MAX] = {d->exe,
+                                      c->site != NULL ? "agent" : "gateway",
+                                      "--server",
+                                      at_server_url(d->server),
+                                      "--token-file",
+                                      c->token_file,
+                                      "--ca-pin",
+                                      pin,
+                                      "--name",
+                                      c->name,
+                                      "--state",
+                                      c->dir,
                                       "--exit-with-stdin"};
     size_t n = 13;
     if (c->site != NULL) {
@@ -265,9 +275,10 @@ static void on_token(void *ctx, enum at_rc rc, int status, json_t *body, const s
 
 static void child_join(struct child *c)
 {
-    json_t *ask = json_pack("{s:s, s:s, s:s}", "role", c->site != NULL ? "agent" : "gateway", "site",
-                            c->site != NULL ? c->site : "", "ttl", "10m");
-    c->call = at_client_request(c->dev->client, AT_HTTP_POST, "/join/v1/tokens", "application/json", ask, on_token, c);
+    json_t *ask = json_pack("{s:s, s:s, s:s}", "role", c->site != NULL ? "agent" : "gateway",
+                            "site", c->site != NULL ? c->site : "", "ttl", "10m");
+    c->call = at_client_request(c->dev->client, AT_HTTP_POST, "/join/v1/tokens", "application/json",
+                                ask, on_token, c);
     json_decref(ask);
 }
 
@@ -315,8 +326,10 @@ static void dev_fail(struct dev *d, const struct at_err *err)
     dev_stop(d, 0);
 }
 
-/* A site exists before its agent joins, so that the first picture is whole; a manifest may say more of it later. */
-static void on_site_made(void *ctx, enum at_rc rc, int status, json_t *body, const struct at_err *err)
+/* A site exists before its agent joins, so that the first picture is whole; a manifest may say more
+ * of it later. */
+static void on_site_made(void *ctx, enum at_rc rc, int status, json_t *body,
+                         const struct at_err *err)
 {
     (void)status;
     (void)body;
@@ -331,8 +344,9 @@ static void on_site_made(void *ctx, enum at_rc rc, int status, json_t *body, con
 
 static void site_make(struct child *c)
 {
-    json_t *site = json_pack("{s:s, s:s, s:{s:s}, s:{s:s, s:s}}", "apiVersion", "atoll.dev/v1", "kind", "Site", "metadata",
-                             "name", c->site, "spec", "class", "onprem", "jurisdiction", "local");
+    json_t *site =
+        json_pack("{s:s, s:s, s:{s:s}, s:{s:s, s:s}}", "apiVersion", "atoll.dev/v1", "kind", "Site",
+                  "metadata", "name", c->site, "spec", "class", "onprem", "jurisdiction", "local");
     c->call = at_client_create(c->dev->client, &AT_KIND_SITE, NULL, site, on_site_made, c);
     json_decref(site);
 }
@@ -437,7 +451,8 @@ static enum at_rc dev_open(struct dev *d, bool reset, struct at_err *err)
     return rc;
 }
 
-static enum at_rc dev_run(struct dev *d, bool reset, int64_t node_timeout_ns, bool with_stdin, struct at_err *err)
+static enum at_rc dev_run(struct dev *d, bool reset, int64_t node_timeout_ns, bool with_stdin,
+                          struct at_err *err)
 {
     enum at_rc rc = at_app_on_stop(d->loop, dev_stop, d, err);
     if (rc == AT_OK) {
@@ -484,21 +499,29 @@ int at_app_dev(int argc, char **argv)
     bool reset = false;
     bool free_ports = false;
     bool with_stdin = false;
-    struct dev d = {.listen = "127.0.0.1:7443", .gateway_listen = "127.0.0.1:7080", .gateway_threads = "1"};
+    struct dev d = {
+        .listen = "127.0.0.1:7443", .gateway_listen = "127.0.0.1:7080", .gateway_threads = "1"};
     const struct at_app_option options[] = {
-        {"state", &state_dir, NULL, NULL, "DIR", "Where everything is kept (default ~/.local/state/atoll/dev)."},
+        {"state", &state_dir, NULL, NULL, "DIR",
+         "Where everything is kept (default ~/.local/state/atoll/dev)."},
         {"reset", NULL, &reset, NULL, NULL, "Forget the state first."},
         {"listen", &d.listen, NULL, NULL, "ADDR", "Control plane (default 127.0.0.1:7443)."},
-        {"gateway-listen", &d.gateway_listen, NULL, NULL, "ADDR", "Gateway (default 127.0.0.1:7080)."},
-        {"free-ports", NULL, &free_ports, NULL, NULL, "Take free ports for both; the output tells which."},
-        {"site", NULL, NULL, sites, "NAME[=FILE]", "A site with one agent; FILE describes its machine. Repeat. (default local)"},
-        {"gateway-threads", &d.gateway_threads, NULL, NULL, "N", "Event loops of the gateway (default 1)."},
-        {"node-timeout", &node_timeout, NULL, NULL, "TIME", "Silence after which a node is lost (default 2s)."},
+        {"gateway-listen", &d.gateway_listen, NULL, NULL, "ADDR",
+         "Gateway (default 127.0.0.1:7080)."},
+        {"free-ports", NULL, &free_ports, NULL, NULL,
+         "Take free ports for both; the output tells which."},
+        {"site", NULL, NULL, sites, "NAME[=FILE]",
+         "A site with one agent; FILE describes its machine. Repeat. (default local)"},
+        {"gateway-threads", &d.gateway_threads, NULL, NULL, "N",
+         "Event loops of the gateway (default 1)."},
+        {"node-timeout", &node_timeout, NULL, NULL, "TIME",
+         "Silence after which a node is lost (default 2s)."},
         {"exit-with-stdin", NULL, &with_stdin, NULL, NULL, "End when standard input is closed."},
         {NULL, NULL, NULL, NULL, NULL, NULL}};
     int exit_status = 0;
     int64_t node_timeout_ns = 0;
-    if (!at_app_options("dev", "a whole Atoll on this machine", options, argc, argv, &exit_status)) {
+    if (!at_app_options("dev", "a whole Atoll on this machine", options, argc, argv,
+                        &exit_status)) {
         return exit_status;
     }
     if (!at_app_duration("node-timeout", node_timeout, 0, &node_timeout_ns)) {

@@ -59,7 +59,8 @@ static void name_add(struct at_server *s, const char *name)
     }
 }
 
-/* Names under which clients may know this server: loopback, host name, the address it listens on, what was asked for. */
+/* Names under which clients may know this server: loopback, host name, the address it listens on,
+ * what was asked for. */
 static void names_collect(struct at_server *s, const char *const *extra)
 {
     static const char *const ALWAYS[] = {"localhost", "127.0.0.1", "::1", "kubernetes", "atoll"};
@@ -72,7 +73,8 @@ static void names_collect(struct at_server *s, const char *const *extra)
         bool bracket = s->listen[0] == '[';
         size_t len = (size_t)(colon - s->listen);
         AT_CLEANUP(at_cleanup_free)
-        char *host = bracket && len > 2 ? at_strndup(s->listen + 1, len - 2) : at_strndup(s->listen, len);
+        char *host =
+            bracket && len > 2 ? at_strndup(s->listen + 1, len - 2) : at_strndup(s->listen, len);
         if (host[0] != '\0') {
             name_add(s, host);
         }
@@ -117,8 +119,10 @@ static enum at_rc kubeconfig_write(struct at_server *s, struct at_err *err)
     static const char *const MASTERS[] = {AT_GROUP_MASTERS, NULL};
     AT_CLEANUP(at_cleanup_free) char *cert = NULL;
     AT_CLEANUP(at_cleanup_free) char *key = NULL;
-    struct at_cert_request request = {
-        .common_name = "admin", .organizations = MASTERS, .client = true, .lifetime_s = ADMIN_CERT_LIFETIME_S};
+    struct at_cert_request request = {.common_name = "admin",
+                                      .organizations = MASTERS,
+                                      .client = true,
+                                      .lifetime_s = ADMIN_CERT_LIFETIME_S};
     enum at_rc rc = at_ca_issue(s->ca, &request, &cert, &key, err);
     if (rc != AT_OK) {
         return rc;
@@ -200,7 +204,8 @@ static void on_state_ready(void *ctx)
 }
 
 /* Everything up to the first picture of the store; on_state_ready goes on. */
-static enum at_rc open_parts(struct at_server *s, const struct at_server_options *o, struct at_err *err)
+static enum at_rc open_parts(struct at_server *s, const struct at_server_options *o,
+                             struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_free) char *lock = at_asprintf("%s/lock", s->state_dir);
     AT_CLEANUP(at_cleanup_free) char *pki = at_asprintf("%s/pki", s->state_dir);
@@ -228,8 +233,8 @@ static enum at_rc open_parts(struct at_server *s, const struct at_server_options
     return rc;
 }
 
-enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *options, struct at_server **ret,
-                         struct at_err *err)
+enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *options,
+                         struct at_server **ret, struct at_err *err)
 {
     struct at_server *s = AT_NEW(struct at_server);
     s->loop = loop;
@@ -338,23 +343,30 @@ int at_app_server(int argc, char **argv)
     const char *names[AT_APP_LIST_MAX + 1] = {NULL};
     bool with_stdin = false;
     const struct at_app_option options[] = {
-        {"state", &state_dir, NULL, NULL, "DIR", "Where everything is kept (default ~/.local/state/atoll/server)."},
-        {"listen", &listen, NULL, NULL, "ADDR", "Address to serve on (default 127.0.0.1:7443; port 0: a free one)."},
-        {"store", &store, NULL, NULL, "KIND", "sqlite (default, durable) or memory (lost at exit)."},
-        {"tls-name", NULL, NULL, names, "NAME", "One more name or address in the server's certificate."},
-        {"node-timeout", &node_timeout, NULL, NULL, "TIME", "Silence after which a node is lost (default 2s)."},
+        {"state", &state_dir, NULL, NULL, "DIR",
+         "Where everything is kept (default ~/.local/state/atoll/server)."},
+        {"listen", &listen, NULL, NULL, "ADDR",
+         "Address to serve on (default 127.0.0.1:7443; port 0: a free one)."},
+        {"store", &store, NULL, NULL, "KIND",
+         "sqlite (default, durable) or memory (lost at exit)."},
+        {"tls-name", NULL, NULL, names, "NAME",
+         "One more name or address in the server's certificate."},
+        {"node-timeout", &node_timeout, NULL, NULL, "TIME",
+         "Silence after which a node is lost (default 2s)."},
         {"exit-with-stdin", NULL, &with_stdin, NULL, NULL, "End when standard input is closed."},
         {NULL, NULL, NULL, NULL, NULL, NULL}};
     int exit_status = 0;
     struct server_app app = {0};
-    struct at_server_options o = {.store = store, .extra_names = names, .on_ready = app_ready, .ctx = &app};
+    struct at_server_options o = {
+        .store = store, .extra_names = names, .on_ready = app_ready, .ctx = &app};
     if (!at_app_options("server", "the control plane", options, argc, argv, &exit_status)) {
         return exit_status;
     }
     if (!at_app_duration("node-timeout", node_timeout, 0, &o.node_timeout_ns)) {
         return at_rc_exit_status(AT_INVALID);
     }
-    AT_CLEANUP(at_cleanup_free) char *dir = state_dir != NULL ? at_strdup(state_dir) : at_app_state_dir("server");
+    AT_CLEANUP(at_cleanup_free)
+    char *dir = state_dir != NULL ? at_strdup(state_dir) : at_app_state_dir("server");
     at_app_log_start("server");
     o.state_dir = dir;
     o.store = store;

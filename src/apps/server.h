@@ -1,4 +1,5 @@
-/* The control plane as one object on a loop: store, state, API, controllers. Used by `atoll server` and `atoll dev`. */
+/* The control plane as one object on a loop: store, state, API, controllers. Used by `atoll server`
+ * and `atoll dev`. */
 #ifndef AT_APPS_SERVER_H
 #define AT_APPS_SERVER_H
 
@@ -11,8 +12,9 @@ struct at_server_options {
     const char *state_dir; /* made when absent, 0700 */
     const char *store;     /* "sqlite" or "memory" */
     const char *listen;
-    const char *const *extra_names; /* more names or addresses for the certificate; NULL-terminated, may be NULL */
-    int64_t node_timeout_ns;        /* 0: the controllers' default */
+    const char *const *
+        extra_names; /* more names or addresses for the certificate; NULL-terminated, may be NULL */
+    int64_t node_timeout_ns; /* 0: the controllers' default */
     /* Once: rc AT_OK it serves; otherwise it will not, and the owner frees it. */
     void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);
     void *ctx;
@@ -21,8 +23,8 @@ struct at_server_options {
 /* Locks state_dir, opens everything, then serves. Strings are copied.
  * err: AT_CONFLICT state_dir is in use or the port is taken; AT_FORBIDDEN read-only; AT_IO.
  * own: at_server_free, after the loop has stopped or from it. */
-enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *options, struct at_server **ret,
-                         struct at_err *err) AT_WARN_UNUSED;
+enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *options,
+                         struct at_server **ret, struct at_err *err) AT_WARN_UNUSED;
 void at_server_free(struct at_server *server); /* waits for writes under way; accepts NULL */
 const char *at_server_url(const struct at_server *server);    /* https://host:port, once ready */
 const char *at_server_ca_pin(const struct at_server *server); /* hex, without "sha256:" */

@@ -130,14 +130,16 @@ static enum at_rc check_input(const json_t *input, size_t i, size_t *rows, struc
     const json_t *data = json_object_get(input, "data");
     json_int_t n = json_integer_value(json_array_get(shape, 0));
     if (n < 1 || n > AT_LOAD_ROWS_MAX || (*rows != 0 && (size_t)n != *rows)) {
-        return at_err_set_field(err, AT_INVALID, field, "shape must begin with the same number of rows, 1 to %d",
+        return at_err_set_field(err, AT_INVALID, field,
+                                "shape must begin with the same number of rows, 1 to %d",
                                 AT_LOAD_ROWS_MAX);
     }
     bool nested = json_is_array(json_array_get(data, 0));
     size_t want = nested ? (size_t)n : (size_t)n * row_elements(shape);
     if (want == 0 || json_array_size(data) != want) {
-        return at_err_set_field(err, AT_INVALID, field, "data has %zu elements, its shape wants %zu",
-                                json_array_size(data), want);
+        return at_err_set_field(err, AT_INVALID, field,
+                                "data has %zu elements, its shape wants %zu", json_array_size(data),
+                                want);
     }
     *rows = (size_t)n;
     return AT_OK;
@@ -187,7 +189,8 @@ static enum at_rc rows_make(struct load *l, struct at_err *err)
 
 /* --- answers --- */
 
-/* The class in an answer: output `label` when there is one, else the largest element of the first output. */
+/* The class in an answer: output `label` when there is one, else the largest element of the first
+ * output. */
 static int64_t answer_class(const json_t *answer)
 {
     const json_t *outputs = json_object_get(answer, "outputs");
@@ -257,7 +260,8 @@ static void on_head(void *ctx, const struct at_http_head *head)
     struct load_slot *s = ctx;
     s->status = head->status;
     struct at_str name = at_http_header_get(head, "x-atoll-instance");
-    snprintf(s->instance, sizeof s->instance, "%.*s", (int)name.len, name.ptr != NULL ? name.ptr : "");
+    snprintf(s->instance, sizeof s->instance, "%.*s", (int)name.len,
+             name.ptr != NULL ? name.ptr : "");
 }
 
 static void on_body(void *ctx, const char *data, size_t len)
@@ -280,7 +284,8 @@ static void on_done(void *ctx, enum at_rc rc, bool bytes_sent, const struct at_e
     } else if (s->status != 200) {
         char why[256];
         int shown = (int)(s->answer.len < 200 ? s->answer.len : 200);
-        snprintf(why, sizeof why, "HTTP %d: %.*s", s->status, shown, s->answer.data != NULL ? s->answer.data : "");
+        snprintf(why, sizeof why, "HTTP %d: %.*s", s->status, shown,
+                 s->answer.data != NULL ? s->answer.data : "");
         slot_failed(s, why);
     } else {
         slot_good(s);
@@ -295,7 +300,8 @@ static bool load_over(const struct load *l)
 {
     const struct at_load_options *o = l->options;
     return (o->requests_max != 0 && l->started >= o->requests_max) ||
-           (o->duration_ns != 0 && now_of(l) - l->begun_ns >= o->duration_ns) || (o->stop != NULL && *o->stop);
+           (o->duration_ns != 0 && now_of(l) - l->begun_ns >= o->duration_ns) ||
+           (o->stop != NULL && *o->stop);
 }
 
 static void slot_start(struct load_slot *s)
@@ -331,7 +337,8 @@ static void on_tick(void *ctx)
 {
     struct load *l = ctx;
     if (l->options->on_progress != NULL) {
-        l->options->on_progress(l->options->ctx, l->r->requests, l->r->failed, now_of(l) - l->begun_ns);
+        l->options->on_progress(l->options->ctx, l->r->requests, l->r->failed,
+                                now_of(l) - l->begun_ns);
     }
     l->tick = at_loop_timer(l->loop, LOAD_TICK_NS, on_tick, l);
 }
@@ -363,7 +370,8 @@ static void load_go(struct load *l)
     l->client = at_http_client_new(l->loop, &client);
     l->target = at_asprintf("/v2/models/%s/infer", o->model);
     l->headers = o->token != NULL
-                     ? at_asprintf("Content-Type: application/json\r\nAuthorization: Bearer %s\r\n", o->token)
+                     ? at_asprintf("Content-Type: application/json\r\nAuthorization: Bearer %s\r\n",
+                                   o->token)
                      : at_strdup("Content-Type: application/json\r\n");
     l->slots = at_alloc(o->concurrency * sizeof *l->slots);
     l->begun_ns = l->last_good_ns = now_of(l);
@@ -382,14 +390,16 @@ static void load_go(struct load *l)
     l->r->mean_ns = l->n_good != 0 ? l->sum_ns / (int64_t)l->n_good : 0;
 }
 
-enum at_rc at_load_run(struct at_loop *loop, const struct at_load_options *options, struct at_load_result *ret,
-                       struct at_err *err)
+enum at_rc at_load_run(struct at_loop *loop, const struct at_load_options *options,
+                       struct at_load_result *ret, struct at_err *err)
 {
     if (options->concurrency == 0 || options->concurrency > AT_LOAD_CONCURRENCY_MAX) {
-        return at_err_set_field(err, AT_INVALID, "concurrency", "must be 1 to %d", AT_LOAD_CONCURRENCY_MAX);
+        return at_err_set_field(err, AT_INVALID, "concurrency", "must be 1 to %d",
+                                AT_LOAD_CONCURRENCY_MAX);
     }
     if (options->duration_ns == 0 && options->requests_max == 0) {
-        return at_err_set_field(err, AT_INVALID, "duration", "a duration or a number of requests is needed");
+        return at_err_set_field(err, AT_INVALID, "duration",
+                                "a duration or a number of requests is needed");
     }
     struct load *l = AT_NEW(struct load);
     struct at_load_result result = {.by_instance = json_object()};
@@ -419,7 +429,8 @@ json_t *at_load_report(const struct at_load_result *r)
     json_object_set_new(report, "requests", json_integer((json_int_t)r->requests));
     json_object_set_new(report, "failed", json_integer((json_int_t)r->failed));
     if (r->labelled != 0) {
-        json_object_set_new(report, "accuracy", json_real((double)r->correct / (double)r->labelled));
+        json_object_set_new(report, "accuracy",
+                            json_real((double)r->correct / (double)r->labelled));
     }
     json_object_set_new(report, "elapsed_s", json_real(seconds));
     json_object_set_new(report, "rps", json_real(seconds > 0 ? (double)r->requests / seconds : 0));

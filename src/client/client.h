@@ -47,6 +47,9 @@ typedef uint64_t at_client_call_id;
 at_client_call_id at_client_request(struct at_client *client, enum at_http_method method,
                                     const char *path, const char *content_type, const json_t *body,
                                     at_client_done_fn *done, void *ctx);
+/* POST of plain text instead of JSON (log pieces). text is copied. */
+at_client_call_id at_client_post_text(struct at_client *client, const char *path, const char *text,
+                                      size_t len, at_client_done_fn *done, void *ctx);
 void at_client_cancel(struct at_client *client, at_client_call_id id); /* done is not called */
 
 /* Path of a kind's collection (name NULL) or object, subresource may be NULL. out: at least 512

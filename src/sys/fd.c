@@ -10,16 +10,6 @@ enum at_rc at_fd_pipe(int ret_fds[2], struct at_err *err)
     return pipe2(ret_fds, O_CLOEXEC) == 0 ? AT_OK : at_err_set_errno(err, errno, "pipe");
 }
 
-enum at_rc at_fd_open_append(const char *path, int *ret_fd, struct at_err *err)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        return at_err_set_errno(err, errno, "%s", path);
-    }
-    *ret_fd = fd;
-    return AT_OK;
-}
-
 enum at_rc at_fd_read(int fd, void *buf, size_t len, size_t *ret)
 {
     ssize_t n;

@@ -1,4 +1,5 @@
-/* Plain descriptors: pipes between a parent and its children, append-only files for their output, terminals. */
+/* Plain descriptors: pipes between a parent and its children, append-only files for their output,
+ * terminals. */
 #ifndef AT_SYS_FD_H
 #define AT_SYS_FD_H
 
@@ -6,8 +7,6 @@
 
 /* Both ends close-on-exec and blocking; [0] reads, [1] writes. */
 enum at_rc at_fd_pipe(int ret_fds[2], struct at_err *err) AT_WARN_UNUSED;
-/* Opened for appending, made with mode 0600 when absent, close-on-exec. */
-enum at_rc at_fd_open_append(const char *path, int *ret_fd, struct at_err *err) AT_WARN_UNUSED;
 /* err: AT_EOF the end; AT_AGAIN nothing now (non-blocking fd); AT_IO. */
 enum at_rc at_fd_read(int fd, void *buf, size_t len, size_t *ret) AT_WARN_UNUSED;
 void at_fd_close(int fd); /* accepts -1 */

@@ -123,3 +123,8 @@ char *at_sys_self_exe(void)
     }
     return at_strndup(path, (size_t)n);
 }
+
+const char *const *at_sys_environ(void)
+{
+    return (const char *const *)environ;
+}

@@ -34,7 +34,9 @@ static inline void at_sys_random(const struct at_sys *sys, void *out, size_t len
 }
 
 const char *at_sys_getenv(const char *name); /* borrowed, NULL when unset */
-const char *at_sys_hostname(void);           /* borrowed, never NULL */
+/* The whole environment, NULL-terminated, for a child that inherits it. Borrowed. */
+const char *const *at_sys_environ(void);
+const char *at_sys_hostname(void); /* borrowed, never NULL */
 /* Absolute path of the running program, for starting itself in another role. own: caller at_free.
  */
 char *at_sys_self_exe(void);

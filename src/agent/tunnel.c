@@ -1,0 +1,217 @@
+/* Logs: the server asks over a request that the agent holds open, one JSON object a line; answers
+ * are posted back. */
+#include "agent/agent_priv.h"
+
+#include "core/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct follow {
+    struct agent_tunnel *tunnel;
+    int64_t id;
+    char *ns, *name, *path;
+    int64_t offset;
+    at_timer_id timer;
+    at_client_call_id call;
+    bool follow, last;
+};
+
+struct agent_tunnel {
+    struct at_agent *agent;
+    at_client_call_id call;
+    at_timer_id timer;
+    struct at_buf line;
+    struct follow *follows[AGENT_FOLLOWS_MAX];
+};
+
+static void tunnel_open(void *ctx);
+static void follow_more(void *ctx);
+
+static void follow_free(struct follow *f)
+{
+    struct agent_tunnel *t = f->tunnel;
+    for (size_t i = 0; i < AGENT_FOLLOWS_MAX; i++) {
+        if (t->follows[i] == f) {
+            t->follows[i] = NULL;
+        }
+    }
+    at_loop_timer_cancel(t->agent->loop, f->timer);
+    at_client_cancel(t->agent->client, f->call);
+    at_free(f->ns);
+    at_free(f->name);
+    at_free(f->path);
+    at_free(f);
+}
+
+static void on_posted(void *ctx, enum at_rc rc, int status, json_t *body, const struct at_err *err)
+{
+    (void)status;
+    (void)body;
+    (void)err;
+    struct follow *f = ctx;
+    f->call = 0;
+    if (rc != AT_OK || f->last) { /* answered, or nobody listens any more */
+        follow_free(f);
+        return;
+    }
+    f->timer = at_loop_timer(f->tunnel->agent->loop, AGENT_LOG_POLL_NS, follow_more, f);
+}
+
+static void post(struct follow *f, const char *query, const struct at_buf *text)
+{
+    struct at_agent *a = f->tunnel->agent;
+    char node[512];
+    char path[1024];
+    at_client_path(&AT_KIND_NODE, NULL, a->name, "tunnel", node, sizeof node);
+    snprintf(path, sizeof path, "%s/%lld%s", node, (long long)f->id, query);
+    f->call = at_client_post_text(a->client, path, text->data != NULL ? text->data : "", text->len,
+                                  on_posted, f);
+}
+
+/* The instance may still write to its log. */
+static bool still_writes(const struct follow *f)
+{
+    const struct agent_instance *i = agent_instance_find(f->tunnel->agent, f->ns, f->name);
+    return i != NULL && i->phase != PHASE_ENDED && i->phase != PHASE_REMOVED;
+}
+
+static void follow_more(void *ctx)
+{
+    struct follow *f = ctx;
+    f->timer = 0;
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    bool more = still_writes(f); /* asked before reading, so that the last words are not lost */
+    enum at_rc rc = agent_log_since(f->path, &f->offset, &text);
+    f->last = !more || rc != AT_OK;
+    if (text.len == 0 && !f->last) {
+        f->timer = at_loop_timer(f->tunnel->agent->loop, AGENT_LOG_POLL_NS, follow_more, f);
+        return;
+    }
+    post(f, f->last ? "" : "?more=1", &text);
+}
+
+static void follow_begin(struct follow *f, int64_t lines)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    const struct agent_instance *i = agent_instance_find(f->tunnel->agent, f->ns, f->name);
+    if (i == NULL) {
+        f->last = true;
+        post(f, "?error=no%20such%20instance%20on%20this%20node", &text);
+        return;
+    }
+    f->path = at_strdup(i->log_path);
+    enum at_rc rc = agent_log_tail(f->path, lines, &text, &f->offset);
+    f->last = !f->follow || rc != AT_OK;
+    post(f,
+         rc != AT_OK ? "?error=the%20log%20cannot%20be%20read"
+         : f->last   ? ""
+                     : "?more=1",
+         &text);
+}
+
+static void follow_new(struct agent_tunnel *t, const json_t *ask)
+{
+    size_t slot = 0;
+    while (slot < AGENT_FOLLOWS_MAX && t->follows[slot] != NULL) {
+        slot++;
+    }
+    struct follow *f = AT_NEW(struct follow);
+    *f = (struct follow){.tunnel = t,
+                         .id = at_json_int_at(ask, "id", 0),
+                         .ns = at_strdup(at_json_str_at(ask, "namespace", "")),
+                         .name = at_strdup(at_json_str_at(ask, "name", "")),
+                         .follow = at_json_bool_at(ask, "follow", false)};
+    if (slot == AGENT_FOLLOWS_MAX) {
+        struct at_buf none = {0};
+        f->last = true;
+        post(f, "?error=too%20many%20logs%20are%20being%20read%20from%20this%20node", &none);
+        return;
+    }
+    t->follows[slot] = f;
+    follow_begin(f, at_json_int_at(ask, "tailLines", -1));
+}
+
+static void on_ask(struct agent_tunnel *t, const char *text, size_t len)
+{
+    AT_CLEANUP(at_cleanup_json) json_t *ask = NULL;
+    struct at_err err = {0};
+    if (len == 0) {
+        return; /* keep-alive */
+    }
+    if (at_json_parse(text, len, &ask, &err) != AT_OK) {
+        at_log(AT_LOG_WARN, "tunnel.line", "%s", err.msg);
+        return;
+    }
+    const char *op = at_json_str_at(ask, "op", "");
+    if (strcmp(op, "log") == 0) {
+        follow_new(t, ask);
+        return;
+    }
+    int64_t id = at_json_int_at(ask, "id", 0);
+    for (size_t i = 0; strcmp(op, "cancel") == 0 && i < AGENT_FOLLOWS_MAX; i++) {
+        if (t->follows[i] != NULL && t->follows[i]->id == id) {
+            follow_free(t->follows[i]);
+        }
+    }
+}
+
+static void on_body(void *ctx, const char *data, size_t len)
+{
+    struct agent_tunnel *t = ctx;
+    if (at_buf_append(&t->line, data, len) != AT_OK) {
+        at_buf_clear(&t->line);
+        return;
+    }
+    for (char *end; t->line.len != 0 && (end = memchr(t->line.data, '\n', t->line.len)) != NULL;) {
+        size_t n = (size_t)(end - t->line.data);
+        on_ask(t, t->line.data, n);
+        at_buf_consume(&t->line, n + 1);
+    }
+}
+
+static void on_closed(void *ctx, enum at_rc rc, int status, json_t *body, const struct at_err *err)
+{
+    (void)rc;
+    (void)status;
+    (void)body;
+    (void)err;
+    struct agent_tunnel *t = ctx;
+    t->call = 0;
+    at_buf_clear(&t->line);
+    t->timer = at_loop_timer(t->agent->loop, AGENT_RETRY_NS, tunnel_open, t);
+}
+
+static void tunnel_open(void *ctx)
+{
+    struct agent_tunnel *t = ctx;
+    char path[512];
+    t->timer = 0;
+    at_client_path(&AT_KIND_NODE, NULL, t->agent->name, "tunnel", path, sizeof path);
+    t->call = at_client_stream(t->agent->client, path, on_body, on_closed, t);
+}
+
+struct agent_tunnel *agent_tunnel_new(struct at_agent *a)
+{
+    struct agent_tunnel *t = AT_NEW(struct agent_tunnel);
+    t->agent = a;
+    at_buf_init(&t->line, AGENT_TUNNEL_LINE_BYTES_MAX);
+    tunnel_open(t);
+    return t;
+}
+
+void agent_tunnel_free(struct agent_tunnel *t)
+{
+    if (t == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < AGENT_FOLLOWS_MAX; i++) {
+        if (t->follows[i] != NULL) {
+            follow_free(t->follows[i]);
+        }
+    }
+    at_client_cancel(t->agent->client, t->call);
+    at_loop_timer_cancel(t->agent->loop, t->timer);
+    at_buf_done(&t->line);
+    at_free(t);
+}
