@@ -24,7 +24,7 @@ static struct at_node *add_node(struct world *w, struct rng *r, const char *name
 {
     static struct at_condition not_ready = {.type = "Ready", .status = "False", .reason = "Lost"};
     static struct at_taint taint = {.key = "k", .effect = "NoSchedule"};
-    char site[8];
+    char site[24];
     snprintf(site, sizeof(site), "s%d", (int)rng_upto(r, (int64_t)w->n_sites));
     struct at_node *n =
         world_node(w, name, site, 1000 * (1 + rng_upto(r, 8)), GIB * (1 + rng_upto(r, 16)));
@@ -46,7 +46,7 @@ static void add_instance(struct world *w, struct rng *r, int k, bool skew)
 {
     static struct at_toleration all = {.operator= "Exists" };
     char name[16];
-    char owner[8];
+    char owner[24];
     snprintf(name, sizeof(name), "i%02d", (int)(k * 7 % 31));
     snprintf(owner, sizeof(owner), "o%d", (int)rng_upto(r, 3));
     struct at_instance *i = world_instance(w, name, owner, 250 * rng_upto(r, 12));
@@ -88,7 +88,7 @@ static void world_random(struct world *w, uint64_t seed, bool skew)
     w->policies[w->n_policies++] = &policy;
     int64_t n_sites = 1 + rng_upto(&r, 4);
     for (int k = 0; k < n_sites; k++) {
-        char name[8];
+        char name[24];
         snprintf(name, sizeof(name), "s%d", k);
         struct at_site *s = world_site(w, name, CLASSES[rng_upto(&r, 3)], LAWS[rng_upto(&r, 2)]);
         world_price(w, s, rng_upto(&r, 1000));
@@ -96,7 +96,7 @@ static void world_random(struct world *w, uint64_t seed, bool skew)
     }
     int64_t n_nodes = 1 + rng_upto(&r, 6);
     for (int k = 0; k < n_nodes; k++) {
-        char name[8];
+        char name[24];
         snprintf(name, sizeof(name), "n%d", k);
         (void)add_node(w, &r, name);
     }

@@ -236,7 +236,7 @@ static void packs_fractions_so_that_whole_gpus_stay_free(void **state)
     wants(x)->gpu_milli = 1000;
     x->spec.priority = -1;
     for (int i = 0; i < 4; i++) {
-        char name[8];
+        char name[24];
         snprintf(name, sizeof(name), "f%d", i);
         wants(world_instance(&w, name, NULL, 0))->gpu_milli = 250;
     }
