@@ -371,6 +371,7 @@ enum at_rc at_object_encode(const json_t *object, struct at_buf *out, struct at_
     if (out->len - before > AT_OBJECT_BYTES_MAX) {
         size_t got = out->len - before;
         out->len = before;
+        out->data[before] = '\0';
         return at_err_set(err, AT_TOO_LARGE, "the object has %zu bytes, the limit is %zu", got,
                           AT_OBJECT_BYTES_MAX);
     }

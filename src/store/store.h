@@ -63,7 +63,8 @@ void at_store_put(struct at_store *store, const char *key, const void *value, si
 void at_store_delete(struct at_store *store, const char *key, int64_t expect, at_store_write_fn *fn,
                      void *ctx);
 /* Keys in [from, to), at most limit (0: all), as of at_rev (0: now). One key: from = key, to =
- * NULL. AT_COMPACTED at_rev is gone; AT_TIMEOUT at_rev lies in the future. */
+ * NULL. AT_COMPACTED at_rev is gone; AT_TIMEOUT at_rev lies in the future. With at_rev 0, fn is
+ * called before this returns, with everything that any callback was told. */
 void at_store_range(struct at_store *store, const char *from, const char *to, size_t limit,
                     int64_t at_rev, at_store_range_fn *fn, void *ctx);
 /* Events with rev > after_rev for keys in [from, to) (one key: to = NULL); fn is never called

@@ -1,0 +1,229 @@
+/* core v1 Events about objects. The name of an Event is a digest of what it says, so an equal one
+ * is found by its key and counted up, across restarts too. */
+#include "core/digest.h"
+#include "core/mem.h"
+#include "core/str.h"
+#include "state/state_priv.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#define COMPONENT "atoll"
+#define NAME_DIGITS 16
+#define OBJECT_NAME_BYTES_MAX 230 /* so that <name>.<digits> stays within 253 */
+
+/* One Event being written; equal ones that come meanwhile are counted and written after it. */
+struct at_state_event_write {
+    struct at_state *state; /* NULL: gone */
+    char key[AT_STORE_KEY_BYTES_MAX];
+    json_t *event; /* all but count and times */
+    int64_t more;  /* occurrences not yet in a write */
+};
+
+static void event_write_free(struct at_state_event_write *w)
+{
+    json_decref(w->event);
+    at_free(w);
+}
+
+void at_state_events_done(struct at_state *state)
+{
+    void *value;
+    at_loop_timer_cancel(state->loop, state->sweep_timer);
+    for (size_t it = 0; at_map_next(state->events, &it, NULL, &value);) {
+        struct at_state_event_write *w = value;
+        w->state = NULL; /* the write's answer frees it */
+    }
+    at_map_free(state->events);
+}
+
+static json_t *time_text(int64_t wall_ns)
+{
+    char text[AT_UNITS_TEXT_BYTES_MAX];
+    return json_string(at_time_format(wall_ns, text));
+}
+
+static bool recent(const json_t *event, int64_t now_wall_ns, int64_t within_ns)
+{
+    int64_t last;
+    const char *text = at_json_str_at(event, "lastTimestamp", NULL);
+    return text != NULL && at_time_parse(text, &last, NULL) == AT_OK &&
+           now_wall_ns - last < within_ns;
+}
+
+static void write_event(struct at_state_event_write *w);
+
+static void on_event_written(void *ctx, enum at_rc rc, int64_t rev,
+                             const struct at_store_kv *current, const struct at_err *err)
+{
+    struct at_state_event_write *w = ctx;
+    (void)rev;
+    (void)current;
+    (void)err;
+    if (w->state == NULL) {
+        event_write_free(w);
+        return;
+    }
+    /* Somebody else wrote or deleted it: once more on what is there now. Other failures drop it. */
+    bool again = rc == AT_CONFLICT || rc == AT_EXISTS || rc == AT_NOT_FOUND;
+    if (rc == AT_OK) {
+        int64_t counted = at_json_int_at(w->event, "count", 0);
+        w->more -= counted;
+        again = w->more > 0;
+    }
+    if (again) {
+        write_event(w);
+        return;
+    }
+    at_map_remove(w->state->events, w->key);
+    event_write_free(w);
+}
+
+/* Fold w->more occurrences into the stored Event, or make it. */
+static json_t *merged(struct at_state_event_write *w, int64_t now_wall_ns, int64_t *ret_expect)
+{
+    json_t *event = NULL;
+    int64_t rev = 0;
+    int64_t count = w->more;
+    bool there = at_state_read(w->state, w->key, &event, &rev, NULL) == AT_OK;
+    if (there && recent(event, now_wall_ns, AT_STATE_EVENT_SAME_NS)) {
+        count += at_json_int_at(event, "count", 1);
+        at_object_strip_rv(event);
+    } else {
+        json_decref(event);
+        event = json_deep_copy(w->event);
+        const struct at_sys *sys = at_loop_sys(w->state->loop);
+        char uid[AT_OBJECT_UID_BYTES];
+        at_object_uid(sys, uid);
+        at_object_stamp_create(&AT_KIND_EVENT, event, at_object_ns(w->event), uid, now_wall_ns,
+                               AT_OBJECT_ALL);
+        json_object_set_new(event, "firstTimestamp", time_text(now_wall_ns));
+    }
+    json_object_set_new(event, "lastTimestamp", time_text(now_wall_ns));
+    json_object_set_new(event, "count", json_integer(count));
+    *ret_expect = there ? rev : 0;
+    return event;
+}
+
+static void write_event(struct at_state_event_write *w)
+{
+    int64_t expect;
+    json_t *event = merged(w, at_sys_wall_ns(at_loop_sys(w->state->loop)), &expect);
+    json_object_set_new(w->event, "count", json_integer(w->more)); /* what this write carries */
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    struct at_err err = {0};
+    enum at_rc rc = at_object_encode(event, &text, &err);
+    json_decref(event);
+    if (rc != AT_OK) {
+        at_map_remove(w->state->events, w->key);
+        event_write_free(w);
+        return;
+    }
+    at_store_put(w->state->store, w->key, text.data, text.len, expect, on_event_written, w);
+}
+
+/* The Event's name: <object>.<digest of what it says>. */
+static void name_of(const struct at_model_kind *kind, const struct at_meta *about, const char *type,
+                    const char *reason, const char *message, char *out, size_t out_size)
+{
+    char hex[AT_SHA256_HEX_BYTES];
+    AT_CLEANUP(at_cleanup_free)
+    char *said =
+        at_asprintf("%s\n%s\n%s\n%s\n%s\n%s\n%s", kind->kind, about->ns != NULL ? about->ns : "",
+                    about->name, about->uid != NULL ? about->uid : "", type, reason, message);
+    at_sha256_hex(said, strlen(said), hex);
+    snprintf(out, out_size, "%.*s.%.*s", OBJECT_NAME_BYTES_MAX, about->name, NAME_DIGITS, hex);
+}
+
+static json_t *event_object(const struct at_model_kind *kind, const struct at_meta *about,
+                            const char *ns, const char *type, const char *reason,
+                            const char *message)
+{
+    char name[300];
+    name_of(kind, about, type, reason, message, name, sizeof name);
+    json_t *object = json_pack(
+        "{s:{s:s, s:s}, s:{s:s, s:s, s:s*, s:s, s:s*, s:s*}, s:s, s:s, s:s, s:{s:s}, s:s}",
+        "metadata", "name", name, "namespace", ns, "involvedObject", "apiVersion",
+        at_model_api_version(kind), "kind", kind->kind, "namespace", about->ns, "name", about->name,
+        "uid", about->uid, "resourceVersion", about->resource_version, "reason", reason, "message",
+        message, "type", type, "source", "component", COMPONENT, "reportingComponent", COMPONENT);
+    assert(object != NULL);
+    return object;
+}
+
+void at_state_event(struct at_state *state, const struct at_model_kind *kind,
+                    const struct at_meta *about, bool warning, const char *reason, const char *fmt,
+                    ...)
+{
+    char message[AT_STATE_EVENT_MESSAGE_BYTES_MAX];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(message, sizeof message, fmt, args);
+    va_end(args);
+    const char *ns = about->ns != NULL ? about->ns : "default";
+    json_t *event = event_object(kind, about, ns, warning ? "Warning" : "Normal", reason, message);
+    char key[AT_STORE_KEY_BYTES_MAX];
+    at_state_key(&AT_KIND_EVENT, ns, at_object_name(event), key, sizeof key);
+    struct at_state_event_write *w = at_map_get(state->events, key);
+    if (w != NULL) {
+        w->more++;
+        json_decref(event);
+        return;
+    }
+    if (at_map_count(state->events) >= AT_STATE_EVENTS_IN_FLIGHT_MAX) {
+        json_decref(event);
+        return;
+    }
+    w = AT_NEW(struct at_state_event_write);
+    *w = (struct at_state_event_write){.state = state, .event = event, .more = 1};
+    snprintf(w->key, sizeof w->key, "%s", key);
+    at_map_put(state->events, key, w);
+    write_event(w);
+}
+
+static void on_sweep(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs, size_t n,
+                     bool more, const struct at_err *err)
+{
+    struct at_state *state = ctx;
+    (void)rev;
+    (void)err;
+    assert(rc == AT_OK);
+    int64_t now = at_sys_wall_ns(at_loop_sys(state->loop));
+    for (size_t i = 0; i < n; i++) {
+        AT_CLEANUP(at_cleanup_json) json_t *event = NULL;
+        if (at_object_decode(kvs[i].value, kvs[i].value_len, kvs[i].mod_rev, &event, NULL) ==
+                AT_OK &&
+            !recent(event, now, AT_STATE_EVENT_TTL_NS)) {
+            at_store_delete(state->store, kvs[i].key, kvs[i].mod_rev, NULL, NULL);
+        }
+    }
+    /* Go on just after the last key; from the beginning once the end was reached. */
+    bool none = n == 0 && state->sweep_from[0] == '\0';
+    state->sweep_from[0] = '\0';
+    if (more) {
+        snprintf(state->sweep_from, sizeof state->sweep_from, "%s\x01", kvs[n - 1].key);
+    }
+    if (!none) {
+        at_state_sweep_arm(state);
+    }
+}
+
+static void sweep(void *ctx)
+{
+    struct at_state *state = ctx;
+    state->sweep_timer = 0;
+    char from[AT_STORE_KEY_BYTES_MAX];
+    char to[AT_STORE_KEY_BYTES_MAX];
+    at_state_key(&AT_KIND_EVENT, NULL, NULL, from, sizeof from);
+    at_store_prefix_end(from, to, sizeof to);
+    at_store_range(state->store, state->sweep_from[0] != '\0' ? state->sweep_from : from, to,
+                   AT_STATE_EVENT_SWEEP_MAX, 0, on_sweep, state);
+}
+
+void at_state_sweep_arm(struct at_state *state)
+{
+    if (state->sweep_timer == 0) {
+        state->sweep_timer = at_loop_timer(state->loop, AT_STATE_EVENT_SWEEP_NS, sweep, state);
+    }
+}

@@ -1,0 +1,19 @@
+/* Named limits of state. */
+#ifndef AT_STATE_LIMITS_H
+#define AT_STATE_LIMITS_H
+
+#include "core/units.h"
+
+/* Memory of one decoded object. */
+#define AT_STATE_OBJECT_BYTES_MAX ((size_t)8 << 20)
+/* Equal Events within this time are counted up in one object. */
+#define AT_STATE_EVENT_SAME_NS (600 * AT_NS_PER_S)
+/* Events are deleted when they are this old, looked for in small steps. */
+#define AT_STATE_EVENT_TTL_NS (3600 * AT_NS_PER_S)
+#define AT_STATE_EVENT_SWEEP_NS (60 * AT_NS_PER_S)
+#define AT_STATE_EVENT_SWEEP_MAX 256
+/* Events being written at one time; more are dropped. */
+#define AT_STATE_EVENTS_IN_FLIGHT_MAX 4096
+#define AT_STATE_EVENT_MESSAGE_BYTES_MAX 1024
+
+#endif

@@ -1,0 +1,247 @@
+#include "state/state.h"
+
+#include "core/mem.h"
+#include "state/state_priv.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#define ROOT_FROM "/atoll/"
+#define ROOT_TO "/atoll0"
+#define NS_BYTES_MAX 256
+
+/* NULL when it cannot be decoded: such an object (of a later or damaged version) is left out. */
+static struct at_state_entry *decode(const struct at_model_kind *kind, const char *value,
+                                     size_t len, int64_t rev)
+{
+    AT_CLEANUP(at_cleanup_json) json_t *json = NULL;
+    if (at_object_decode(value, len, rev, &json, NULL) != AT_OK) {
+        return NULL;
+    }
+    struct at_state_entry *entry = AT_NEW(struct at_state_entry);
+    entry->refs = 1;
+    entry->arena = at_arena_new(AT_STATE_OBJECT_BYTES_MAX);
+    void *object = at_arena_alloc(entry->arena, kind->struct_size);
+    if (object == NULL || at_model_decode(kind, json, entry->arena, object, NULL) != AT_OK) {
+        at_state_entry_unref(entry);
+        return NULL;
+    }
+    entry->meta = object;
+    if (entry->meta->name == NULL) {
+        at_state_entry_unref(entry);
+        return NULL;
+    }
+    return entry;
+}
+
+static void notify(struct at_state *state, const struct at_model_kind *kind, const char *ns,
+                   const char *name)
+{
+    for (size_t i = 0; i < state->n_listeners; i++) {
+        state->listeners[i].changed(state->listeners[i].ctx, kind, ns, name);
+    }
+}
+
+/* value NULL: deleted. */
+static void take_in(struct at_state *state, const char *key, const char *value, size_t len,
+                    int64_t rev, bool tell)
+{
+    const struct at_model_kind *kind;
+    const char *ns_at;
+    const char *name;
+    size_t ns_len;
+    char ns[NS_BYTES_MAX];
+    if (at_state_key_parse(key, &kind, &ns_at, &ns_len, &name) != AT_OK || ns_len >= sizeof ns) {
+        return;
+    }
+    snprintf(ns, sizeof ns, "%.*s", (int)ns_len, ns_at != NULL ? ns_at : "");
+    const char *ns_or_null = ns_at != NULL ? ns : NULL;
+    enum at_state_slot slot = at_state_slot_of(kind);
+    if (slot < AT_STATE_SLOTS) {
+        struct at_state_entry *entry = value != NULL ? decode(kind, value, len, rev) : NULL;
+        state->undecodable += value != NULL && entry == NULL;
+        at_state_kind_set(&state->kinds[slot], ns_or_null, name, entry);
+    } else if (kind == &AT_KIND_EVENT && value != NULL) {
+        at_state_sweep_arm(state);
+    }
+    if (tell) {
+        notify(state, kind, ns_or_null, name);
+    }
+}
+
+static void snapshot_outdated(struct at_state *state)
+{
+    if (state->newest != NULL) {
+        at_snapshot_unref(&state->newest->shown);
+        state->newest = NULL;
+    }
+}
+
+static void on_events(void *ctx, enum at_rc rc, const struct at_store_event *events, size_t n)
+{
+    struct at_state *state = ctx;
+    /* Watches end only when history is lost before we saw it; ours is fed as history is made. */
+    assert(rc == AT_OK);
+    for (size_t i = 0; i < n; i++) {
+        const struct at_store_event *e = &events[i];
+        snapshot_outdated(state);
+        state->rev = e->rev;
+        take_in(state, e->cur.key, e->deleted ? NULL : e->cur.value, e->cur.value_len, e->rev,
+                true);
+    }
+}
+
+static void on_first_list(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
+                          size_t n, bool more, const struct at_err *err)
+{
+    struct at_state *state = ctx;
+    (void)err;
+    assert(rc == AT_OK);
+    assert(!more);
+    for (size_t i = 0; i < n; i++) {
+        take_in(state, kvs[i].key, kvs[i].value, kvs[i].value_len, kvs[i].mod_rev, false);
+    }
+    state->rev = rev;
+}
+
+static void tell_ready(void *ctx)
+{
+    struct at_state *state = ctx;
+    state->ready_timer = 0;
+    state->ready(state->ready_ctx);
+}
+
+enum at_rc at_state_new(struct at_loop *loop, struct at_store *store, void (*ready)(void *ctx),
+                        void *ctx, struct at_state **ret, struct at_err *err)
+{
+    struct at_state *state = AT_NEW(struct at_state);
+    state->loop = loop;
+    state->store = store;
+    state->ready = ready;
+    state->ready_ctx = ctx;
+    state->heartbeats = at_map_new();
+    state->events = at_map_new();
+    at_store_range(store, ROOT_FROM, ROOT_TO, 0, 0, on_first_list, state);
+    assert(state->rev > 0); /* ranges of now are answered at once */
+    enum at_rc rc =
+        at_store_watch(store, ROOT_FROM, ROOT_TO, state->rev, on_events, state, &state->watch, err);
+    if (rc != AT_OK) {
+        at_state_free(state);
+        return at_err_wrap(err, rc, "state");
+    }
+    if (ready != NULL) {
+        state->ready_timer = at_loop_timer(loop, 0, tell_ready, state);
+    }
+    *ret = state;
+    return AT_OK;
+}
+
+static void heartbeats_free(struct at_map *heartbeats)
+{
+    void *value;
+    for (size_t it = 0; at_map_next(heartbeats, &it, NULL, &value);) {
+        at_free(value);
+    }
+    at_map_free(heartbeats);
+}
+
+void at_state_free(struct at_state *state)
+{
+    if (state == NULL) {
+        return;
+    }
+    at_store_unwatch(state->store, state->watch);
+    at_loop_timer_cancel(state->loop, state->ready_timer);
+    at_state_events_done(state);
+    snapshot_outdated(state);
+    for (size_t k = 0; k < AT_STATE_SLOTS; k++) {
+        for (size_t i = 0; i < state->kinds[k].n; i++) {
+            at_state_entry_unref(state->kinds[k].entries[i]);
+        }
+        at_state_list_unref(state->kinds[k].list);
+        at_free(state->kinds[k].entries);
+    }
+    heartbeats_free(state->heartbeats);
+    at_free(state);
+}
+
+void at_state_listen(struct at_state *state, at_state_changed_fn *changed, void *ctx)
+{
+    assert(state->n_listeners < AT_STATE_LISTENERS_MAX);
+    state->listeners[state->n_listeners++] = (struct at_state_listener){changed, ctx};
+}
+
+const struct at_snapshot *at_state_snapshot(struct at_state *state)
+{
+    if (state->newest == NULL) {
+        state->newest = at_snapshot_box_new(state->kinds, state->rev);
+    }
+    state->newest->refs++;
+    return &state->newest->shown;
+}
+
+struct reading {
+    enum at_rc rc;
+    json_t *object;
+    int64_t rev;
+    struct at_err *err;
+};
+
+static void on_read(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs, size_t n,
+                    bool more, const struct at_err *err)
+{
+    struct reading *r = ctx;
+    (void)rev;
+    (void)more;
+    (void)err;
+    assert(rc == AT_OK);
+    if (n == 0) {
+        r->rc = AT_NOT_FOUND;
+        return;
+    }
+    r->rev = kvs[0].mod_rev;
+    r->rc = at_object_decode(kvs[0].value, kvs[0].value_len, r->rev, &r->object, r->err);
+}
+
+enum at_rc at_state_read(const struct at_state *state, const char *key, json_t **ret,
+                         int64_t *ret_rev, struct at_err *err)
+{
+    struct reading r = {.rc = AT_INTERNAL, .err = err};
+    at_store_range(state->store, key, NULL, 1, 0, on_read, &r);
+    assert(r.rc != AT_INTERNAL);
+    if (r.rc == AT_NOT_FOUND) {
+        return at_err_set(err, AT_NOT_FOUND, "%s is not there", key);
+    }
+    if (r.rc == AT_OK) {
+        *ret = r.object;
+        *ret_rev = r.rev;
+    }
+    return r.rc;
+}
+
+json_t *at_state_object(const struct at_state *state, const struct at_model_kind *kind,
+                        const char *ns, const char *name)
+{
+    char key[AT_STORE_KEY_BYTES_MAX];
+    at_state_key(kind, ns, name, key, sizeof key);
+    json_t *object = NULL;
+    int64_t rev;
+    return at_state_read(state, key, &object, &rev, NULL) == AT_OK ? object : NULL;
+}
+
+void at_state_heartbeat(struct at_state *state, const char *node, int64_t now_mono_ns)
+{
+    int64_t *last = at_map_get(state->heartbeats, node);
+    if (last == NULL) {
+        last = AT_NEW(int64_t);
+        at_map_put(state->heartbeats, node, last);
+    }
+    *last = now_mono_ns;
+}
+
+int64_t at_state_heartbeat_last(const struct at_state *state, const char *node)
+{
+    const int64_t *last = at_map_get(state->heartbeats, node);
+    return last != NULL ? *last : 0;
+}

@@ -1,0 +1,188 @@
+/* Planned writes: decided here with the rules of object.h, then compare-and-swap in the store. */
+#include "core/mem.h"
+#include "core/str.h"
+#include "state/state_priv.h"
+
+#include <assert.h>
+
+struct written {
+    at_state_written_fn *done;
+    void *ctx;
+};
+
+static void answer(at_state_written_fn *done, void *ctx, enum at_rc rc, int64_t rev,
+                   const struct at_err *err)
+{
+    if (done != NULL) {
+        done(ctx, rc, rev, rc != AT_OK ? err : NULL);
+    }
+}
+
+static void on_written(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
+                       const struct at_err *err)
+{
+    struct written *w = ctx;
+    (void)current;
+    answer(w->done, w->ctx, rc, rev, err);
+    at_free(w);
+}
+
+static struct written *written_new(at_state_written_fn *done, void *ctx)
+{
+    struct written *w = AT_NEW(struct written);
+    *w = (struct written){done, ctx};
+    return w;
+}
+
+/* What a controller gets wrong is refused here, before it is stored. */
+static enum at_rc validate(const struct at_model_kind *kind, json_t *object, const json_t *old,
+                           struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_arena) struct at_arena *arena = at_arena_new(AT_STATE_OBJECT_BYTES_MAX);
+    struct at_model_report report = {0};
+    return at_model_validate(kind, object, old, AT_MODEL_UNKNOWN_REFUSE, arena, &report, err);
+}
+
+static enum at_rc put(struct at_state *state, const char *key, const json_t *object, int64_t expect,
+                      struct written *w, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    enum at_rc rc = at_object_encode(object, &text, err);
+    if (rc == AT_OK) {
+        at_store_put(state->store, key, text.data, text.len, expect, on_written, w);
+    }
+    return rc;
+}
+
+static enum at_rc create(struct at_state *state, const struct at_model_kind *kind, json_t *object,
+                         struct written *w, struct at_err *err)
+{
+    const struct at_sys *sys = at_loop_sys(state->loop);
+    json_object_set_new(object, "apiVersion", json_string(at_model_api_version(kind)));
+    json_object_set_new(object, "kind", json_string(kind->kind));
+    at_object_generate_name(sys, object);
+    const char *ns = at_object_ns(object);
+    if (kind->namespaced && (ns == NULL || ns[0] == '\0')) {
+        return at_err_set_field(err, AT_INVALID, "metadata.namespace", "a namespace is needed");
+    }
+    enum at_rc rc = at_model_default(kind, object, err);
+    if (rc == AT_OK) {
+        rc = validate(kind, object, NULL, err);
+    }
+    if (rc != AT_OK) {
+        return rc;
+    }
+    char uid[AT_OBJECT_UID_BYTES];
+    at_object_uid(sys, uid);
+    AT_CLEANUP(at_cleanup_free) char *room = at_strdup(kind->namespaced ? ns : NULL);
+    at_object_stamp_create(kind, object, room, uid, at_sys_wall_ns(sys), AT_OBJECT_ALL);
+    char key[AT_STORE_KEY_BYTES_MAX];
+    at_state_key(kind, room, at_object_name(object), key, sizeof key);
+    return put(state, key, object, 0, w, err);
+}
+
+void at_state_create(struct at_state *state, const struct at_model_kind *kind, json_t *object_take,
+                     at_state_written_fn *done, void *ctx)
+{
+    struct at_err err = {0};
+    struct written *w = written_new(done, ctx);
+    enum at_rc rc = create(state, kind, object_take, w, &err);
+    json_decref(object_take);
+    if (rc != AT_OK) {
+        at_free(w);
+        answer(done, ctx, rc, 0, &err);
+    }
+}
+
+/* Carry out an outcome. *ret_sent: the store answers w; otherwise nothing was to be done. */
+static enum at_rc carry_out(struct at_state *state, enum at_object_outcome outcome, const char *key,
+                            const json_t *object, int64_t rev, struct written *w, bool *ret_sent,
+                            struct at_err *err)
+{
+    *ret_sent = outcome != AT_OBJECT_UNCHANGED;
+    if (outcome == AT_OBJECT_REMOVE) {
+        at_store_delete(state->store, key, rev, on_written, w);
+        return AT_OK;
+    }
+    return outcome == AT_OBJECT_WRITE ? put(state, key, object, rev, w, err) : AT_OK;
+}
+
+static enum at_rc update(struct at_state *state, const struct at_model_kind *kind, const char *key,
+                         at_state_change_fn *change, void *change_ctx, struct written *w,
+                         int64_t *ret_rev, bool *ret_sent, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_json) json_t *object = NULL;
+    enum at_rc rc = at_state_read(state, key, &object, ret_rev, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    AT_CLEANUP(at_cleanup_json) json_t *old = json_deep_copy(object);
+    at_object_strip_rv(old);
+    if (!change(change_ctx, object)) {
+        *ret_sent = false;
+        return AT_OK;
+    }
+    enum at_object_outcome outcome = AT_OBJECT_UNCHANGED;
+    rc = at_model_default(kind, object, err);
+    if (rc == AT_OK) {
+        rc = at_object_prepare_update(kind, old, object, AT_OBJECT_ALL, &outcome, err);
+    }
+    if (rc == AT_OK && outcome == AT_OBJECT_WRITE) {
+        rc = validate(kind, object, old, err);
+    }
+    if (rc != AT_OK) {
+        return rc;
+    }
+    return carry_out(state, outcome, key, object, *ret_rev, w, ret_sent, err);
+}
+
+void at_state_update(struct at_state *state, const struct at_model_kind *kind, const char *ns,
+                     const char *name, at_state_change_fn *change, void *change_ctx,
+                     at_state_written_fn *done, void *ctx)
+{
+    struct at_err err = {0};
+    char key[AT_STORE_KEY_BYTES_MAX];
+    at_state_key(kind, ns, name, key, sizeof key);
+    struct written *w = written_new(done, ctx);
+    int64_t rev = 0;
+    bool sent = false;
+    enum at_rc rc = update(state, kind, key, change, change_ctx, w, &rev, &sent, &err);
+    if (rc != AT_OK || !sent) {
+        at_free(w);
+        answer(done, ctx, rc, rc == AT_OK ? rev : 0, &err);
+    }
+}
+
+static enum at_rc begin_delete(struct at_state *state, const char *key, const char *uid,
+                               struct written *w, int64_t *ret_rev, bool *ret_sent,
+                               struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_json) json_t *object = NULL;
+    enum at_rc rc = at_state_read(state, key, &object, ret_rev, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    if (uid != NULL && !at_streq(uid, at_object_uid_of(object))) {
+        return at_err_set(err, AT_CONFLICT, "%s was made anew meanwhile: its uid is not %s", key,
+                          uid);
+    }
+    enum at_object_outcome outcome =
+        at_object_begin_delete(object, at_sys_wall_ns(at_loop_sys(state->loop)));
+    return carry_out(state, outcome, key, object, *ret_rev, w, ret_sent, err);
+}
+
+void at_state_delete(struct at_state *state, const struct at_model_kind *kind, const char *ns,
+                     const char *name, const char *uid, at_state_written_fn *done, void *ctx)
+{
+    struct at_err err = {0};
+    char key[AT_STORE_KEY_BYTES_MAX];
+    at_state_key(kind, ns, name, key, sizeof key);
+    struct written *w = written_new(done, ctx);
+    int64_t rev = 0;
+    bool sent = false;
+    enum at_rc rc = begin_delete(state, key, uid, w, &rev, &sent, &err);
+    if (rc != AT_OK || !sent) {
+        at_free(w);
+        answer(done, ctx, rc, rc == AT_OK ? rev : 0, &err);
+    }
+}
