@@ -2,7 +2,12 @@
  * deterministic. Filters: node ready, cordoned, taints, selector, sites, site class, jurisdictions,
  * residency policy, resources (cpu, memory, disk, GPUs as count or fraction, GPU memory, GPU
  * model), runtime driver, spread (hard skew). Scores 0..1000 each: spread, fit, price, carbon,
- * latency; total = weighted mean. */
+ * latency; total = weighted mean. Equal scores: fewer copies of the same owner, then the name.
+ *
+ * GPUs: a fraction shares one GPU, more than one is rounded up to whole free ones. Which GPU an
+ * instance holds is not recorded yet; it is found by choosing again (tightest that fits) for the
+ * bound instances in (scheduledAt, name) order. So whoever writes a plan gives its decisions
+ * scheduledAt times that grow in the plan's order. */
 #ifndef AT_SCHEDULER_SCHEDULER_H
 #define AT_SCHEDULER_SCHEDULER_H
 
@@ -64,6 +69,8 @@ struct at_sched_plan {
 enum at_rc at_schedule(const struct at_snapshot *snap, const struct at_instance *const *pending,
                        size_t n, int64_t now_wall_ns, struct at_arena *arena,
                        struct at_sched_plan *ret_plan) AT_WARN_UNUSED;
+/* Whether placement (may be NULL) accepts taint. */
+bool at_sched_tolerates(const struct at_placement *placement, const struct at_taint *taint);
 /* What a node has left, by the instances bound to it that have not ended. gpu: see at_sched_free.
  */
 struct at_sched_free {

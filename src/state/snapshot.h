@@ -32,5 +32,8 @@ const struct at_deployment *at_snapshot_deployment(const struct at_snapshot *sna
                                                    const char *name);
 const struct at_instance *at_snapshot_instance(const struct at_snapshot *snap, const char *ns,
                                                const char *name);
+const struct at_job *at_snapshot_job(const struct at_snapshot *snap, const char *ns,
+                                     const char *name);
+const struct at_namespace *at_snapshot_namespace(const struct at_snapshot *snap, const char *name);
 
 #endif

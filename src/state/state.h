@@ -33,6 +33,7 @@ void at_state_free(struct at_state *state);
  * AT_STATE_LISTENERS_MAX. */
 void at_state_listen(struct at_state *state, at_state_changed_fn *changed, void *ctx);
 #define AT_STATE_LISTENERS_MAX 16
+void at_state_unlisten(struct at_state *state, at_state_changed_fn *changed, void *ctx);
 
 /* The newest picture; cheap when nothing changed since the last call. own: at_snapshot_unref. */
 const struct at_snapshot *at_state_snapshot(struct at_state *state);
@@ -40,6 +41,11 @@ void at_snapshot_unref(const struct at_snapshot *snap);
 /* Stored JSON of an object (with resourceVersion put in), NULL when absent. own: caller decrefs. */
 json_t *at_state_object(const struct at_state *state, const struct at_model_kind *kind,
                         const char *ns, const char *name);
+/* Every object of a kind, in key order; ns NULL: in all namespaces. All arguments are borrowed
+ * until fn returns; fn may plan writes (what they change may or may not be seen by this walk). */
+typedef void at_state_each_fn(void *ctx, const char *ns, const char *name, const json_t *object);
+void at_state_each(const struct at_state *state, const struct at_model_kind *kind, const char *ns,
+                   at_state_each_fn *fn, void *ctx);
 
 /* Planned writes: compare-and-swap against the version that state shows. done may be NULL: a
  * conflict is then simply met again at the next reconcile. */

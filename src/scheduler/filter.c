@@ -1,0 +1,187 @@
+/* Hard rules: which nodes may not take an instance, and the first rule that says so. */
+#include "scheduler/scheduler_priv.h"
+
+#include <assert.h>
+
+bool sched_strings_have(const struct at_model_strings *list, const char *s)
+{
+    for (size_t i = 0; i < list->n; i++) {
+        if (at_streq(list->items[i], s)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_empty(const char *s)
+{
+    return s == NULL || s[0] == '\0';
+}
+
+bool at_sched_tolerates(const struct at_placement *placement, const struct at_taint *taint)
+{
+    for (size_t i = 0; placement != NULL && i < placement->tolerations.n; i++) {
+        const struct at_toleration *t = &placement->tolerations.items[i];
+        bool exists = at_streq(t->operator, "Exists");
+        if (!is_empty(t->effect) && !at_streq(t->effect, taint->effect)) {
+            continue;
+        }
+        if (is_empty(t->key) ? !exists : !at_streq(t->key, taint->key)) {
+            continue;
+        }
+        const char *want = t->value != NULL ? t->value : "";
+        if (exists || at_streq(want, taint->value != NULL ? taint->value : "")) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const struct at_taint *sched_taint_refusing(const struct at_node *node,
+                                            const struct at_placement *placement)
+{
+    for (size_t i = 0; i < node->spec.taints.n; i++) {
+        if (!at_sched_tolerates(placement, &node->spec.taints.items[i])) {
+            return &node->spec.taints.items[i];
+        }
+    }
+    return NULL;
+}
+
+const struct at_residency_rule *sched_residency_refusing(const struct at_snapshot *snap,
+                                                         const char *data_class,
+                                                         const char *jurisdiction)
+{
+    if (is_empty(data_class)) {
+        return NULL;
+    }
+    for (size_t i = 0; i < snap->n_policies; i++) {
+        for (size_t j = 0; j < snap->policies[i]->spec.residency.n; j++) {
+            const struct at_residency_rule *rule = &snap->policies[i]->spec.residency.items[j];
+            if (at_streq(rule->data_class, data_class) &&
+                !sched_strings_have(&rule->jurisdictions, jurisdiction)) {
+                return rule;
+            }
+        }
+    }
+    return NULL;
+}
+
+const char *sched_driver_wanted(const struct at_workload *spec)
+{
+    if (!is_empty(spec->driver)) {
+        return spec->driver;
+    }
+    return !is_empty(spec->image) ? "oci" : "process";
+}
+
+static bool driver_ready(const struct at_node *node, const char *driver)
+{
+    for (size_t i = 0; i < node->status.drivers.n; i++) {
+        if (at_streq(node->status.drivers.items[i].name, driver)) {
+            return node->status.drivers.items[i].ready;
+        }
+    }
+    return false;
+}
+
+/* Rules that no instance's coming or going changes. AT_SCHED_RULE_COUNT: none refuses. */
+static enum at_sched_rule refuse_static(const struct sched *s, const struct sched_node *n,
+                                        const struct at_workload *spec)
+{
+    const struct at_placement *p = spec->placement;
+    const char *class = n->site != NULL ? n->site->spec.class : NULL;
+    const char *jurisdiction = n->site != NULL ? n->site->spec.jurisdiction : NULL;
+    if (n->not_ready != NULL) {
+        return AT_SCHED_NODE_NOT_READY;
+    }
+    if (n->node->spec.unschedulable) {
+        return AT_SCHED_CORDONED;
+    }
+    if (sched_taint_refusing(n->node, p) != NULL) {
+        return AT_SCHED_TAINT;
+    }
+    for (size_t i = 0; p != NULL && i < p->node_selector.n; i++) {
+        const struct at_model_kv *want = &p->node_selector.items[i];
+        if (!at_streq(at_model_map_get(&n->node->meta.labels, want->key), want->value)) {
+            return AT_SCHED_SELECTOR;
+        }
+    }
+    if (p != NULL && p->sites.n > 0 && !sched_strings_have(&p->sites, n->node->spec.site)) {
+        return AT_SCHED_SITE;
+    }
+    if (p != NULL && p->site_classes.n > 0 &&
+        (class == NULL || !sched_strings_have(&p->site_classes, class))) {
+        return AT_SCHED_SITE_CLASS;
+    }
+    if (p != NULL && p->jurisdictions.n > 0 &&
+        (jurisdiction == NULL || !sched_strings_have(&p->jurisdictions, jurisdiction))) {
+        return AT_SCHED_JURISDICTION;
+    }
+    if (sched_residency_refusing(s->snap, spec->data_class, jurisdiction) != NULL) {
+        return AT_SCHED_RESIDENCY;
+    }
+    return driver_ready(n->node, sched_driver_wanted(spec)) ? AT_SCHED_RULE_COUNT : AT_SCHED_DRIVER;
+}
+
+/* What is not asked for is never short, also on a node that was over-committed by hand. */
+static bool is_short(int64_t free_now, int64_t wanted)
+{
+    return wanted > 0 && free_now < wanted;
+}
+
+static enum at_sched_rule refuse_resources(const struct sched_node *n, const struct sched_demand *d)
+{
+    if (is_short(n->cpu_milli, d->cpu_milli)) {
+        return AT_SCHED_CPU;
+    }
+    if (is_short(n->memory_bytes, d->memory_bytes)) {
+        return AT_SCHED_MEMORY;
+    }
+    if (is_short(n->disk_bytes, d->disk_bytes)) {
+        return AT_SCHED_DISK;
+    }
+    return sched_gpu_check(n, d);
+}
+
+/* The emptiest place counts even when its nodes are full, as long as they may take the instance by
+ * the static rules: otherwise a full site would let the others run ahead without limit. */
+static void refuse_skew(struct sched *s, const struct at_placement *p,
+                        const struct sched_group *group, const bool *eligible)
+{
+    bool by_node = sched_spread_by_node(p);
+    int64_t least = INT64_MAX;
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        int64_t count = by_node ? group->by_node[i] : group->by_site[s->nodes[i].site_index];
+        if (eligible[i] && count < least) {
+            least = count;
+        }
+    }
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        struct sched_node *n = &s->nodes[i];
+        int64_t count = by_node ? group->by_node[i] : group->by_site[n->site_index];
+        if (n->feasible && count + 1 - least > p->max_skew) {
+            n->feasible = false;
+            n->refusal = AT_SCHED_SPREAD;
+        }
+    }
+}
+
+void sched_filter(struct sched *s, const struct at_instance *instance, const struct sched_demand *d,
+                  const struct sched_group *group)
+{
+    const struct at_placement *p = instance->spec.placement;
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        struct sched_node *n = &s->nodes[i];
+        n->refusal = refuse_static(s, n, &instance->spec);
+        s->eligible[i] = n->refusal == AT_SCHED_RULE_COUNT;
+        if (s->eligible[i]) {
+            n->refusal = refuse_resources(n, d);
+        }
+        n->feasible = n->refusal == AT_SCHED_RULE_COUNT;
+        assert(n->refusal != AT_SCHED_SPREAD);
+    }
+    if (p != NULL && p->max_skew > 0) {
+        refuse_skew(s, p, group, s->eligible);
+    }
+}

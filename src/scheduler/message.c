@@ -1,0 +1,235 @@
+/* Sentences: why here, why nowhere. */
+#include "scheduler/scheduler_priv.h"
+
+#include <assert.h>
+
+/* "a, b, c and 4 more" */
+static const char *join(struct sched *s, const struct at_model_strings *list)
+{
+    const char *text = "";
+    for (size_t i = 0; i < list->n && i < 3 && text != NULL; i++) {
+        text = at_arena_printf(s->arena, "%s%s%s", text, i > 0 ? ", " : "", list->items[i]);
+    }
+    if (text != NULL && list->n > 3) {
+        text = at_arena_printf(s->arena, "%s and %zu more", text, list->n - 3);
+    }
+    return text;
+}
+
+static const char *milli_short(struct sched *s, int64_t free_now, int64_t wanted, const char *what)
+{
+    char have[AT_UNITS_TEXT_BYTES_MAX];
+    char want[AT_UNITS_TEXT_BYTES_MAX];
+    return at_arena_printf(s->arena, "%s%s free, %s wanted",
+                           at_quantity_format_milli(free_now > 0 ? free_now : 0, have), what,
+                           at_quantity_format_milli(wanted, want));
+}
+
+static const char *bytes_short(struct sched *s, int64_t free_now, int64_t wanted, const char *what)
+{
+    char have[AT_UNITS_TEXT_BYTES_MAX];
+    char want[AT_UNITS_TEXT_BYTES_MAX];
+    return at_arena_printf(s->arena, "%s%s free, %s wanted",
+                           at_quantity_format_bytes(free_now > 0 ? free_now : 0, have), what,
+                           at_quantity_format_bytes(wanted, want));
+}
+
+static const char *why_selector(struct sched *s, const struct sched_node *n,
+                                const struct at_placement *p)
+{
+    for (size_t i = 0; i < p->node_selector.n; i++) {
+        const struct at_model_kv *want = &p->node_selector.items[i];
+        const char *have = at_model_map_get(&n->node->meta.labels, want->key);
+        if (have == NULL) {
+            return at_arena_printf(s->arena, "label %s=%s missing", want->key, want->value);
+        }
+        if (!at_streq(have, want->value)) {
+            return at_arena_printf(s->arena, "label %s is %s, %s wanted", want->key, have,
+                                   want->value);
+        }
+    }
+    return "label missing";
+}
+
+static const char *why_driver(struct sched *s, const struct sched_node *n,
+                              const struct at_workload *spec)
+{
+    const char *driver = sched_driver_wanted(spec);
+    for (size_t i = 0; i < n->node->status.drivers.n; i++) {
+        const struct at_node_driver *d = &n->node->status.drivers.items[i];
+        if (at_streq(d->name, driver) && d->message != NULL) {
+            return at_arena_printf(s->arena, "driver %s: %s", driver, d->message);
+        }
+    }
+    return at_arena_printf(s->arena, "driver %s is not there", driver);
+}
+
+static const char *why_gpu(struct sched *s, const struct sched_node *n,
+                           const struct sched_demand *d, enum at_sched_rule rule)
+{
+    char want[AT_UNITS_TEXT_BYTES_MAX];
+    at_quantity_format_milli(d->gpu_count * d->gpu_milli, want);
+    if (rule == AT_SCHED_GPU_MODEL) {
+        const char *model =
+            n->n_gpus > 0 && n->gpus[0].model != NULL ? n->gpus[0].model : "unknown";
+        return at_arena_printf(s->arena, "GPU model %s, wanted %s", model, join(s, d->gpu_models));
+    }
+    if (rule == AT_SCHED_GPU_MEMORY) {
+        int64_t most = 0;
+        for (size_t i = 0; i < n->n_gpus; i++) {
+            most = n->gpus[i].free_memory_bytes > most ? n->gpus[i].free_memory_bytes : most;
+        }
+        return bytes_short(s, most, d->gpu_memory_bytes, " of GPU memory");
+    }
+    if (n->gpus_unknown) {
+        return at_arena_printf(s->arena, "GPUs over-committed, %s wanted", want);
+    }
+    if (d->gpu_milli < AT_SCHED_GPU_MILLI) {
+        int64_t most = 0;
+        for (size_t i = 0; i < n->n_gpus; i++) {
+            most = n->gpus[i].free_milli > most ? n->gpus[i].free_milli : most;
+        }
+        return milli_short(s, most, d->gpu_milli, " of one GPU");
+    }
+    int64_t whole = 0;
+    for (size_t i = 0; i < n->n_gpus; i++) {
+        whole += n->gpus[i].free_milli == AT_SCHED_GPU_MILLI;
+    }
+    return at_arena_printf(s->arena, "%lld whole GPUs free, %s wanted", (long long)whole, want);
+}
+
+static const char *why_resource(struct sched *s, const struct sched_node *n,
+                                const struct sched_demand *d, enum at_sched_rule rule)
+{
+    switch (rule) {
+    case AT_SCHED_CPU:
+        return milli_short(s, n->cpu_milli, d->cpu_milli, " cpu");
+    case AT_SCHED_MEMORY:
+        return bytes_short(s, n->memory_bytes, d->memory_bytes, " memory");
+    case AT_SCHED_DISK:
+        return bytes_short(s, n->disk_bytes, d->disk_bytes, " disk");
+    default:
+        return why_gpu(s, n, d, rule);
+    }
+}
+
+static const char *why_site(struct sched *s, const struct sched_node *n,
+                            const struct at_workload *spec, enum at_sched_rule rule)
+{
+    const struct at_placement *p = spec->placement;
+    const char *class = n->site != NULL ? n->site->spec.class : "unknown";
+    const char *jurisdiction = n->site != NULL ? n->site->spec.jurisdiction : "unknown";
+    switch (rule) {
+    case AT_SCHED_SITE:
+        return at_arena_printf(s->arena, "site %s is not one of %s", n->node->spec.site,
+                               join(s, &p->sites));
+    case AT_SCHED_SITE_CLASS:
+        return at_arena_printf(s->arena, "site class %s is not one of %s", class,
+                               join(s, &p->site_classes));
+    case AT_SCHED_JURISDICTION:
+        return at_arena_printf(s->arena, "jurisdiction %s is not one of %s", jurisdiction,
+                               join(s, &p->jurisdictions));
+    default:
+        return at_arena_printf(s->arena, "jurisdiction %s not allowed for data class %s",
+                               jurisdiction, spec->data_class);
+    }
+}
+
+/* NULL: out of arena. */
+static const char *why_refused(struct sched *s, const struct sched_node *n,
+                               const struct at_workload *spec, const struct sched_demand *d)
+{
+    const struct at_taint *taint;
+    switch (n->refusal) {
+    case AT_SCHED_NODE_NOT_READY:
+        return n->not_ready;
+    case AT_SCHED_CORDONED:
+        return "cordoned";
+    case AT_SCHED_TAINT:
+        taint = sched_taint_refusing(n->node, spec->placement);
+        assert(taint != NULL);
+        return at_arena_printf(s->arena, "taint %s%s%s not tolerated", taint->key,
+                               taint->value != NULL && taint->value[0] != '\0' ? "=" : "",
+                               taint->value != NULL ? taint->value : "");
+    case AT_SCHED_SELECTOR:
+        return why_selector(s, n, spec->placement);
+    case AT_SCHED_SITE:
+    case AT_SCHED_SITE_CLASS:
+    case AT_SCHED_JURISDICTION:
+    case AT_SCHED_RESIDENCY:
+        return why_site(s, n, spec, n->refusal);
+    case AT_SCHED_DRIVER:
+        return why_driver(s, n, spec);
+    case AT_SCHED_SPREAD:
+        return at_arena_printf(s->arena, "already %lld ahead of the emptiest %s",
+                               (long long)spec->placement->max_skew,
+                               sched_spread_by_node(spec->placement) ? "node" : "site");
+    default:
+        return why_resource(s, n, d, n->refusal);
+    }
+}
+
+static const char *say_placed(struct sched *s, const struct at_sched_decision *d)
+{
+    const char *site = d->node->spec.site != NULL ? d->node->spec.site : "";
+    const char *text =
+        at_arena_printf(s->arena, "placed on %s (site %s)", d->node->meta.name, site);
+    const char *sep = ": ";
+    for (int k = 0; k < AT_SCHED_OBJ_COUNT && text != NULL; k++) {
+        if (d->weights[k] > 0) {
+            text = at_arena_printf(s->arena, "%s%s%s %lldx%lld", text, sep,
+                                   at_sched_objective_name((enum at_sched_objective)k),
+                                   (long long)d->parts[k], (long long)d->weights[k]);
+            sep = " + ";
+        }
+    }
+    if (text == NULL || d->runner_up == NULL) {
+        return text != NULL ? at_arena_printf(s->arena, "%s, the only node that fits", text) : NULL;
+    }
+    int64_t ahead = d->score - d->runner_up_score;
+    if (ahead > 0) {
+        return at_arena_printf(s->arena, "%s, ahead of %s by %lld", text, d->runner_up->meta.name,
+                               (long long)ahead);
+    }
+    return at_arena_printf(s->arena, "%s, level with %s", text, d->runner_up->meta.name);
+}
+
+static const char *say_pending(struct sched *s, const struct at_sched_decision *d)
+{
+    if (s->n_nodes == 0) {
+        return "0 of 0 nodes fit: no node has joined yet";
+    }
+    const char *text =
+        at_arena_printf(s->arena, "0 of %zu node%s fit", s->n_nodes, s->n_nodes == 1 ? "" : "s");
+    const char *sep = ": ";
+    for (int rule = 0; rule < AT_SCHED_RULE_COUNT && text != NULL; rule++) {
+        if (d->refused[rule] > 0) {
+            text = at_arena_printf(s->arena, "%s%s%zu %s (%s)", text, sep, d->refused[rule],
+                                   at_sched_rule_name((enum at_sched_rule)rule), d->example[rule]);
+            sep = ", ";
+        }
+    }
+    return text;
+}
+
+enum at_rc sched_explain(struct sched *s, const struct sched_demand *d,
+                         struct at_sched_decision *decision)
+{
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        const struct sched_node *n = &s->nodes[i];
+        if (n->feasible) {
+            continue;
+        }
+        assert(n->refusal < AT_SCHED_RULE_COUNT);
+        if (decision->refused[n->refusal]++ == 0) {
+            const char *why = why_refused(s, n, &decision->instance->spec, d);
+            decision->example[n->refusal] =
+                why != NULL ? at_arena_printf(s->arena, "%s: %s", n->node->meta.name, why) : NULL;
+            if (decision->example[n->refusal] == NULL) {
+                return AT_NOMEM;
+            }
+        }
+    }
+    decision->message = decision->node != NULL ? say_placed(s, decision) : say_pending(s, decision);
+    return decision->message != NULL ? AT_OK : AT_NOMEM;
+}
