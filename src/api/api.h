@@ -17,10 +17,12 @@ struct at_api_options {
     struct at_metrics *metrics;
     const char *const *admin_token_sha256_hex; /* NULL-terminated digests of admin tokens' whole
                                                   text; may be NULL */
-    /* Log streaming: GET .../instances/NAME/log is answered from the node's agent by this function;
-     * NULL: 501. */
-    int64_t watch_timeout_ns;   /* 0: 30 min */
-    int64_t bookmark_period_ns; /* 0: 10 s */
+    int64_t watch_timeout_ns;                  /* 0: 30 min */
+    int64_t bookmark_period_ns;                /* 0: 10 s */
+    /* One JSON line (ends with \n) for each change that was asked for: time, user, verb, path,
+     * code, dryRun. May be NULL. */
+    void (*audit)(void *ctx, const char *line, size_t len);
+    void *audit_ctx;
 };
 enum at_rc at_api_new(const struct at_api_options *options, struct at_api **ret,
                       struct at_err *err) AT_WARN_UNUSED;

@@ -75,6 +75,8 @@ enum at_rc at_store_watch(struct at_store *store, const char *from, const char *
                           int64_t after_rev, at_store_watch_fn *fn, void *ctx,
                           at_store_watch_id *ret, struct at_err *err) AT_WARN_UNUSED;
 void at_store_unwatch(struct at_store *store, at_store_watch_id id);
+/* Everything up to this revision was shown to the watch: where it can be resumed. 0: a stale id. */
+int64_t at_store_watch_rev(const struct at_store *store, at_store_watch_id id);
 /* What the store has done, for metrics. */
 struct at_store_stats {
     uint64_t writes, batches, failed_batches, compactions; /* since open */

@@ -77,6 +77,12 @@ void at_store_unwatch(struct at_store *store, at_store_watch_id id)
     }
 }
 
+int64_t at_store_watch_rev(const struct at_store *store, at_store_watch_id id)
+{
+    const struct at_store_watcher *w = find((struct at_store *)store, id);
+    return w != NULL ? w->sent_rev : 0;
+}
+
 static bool wants(const struct at_store_watcher *w, const char *key)
 {
     int order = strcmp(key, w->from);

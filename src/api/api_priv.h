@@ -1,0 +1,191 @@
+/* Inside of the API server, for this folder and its tests.
+ *
+ * A request lives in a struct api_req from at_api_handle until one of the api_respond_* functions,
+ * which answer and free it. Store calls may be asynchronous; when the client goes away meanwhile,
+ * ex becomes NULL, the work is finished and the answer dropped. Streams (watch, log, tunnel) take
+ * the exchange over and free the request. */
+#ifndef AT_API_PRIV_H
+#define AT_API_PRIV_H
+
+#include "api/api.h"
+#include "api/limits.h"
+#include "api/route.h"
+#include "core/map.h"
+#include "core/metrics.h"
+#include "state/object.h"
+
+struct api_stream;
+struct api_tunnels;
+
+struct api_doc { /* a text made once at start */
+    char *key;   /* path, or group/version */
+    char *text;
+    size_t len;
+    char hash[17];
+};
+
+struct at_api {
+    struct at_api_options options;
+    const struct at_sys *sys;
+    struct api_doc *discovery; /* by path; aggregated ones by "aggregated:/apis" */
+    size_t n_discovery;
+    struct api_doc *openapi; /* by "apis/atoll.dev/v1"; the first is the index, key "" */
+    size_t n_openapi;
+    struct api_stream *streams; /* list of all open watches */
+    size_t n_streams;
+    struct api_tunnels *tunnels;
+    struct at_metric_family *requests_total, *request_seconds;
+    struct at_metric *streams_now, *streams_cut_total, *watch_events_total;
+};
+
+enum api_table { API_TABLE_NONE, API_TABLE_OBJECT_NONE, API_TABLE_METADATA, API_TABLE_FULL };
+
+struct api_req;
+typedef void api_handler_fn(struct api_req *req);
+
+struct api_req {
+    struct at_api *api;
+    struct at_http_exchange *ex; /* NULL: the client is gone */
+    struct at_arena *arena;
+    struct at_identity who;
+    enum at_http_method method;
+    struct api_route route;
+    struct at_str query; /* on arena */
+    const char *verb;
+    bool by_certificate;
+    enum api_table table;
+    bool dry_run;
+    enum at_model_unknown unknown;
+    struct at_str content_type; /* without parameters, on arena */
+    json_t *body;               /* decoded by api_body_read; NULL: none */
+    json_t *old, *object;       /* of a write: what is stored, what shall be */
+    struct at_buf text;         /* of a write: object in stored form */
+    const char *warnings[AT_API_WARNINGS_MAX];
+    size_t n_warnings;
+    int64_t begin_ns;
+    void *op; /* of the handler, on arena */
+};
+
+/* --- status.c: answers --- */
+void api_respond_text(struct api_req *req, int status, const char *content_type,
+                      const char *headers, const void *text, size_t len);
+void api_respond_json(struct api_req *req, int status, json_t *value_take);
+/* Stored bytes with the version put in, or the Table of them when one was asked for. */
+void api_respond_object(struct api_req *req, int status, const char *value, size_t len,
+                        int64_t rev);
+/* The object as it is (it holds its own resourceVersion, or none on a dry run). */
+void api_respond_object_json(struct api_req *req, int status, json_t *object_take);
+void api_respond_error(struct api_req *req, enum at_rc rc, const char *fmt, ...) AT_PRINTF(3, 4);
+void api_respond_err(struct api_req *req, const struct at_err *err);
+/* Errors about the object that the route names. */
+void api_respond_not_found(struct api_req *req);
+void api_respond_exists(struct api_req *req, const char *name);
+void api_respond_conflict(struct api_req *req, const char *why);
+void api_respond_forbidden(struct api_req *req, const char *reason);
+void api_respond_invalid(struct api_req *req, const char *name, const struct at_model_cause *causes,
+                         size_t n);
+/* A Status object. details_take may be NULL. */
+json_t *api_status(bool success, const char *reason, int code, const char *message,
+                   json_t *details_take);
+json_t *api_status_of(enum at_rc rc, const char *message);
+json_t *api_details(const struct api_req *req, const char *name);
+/* "sites.atoll.dev", "namespaces". */
+const char *api_qualified_resource(struct api_req *req);
+void api_warn(struct api_req *req, const char *fmt, ...) AT_PRINTF(2, 3);
+void api_req_free(struct api_req *req); /* without an answer: streams */
+void api_req_measure(struct api_req *req, int status);
+
+/* --- query parameters; text on req->arena --- */
+/* NULL when absent. A bad escape counts as absent. */
+const char *api_query(struct api_req *req, const char *key);
+bool api_query_bool(struct api_req *req, const char *key);
+enum at_rc api_query_int(struct api_req *req, const char *key, int64_t otherwise, int64_t *ret,
+                         struct at_err *err) AT_WARN_UNUSED;
+
+/* --- authn.c --- */
+enum at_rc api_authenticate(struct api_req *req, struct at_err *err) AT_WARN_UNUSED;
+/* False: answered with 403. */
+bool api_authorize(struct api_req *req);
+/* Node to which the thing belongs, for an agent's rights; NULL: unknown. own: on arena. */
+const char *api_node_of(struct api_req *req, const struct api_route *route, bool use_selector);
+bool api_is_agent(const struct api_req *req, const char **ret_node);
+/* What agents may not change of their own objects. object is the new version, old may be NULL. */
+enum at_rc api_agent_admits(struct api_req *req, const json_t *old, const json_t *object,
+                            struct at_err *err) AT_WARN_UNUSED;
+
+/* --- body.c: request bodies to JSON by content type --- */
+enum at_rc api_body_read(struct api_req *req, struct at_err *err) AT_WARN_UNUSED;
+enum at_rc api_protobuf_decode(const void *data, size_t len, json_t **ret,
+                               struct at_err *err) AT_WARN_UNUSED;
+
+/* --- selector.c --- */
+struct api_field_term {
+    const char *path, *value;
+    bool negate;
+};
+struct api_filter {
+    struct at_selector *labels; /* NULL: all */
+    struct api_field_term fields[AT_API_FIELD_TERMS_MAX];
+    size_t n_fields;
+};
+enum at_rc api_filter_parse(struct api_req *req, struct api_filter *ret,
+                            struct at_err *err) AT_WARN_UNUSED;
+bool api_filter_is_empty(const struct api_filter *filter);
+bool api_filter_match(const struct api_filter *filter, const json_t *object);
+/* False when the stored text cannot match, found without parsing. */
+bool api_filter_may_match(const struct api_filter *filter, const char *value, size_t len);
+/* Value that the filter demands of a field, NULL when it does not. */
+const char *api_filter_demands(const struct api_filter *filter, const char *path);
+
+/* --- table.c --- */
+json_t *api_table_new(const struct at_model_kind *kind, bool with_columns);
+/* arena: for the cells. */
+void api_table_add(json_t *table, struct api_req *req, const json_t *object, enum api_table mode,
+                   struct at_arena *arena);
+enum api_table api_table_wanted(struct api_req *req, struct at_str accept);
+
+/* --- read.c, watch.c --- */
+api_handler_fn api_get, api_list, api_watch;
+/* Range of keys that a request for a collection reads; to[0] == '\0': from is a single key. */
+struct api_span {
+    char from[AT_STORE_KEY_BYTES_MAX];
+    char to[AT_STORE_KEY_BYTES_MAX];
+    bool single;
+};
+void api_span_of(const struct api_req *req, const struct api_filter *filter, struct api_span *ret);
+struct api_continue {
+    int64_t rev;
+    char start[AT_STORE_KEY_BYTES_MAX];
+};
+enum at_rc api_continue_decode(const char *text, struct api_continue *ret,
+                               struct at_err *err) AT_WARN_UNUSED;
+char *api_continue_encode(struct at_arena *arena, const struct api_continue *token);
+void api_streams_close(struct at_api *api);
+
+/* --- admit.c: what a client may send --- */
+/* apiVersion, kind, metadata of object against the route; fills in what is absent. */
+enum at_rc api_admit_shape(struct api_req *req, json_t *object, struct at_err *err) AT_WARN_UNUSED;
+/* Defaults, validation, unknown fields, agents' limits. False: answered. */
+bool api_admit(struct api_req *req, json_t *object, const json_t *old);
+
+/* --- write.c --- */
+api_handler_fn api_create, api_update, api_patch, api_delete, api_delete_collection;
+/* --- subresource.c --- */
+api_handler_fn api_scale_get;
+json_t *api_scale_of(const struct at_model_kind *kind, const json_t *object);
+enum at_rc api_scale_apply(const struct at_model_kind *kind, const json_t *scale, json_t *object,
+                           struct at_err *err) AT_WARN_UNUSED;
+api_handler_fn api_heartbeat;
+/* --- tunnel.c --- */
+api_handler_fn api_tunnel_open, api_tunnel_answer, api_instance_log;
+struct api_tunnels *api_tunnels_new(void);
+void api_tunnels_free(struct api_tunnels *tunnels);
+/* --- join.c, review.c, discovery.c, openapi.c --- */
+api_handler_fn api_join, api_join_tokens, api_join_renew;
+api_handler_fn api_review;
+api_handler_fn api_discovery, api_openapi, api_version, api_health, api_metrics_show;
+void api_discovery_build(struct at_api *api);
+void api_openapi_build(struct at_api *api);
+void api_docs_free(struct api_doc *docs, size_t n);
+
+#endif

@@ -1,0 +1,187 @@
+/* Who asks, and may they. */
+#include "api/api_priv.h"
+#include "core/digest.h"
+#include "core/str.h"
+
+#include <stdio.h>
+
+#define NODE_USER_PREFIX "system:node:"
+#define SITE_GROUP_PREFIX "atoll:site:"
+
+static void identity_of_peer(const struct at_tls_peer *peer, struct at_identity *ret)
+{
+    snprintf(ret->user, sizeof ret->user, "%s", peer->common_name);
+    for (size_t i = 0; i < peer->n_organizations && i < AT_IDENTITY_GROUPS_MAX; i++) {
+        memcpy(ret->groups[i], peer->organizations[i], sizeof ret->groups[i]);
+        ret->groups[i][sizeof ret->groups[i] - 1] = '\0';
+        ret->n_groups = i + 1;
+    }
+}
+
+static bool token_known(const struct at_api *api, struct at_str token)
+{
+    char digest[AT_SHA256_HEX_BYTES];
+    at_sha256_hex(token.ptr, token.len, digest);
+    bool known = false;
+    const char *const *list = api->options.admin_token_sha256_hex;
+    for (size_t i = 0; list != NULL && list[i] != NULL; i++) {
+        if (strlen(list[i]) == AT_SHA256_HEX_BYTES - 1 &&
+            at_equal_const_time(list[i], digest, AT_SHA256_HEX_BYTES - 1)) {
+            known = true;
+        }
+    }
+    return known;
+}
+
+enum at_rc api_authenticate(struct api_req *req, struct at_err *err)
+{
+    const struct at_tls_peer *peer = at_http_peer(req->ex);
+    if (peer != NULL && peer->verified && peer->common_name[0] != '\0') {
+        identity_of_peer(peer, &req->who);
+        req->by_certificate = true;
+        return AT_OK;
+    }
+    struct at_str header = at_http_header_get(at_http_request(req->ex), "Authorization");
+    if (header.ptr == NULL) {
+        snprintf(req->who.user, sizeof req->who.user, "%s", AT_USER_ANONYMOUS);
+        return AT_OK;
+    }
+    struct at_str token = header;
+    struct at_str scheme = at_str_cut(&token, ' ');
+    token = at_str_trim(token);
+    if (!at_str_eq_nocase(scheme, "bearer") || token.len == 0 || !token_known(req->api, token)) {
+        return at_err_set(err, AT_UNAUTHENTICATED, "Unauthorized");
+    }
+    snprintf(req->who.user, sizeof req->who.user, "admin");
+    snprintf(req->who.groups[0], sizeof req->who.groups[0], "%s", AT_GROUP_MASTERS);
+    req->who.n_groups = 1;
+    return AT_OK;
+}
+
+bool api_is_agent(const struct api_req *req, const char **ret_node)
+{
+    for (size_t i = 0; i < req->who.n_groups; i++) {
+        if (at_streq(req->who.groups[i], AT_GROUP_NODES) &&
+            at_str_starts(at_str_of(req->who.user), NODE_USER_PREFIX)) {
+            *ret_node = req->who.user + strlen(NODE_USER_PREFIX);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Does an instance of this namespace that is bound to node name the secret? */
+static bool secret_used_on(struct api_req *req, const char *ns, const char *secret,
+                           const char *node)
+{
+    const struct at_snapshot *snap = at_state_snapshot(req->api->options.state);
+    bool used = false;
+    for (size_t i = 0; !used && i < snap->n_instances; i++) {
+        const struct at_instance *in = snap->instances[i];
+        if (!at_streq(in->meta.ns, ns) || !at_streq(in->spec.node_name, node)) {
+            continue;
+        }
+        for (size_t e = 0; e < in->spec.env.n; e++) {
+            const struct at_env_var *var = &in->spec.env.items[e];
+            used = used ||
+                   (var->secret_key_ref != NULL && at_streq(var->secret_key_ref->name, secret));
+        }
+    }
+    at_snapshot_unref(snap);
+    return used;
+}
+
+const char *api_node_of(struct api_req *req, const struct api_route *route, bool use_selector)
+{
+    const char *node = NULL;
+    if (route->kind == NULL || !api_is_agent(req, &node)) {
+        return NULL; /* only agents' rights depend on it */
+    }
+    if (at_streq(route->resource, "secrets")) {
+        return secret_used_on(req, route->ns, route->name, node) ? node : NULL;
+    }
+    if (!at_streq(route->resource, "instances")) {
+        return NULL;
+    }
+    if (route->name[0] == '\0') {
+        struct api_filter filter;
+        if (!use_selector || api_filter_parse(req, &filter, NULL) != AT_OK) {
+            return NULL;
+        }
+        return api_filter_demands(&filter, "spec.nodeName");
+    }
+    json_t *object = at_state_object(req->api->options.state, route->kind, route->ns, route->name);
+    const char *bound = at_json_str_at(object, "spec.nodeName", NULL);
+    bound = bound != NULL ? at_arena_strdup(req->arena, bound) : NULL;
+    json_decref(object);
+    return bound;
+}
+
+bool api_authorize(struct api_req *req)
+{
+    const struct api_route *r = &req->route;
+    bool resource = r->target == API_RESOURCE || r->target == API_REVIEW;
+    struct at_access what = {
+        .verb = req->verb,
+        .group = r->group,
+        .resource = resource ? r->resource : "",
+        .subresource = r->subresource,
+        .ns = r->ns,
+        .name = r->name,
+        .path = r->path,
+        .node_name = api_node_of(req, r, true),
+    };
+    char name[API_NAME_BYTES];
+    if (at_streq(r->resource, "nodes") && r->name[0] == '\0' && at_streq(req->verb, "create")) {
+        /* The name of a Node that is being made stands in its body. */
+        struct at_err err = {0};
+        if (api_body_read(req, &err) == AT_OK) {
+            snprintf(name, sizeof name, "%s", at_json_str_at(req->body, "metadata.name", ""));
+            what.name = name;
+        }
+    }
+    char reason[512];
+    if (at_rbac_allowed(&req->who, &what, reason, sizeof reason)) {
+        return true;
+    }
+    api_respond_forbidden(req, reason);
+    return false;
+}
+
+static bool same(const json_t *a, const json_t *b, const char *key)
+{
+    const json_t *x = json_object_get(a, key);
+    const json_t *y = json_object_get(b, key);
+    return (x == NULL && y == NULL) || (x != NULL && y != NULL && json_equal(x, y) == 1);
+}
+
+enum at_rc api_agent_admits(struct api_req *req, const json_t *old, const json_t *object,
+                            struct at_err *err)
+{
+    const char *node = NULL;
+    if (!api_is_agent(req, &node)) {
+        return AT_OK;
+    }
+    bool owned =
+        at_streq(req->route.resource, "instances") || at_streq(req->route.resource, "nodes");
+    if (old != NULL) {
+        /* An agent that could edit specs could move its work to other nodes, or itself elsewhere.
+         */
+        return !owned || same(old, object, "spec")
+                   ? AT_OK
+                   : at_err_set(err, AT_FORBIDDEN, "an agent may not change spec");
+    }
+    if (!at_streq(req->route.resource, "nodes")) {
+        return AT_OK;
+    }
+    for (size_t i = 0; i < req->who.n_groups; i++) {
+        struct at_str group = at_str_of(req->who.groups[i]);
+        if (at_str_starts(group, SITE_GROUP_PREFIX) &&
+            !at_streq(group.ptr + strlen(SITE_GROUP_PREFIX),
+                      at_json_str_at(object, "spec.site", ""))) {
+            return at_err_set_field(err, AT_FORBIDDEN, "spec.site",
+                                    "this agent joined for another site");
+        }
+    }
+    return AT_OK;
+}

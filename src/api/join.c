@@ -1,0 +1,327 @@
+/* Joining: a token used once buys a short-lived certificate for the key of a CSR. */
+#include "api/api_priv.h"
+#include "core/digest.h"
+#include "core/mem.h"
+#include "core/str.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+#define TOKEN_KIND "join"
+#define TOKEN_PREFIX "/atoll-internal/join/"
+#define SITE_GROUP_PREFIX "atoll:site:"
+
+struct join_op {
+    const char *name, *csr;
+    char id[32];
+    char digest[AT_SHA256_HEX_BYTES];
+    char key[128];
+    json_t *record;
+    char *certificate;
+    unsigned rounds;
+};
+
+static void op_done(struct join_op *op)
+{
+    json_decref(op->record);
+    op->record = NULL;
+    at_free(op->certificate);
+    op->certificate = NULL;
+}
+
+static bool role_known(const char *role)
+{
+    return at_streq(role, "agent") || at_streq(role, "gateway");
+}
+
+/* RFC 1123 label or subdomain: what may stand in a common name and in a Node's name. */
+static bool name_ok(const char *name)
+{
+    size_t len = name != NULL ? strlen(name) : 0;
+    if (len == 0 || len > 200) {
+        return false;
+    }
+    for (size_t i = 0; i < len; i++) {
+        char c = name[i];
+        bool alnum = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+        bool inner = (c == '-' || c == '.') && i > 0 && i + 1 < len;
+        if (!alnum && !inner) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static enum at_rc sign(struct at_api *api, const char *csr, const char *role, const char *name,
+                       const char *site, char **ret, struct at_err *err)
+{
+    bool agent = at_streq(role, "agent");
+    char common_name[256];
+    char site_group[128];
+    snprintf(common_name, sizeof common_name, "%s%s",
+             agent ? "system:node:" : "system:gateway:", name);
+    snprintf(site_group, sizeof site_group, SITE_GROUP_PREFIX "%s", site);
+    const char *const organizations[] = {agent ? AT_GROUP_NODES : AT_GROUP_GATEWAYS,
+                                         site[0] != '\0' ? site_group : NULL, NULL};
+    struct at_cert_request request = {.common_name = common_name,
+                                      .organizations = organizations,
+                                      .client = true,
+                                      .lifetime_s = AT_API_CERT_LIFETIME_S};
+    return at_ca_sign_csr(api->options.ca, csr, &request, ret, err);
+}
+
+/* --- tokens --- */
+
+static void token_stored(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
+                         const struct at_err *err)
+{
+    (void)rev;
+    (void)current;
+    struct api_req *req = ctx;
+    if (rc != AT_OK) {
+        api_respond_error(req, rc, "%s", err != NULL ? err->msg : "the token cannot be stored");
+        return;
+    }
+    json_t *answer = req->object;
+    req->object = NULL;
+    api_respond_json(req, 201, answer);
+}
+
+static enum at_rc tokens_read(struct api_req *req, const char **ret_role, const char **ret_site,
+                              int64_t *ret_ttl_ns, struct at_err *err)
+{
+    enum at_rc rc = api_body_read(req, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    *ret_role = at_json_str_at(req->body, "role", "");
+    *ret_site = at_json_str_at(req->body, "site", "");
+    const char *ttl = at_json_str_at(req->body, "ttl", "");
+    *ret_ttl_ns = AT_API_JOIN_TTL_NS_DEFAULT;
+    if (!role_known(*ret_role)) {
+        return at_err_set_field(err, AT_BAD_REQUEST, "role", "must be agent or gateway");
+    }
+    if ((*ret_site)[0] != '\0' && (!name_ok(*ret_site) || strlen(*ret_site) > 100)) {
+        return at_err_set_field(err, AT_BAD_REQUEST, "site", "not the name of a Site");
+    }
+    if ((*ret_site)[0] == '\0' && at_streq(*ret_role, "agent")) {
+        return at_err_set_field(err, AT_BAD_REQUEST, "site", "an agent's token needs a site");
+    }
+    if (ttl[0] != '\0' && at_duration_ns(ttl, ret_ttl_ns, err) != AT_OK) {
+        return at_err_set_field(err, AT_BAD_REQUEST, "ttl", "not a duration such as 1h");
+    }
+    if (*ret_ttl_ns <= 0 || *ret_ttl_ns > AT_API_JOIN_TTL_NS_MAX) {
+        return at_err_set_field(err, AT_BAD_REQUEST, "ttl", "must be more than 0 and at most 720h");
+    }
+    return AT_OK;
+}
+
+void api_join_tokens(struct api_req *req)
+{
+    struct at_err err = {0};
+    const char *role = NULL;
+    const char *site = NULL;
+    int64_t ttl_ns = 0;
+    if (tokens_read(req, &role, &site, &ttl_ns, &err) != AT_OK) {
+        api_respond_err(req, &err);
+        return;
+    }
+    struct at_api *api = req->api;
+    struct at_token token;
+    at_token_new(api->sys, TOKEN_KIND, &token);
+    int64_t expires_ns = at_sys_wall_ns(api->sys) + ttl_ns;
+    char expires[AT_UNITS_TEXT_BYTES_MAX];
+    at_time_format(expires_ns, expires);
+    AT_CLEANUP(at_cleanup_json)
+    json_t *record =
+        json_pack("{s:s, s:s, s:s, s:I, s:b}", "digest", token.secret_sha256_hex, "role", role,
+                  "site", site, "expiresWallNs", (json_int_t)expires_ns, "used", 0);
+    req->object = json_pack("{s:s, s:s+, s:s}", "token", token.text, "caPin",
+                            "sha256:", at_ca_pin_sha256_hex(api->options.ca), "expires", expires);
+    explicit_bzero(&token.text, sizeof token.text);
+    char key[128];
+    snprintf(key, sizeof key, TOKEN_PREFIX "%s", token.id);
+    if (at_json_dump(record, &req->text) != AT_OK) {
+        api_respond_error(req, AT_INTERNAL, "the token cannot be written");
+        return;
+    }
+    at_store_put(api->options.store, key, req->text.data, req->text.len, 0, token_stored, req);
+}
+
+/* --- join --- */
+
+static void refuse(struct api_req *req, const char *sentence)
+{
+    op_done(req->op);
+    api_respond_error(req, AT_UNAUTHENTICATED, "%s", sentence);
+}
+
+static void join_fail(struct api_req *req, const struct at_err *err)
+{
+    op_done(req->op);
+    api_respond_err(req, err);
+}
+
+static void join_answer(struct api_req *req)
+{
+    struct join_op *op = req->op;
+    json_t *answer = json_pack("{s:s, s:s, s:s, s:s}", "certificate", op->certificate, "ca",
+                               at_ca_cert_pem(req->api->options.ca), "name", op->name, "site",
+                               at_json_str_at(op->record, "site", ""));
+    op_done(op);
+    api_respond_json(req, 200, answer);
+}
+
+static void token_consumed(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
+                           const struct at_err *err)
+{
+    (void)rev;
+    (void)current;
+    struct api_req *req = ctx;
+    if (rc == AT_CONFLICT || rc == AT_NOT_FOUND) {
+        refuse(req, "this join token was used already");
+        return;
+    }
+    if (rc != AT_OK) {
+        op_done(req->op);
+        api_respond_error(req, rc, "%s", err != NULL ? err->msg : "the token cannot be stored");
+        return;
+    }
+    join_answer(req);
+}
+
+/* A token for one site must not take over a node of another. */
+static bool name_free_for(struct api_req *req, const char *role, const char *name, const char *site)
+{
+    const struct at_model_kind *kind = at_model_kind_find("atoll.dev", "v1", "Node");
+    if (!at_streq(role, "agent") || kind == NULL || req->api->options.state == NULL) {
+        return true;
+    }
+    AT_CLEANUP(at_cleanup_json)
+    json_t *node = at_state_object(req->api->options.state, kind, NULL, name);
+    return node == NULL || at_streq(at_json_str_at(node, "spec.site", ""), site);
+}
+
+static void token_found(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
+                        size_t n, bool more, const struct at_err *store_err)
+{
+    (void)rev;
+    (void)more;
+    struct api_req *req = ctx;
+    struct join_op *op = req->op;
+    struct at_err err = {0};
+    if (rc != AT_OK) {
+        op_done(op);
+        api_respond_error(req, rc, "%s",
+                          store_err != NULL ? store_err->msg : "the store cannot be read");
+        return;
+    }
+    if (n == 0 || at_json_parse(kvs[0].value, kvs[0].value_len, &op->record, NULL) != AT_OK) {
+        refuse(req, "this join token is unknown");
+        return;
+    }
+    const char *digest = at_json_str_at(op->record, "digest", "");
+    if (strlen(digest) != AT_SHA256_HEX_BYTES - 1 ||
+        !at_equal_const_time(digest, op->digest, AT_SHA256_HEX_BYTES - 1)) {
+        refuse(req, "this join token is unknown");
+        return;
+    }
+    if (at_json_bool_at(op->record, "used", true)) {
+        refuse(req, "this join token was used already");
+        return;
+    }
+    if (at_json_int_at(op->record, "expiresWallNs", 0) <= at_sys_wall_ns(req->api->sys)) {
+        refuse(req, "this join token has expired");
+        return;
+    }
+    const char *role = at_json_str_at(op->record, "role", "");
+    const char *site = at_json_str_at(op->record, "site", "");
+    if (!name_free_for(req, role, op->name, site)) {
+        at_err_set(&err, AT_CONFLICT, "a node named \"%s\" belongs to another site", op->name);
+        join_fail(req, &err);
+        return;
+    }
+    /* Signed before the token is spent: a broken CSR costs no token. */
+    if (sign(req->api, op->csr, role, op->name, site, &op->certificate, &err) != AT_OK) {
+        join_fail(req, &err);
+        return;
+    }
+    json_object_set_new(op->record, "used", json_true());
+    json_object_set_new(op->record, "usedBy", json_string(op->name));
+    if (at_json_dump(op->record, &req->text) != AT_OK) {
+        at_err_set(&err, AT_INTERNAL, "the token cannot be written");
+        join_fail(req, &err);
+        return;
+    }
+    at_store_put(req->api->options.store, op->key, req->text.data, req->text.len, kvs[0].mod_rev,
+                 token_consumed, req);
+}
+
+void api_join(struct api_req *req)
+{
+    struct at_err err = {0};
+    struct join_op *op = at_arena_alloc(req->arena, sizeof *op);
+    assert(op != NULL);
+    req->op = op;
+    if (api_body_read(req, &err) != AT_OK) {
+        api_respond_err(req, &err);
+        return;
+    }
+    const char *token = at_json_str_at(req->body, "token", NULL);
+    op->csr = at_json_str_at(req->body, "csr", NULL);
+    op->name = at_json_str_at(req->body, "name", NULL);
+    if (token == NULL || op->csr == NULL) {
+        api_respond_error(req, AT_BAD_REQUEST, "the body needs token, csr and name");
+        return;
+    }
+    if (!name_ok(op->name)) {
+        api_respond_error(req, AT_BAD_REQUEST,
+                          "name: lower-case letters, digits, '-' and '.' only, at most 200");
+        return;
+    }
+    if (at_token_parse(token, TOKEN_KIND, op->id, op->digest, &err) != AT_OK) {
+        refuse(req, "this join token is unknown");
+        return;
+    }
+    snprintf(op->key, sizeof op->key, TOKEN_PREFIX "%s", op->id);
+    at_store_range(req->api->options.store, op->key, NULL, 1, 0, token_found, req);
+}
+
+/* --- renew --- */
+
+void api_join_renew(struct api_req *req)
+{
+    static const char NODE[] = "system:node:";
+    static const char GATEWAY[] = "system:gateway:";
+    struct at_err err = {0};
+    const char *user = req->who.user;
+    bool node = strncmp(user, NODE, sizeof NODE - 1) == 0;
+    if (!req->by_certificate || (!node && strncmp(user, GATEWAY, sizeof GATEWAY - 1) != 0)) {
+        api_respond_forbidden(req, "only the holder of an agent's or gateway's certificate renews");
+        return;
+    }
+    if (api_body_read(req, &err) != AT_OK) {
+        api_respond_err(req, &err);
+        return;
+    }
+    const char *csr = at_json_str_at(req->body, "csr", NULL);
+    if (csr == NULL) {
+        api_respond_error(req, AT_BAD_REQUEST, "the body needs csr");
+        return;
+    }
+    const char *site = "";
+    for (size_t i = 0; i < req->who.n_groups; i++) {
+        if (strncmp(req->who.groups[i], SITE_GROUP_PREFIX, sizeof SITE_GROUP_PREFIX - 1) == 0) {
+            site = req->who.groups[i] + sizeof SITE_GROUP_PREFIX - 1;
+        }
+    }
+    char *certificate = NULL;
+    const char *name = user + (node ? sizeof NODE : sizeof GATEWAY) - 1;
+    if (sign(req->api, csr, node ? "agent" : "gateway", name, site, &certificate, &err) != AT_OK) {
+        api_respond_err(req, &err);
+        return;
+    }
+    json_t *answer = json_pack("{s:s}", "certificate", certificate);
+    at_free(certificate);
+    api_respond_json(req, 200, answer);
+}

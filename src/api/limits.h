@@ -1,0 +1,36 @@
+/* Named limits of the API server. */
+#ifndef AT_API_LIMITS_H
+#define AT_API_LIMITS_H
+
+#include "core/units.h"
+
+#define AT_API_BODY_BYTES_MAX ((size_t)3 << 20)
+#define AT_API_PATH_BYTES_MAX 2048
+#define AT_API_QUERY_VALUE_BYTES_MAX 4096
+#define AT_API_ARENA_BYTES_MAX ((size_t)64 << 20)
+/* A list answer; past it the client is told to use limit. */
+#define AT_API_LIST_BYTES_MAX ((size_t)48 << 20)
+#define AT_API_LIST_ITEMS_MAX 1000000
+/* Bytes that wait for a client of a stream; past it the stream is cut. */
+#define AT_API_STREAM_QUEUE_BYTES_MAX ((size_t)16 << 20)
+#define AT_API_STREAM_PIECE_BYTES ((size_t)256 << 10)
+#define AT_API_STREAMS_MAX 20000
+#define AT_API_WATCH_TIMEOUT_NS (1800 * AT_NS_PER_S)
+#define AT_API_BOOKMARK_PERIOD_NS (10 * AT_NS_PER_S)
+/* Compare-and-swap rounds of one patch or delete. */
+#define AT_API_CAS_ROUNDS_MAX 64
+#define AT_API_NAME_ROUNDS_MAX 8
+#define AT_API_WARNINGS_MAX 20
+#define AT_API_FIELD_TERMS_MAX 16
+/* On every Namespace; the namespace controller takes it off once the namespace is empty. */
+#define AT_API_NAMESPACE_FINALIZER "atoll.dev/namespace"
+#define AT_API_HEARTBEAT_INTERVAL_MS 500
+#define AT_API_TUNNELS_MAX 10000
+#define AT_API_LOG_SESSIONS_MAX 1000
+#define AT_API_LOG_FIRST_ANSWER_NS (10 * AT_NS_PER_S)
+#define AT_API_JOIN_TTL_NS_MAX (INT64_C(30) * 24 * 3600 * AT_NS_PER_S)
+#define AT_API_JOIN_TTL_NS_DEFAULT (3600 * AT_NS_PER_S)
+#define AT_API_CERT_LIFETIME_S (24 * 3600)
+#define AT_API_PROTOBUF_DEPTH_MAX 16
+
+#endif

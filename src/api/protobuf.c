@@ -1,0 +1,327 @@
+/* The few Kubernetes messages that kubectl's typed commands send as protobuf, to JSON.
+ * Table-driven: a message is a list of fields; what a table does not name is skipped. Encoding:
+ * protobuf.dev "Encoding", wire types 0, 1, 2, 5. */
+#include "api/api_priv.h"
+#include "core/digest.h"
+#include "core/mem.h"
+#include "core/str.h"
+
+#include <string.h>
+
+enum pb_type {
+    PB_STRING,
+    PB_BYTES, /* base64 in JSON */
+    PB_INT,
+    PB_BOOL,
+    PB_MESSAGE,
+    PB_STRINGS,   /* repeated string */
+    PB_MESSAGES,  /* repeated message */
+    PB_MAP,       /* string to string */
+    PB_MAP_BYTES, /* string to bytes */
+};
+
+struct pb_field {
+    unsigned number;
+    const char *name;
+    enum pb_type type;
+    const struct pb_field *sub;
+};
+
+/* Lists end with number 0. Numbers from Kubernetes' generated.proto files. */
+static const struct pb_field OWNER[] = {{1, "kind", PB_STRING, NULL},
+                                        {3, "name", PB_STRING, NULL},
+                                        {4, "uid", PB_STRING, NULL},
+                                        {5, "apiVersion", PB_STRING, NULL},
+                                        {6, "controller", PB_BOOL, NULL},
+                                        {7, "blockOwnerDeletion", PB_BOOL, NULL},
+                                        {0}};
+static const struct pb_field META[] = {{1, "name", PB_STRING, NULL},
+                                       {2, "generateName", PB_STRING, NULL},
+                                       {3, "namespace", PB_STRING, NULL},
+                                       {5, "uid", PB_STRING, NULL},
+                                       {6, "resourceVersion", PB_STRING, NULL},
+                                       {11, "labels", PB_MAP, NULL},
+                                       {12, "annotations", PB_MAP, NULL},
+                                       {13, "ownerReferences", PB_MESSAGES, OWNER},
+                                       {14, "finalizers", PB_STRINGS, NULL},
+                                       {0}};
+static const struct pb_field RESOURCE_ATTRIBUTES[] = {
+    {1, "namespace", PB_STRING, NULL}, {2, "verb", PB_STRING, NULL},
+    {3, "group", PB_STRING, NULL},     {4, "version", PB_STRING, NULL},
+    {5, "resource", PB_STRING, NULL},  {6, "subresource", PB_STRING, NULL},
+    {7, "name", PB_STRING, NULL},      {0}};
+static const struct pb_field NON_RESOURCE_ATTRIBUTES[] = {
+    {1, "path", PB_STRING, NULL}, {2, "verb", PB_STRING, NULL}, {0}};
+static const struct pb_field ACCESS_SPEC[] = {
+    {1, "resourceAttributes", PB_MESSAGE, RESOURCE_ATTRIBUTES},
+    {2, "nonResourceAttributes", PB_MESSAGE, NON_RESOURCE_ATTRIBUTES},
+    {0}};
+static const struct pb_field ACCESS_REVIEW[] = {
+    {1, "metadata", PB_MESSAGE, META}, {2, "spec", PB_MESSAGE, ACCESS_SPEC}, {0}};
+static const struct pb_field RULES_SPEC[] = {{1, "namespace", PB_STRING, NULL}, {0}};
+static const struct pb_field RULES_REVIEW[] = {
+    {1, "metadata", PB_MESSAGE, META}, {2, "spec", PB_MESSAGE, RULES_SPEC}, {0}};
+static const struct pb_field SUBJECT_REVIEW[] = {{1, "metadata", PB_MESSAGE, META}, {0}};
+static const struct pb_field NAMESPACE_SPEC[] = {{1, "finalizers", PB_STRINGS, NULL}, {0}};
+static const struct pb_field NAMESPACE[] = {
+    {1, "metadata", PB_MESSAGE, META}, {2, "spec", PB_MESSAGE, NAMESPACE_SPEC}, {0}};
+static const struct pb_field CONFIG_MAP[] = {{1, "metadata", PB_MESSAGE, META},
+                                             {2, "data", PB_MAP, NULL},
+                                             {3, "binaryData", PB_MAP_BYTES, NULL},
+                                             {4, "immutable", PB_BOOL, NULL},
+                                             {0}};
+static const struct pb_field SECRET[] = {
+    {1, "metadata", PB_MESSAGE, META}, {2, "data", PB_MAP_BYTES, NULL},
+    {3, "type", PB_STRING, NULL},      {4, "stringData", PB_MAP, NULL},
+    {5, "immutable", PB_BOOL, NULL},   {0}};
+static const struct pb_field PRECONDITIONS[] = {
+    {1, "uid", PB_STRING, NULL}, {2, "resourceVersion", PB_STRING, NULL}, {0}};
+static const struct pb_field DELETE_OPTIONS[] = {
+    {1, "gracePeriodSeconds", PB_INT, NULL}, {2, "preconditions", PB_MESSAGE, PRECONDITIONS},
+    {3, "orphanDependents", PB_BOOL, NULL},  {4, "propagationPolicy", PB_STRING, NULL},
+    {5, "dryRun", PB_STRINGS, NULL},         {0}};
+static const struct pb_field TYPE_META[] = {
+    {1, "apiVersion", PB_STRING, NULL}, {2, "kind", PB_STRING, NULL}, {0}};
+
+static const struct {
+    const char *kind;
+    const struct pb_field *fields;
+} MESSAGES[] = {
+    {"SelfSubjectAccessReview", ACCESS_REVIEW},
+    {"SelfSubjectRulesReview", RULES_REVIEW},
+    {"SelfSubjectReview", SUBJECT_REVIEW},
+    {"Namespace", NAMESPACE},
+    {"ConfigMap", CONFIG_MAP},
+    {"Secret", SECRET},
+    {"DeleteOptions", DELETE_OPTIONS},
+};
+
+struct reader {
+    const unsigned char *at, *end;
+};
+
+static bool varint(struct reader *r, uint64_t *ret)
+{
+    uint64_t value = 0;
+    for (unsigned shift = 0; shift < 64 && r->at < r->end; shift += 7) {
+        unsigned char byte = *r->at++;
+        value |= (uint64_t)(byte & 0x7f) << shift;
+        if ((byte & 0x80) == 0) {
+            *ret = value;
+            return true;
+        }
+    }
+    return false;
+}
+
+struct item {
+    unsigned number;
+    unsigned wire;
+    uint64_t value;        /* wire 0 */
+    struct reader content; /* wire 2 */
+};
+
+static bool item_next(struct reader *r, struct item *ret)
+{
+    uint64_t tag = 0;
+    if (!varint(r, &tag) || tag >> 3 == 0 || tag >> 3 > 0x1fffffff) {
+        return false;
+    }
+    ret->number = (unsigned)(tag >> 3);
+    ret->wire = (unsigned)(tag & 7);
+    size_t left = (size_t)(r->end - r->at);
+    uint64_t len = ret->wire == 1 ? 8 : 4;
+    switch (ret->wire) {
+    case 0:
+        return varint(r, &ret->value);
+    case 2:
+        if (!varint(r, &len)) {
+            return false;
+        }
+        left = (size_t)(r->end - r->at);
+        break;
+    case 1:
+    case 5:
+        break;
+    default:
+        return false;
+    }
+    if (len > left) {
+        return false;
+    }
+    ret->content = (struct reader){r->at, r->at + len};
+    r->at += len;
+    return true;
+}
+
+static json_t *text_json(struct reader r, bool base64)
+{
+    size_t len = (size_t)(r.end - r.at);
+    if (!base64) {
+        return json_stringn((const char *)r.at, len); /* NULL when it is no UTF-8 */
+    }
+    struct at_buf buf = {0};
+    json_t *value = NULL;
+    if (at_base64_encode(r.at, len, &buf) == AT_OK) {
+        value = json_stringn(buf.data != NULL ? buf.data : "", buf.len);
+    }
+    at_buf_done(&buf);
+    return value;
+}
+
+static bool map_entry(struct reader r, bool bytes, json_t *map)
+{
+    json_t *key = NULL;
+    json_t *value = NULL;
+    struct item item;
+    bool ok = true;
+    while (ok && r.at < r.end) {
+        ok = item_next(&r, &item);
+        if (ok && item.wire == 2 && item.number == 1 && key == NULL) {
+            key = text_json(item.content, false);
+            ok = key != NULL;
+        } else if (ok && item.wire == 2 && item.number == 2 && value == NULL) {
+            value = text_json(item.content, bytes);
+            ok = value != NULL;
+        }
+    }
+    const char *name = key != NULL ? json_string_value(key) : "";
+    ok = ok && strlen(name) == (key != NULL ? json_string_length(key) : 0);
+    if (ok) {
+        ok = json_object_set_new(map, name, value != NULL ? value : json_string("")) == 0;
+    } else {
+        json_decref(value);
+    }
+    json_decref(key);
+    return ok;
+}
+
+static bool message_read(struct reader r, const struct pb_field *fields, int depth, json_t *out);
+
+static json_t *slot(json_t *out, const char *name, json_t *fresh)
+{
+    json_t *old = json_object_get(out, name);
+    if (old != NULL) {
+        json_decref(fresh);
+        return old;
+    }
+    json_object_set_new(out, name, fresh);
+    return fresh;
+}
+
+static bool field_read(const struct item *item, const struct pb_field *f, int depth, json_t *out)
+{
+    json_t *fresh = NULL;
+    switch (f->type) {
+    case PB_INT:
+        return item->wire == 0 &&
+               json_object_set_new(out, f->name, json_integer((json_int_t)item->value)) == 0;
+    case PB_BOOL:
+        return item->wire == 0 &&
+               json_object_set_new(out, f->name, json_boolean(item->value != 0)) == 0;
+    default:
+        break;
+    }
+    if (item->wire != 2) {
+        return false;
+    }
+    switch (f->type) {
+    case PB_STRING:
+    case PB_BYTES:
+        fresh = text_json(item->content, f->type == PB_BYTES);
+        return fresh != NULL && json_object_set_new(out, f->name, fresh) == 0;
+    case PB_STRINGS:
+        fresh = text_json(item->content, false);
+        return fresh != NULL && json_array_append_new(slot(out, f->name, json_array()), fresh) == 0;
+    case PB_MAP:
+    case PB_MAP_BYTES:
+        return map_entry(item->content, f->type == PB_MAP_BYTES, slot(out, f->name, json_object()));
+    case PB_MESSAGES:
+        fresh = json_object();
+        json_array_append_new(slot(out, f->name, json_array()), fresh);
+        return message_read(item->content, f->sub, depth + 1, fresh);
+    default:
+        return message_read(item->content, f->sub, depth + 1, slot(out, f->name, json_object()));
+    }
+}
+
+static bool message_read(struct reader r, const struct pb_field *fields, int depth, json_t *out)
+{
+    if (depth > AT_API_PROTOBUF_DEPTH_MAX) {
+        return false;
+    }
+    while (r.at < r.end) {
+        struct item item;
+        if (!item_next(&r, &item)) {
+            return false;
+        }
+        for (const struct pb_field *f = fields; f->number != 0; f++) {
+            if (f->number == item.number && !field_read(&item, f, depth, out)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* proto3 writers leave empty strings in; JSON readers want them absent. */
+static void drop_empty(json_t *object)
+{
+    const char *key;
+    void *next;
+    json_t *value;
+    json_object_foreach_safe(object, next, key, value)
+    {
+        if (json_is_string(value) && json_string_length(value) == 0) {
+            json_object_del(object, key);
+        }
+    }
+}
+
+static bool envelope_read(struct reader r, json_t *type, struct reader *ret_raw)
+{
+    *ret_raw = (struct reader){r.end, r.end};
+    while (r.at < r.end) {
+        struct item item;
+        if (!item_next(&r, &item)) {
+            return false;
+        }
+        if (item.number == 1 && item.wire == 2) {
+            if (!message_read(item.content, TYPE_META, 0, type)) {
+                return false;
+            }
+        } else if (item.number == 2 && item.wire == 2) {
+            *ret_raw = item.content;
+        }
+    }
+    return true;
+}
+
+enum at_rc api_protobuf_decode(const void *data, size_t len, json_t **ret, struct at_err *err)
+{
+    static const unsigned char MAGIC[4] = {'k', '8', 's', 0};
+    const unsigned char *bytes = data;
+    struct reader raw;
+    if (len < sizeof MAGIC || memcmp(bytes, MAGIC, sizeof MAGIC) != 0) {
+        return at_err_set(err, AT_BAD_REQUEST, "the body is not Kubernetes protobuf");
+    }
+    AT_CLEANUP(at_cleanup_json) json_t *out = json_object();
+    if (!envelope_read((struct reader){bytes + sizeof MAGIC, bytes + len}, out, &raw)) {
+        return at_err_set(err, AT_BAD_REQUEST, "the protobuf body is damaged");
+    }
+    const char *kind = at_json_str_at(out, "kind", "");
+    for (size_t i = 0; i < AT_ARRAY_LEN(MESSAGES); i++) {
+        if (!at_streq(MESSAGES[i].kind, kind)) {
+            continue;
+        }
+        if (!message_read(raw, MESSAGES[i].fields, 0, out)) {
+            return at_err_set(err, AT_BAD_REQUEST, "the protobuf body is damaged");
+        }
+        drop_empty(out);
+        drop_empty(json_object_get(out, "metadata"));
+        *ret = json_incref(out);
+        return AT_OK;
+    }
+    return at_err_set(err, AT_UNSUPPORTED,
+                      "protobuf is not supported for kind \"%.64s\": send application/json", kind);
+}

@@ -1,0 +1,304 @@
+/* get and list. Without a selector and without Table nothing is parsed: stored bytes are spliced.
+ */
+#include "api/api_priv.h"
+#include "core/digest.h"
+#include "core/mem.h"
+#include "core/str.h"
+
+#include <string.h>
+
+/* --- get --- */
+
+static void get_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs, size_t n,
+                     bool more, const struct at_err *err)
+{
+    (void)rev;
+    (void)more;
+    struct api_req *req = ctx;
+    if (rc != AT_OK) {
+        api_respond_error(req, rc, "%s", err != NULL ? err->msg : "the store cannot be read");
+    } else if (n == 0) {
+        api_respond_not_found(req);
+    } else {
+        api_respond_object(req, 200, kvs[0].value, kvs[0].value_len, kvs[0].mod_rev);
+    }
+}
+
+void api_get(struct api_req *req)
+{
+    char key[AT_STORE_KEY_BYTES_MAX];
+    at_state_key(req->route.kind, req->route.ns, req->route.name, key, sizeof key);
+    at_store_range(req->api->options.store, key, NULL, 1, 0, get_done, req);
+}
+
+/* --- continue tokens: base64 of {"rv":N,"start":"key"} --- */
+
+enum at_rc api_continue_decode(const char *text, struct api_continue *ret, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf raw = {.max = 4 * AT_STORE_KEY_BYTES_MAX};
+    AT_CLEANUP(at_cleanup_json) json_t *token = NULL;
+    if (at_base64_decode(text, strlen(text), &raw) != AT_OK || raw.data == NULL ||
+        at_json_parse(raw.data, raw.len, &token, NULL) != AT_OK) {
+        return at_err_set(err, AT_BAD_REQUEST, "continue: not a token of this server");
+    }
+    const char *start = at_json_str_at(token, "start", "");
+    ret->rev = at_json_int_at(token, "rv", 0);
+    if (ret->rev <= 0 || start[0] == '\0' || strlen(start) >= sizeof ret->start) {
+        return at_err_set(err, AT_BAD_REQUEST, "continue: not a token of this server");
+    }
+    memcpy(ret->start, start, strlen(start) + 1);
+    return AT_OK;
+}
+
+char *api_continue_encode(struct at_arena *arena, const struct api_continue *token)
+{
+    AT_CLEANUP(at_cleanup_json)
+    json_t *value = json_pack("{s:I, s:s}", "rv", (json_int_t)token->rev, "start", token->start);
+    AT_CLEANUP(at_cleanup_buf) struct at_buf raw = {0};
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    if (value == NULL || at_json_dump(value, &raw) != AT_OK ||
+        at_base64_encode(raw.data, raw.len, &text) != AT_OK) {
+        return NULL;
+    }
+    return at_arena_strdup(arena, text.data);
+}
+
+/* --- list --- */
+
+void api_span_of(const struct api_req *req, const struct api_filter *filter, struct api_span *ret)
+{
+    const struct api_route *r = &req->route;
+    const char *ns = r->kind->namespaced && r->ns[0] != '\0' ? r->ns : NULL;
+    if (ns == NULL && r->kind->namespaced) {
+        const char *demanded = api_filter_demands(filter, "metadata.namespace");
+        ns = demanded != NULL && demanded[0] != '\0' ? demanded : NULL;
+    }
+    const char *name = api_filter_demands(filter, "metadata.name");
+    ret->single = name != NULL && name[0] != '\0' && (ns != NULL || !r->kind->namespaced) &&
+                  strlen(name) < API_NAME_BYTES && strchr(name, '/') == NULL;
+    ret->to[0] = '\0';
+    if (ns != NULL && (strlen(ns) >= API_NAME_BYTES || strchr(ns, '/') != NULL)) {
+        ns = "-"; /* no such namespace can be */
+    }
+    if (ret->single) {
+        at_state_key(r->kind, ns, name, ret->from, sizeof ret->from);
+        return;
+    }
+    at_state_key(r->kind, ns, NULL, ret->from, sizeof ret->from);
+    at_store_prefix_end(ret->from, ret->to, sizeof ret->to);
+}
+
+struct list_op {
+    struct api_filter filter;
+    struct api_span span;
+    int64_t at_rev;
+    size_t limit; /* 0: none */
+    char start[AT_STORE_KEY_BYTES_MAX];
+};
+
+static enum at_rc list_head(struct api_req *req, int64_t rev, const char *token, struct at_buf *out)
+{
+    const struct at_model_kind *kind = req->route.kind;
+    enum at_rc rc = at_buf_printf(
+        out, "{\"kind\":\"%s\",\"apiVersion\":\"%s\",\"metadata\":{\"resourceVersion\":\"%lld\"",
+        kind->list_kind, at_model_api_version(kind), (long long)rev);
+    if (rc == AT_OK && token != NULL) {
+        rc = at_buf_printf(out, ",\"continue\":\"%s\"", token);
+    }
+    return rc == AT_OK ? at_buf_append_str(out, "},\"items\":[") : rc;
+}
+
+static enum at_rc item_add(struct api_req *req, const struct list_op *op,
+                           const struct at_store_kv *kv, bool first, struct at_buf *out,
+                           bool *ret_added)
+{
+    *ret_added = false;
+    if (!api_filter_is_empty(&op->filter)) {
+        if (!api_filter_may_match(&op->filter, kv->value, kv->value_len)) {
+            return AT_OK;
+        }
+        AT_CLEANUP(at_cleanup_json) json_t *object = NULL;
+        enum at_rc rc = at_object_decode(kv->value, kv->value_len, kv->mod_rev, &object, NULL);
+        if (rc != AT_OK || !api_filter_match(&op->filter, object)) {
+            return rc;
+        }
+    }
+    (void)req;
+    enum at_rc rc = first ? AT_OK : at_buf_append(out, ",", 1);
+    if (rc == AT_OK) {
+        rc = at_object_splice(kv->value, kv->value_len, kv->mod_rev, out);
+    }
+    *ret_added = rc == AT_OK;
+    return rc;
+}
+
+static void list_failed(struct api_req *req, enum at_rc rc)
+{
+    if (rc == AT_TOO_LARGE) {
+        api_respond_error(req, rc, "the list is larger than %zu MiB: ask with limit",
+                          AT_API_LIST_BYTES_MAX >> 20);
+        return;
+    }
+    api_respond_error(req, rc, "a stored object cannot be read");
+}
+
+static void list_plain(struct api_req *req, const struct list_op *op, int64_t rev,
+                       const struct at_store_kv *kvs, size_t n, const char *token)
+{
+    struct at_buf out = {.max = AT_API_LIST_BYTES_MAX};
+    enum at_rc rc = list_head(req, rev, token, &out);
+    bool first = true;
+    for (size_t i = 0; rc == AT_OK && i < n; i++) {
+        bool added = false;
+        rc = item_add(req, op, &kvs[i], first, &out, &added);
+        first = first && !added;
+    }
+    if (rc == AT_OK) {
+        rc = at_buf_append_str(&out, "]}");
+    }
+    if (rc == AT_OK) {
+        api_respond_text(req, 200, "application/json", NULL, out.data, out.len);
+    } else {
+        list_failed(req, rc);
+    }
+    at_buf_done(&out);
+}
+
+static void list_table(struct api_req *req, const struct list_op *op, int64_t rev,
+                       const struct at_store_kv *kvs, size_t n, const char *token)
+{
+    json_t *table = api_table_new(req->route.kind, true);
+    char text[32];
+    snprintf(text, sizeof text, "%lld", (long long)rev);
+    json_object_set_new(
+        table, "metadata",
+        json_pack("{s:s, s:s}", "resourceVersion", text, "continue", token != NULL ? token : ""));
+    struct at_arena *cells = at_arena_new(0);
+    for (size_t i = 0; i < n; i++) {
+        if (!api_filter_may_match(&op->filter, kvs[i].value, kvs[i].value_len)) {
+            continue;
+        }
+        json_t *object = NULL;
+        enum at_rc rc =
+            at_object_decode(kvs[i].value, kvs[i].value_len, kvs[i].mod_rev, &object, NULL);
+        if (rc != AT_OK) {
+            json_decref(table);
+            at_arena_free(cells);
+            list_failed(req, rc);
+            return;
+        }
+        if (api_filter_match(&op->filter, object)) {
+            at_arena_reset(cells);
+            api_table_add(table, req, object, req->table, cells);
+        }
+        json_decref(object);
+    }
+    at_arena_free(cells);
+    api_respond_json(req, 200, table);
+}
+
+static void list_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
+                      size_t n, bool more, const struct at_err *err)
+{
+    struct api_req *req = ctx;
+    const struct list_op *op = req->op;
+    if (rc == AT_COMPACTED) {
+        api_respond_error(req, rc,
+                          "The provided continue parameter or resource version is too old to "
+                          "display a consistent list result: start anew without it");
+        return;
+    }
+    if (rc != AT_OK) {
+        api_respond_error(req, rc, "%s", err != NULL ? err->msg : "the store cannot be read");
+        return;
+    }
+    if (op->at_rev > 0) {
+        rev = op->at_rev;
+    }
+    const char *token = NULL;
+    if (more && n > 0) {
+        struct api_continue next = {.rev = rev};
+        /* The next page begins after the last key: the smallest key above it is it with a 0x01. */
+        snprintf(next.start, sizeof next.start, "%s\x01", kvs[n - 1].key);
+        token = api_continue_encode(req->arena, &next);
+    }
+    if (req->table != API_TABLE_NONE) {
+        list_table(req, op, rev, kvs, n, token);
+    } else {
+        list_plain(req, op, rev, kvs, n, token);
+    }
+}
+
+static void too_large_version(struct api_req *req, int64_t wanted)
+{
+    const char *message =
+        at_arena_printf(req->arena, "Too large resource version: %lld, current: %lld",
+                        (long long)wanted, (long long)at_store_rev(req->api->options.store));
+    json_t *details =
+        json_pack("{s:[{s:s, s:s}], s:i}", "causes", "reason", "ResourceVersionTooLarge", "message",
+                  "Too large resource version", "retryAfterSeconds", 1);
+    api_respond_json(req, 504, api_status(false, "Timeout", 504, message, details));
+}
+
+/* resourceVersion, resourceVersionMatch, limit, continue. False: answered. */
+static bool list_version(struct api_req *req, struct list_op *op)
+{
+    struct at_err err = {0};
+    int64_t limit = 0;
+    int64_t rv = 0;
+    if (api_query_int(req, "limit", 0, &limit, &err) != AT_OK ||
+        api_query_int(req, "resourceVersion", 0, &rv, &err) != AT_OK) {
+        api_respond_err(req, &err);
+        return false;
+    }
+    /* A selector would make pages uneven; then everything comes at once, as the API allows. */
+    op->limit = limit > 0 && api_filter_is_empty(&op->filter) ? (size_t)limit : 0;
+    const char *token = api_query(req, "continue");
+    if (token != NULL && token[0] != '\0') {
+        struct api_continue at;
+        if (api_continue_decode(token, &at, &err) != AT_OK) {
+            api_respond_err(req, &err);
+            return false;
+        }
+        size_t prefix = strlen(op->span.from);
+        if (op->span.single || strncmp(at.start, op->span.from, prefix) != 0) {
+            api_respond_error(req, AT_BAD_REQUEST, "continue: the token is of another list");
+            return false;
+        }
+        op->at_rev = at.rev;
+        memcpy(op->start, at.start, sizeof op->start);
+    } else if (at_streq(api_query(req, "resourceVersionMatch"), "Exact")) {
+        op->at_rev = rv;
+    }
+    int64_t wanted = op->at_rev > 0 ? op->at_rev : rv;
+    if (wanted < 0) {
+        api_respond_error(req, AT_BAD_REQUEST, "resourceVersion: must not be negative");
+        return false;
+    }
+    if (wanted > at_store_rev(req->api->options.store)) {
+        too_large_version(req, wanted);
+        return false;
+    }
+    return true;
+}
+
+void api_list(struct api_req *req)
+{
+    struct at_err err = {0};
+    struct list_op *op = at_arena_alloc(req->arena, sizeof *op);
+    req->op = op;
+    if (op == NULL || api_filter_parse(req, &op->filter, &err) != AT_OK) {
+        if (err.rc == AT_OK) {
+            at_err_set(&err, AT_NOMEM, "the request needs too much memory");
+        }
+        api_respond_err(req, &err);
+        return;
+    }
+    api_span_of(req, &op->filter, &op->span);
+    memcpy(op->start, op->span.from, sizeof op->start);
+    if (!list_version(req, op)) {
+        return;
+    }
+    at_store_range(req->api->options.store, op->start, op->span.single ? NULL : op->span.to,
+                   op->limit, op->at_rev, list_done, req);
+}

@@ -1,0 +1,125 @@
+/* What may I do, and who am I: kubectl auth can-i, auth can-i --list, auth whoami. */
+#include "api/api_priv.h"
+#include "core/str.h"
+
+#include <stdio.h>
+
+static const char *text_at(const json_t *root, const char *path)
+{
+    return at_json_str_at(root, path, "");
+}
+
+/* Kubernetes' verbs for paths are HTTP methods; deletecollection counts as delete here. */
+static const char *verb_of(const char *verb)
+{
+    static const char *const OTHER[][2] = {
+        {"post", "create"}, {"put", "update"}, {"deletecollection", "delete"}, {"head", "get"}};
+    for (size_t i = 0; i < sizeof OTHER / sizeof OTHER[0]; i++) {
+        if (at_streq(verb, OTHER[i][0])) {
+            return OTHER[i][1];
+        }
+    }
+    return verb;
+}
+
+static void copy(char *out, size_t size, const char *text)
+{
+    snprintf(out, size, "%s", text);
+}
+
+static bool resource_allowed(struct api_req *req, const json_t *a, char *reason, size_t size)
+{
+    struct api_route route = {.target = API_RESOURCE};
+    copy(route.group, sizeof route.group, text_at(a, "group"));
+    copy(route.resource, sizeof route.resource, text_at(a, "resource"));
+    copy(route.subresource, sizeof route.subresource, text_at(a, "subresource"));
+    copy(route.ns, sizeof route.ns, text_at(a, "namespace"));
+    copy(route.name, sizeof route.name, text_at(a, "name"));
+    route.kind = at_model_kind_by_plural(route.group, "v1", route.resource);
+    struct at_access what = {.verb = verb_of(text_at(a, "verb")),
+                             .group = route.group,
+                             .resource = route.resource,
+                             .subresource = route.subresource,
+                             .ns = route.ns,
+                             .name = route.name,
+                             .node_name = api_node_of(req, &route, false)};
+    return at_rbac_allowed(&req->who, &what, reason, size);
+}
+
+static void access_review(struct api_req *req)
+{
+    const json_t *resource = at_json_at(req->body, "spec.resourceAttributes");
+    const json_t *path = at_json_at(req->body, "spec.nonResourceAttributes");
+    char reason[512] = "";
+    bool allowed = false;
+    if (json_is_object(resource)) {
+        allowed = resource_allowed(req, resource, reason, sizeof reason);
+    } else if (json_is_object(path)) {
+        struct at_access what = {
+            .verb = verb_of(text_at(path, "verb")), .resource = "", .path = text_at(path, "path")};
+        allowed = at_rbac_allowed(&req->who, &what, reason, sizeof reason);
+    } else {
+        api_respond_error(req, AT_BAD_REQUEST,
+                          "spec: one of resourceAttributes and nonResourceAttributes is needed");
+        return;
+    }
+    json_t *status = json_pack("{s:b}", "allowed", (int)allowed);
+    if (reason[0] != '\0') {
+        json_object_set_new(status, "reason", json_string(reason));
+    }
+    api_respond_json(req, 201,
+                     json_pack("{s:s, s:s, s:{}, s:O, s:o}", "kind", "SelfSubjectAccessReview",
+                               "apiVersion", "authorization.k8s.io/v1", "metadata", "spec",
+                               json_object_get(req->body, "spec"), "status", status));
+}
+
+static void rules_review(struct api_req *req)
+{
+    json_t *resources = json_array();
+    json_t *paths = json_array();
+    json_t *rules = at_rbac_rules(&req->who);
+    size_t i;
+    json_t *rule;
+    json_array_foreach(rules, i, rule)
+    {
+        bool is_path = json_object_get(rule, "nonResourceURLs") != NULL;
+        json_array_append(is_path ? paths : resources, rule);
+    }
+    json_decref(rules);
+    json_t *spec = json_object_get(req->body, "spec");
+    spec = spec != NULL ? json_incref(spec) : json_object();
+    api_respond_json(req, 201,
+                     json_pack("{s:s, s:s, s:{}, s:o, s:{s:o, s:o, s:b}}", "kind",
+                               "SelfSubjectRulesReview", "apiVersion", "authorization.k8s.io/v1",
+                               "metadata", "spec", spec, "status", "resourceRules", resources,
+                               "nonResourceRules", paths, "incomplete", 0));
+}
+
+static void subject_review(struct api_req *req)
+{
+    json_t *groups = json_array();
+    for (size_t i = 0; i < req->who.n_groups; i++) {
+        json_array_append_new(groups, json_string(req->who.groups[i]));
+    }
+    json_array_append_new(groups, json_string("system:authenticated"));
+    api_respond_json(req, 201,
+                     json_pack("{s:s, s:s, s:{}, s:{s:{s:s, s:o}}}", "kind", "SelfSubjectReview",
+                               "apiVersion", "authentication.k8s.io/v1", "metadata", "status",
+                               "userInfo", "username", req->who.user, "groups", groups));
+}
+
+void api_review(struct api_req *req)
+{
+    struct at_err err = {0};
+    if (api_body_read(req, &err) != AT_OK) {
+        api_respond_err(req, &err);
+        return;
+    }
+    if (at_streq(req->route.resource, "selfsubjectaccessreviews")) {
+        access_review(req);
+    } else if (at_streq(req->route.resource, "selfsubjectrulesreviews")) {
+        rules_review(req);
+    } else {
+        subject_review(req);
+    }
+}

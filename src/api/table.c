@@ -1,0 +1,99 @@
+/* meta.k8s.io/v1 Tables: what kubectl prints. */
+#include "api/api_priv.h"
+#include "core/mem.h"
+#include "core/str.h"
+
+#include <string.h>
+
+static bool str_has(struct at_str s, const char *needle)
+{
+    return s.ptr != NULL && memmem(s.ptr, s.len, needle, strlen(needle)) != NULL;
+}
+
+enum api_table api_table_wanted(struct api_req *req, struct at_str accept)
+{
+    if (accept.ptr == NULL || req->route.target != API_RESOURCE) {
+        return API_TABLE_NONE;
+    }
+    struct at_str rest = accept;
+    bool table = false;
+    while (!table && rest.len > 0) {
+        struct at_str one = at_str_trim(at_str_cut(&rest, ','));
+        if (!str_has(one, "application/json") && !str_has(one, "*/*")) {
+            continue; /* protobuf and the like: the next choice decides */
+        }
+        if (!str_has(one, "as=Table")) {
+            return API_TABLE_NONE;
+        }
+        table = str_has(one, "v=v1;") || str_has(one, "v=v1,") ||
+                (one.len >= 4 && memcmp(one.ptr + one.len - 4, "v=v1", 4) == 0);
+    }
+    if (!table) {
+        return API_TABLE_NONE;
+    }
+    const char *include = api_query(req, "includeObject");
+    if (at_streq(include, "None")) {
+        return API_TABLE_OBJECT_NONE;
+    }
+    return at_streq(include, "Object") ? API_TABLE_FULL : API_TABLE_METADATA;
+}
+
+static void column_add(json_t *list, const char *name, const char *type, const char *format,
+                       const char *description, int priority)
+{
+    json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:i}", "name", name, "type", type,
+                                          "format", format, "description", description, "priority",
+                                          priority));
+}
+
+json_t *api_table_new(const struct at_model_kind *kind, bool with_columns)
+{
+    json_t *columns = json_array();
+    if (with_columns) {
+        column_add(columns, "Name", "string", "name", "Name within its namespace.", 0);
+        for (size_t i = 0; i < kind->n_columns; i++) {
+            const struct at_model_column *c = &kind->columns[i];
+            column_add(columns, c->name, at_streq(c->type, "date") ? "string" : c->type,
+                       c->format != NULL ? c->format : "",
+                       c->description != NULL ? c->description : "", c->priority);
+        }
+    }
+    return json_pack("{s:s, s:s, s:{}, s:o, s:[]}", "kind", "Table", "apiVersion", "meta.k8s.io/v1",
+                     "metadata", "columnDefinitions", columns, "rows");
+}
+
+static json_t *cell_json(const struct at_model_column *column, const char *text)
+{
+    int64_t number = 0;
+    if (text == NULL) {
+        return json_null();
+    }
+    if (at_streq(column->type, "integer") && at_str_to_i64(at_str_of(text), &number) == AT_OK) {
+        return json_integer(number);
+    }
+    json_t *value = json_string(text);
+    return value != NULL ? value : json_null();
+}
+
+void api_table_add(json_t *table, struct api_req *req, const json_t *object, enum api_table mode,
+                   struct at_arena *arena)
+{
+    const struct at_model_kind *kind = req->route.kind;
+    int64_t now = at_sys_wall_ns(req->api->sys);
+    json_t *cells = json_array();
+    json_array_append_new(cells, json_string(at_json_str_at(object, "metadata.name", "")));
+    for (size_t i = 0; i < kind->n_columns; i++) {
+        const char *text = at_model_cell(&kind->columns[i], object, now, arena);
+        json_array_append_new(cells, cell_json(&kind->columns[i], text));
+    }
+    json_t *row = json_pack("{s:o}", "cells", cells);
+    if (mode == API_TABLE_FULL) {
+        json_object_set(row, "object", (json_t *)object);
+    } else if (mode == API_TABLE_METADATA) {
+        json_object_set_new(row, "object",
+                            json_pack("{s:s, s:s, s:O}", "kind", "PartialObjectMetadata",
+                                      "apiVersion", "meta.k8s.io/v1", "metadata",
+                                      json_object_get(object, "metadata")));
+    }
+    json_array_append_new(json_object_get(table, "rows"), row);
+}

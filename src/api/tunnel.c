@@ -1,0 +1,280 @@
+/* Agents call out only: each holds a tunnel open, a stream of JSON lines with what the server wants
+ * of it, and posts pieces of the answers. Log requests of clients travel through it. */
+#include "api/api_priv.h"
+#include "core/mem.h"
+#include "core/str.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+struct tunnel {
+    struct api_req *req; /* of the agent's GET */
+    struct api_tunnels *owner;
+    char node[API_NAME_BYTES];
+};
+
+struct session {
+    struct api_req *req; /* of the client's GET */
+    struct api_tunnels *owner;
+    char id[40];
+    char node[API_NAME_BYTES];
+    bool begun;
+    at_timer_id timer;
+};
+
+struct api_tunnels {
+    struct at_map *by_node;  /* struct tunnel */
+    struct at_map *sessions; /* by id: struct session */
+};
+
+struct api_tunnels *api_tunnels_new(void)
+{
+    struct api_tunnels *t = AT_NEW(struct api_tunnels);
+    t->by_node = at_map_new();
+    t->sessions = at_map_new();
+    return t;
+}
+
+/* --- sessions --- */
+
+static void session_free(struct session *s)
+{
+    at_map_remove(s->owner->sessions, s->id);
+    at_loop_timer_cancel(s->req->api->options.loop, s->timer);
+    api_req_free(s->req);
+    at_free(s);
+}
+
+static void session_fail(struct session *s, enum at_rc rc, const char *message)
+{
+    struct api_req *req = s->req;
+    struct at_http_exchange *ex = req->ex;
+    if (s->begun) {
+        req->ex = NULL;
+        session_free(s);
+        if (ex != NULL) {
+            at_http_abort(ex); /* what was sent must not look complete */
+        }
+        return;
+    }
+    at_map_remove(s->owner->sessions, s->id);
+    at_loop_timer_cancel(req->api->options.loop, s->timer);
+    at_free(s);
+    api_respond_error(req, rc, "%s", message);
+}
+
+static void session_end(struct session *s)
+{
+    struct at_http_exchange *ex = s->req->ex;
+    s->req->ex = NULL;
+    if (ex != NULL) {
+        at_http_stream_end(ex);
+    }
+    session_free(s);
+}
+
+static bool tunnel_send(struct api_tunnels *tunnels, const char *node, json_t *line_take)
+{
+    struct tunnel *t = at_map_get(tunnels->by_node, node);
+    struct at_buf text = {0};
+    bool sent = false;
+    if (t != NULL && at_json_dump(line_take, &text) == AT_OK &&
+        at_buf_append(&text, "\n", 1) == AT_OK) {
+        sent = at_http_stream_write(t->req->ex, text.data, text.len) == AT_OK;
+    }
+    at_buf_done(&text);
+    json_decref(line_take);
+    return sent;
+}
+
+static void client_gone(void *ctx)
+{
+    struct session *s = ctx;
+    s->req->ex = NULL;
+    (void)tunnel_send(s->owner, s->node, json_pack("{s:s, s:s}", "id", s->id, "op", "cancel"));
+    session_free(s);
+}
+
+static void no_answer(void *ctx)
+{
+    struct session *s = ctx;
+    s->timer = 0;
+    (void)tunnel_send(s->owner, s->node, json_pack("{s:s, s:s}", "id", s->id, "op", "cancel"));
+    session_fail(s, AT_TIMEOUT, "the node's agent does not answer");
+}
+
+static void session_begin(struct session *s)
+{
+    if (s->begun) {
+        return;
+    }
+    s->begun = true;
+    at_loop_timer_cancel(s->req->api->options.loop, s->timer);
+    s->timer = 0;
+    api_req_measure(s->req, 200);
+    at_http_stream_begin(s->req->ex, 200, "text/plain; charset=utf-8", NULL);
+}
+
+/* --- the agent's side --- */
+
+static void tunnel_close(struct tunnel *t, bool end_stream)
+{
+    struct api_tunnels *tunnels = t->owner;
+    struct at_http_exchange *ex = t->req->ex;
+    if (at_map_get(tunnels->by_node, t->node) == t) {
+        at_map_remove(tunnels->by_node, t->node);
+    }
+    size_t it = 0;
+    const char *id;
+    void *value;
+    while (at_map_next(tunnels->sessions, &it, &id, &value)) {
+        struct session *s = value;
+        if (at_streq(s->node, t->node)) {
+            session_fail(s, AT_UNAVAILABLE, "the node's agent is gone");
+        }
+    }
+    t->req->ex = NULL;
+    if (end_stream && ex != NULL) {
+        at_http_stream_end(ex);
+    }
+    api_req_free(t->req);
+    at_free(t);
+}
+
+static void agent_gone(void *ctx)
+{
+    tunnel_close(ctx, false);
+}
+
+void api_tunnel_open(struct api_req *req)
+{
+    struct api_tunnels *tunnels = req->api->tunnels;
+    struct tunnel *old = at_map_get(tunnels->by_node, req->route.name);
+    if (old != NULL) {
+        tunnel_close(old, true); /* a new connection of the same agent: the old one is dead */
+    } else if (at_map_count(tunnels->by_node) >= AT_API_TUNNELS_MAX) {
+        api_respond_error(req, AT_EXHAUSTED, "%d tunnels are open, no more are taken",
+                          AT_API_TUNNELS_MAX);
+        return;
+    }
+    struct tunnel *t = AT_NEW(struct tunnel);
+    t->req = req;
+    t->owner = tunnels;
+    snprintf(t->node, sizeof t->node, "%s", req->route.name);
+    at_map_put(tunnels->by_node, t->node, t);
+    api_req_measure(req, 200);
+    at_http_on_gone(req->ex, agent_gone, t);
+    at_http_stream_begin(req->ex, 200, "application/x-ndjson", NULL);
+}
+
+void api_tunnel_answer(struct api_req *req)
+{
+    struct session *s = at_map_get(req->api->tunnels->sessions, req->route.tail);
+    if (s == NULL || !at_streq(s->node, req->route.name)) {
+        api_respond_error(req, AT_NOT_FOUND, "nobody waits for this answer any more");
+        return;
+    }
+    const char *error = api_query(req, "error");
+    struct at_str piece = at_http_request_body(req->ex);
+    bool more = api_query_bool(req, "more");
+    bool over = false;
+    if (error != NULL) {
+        session_fail(s, AT_UPSTREAM, error);
+    } else {
+        session_begin(s);
+        enum at_rc rc = at_http_stream_write(s->req->ex, piece.ptr, piece.len);
+        size_t queued = rc == AT_OK ? at_http_stream_queued_bytes(s->req->ex) : 0;
+        if (rc != AT_OK || queued > AT_API_STREAM_QUEUE_BYTES_MAX) {
+            session_fail(s, AT_EXHAUSTED, "the client reads too slowly");
+            over = true;
+        } else if (!more) {
+            session_end(s);
+        }
+    }
+    if (over) {
+        api_respond_error(req, AT_NOT_FOUND, "nobody waits for this answer any more");
+        return;
+    }
+    api_respond_text(req, 200, "application/json", NULL, "{}", 2);
+}
+
+/* --- the client's side --- */
+
+/* Node of the instance, "" when it has none yet; NULL: answered. */
+static const char *node_of_instance(struct api_req *req)
+{
+    AT_CLEANUP(at_cleanup_json)
+    json_t *object =
+        at_state_object(req->api->options.state, req->route.kind, req->route.ns, req->route.name);
+    if (object == NULL) {
+        api_respond_not_found(req);
+        return NULL;
+    }
+    return at_arena_strdup(req->arena, at_json_str_at(object, "spec.nodeName", ""));
+}
+
+void api_instance_log(struct api_req *req)
+{
+    struct api_tunnels *tunnels = req->api->tunnels;
+    struct at_err err = {0};
+    int64_t tail = -1;
+    if (api_query_int(req, "tailLines", -1, &tail, &err) != AT_OK) {
+        api_respond_err(req, &err);
+        return;
+    }
+    const char *node = node_of_instance(req);
+    if (node == NULL) {
+        return;
+    }
+    if (node[0] == '\0') {
+        api_respond_error(req, AT_BAD_REQUEST, "instance \"%s\" has no node yet, so no log",
+                          req->route.name);
+        return;
+    }
+    if (at_map_count(tunnels->sessions) >= AT_API_LOG_SESSIONS_MAX) {
+        api_respond_error(req, AT_EXHAUSTED, "%d logs are being read, try again later",
+                          AT_API_LOG_SESSIONS_MAX);
+        return;
+    }
+    char id[AT_OBJECT_UID_BYTES];
+    at_object_uid(req->api->sys, id);
+    json_t *line =
+        json_pack("{s:s, s:s, s:s, s:s, s:b}", "id", id, "op", "log", "namespace", req->route.ns,
+                  "name", req->route.name, "follow", (int)api_query_bool(req, "follow"));
+    if (tail >= 0) {
+        json_object_set_new(line, "tailLines", json_integer(tail));
+    }
+    if (!tunnel_send(tunnels, node, line)) {
+        api_respond_error(req, AT_UNAVAILABLE, "the agent of node \"%s\" is not connected", node);
+        return;
+    }
+    struct session *s = AT_NEW(struct session);
+    s->req = req;
+    s->owner = tunnels;
+    memcpy(s->id, id, sizeof id);
+    snprintf(s->node, sizeof s->node, "%s", node);
+    s->timer = at_loop_timer(req->api->options.loop, AT_API_LOG_FIRST_ANSWER_NS, no_answer, s);
+    at_map_put(tunnels->sessions, s->id, s);
+    at_http_on_gone(req->ex, client_gone, s);
+}
+
+void api_tunnels_free(struct api_tunnels *tunnels)
+{
+    if (tunnels == NULL) {
+        return;
+    }
+    size_t it = 0;
+    const char *key;
+    void *value;
+    while (at_map_next(tunnels->by_node, &it, &key, &value)) {
+        tunnel_close(value, true);
+    }
+    it = 0;
+    while (at_map_next(tunnels->sessions, &it, &key, &value)) {
+        session_fail(value, AT_UNAVAILABLE, "the server is stopping");
+    }
+    at_map_free(tunnels->by_node);
+    at_map_free(tunnels->sessions);
+    at_free(tunnels);
+}

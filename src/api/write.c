@@ -1,0 +1,722 @@
+/* create, update, patch, delete: read, make the new version, compare-and-swap, again on a conflict.
+ */
+#include "api/api_priv.h"
+#include "core/mem.h"
+#include "core/str.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum change { CHANGE_PUT, CHANGE_MERGE_PATCH, CHANGE_JSON_PATCH, CHANGE_DELETE };
+
+struct write_op {
+    enum change change;
+    enum at_object_part part;
+    bool scale;
+    int64_t old_rev;
+    unsigned rounds;
+    char key[AT_STORE_KEY_BYTES_MAX];
+    /* delete */
+    const char *uid;
+    int64_t wanted_rv;
+};
+
+static void respond_store_error(struct api_req *req, enum at_rc rc, const struct at_err *err)
+{
+    api_respond_error(req, rc, "%s",
+                      err != NULL && err->msg[0] != '\0' ? err->msg : at_rc_name(rc));
+}
+
+/* False: answered. */
+static bool encode(struct api_req *req)
+{
+    struct at_err err = {0};
+    at_buf_clear(&req->text);
+    if (at_object_encode(req->object, &req->text, &err) == AT_OK) {
+        return true;
+    }
+    api_respond_err(req, &err);
+    return false;
+}
+
+/* Body into req, an error if there is none. False: answered. */
+static bool body_needed(struct api_req *req)
+{
+    struct at_err err = {0};
+    if (api_body_read(req, &err) != AT_OK) {
+        api_respond_err(req, &err);
+        return false;
+    }
+    if (req->body == NULL) {
+        api_respond_error(req, AT_BAD_REQUEST, "the request needs a body");
+        return false;
+    }
+    return true;
+}
+
+static struct write_op *op_new(struct api_req *req)
+{
+    struct write_op *op = at_arena_alloc(req->arena, sizeof *op);
+    assert(op != NULL);
+    req->op = op;
+    return op;
+}
+
+/* --- create --- */
+
+static void create_put(struct api_req *req);
+
+static void create_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
+                        const struct at_err *err)
+{
+    (void)current;
+    struct api_req *req = ctx;
+    struct write_op *op = req->op;
+    bool generated = at_json_str_at(req->body, "metadata.name", NULL) == NULL;
+    if (rc == AT_EXISTS && generated && ++op->rounds < AT_API_NAME_ROUNDS_MAX) {
+        at_json_set_at(req->object, "metadata.name", NULL);
+        at_object_generate_name(req->api->sys, req->object);
+        create_put(req);
+        return;
+    }
+    if (rc == AT_EXISTS) {
+        api_respond_exists(req, at_json_str_at(req->object, "metadata.name", ""));
+    } else if (rc != AT_OK) {
+        respond_store_error(req, rc, err);
+    } else {
+        api_respond_object(req, 201, req->text.data, req->text.len, rev);
+    }
+}
+
+static void create_put(struct api_req *req)
+{
+    struct write_op *op = req->op;
+    if (!encode(req)) {
+        return;
+    }
+    at_state_key(req->route.kind, req->route.ns, at_object_name(req->object), op->key,
+                 sizeof op->key);
+    at_store_put(req->api->options.store, op->key, req->text.data, req->text.len, 0, create_done,
+                 req);
+}
+
+static void create_stamped(struct api_req *req)
+{
+    const struct at_model_kind *kind = req->route.kind;
+    char uid[AT_OBJECT_UID_BYTES];
+    at_object_uid(req->api->sys, uid);
+    at_object_stamp_create(kind, req->object, kind->namespaced ? req->route.ns : NULL, uid,
+                           at_sys_wall_ns(req->api->sys), AT_OBJECT_MAIN);
+    if (at_streq(kind->kind, "Namespace")) {
+        at_object_add_finalizer(req->object, AT_API_NAMESPACE_FINALIZER);
+        at_json_set_at(req->object, "status.phase", json_string("Active"));
+    }
+    if (req->dry_run) {
+        api_respond_object_json(req, 201, json_incref(req->object));
+        return;
+    }
+    create_put(req);
+}
+
+static void dry_run_exists(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
+                           size_t n, bool more, const struct at_err *err)
+{
+    (void)rev;
+    (void)kvs;
+    (void)more;
+    struct api_req *req = ctx;
+    if (rc != AT_OK) {
+        respond_store_error(req, rc, err);
+    } else if (n > 0) {
+        api_respond_exists(req, at_json_str_at(req->object, "metadata.name", ""));
+    } else {
+        create_stamped(req);
+    }
+}
+
+static void create_go_on(struct api_req *req)
+{
+    struct write_op *op = req->op;
+    if (!req->dry_run) {
+        create_stamped(req);
+        return;
+    }
+    at_state_key(req->route.kind, req->route.ns, at_object_name(req->object), op->key,
+                 sizeof op->key);
+    at_store_range(req->api->options.store, op->key, NULL, 1, 0, dry_run_exists, req);
+}
+
+static void namespace_found(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
+                            size_t n, bool more, const struct at_err *err)
+{
+    (void)rev;
+    (void)more;
+    struct api_req *req = ctx;
+    if (rc != AT_OK) {
+        respond_store_error(req, rc, err);
+        return;
+    }
+    if (n == 0) {
+        json_t *details = json_pack("{s:s, s:s}", "name", req->route.ns, "kind", "namespaces");
+        const char *message =
+            at_arena_printf(req->arena, "namespaces \"%s\" not found", req->route.ns);
+        api_respond_json(req, 404, api_status(false, "NotFound", 404, message, details));
+        return;
+    }
+    AT_CLEANUP(at_cleanup_json) json_t *ns = NULL;
+    bool read =
+        at_object_decode(kvs[0].value, kvs[0].value_len, kvs[0].mod_rev, &ns, NULL) == AT_OK;
+    if (read && at_object_deleting(ns)) {
+        const char *reason = at_arena_printf(
+            req->arena,
+            "unable to create new content in namespace %s because it is being terminated",
+            req->route.ns);
+        api_respond_forbidden(req, reason);
+        return;
+    }
+    create_go_on(req);
+}
+
+void api_create(struct api_req *req)
+{
+    const struct at_model_kind *kind = req->route.kind;
+    struct at_err err = {0};
+    if (!body_needed(req)) {
+        return;
+    }
+    if (kind->namespaced && req->route.ns[0] == '\0') {
+        api_respond_error(req, AT_BAD_REQUEST, "create %s within a namespace", kind->plural);
+        return;
+    }
+    op_new(req);
+    req->object = json_deep_copy(req->body);
+    if (api_admit_shape(req, req->object, &err) != AT_OK) {
+        api_respond_err(req, &err);
+        return;
+    }
+    if (at_object_rv(req->object) != 0) {
+        api_respond_error(req, AT_BAD_REQUEST,
+                          "resourceVersion should not be set on objects to be created");
+        return;
+    }
+    at_object_generate_name(req->api->sys, req->object);
+    if (kind->has_status) {
+        json_object_del(req->object, "status");
+    }
+    if (!api_admit(req, req->object, NULL)) {
+        return;
+    }
+    if (!kind->namespaced) {
+        create_go_on(req);
+        return;
+    }
+    char key[AT_STORE_KEY_BYTES_MAX];
+    at_state_key(at_model_kind_find("", "v1", "Namespace"), NULL, req->route.ns, key, sizeof key);
+    at_store_range(req->api->options.store, key, NULL, 1, 0, namespace_found, req);
+}
+
+/* --- update and patch --- */
+
+static void round_begin(struct api_req *req);
+
+static void respond_current(struct api_req *req, json_t *object)
+{
+    struct write_op *op = req->op;
+    if (op->scale) {
+        req->table = API_TABLE_NONE;
+        api_respond_json(req, 200, api_scale_of(req->route.kind, object));
+        return;
+    }
+    api_respond_object_json(req, 200, json_incref(object));
+}
+
+/* Another writer came in between: read again, unless there were too many. */
+static void round_again(struct api_req *req)
+{
+    struct write_op *op = req->op;
+    if (++op->rounds < AT_API_CAS_ROUNDS_MAX) {
+        round_begin(req);
+        return;
+    }
+    api_respond_conflict(req, "the object has been modified; please apply your changes to the "
+                              "latest version and try again");
+}
+
+static void update_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
+                        const struct at_err *err)
+{
+    (void)current;
+    struct api_req *req = ctx;
+    if (rc == AT_CONFLICT || rc == AT_NOT_FOUND || rc == AT_EXISTS) {
+        round_again(req);
+    } else if (rc != AT_OK) {
+        respond_store_error(req, rc, err);
+    } else {
+        at_object_set_rv(req->object, rev);
+        respond_current(req, req->object);
+    }
+}
+
+static void update_store(struct api_req *req, enum at_object_outcome outcome)
+{
+    struct write_op *op = req->op;
+    struct at_store *store = req->api->options.store;
+    if (outcome == AT_OBJECT_UNCHANGED) {
+        respond_current(req, req->old);
+        return;
+    }
+    if (!encode(req)) {
+        return;
+    }
+    if (req->dry_run) {
+        at_object_set_rv(req->object, op->old_rev);
+        respond_current(req, req->object);
+        return;
+    }
+    if (outcome == AT_OBJECT_REMOVE) {
+        at_store_delete(store, op->key, op->old_rev, update_done, req);
+        return;
+    }
+    at_store_put(store, op->key, req->text.data, req->text.len, op->old_rev, update_done, req);
+}
+
+/* The part that this endpoint does not write is the stored one, whatever was sent. */
+static void part_select(struct api_req *req)
+{
+    const struct write_op *op = req->op;
+    json_t *from = op->part == AT_OBJECT_STATUS ? req->object : req->old;
+    json_t *status = json_object_get(from, "status");
+    if (op->part == AT_OBJECT_STATUS) {
+        json_t *whole = json_deep_copy(req->old);
+        const json_t *rv = at_json_at(req->object, "metadata.resourceVersion");
+        at_json_set_at(whole, "metadata.resourceVersion", rv != NULL ? json_deep_copy(rv) : NULL);
+        if (status != NULL) {
+            json_object_set(whole, "status", status);
+        } else {
+            json_object_del(whole, "status");
+        }
+        json_decref(req->object);
+        req->object = whole;
+    } else if (req->route.kind->has_status && status != NULL) {
+        json_object_set_new(req->object, "status", json_deep_copy(status));
+    } else if (req->route.kind->has_status) {
+        json_object_del(req->object, "status");
+    }
+}
+
+static bool has_directive(const json_t *patch)
+{
+    const char *key;
+    const json_t *value;
+    size_t i;
+    if (json_is_array(patch)) {
+        json_array_foreach(patch, i, value)
+        {
+            if (has_directive(value)) {
+                return true;
+            }
+        }
+    }
+    json_object_foreach((json_t *)patch, key, value)
+    {
+        if (key[0] == '$' || has_directive(value)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum at_rc patched(const struct write_op *op, const json_t *patch, json_t *base_take,
+                          json_t **ret, struct at_err *err)
+{
+    if (op->change == CHANGE_MERGE_PATCH) {
+        *ret = at_json_merge_patch(base_take, patch);
+        return AT_OK;
+    }
+    enum at_rc rc = at_json_patch(base_take, patch, ret, err);
+    json_decref(base_take);
+    return rc;
+}
+
+/* req->object from the body and req->old. */
+static enum at_rc object_make(struct api_req *req, struct at_err *err)
+{
+    const struct write_op *op = req->op;
+    json_decref(req->object);
+    req->object = NULL;
+    if (!op->scale) {
+        if (op->change == CHANGE_PUT) {
+            req->object = json_deep_copy(req->body);
+            return AT_OK;
+        }
+        return patched(op, req->body, json_deep_copy(req->old), &req->object, err);
+    }
+    json_t *scale = NULL;
+    enum at_rc rc = AT_OK;
+    if (op->change == CHANGE_PUT) {
+        scale = json_deep_copy(req->body);
+    } else {
+        rc = patched(op, req->body, api_scale_of(req->route.kind, req->old), &scale, err);
+    }
+    if (rc == AT_OK) {
+        req->object = json_deep_copy(req->old);
+        const json_t *rv = at_json_at(scale, "metadata.resourceVersion");
+        if (json_is_string(rv)) {
+            at_json_set_at(req->object, "metadata.resourceVersion", json_deep_copy(rv));
+        }
+        rc = api_scale_apply(req->route.kind, scale, req->object, err);
+    }
+    json_decref(scale);
+    return rc;
+}
+
+/* The version that the client names must be the stored one. False: answered. */
+static bool version_fits(struct api_req *req)
+{
+    const struct write_op *op = req->op;
+    int64_t rv = at_object_rv(req->object);
+    if (rv < 0 || (rv == 0 && op->change == CHANGE_PUT && !op->scale)) {
+        struct at_model_cause cause = {
+            .reason = "FieldValueInvalid",
+            .field = "metadata.resourceVersion",
+            .message = rv < 0 ? "Invalid value: must be a decimal number in a string"
+                              : "Invalid value: 0x0: must be specified for an update"};
+        api_respond_invalid(req, req->route.name, &cause, 1);
+        return false;
+    }
+    if (rv != 0 && rv != op->old_rev) {
+        api_respond_conflict(req, "the object has been modified; please apply your changes to the "
+                                  "latest version and try again");
+        return false;
+    }
+    return true;
+}
+
+static void round_change(struct api_req *req)
+{
+    const struct write_op *op = req->op;
+    struct at_err err = {0};
+    enum at_object_outcome outcome;
+    if (object_make(req, &err) != AT_OK || api_admit_shape(req, req->object, &err) != AT_OK) {
+        if (err.rc == AT_INVALID && err.field[0] != '\0') {
+            struct at_model_cause cause = {
+                .reason = "FieldValueInvalid", .field = err.field, .message = err.msg};
+            api_respond_invalid(req, req->route.name, &cause, 1);
+            return;
+        }
+        api_respond_err(req, &err);
+        return;
+    }
+    if (!version_fits(req)) {
+        return;
+    }
+    part_select(req);
+    if (!api_admit(req, req->object, req->old)) {
+        return;
+    }
+    enum at_rc rc =
+        at_object_prepare_update(req->route.kind, req->old, req->object, op->part, &outcome, &err);
+    if (rc == AT_CONFLICT) {
+        api_respond_conflict(req, err.msg);
+    } else if (rc == AT_INVALID) {
+        struct at_model_cause cause = {
+            .reason = "FieldValueForbidden", .field = err.field, .message = err.msg};
+        api_respond_invalid(req, req->route.name, &cause, 1);
+    } else if (rc != AT_OK) {
+        api_respond_err(req, &err);
+    } else {
+        update_store(req, outcome);
+    }
+}
+
+static void round_delete(struct api_req *req);
+
+static void round_loaded(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
+                         size_t n, bool more, const struct at_err *err)
+{
+    (void)rev;
+    (void)more;
+    struct api_req *req = ctx;
+    struct write_op *op = req->op;
+    if (rc != AT_OK) {
+        respond_store_error(req, rc, err);
+        return;
+    }
+    if (n == 0) {
+        api_respond_not_found(req);
+        return;
+    }
+    json_decref(req->old);
+    req->old = NULL;
+    op->old_rev = kvs[0].mod_rev;
+    if (at_object_decode(kvs[0].value, kvs[0].value_len, kvs[0].mod_rev, &req->old, NULL) !=
+        AT_OK) {
+        api_respond_error(req, AT_INTERNAL, "the stored object cannot be read");
+        return;
+    }
+    if (op->change == CHANGE_DELETE) {
+        round_delete(req);
+    } else {
+        round_change(req);
+    }
+}
+
+static void round_begin(struct api_req *req)
+{
+    struct write_op *op = req->op;
+    at_state_key(req->route.kind, req->route.ns, req->route.name, op->key, sizeof op->key);
+    at_store_range(req->api->options.store, op->key, NULL, 1, 0, round_loaded, req);
+}
+
+static void change_begin(struct api_req *req, enum change change)
+{
+    struct write_op *op = op_new(req);
+    op->change = change;
+    op->scale = at_streq(req->route.subresource, "scale");
+    op->part = at_streq(req->route.subresource, "status") ? AT_OBJECT_STATUS : AT_OBJECT_MAIN;
+    round_begin(req);
+}
+
+void api_update(struct api_req *req)
+{
+    if (!body_needed(req)) {
+        return;
+    }
+    if (!json_is_object(req->body)) {
+        api_respond_error(req, AT_BAD_REQUEST, "the body must be a JSON object");
+        return;
+    }
+    change_begin(req, CHANGE_PUT);
+}
+
+void api_patch(struct api_req *req)
+{
+    if (!body_needed(req)) {
+        return;
+    }
+    bool strategic = at_str_eq_nocase(req->content_type, "application/strategic-merge-patch+json");
+    bool merge = strategic || at_str_eq_nocase(req->content_type, "application/merge-patch+json");
+    if (strategic && has_directive(req->body)) {
+        api_respond_error(req, AT_UNSUPPORTED,
+                          "strategic merge patches with directives ($patch and the like) are not "
+                          "supported; use application/merge-patch+json");
+        return;
+    }
+    if (merge && !json_is_object(req->body)) {
+        api_respond_error(req, AT_BAD_REQUEST, "a merge patch must be a JSON object");
+        return;
+    }
+    if (!merge && !at_str_eq_nocase(req->content_type, "application/json-patch+json")) {
+        api_respond_error(req, AT_UNSUPPORTED,
+                          "the body of the request was in an unknown format - accepted media types "
+                          "include: application/json-patch+json, application/merge-patch+json");
+        return;
+    }
+    change_begin(req, merge ? CHANGE_MERGE_PATCH : CHANGE_JSON_PATCH);
+}
+
+/* --- delete --- */
+
+static void respond_deleted(struct api_req *req)
+{
+    json_t *details = api_details(req, req->route.name);
+    const char *uid = at_object_uid_of(req->old);
+    if (uid != NULL) {
+        json_object_set_new(details, "uid", json_string(uid));
+    }
+    json_t *status = api_status(true, NULL, 200, NULL, details);
+    api_respond_json(req, 200, status);
+}
+
+static void remove_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
+                        const struct at_err *err)
+{
+    (void)rev;
+    (void)current;
+    struct api_req *req = ctx;
+    if (rc == AT_CONFLICT) {
+        round_again(req);
+    } else if (rc == AT_NOT_FOUND) {
+        api_respond_not_found(req);
+    } else if (rc != AT_OK) {
+        respond_store_error(req, rc, err);
+    } else {
+        respond_deleted(req);
+    }
+}
+
+/* uid and version that the client demands. False: answered. */
+static bool preconditions_hold(struct api_req *req)
+{
+    const struct write_op *op = req->op;
+    const char *why = NULL;
+    if (op->uid != NULL && !at_streq(op->uid, at_object_uid_of(req->old))) {
+        why = at_arena_printf(req->arena,
+                              "Precondition failed: UID in precondition: %s, UID in "
+                              "object meta: %s",
+                              op->uid, at_object_uid_of(req->old));
+    } else if (op->wanted_rv != 0 && op->wanted_rv != op->old_rev) {
+        why = at_arena_printf(req->arena,
+                              "Precondition failed: resourceVersion in precondition: %lld, in "
+                              "object meta: %lld",
+                              (long long)op->wanted_rv, (long long)op->old_rev);
+    }
+    if (why == NULL) {
+        return true;
+    }
+    api_respond_conflict(req, why);
+    return false;
+}
+
+static void round_delete(struct api_req *req)
+{
+    const struct write_op *op = req->op;
+    if (!preconditions_hold(req)) {
+        return;
+    }
+    json_decref(req->object);
+    req->object = json_deep_copy(req->old);
+    at_object_strip_rv(req->object);
+    if (at_streq(req->route.kind->kind, "Namespace") && !at_object_deleting(req->old)) {
+        /* What it holds goes first: the namespace controller takes the finalizer off then. */
+        at_object_add_finalizer(req->object, AT_API_NAMESPACE_FINALIZER);
+        at_json_set_at(req->object, "status.phase", json_string("Terminating"));
+    }
+    enum at_object_outcome outcome =
+        at_object_begin_delete(req->object, at_sys_wall_ns(req->api->sys));
+    if (outcome == AT_OBJECT_REMOVE && req->dry_run) {
+        respond_deleted(req);
+    } else if (outcome == AT_OBJECT_REMOVE) {
+        at_store_delete(req->api->options.store, op->key, op->old_rev, remove_done, req);
+    } else {
+        update_store(req, outcome);
+    }
+}
+
+/* DeleteOptions from the body and the query. */
+static enum at_rc delete_options(struct api_req *req, struct write_op *op, struct at_err *err)
+{
+    const char *policy = api_query(req, "propagationPolicy");
+    if (policy == NULL || policy[0] == '\0') {
+        policy = at_json_str_at(req->body, "propagationPolicy", "");
+    }
+    if (at_streq(policy, "Orphan") || api_query_bool(req, "orphanDependents") ||
+        at_json_bool_at(req->body, "orphanDependents", false)) {
+        return at_err_set(err, AT_BAD_REQUEST,
+                          "propagationPolicy: Orphan is not supported: what an object owns goes "
+                          "with it");
+    }
+    if (policy[0] != '\0' && !at_streq(policy, "Background") && !at_streq(policy, "Foreground")) {
+        return at_err_set(err, AT_BAD_REQUEST,
+                          "propagationPolicy: \"%.64s\" is none of Background, Foreground", policy);
+    }
+    op->uid = at_json_str_at(req->body, "preconditions.uid", NULL);
+    const char *rv = at_json_str_at(req->body, "preconditions.resourceVersion", NULL);
+    if (rv != NULL && at_str_to_i64(at_str_of(rv), &op->wanted_rv) != AT_OK) {
+        return at_err_set(err, AT_BAD_REQUEST, "preconditions.resourceVersion: not a number");
+    }
+    const json_t *dry_run = json_object_get(req->body, "dryRun");
+    req->dry_run = req->dry_run || at_streq(json_string_value(json_array_get(dry_run, 0)), "All");
+    return AT_OK;
+}
+
+void api_delete(struct api_req *req)
+{
+    struct at_err err = {0};
+    struct write_op *op = op_new(req);
+    op->change = CHANGE_DELETE;
+    op->part = AT_OBJECT_ALL;
+    if (api_body_read(req, &err) != AT_OK || delete_options(req, op, &err) != AT_OK) {
+        api_respond_err(req, &err);
+        return;
+    }
+    if (at_streq(req->route.kind->kind, "Namespace") &&
+        (at_streq(req->route.name, "default") || at_streq(req->route.name, "atoll-system"))) {
+        api_respond_forbidden(req, "this namespace may not be deleted");
+        return;
+    }
+    round_begin(req);
+}
+
+/* --- delete a collection --- */
+
+struct sweep {
+    struct api_filter filter;
+    size_t open; /* deletions under way, plus one while they are being started */
+    size_t failed;
+};
+
+static void sweep_settle(struct api_req *req)
+{
+    struct sweep *sweep = req->op;
+    if (--sweep->open > 0) {
+        return;
+    }
+    if (sweep->failed > 0) {
+        api_respond_error(req, AT_CONFLICT, "%zu objects could not be deleted, try again",
+                          sweep->failed);
+        return;
+    }
+    api_respond_json(req, 200, api_status(true, NULL, 200, NULL, api_details(req, NULL)));
+}
+
+static void sweep_one_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_err *err)
+{
+    (void)rev;
+    (void)err;
+    struct api_req *req = ctx;
+    struct sweep *sweep = req->op;
+    sweep->failed += rc != AT_OK && rc != AT_NOT_FOUND;
+    sweep_settle(req);
+}
+
+static void sweep_loaded(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
+                         size_t n, bool more, const struct at_err *err)
+{
+    (void)rev;
+    (void)more;
+    struct api_req *req = ctx;
+    struct sweep *sweep = req->op;
+    if (rc != AT_OK) {
+        respond_store_error(req, rc, err);
+        return;
+    }
+    sweep->open = 1;
+    for (size_t i = 0; i < n; i++) {
+        json_t *object = NULL;
+        if (at_object_decode(kvs[i].value, kvs[i].value_len, kvs[i].mod_rev, &object, NULL) !=
+            AT_OK) {
+            sweep->failed++;
+            continue;
+        }
+        if (!req->dry_run && api_filter_match(&sweep->filter, object)) {
+            sweep->open++;
+            at_state_delete(req->api->options.state, req->route.kind, at_object_ns(object),
+                            at_object_name(object), at_object_uid_of(object), sweep_one_done, req);
+        }
+        json_decref(object);
+    }
+    sweep_settle(req);
+}
+
+void api_delete_collection(struct api_req *req)
+{
+    struct at_err err = {0};
+    struct write_op options = {0};
+    struct sweep *sweep = at_arena_alloc(req->arena, sizeof *sweep);
+    assert(sweep != NULL);
+    req->op = sweep;
+    if (api_body_read(req, &err) != AT_OK || delete_options(req, &options, &err) != AT_OK ||
+        api_filter_parse(req, &sweep->filter, &err) != AT_OK) {
+        api_respond_err(req, &err);
+        return;
+    }
+    if (at_streq(req->route.kind->kind, "Namespace")) {
+        api_respond_error(req, AT_NOT_ALLOWED, "delete namespaces one by one");
+        return;
+    }
+    struct api_span span;
+    api_span_of(req, &sweep->filter, &span);
+    at_store_range(req->api->options.store, span.from, span.single ? NULL : span.to, 0, 0,
+                   sweep_loaded, req);
+}
