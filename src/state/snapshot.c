@@ -209,3 +209,14 @@ const struct at_instance *at_snapshot_instance(const struct at_snapshot *snap, c
 {
     return find((const void *const *)snap->instances, snap->n_instances, ns, name);
 }
+
+const struct at_job *at_snapshot_job(const struct at_snapshot *snap, const char *ns,
+                                     const char *name)
+{
+    return find((const void *const *)snap->jobs, snap->n_jobs, ns, name);
+}
+
+const struct at_namespace *at_snapshot_namespace(const struct at_snapshot *snap, const char *name)
+{
+    return find((const void *const *)snap->namespaces, snap->n_namespaces, NULL, name);
+}

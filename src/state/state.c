@@ -172,6 +172,16 @@ void at_state_listen(struct at_state *state, at_state_changed_fn *changed, void 
     state->listeners[state->n_listeners++] = (struct at_state_listener){changed, ctx};
 }
 
+void at_state_unlisten(struct at_state *state, at_state_changed_fn *changed, void *ctx)
+{
+    for (size_t i = 0; i < state->n_listeners; i++) {
+        if (state->listeners[i].changed == changed && state->listeners[i].ctx == ctx) {
+            state->listeners[i] = state->listeners[--state->n_listeners];
+            return;
+        }
+    }
+}
+
 const struct at_snapshot *at_state_snapshot(struct at_state *state)
 {
     if (state->newest == NULL) {
@@ -228,6 +238,49 @@ json_t *at_state_object(const struct at_state *state, const struct at_model_kind
     json_t *object = NULL;
     int64_t rev;
     return at_state_read(state, key, &object, &rev, NULL) == AT_OK ? object : NULL;
+}
+
+/* Decoded first, told afterwards: what is told may write, and that moves what a range lends. */
+struct walk {
+    json_t **objects;
+    size_t n;
+};
+
+static void on_walk(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs, size_t n,
+                    bool more, const struct at_err *err)
+{
+    struct walk *w = ctx;
+    (void)rev;
+    (void)more;
+    (void)err;
+    assert(rc == AT_OK);
+    w->objects = at_alloc(sizeof(*w->objects) * (n + 1));
+    for (size_t i = 0; i < n; i++) {
+        json_t *object = NULL;
+        if (at_object_decode(kvs[i].value, kvs[i].value_len, kvs[i].mod_rev, &object, NULL) ==
+            AT_OK) {
+            w->objects[w->n++] = object;
+        }
+    }
+}
+
+void at_state_each(const struct at_state *state, const struct at_model_kind *kind, const char *ns,
+                   at_state_each_fn *fn, void *ctx)
+{
+    char from[AT_STORE_KEY_BYTES_MAX];
+    char to[AT_STORE_KEY_BYTES_MAX];
+    struct walk w = {0};
+    at_state_key(kind, ns, NULL, from, sizeof from);
+    at_store_prefix_end(from, to, sizeof to);
+    at_store_range(state->store, from, to, 0, 0, on_walk, &w);
+    assert(w.objects != NULL); /* ranges of now are answered at once */
+    for (size_t i = 0; i < w.n; i++) {
+        if (at_object_name(w.objects[i]) != NULL) {
+            fn(ctx, at_object_ns(w.objects[i]), at_object_name(w.objects[i]), w.objects[i]);
+        }
+        json_decref(w.objects[i]);
+    }
+    at_free(w.objects);
 }
 
 void at_state_heartbeat(struct at_state *state, const char *node, int64_t now_mono_ns)
