@@ -1,0 +1,149 @@
+/* What the reconcilers share: the queue, and the pass that each reconcile gets. */
+#ifndef AT_CONTROLLERS_CONTROLLERS_PRIV_H
+#define AT_CONTROLLERS_CONTROLLERS_PRIV_H
+
+#include "controllers/controllers.h"
+#include "core/log.h"
+#include "core/map.h"
+#include "core/mem.h"
+#include "core/str.h"
+
+#define CTL_LABEL_DEPLOYMENT "atoll.dev/deployment"
+#define CTL_LABEL_JOB "atoll.dev/job"
+#define CTL_LABEL_HASH "atoll.dev/template-hash"
+#define CTL_FINALIZER_AGENT "atoll.dev/agent"
+#define CTL_FINALIZER_NAMESPACE "atoll.dev/namespace"
+#define CTL_FINALIZER_FOREGROUND "foregroundDeletion"
+#define CTL_FINALIZER_ORPHAN "orphan"
+#define CTL_REASON_NODE_LOST "NodeLost"
+
+/* Limits. */
+#define CTL_CREATES_PER_PASS 512  /* of one owner; the rest follows in the next pass */
+#define CTL_PENDING_PER_PASS 8192 /* instances that one plan decides */
+#define CTL_COUNT_DELAY_NS (100 * AT_NS_PER_MS) /* counts in site and node status may lag */
+#define CTL_PARK_NS (50 * AT_NS_PER_MS)         /* look again for a write that does not show */
+#define CTL_BACKOFF_MIN_NS (10 * AT_NS_PER_MS)
+#define CTL_BACKOFF_MAX_NS (30 * AT_NS_PER_S)
+
+enum ctl_kind {
+    CTL_DEPLOYMENT,
+    CTL_JOB,
+    CTL_PLACEMENT,
+    CTL_NODE,
+    CTL_NODE_COUNTS,
+    CTL_SITE_COUNTS,
+    CTL_INSTANCE,
+    CTL_NAMESPACE,
+    CTL_KIND_COUNT
+};
+
+/* One key of one reconciler. Lives as long as something about it is under way or worth
+ * remembering. */
+struct ctl_item {
+    struct at_controllers *c;
+    enum ctl_kind kind;
+    char *key; /* "<kind>/<ns>/<name>" */
+    char *ns, *name;
+    bool queued, keep;
+    unsigned writes; /* in flight: no reconcile of this key meanwhile */
+    bool failed;
+    int64_t rev_wait; /* the snapshot must show this write of ours first */
+    unsigned failures;
+    at_timer_id timer;
+    int64_t timer_at_ns;
+    unsigned replaced;     /* deployment: copies that ended by themselves, in a row */
+    int64_t last_sched_ns; /* placement: newest scheduledAt given */
+    size_t cursor;         /* placement: where the next window of pending starts */
+};
+
+struct at_controllers {
+    struct at_loop *loop;
+    struct at_state *state;
+    const struct at_sys *sys;
+    int64_t node_timeout_ns, start_grace_ns, started_ns;
+    struct at_map *items;    /* key -> struct ctl_item */
+    struct ctl_item **queue; /* in order of arrival */
+    size_t n_queue, cap_queue;
+    struct at_map *dirty;     /* "<plural>/<ns>/<name>" -> kind: changed since the last drain */
+    struct at_map *owner_of;  /* "<ns>/<name>" of an instance -> char *item key of its owner */
+    struct at_map *node_seen; /* node -> char *: what placement cared about when it last looked */
+    struct at_map *pending_since; /* "<ns>/<name>" -> int64_t *mono */
+    at_timer_id drain_timer, health_timer;
+    int64_t drain_at_ns;
+    bool draining, closed;
+    unsigned writes;     /* in flight, of all items */
+    int64_t writes_left; /* tests: the process "dies" when it reaches 0; < 0: no limit */
+    struct at_metric *m_reconciles[CTL_KIND_COUNT], *m_errors[CTL_KIND_COUNT];
+    struct at_metric *m_depth, *m_latency, *m_placed, *m_refused, *m_pending;
+};
+
+struct ctl_pass {
+    struct at_controllers *c;
+    struct ctl_item *item;
+    const struct at_snapshot *snap;
+    struct at_arena *arena;
+    int64_t now_ns, wall_ns;
+    const char *ns, *name;
+};
+
+/* queue.c */
+void ctl_enqueue(struct at_controllers *c, enum ctl_kind kind, const char *ns, const char *name);
+void ctl_enqueue_after(struct at_controllers *c, enum ctl_kind kind, const char *ns,
+                       const char *name, int64_t delay_ns);
+void ctl_after(struct ctl_pass *p, int64_t delay_ns); /* run this item again */
+/* Planned writes of a pass: counted on its item until they are answered. */
+void ctl_create(struct ctl_pass *p, const struct at_model_kind *kind, json_t *object_take);
+void ctl_update(struct ctl_pass *p, const struct at_model_kind *kind, const char *ns,
+                const char *name, at_state_change_fn *change, void *change_ctx);
+void ctl_delete(struct ctl_pass *p, const struct at_model_kind *kind, const struct at_meta *meta);
+/* Merge patch of the stored object, spec and status alike; patch_take is one reference. */
+void ctl_patch(struct ctl_pass *p, const struct at_model_kind *kind, const char *ns,
+               const char *name, json_t *patch_take);
+
+/* route.c: what a change concerns. */
+void ctl_route(struct at_controllers *c, const struct at_snapshot *snap,
+               const struct at_model_kind *kind, const char *ns, const char *name);
+void ctl_route_all(struct at_controllers *c, const struct at_snapshot *snap);
+
+/* owner.c: what Deployment and Job share. */
+struct ctl_owned {
+    const struct at_instance **items;
+    size_t n;
+};
+/* Instances of ns whose controller is uid. */
+struct ctl_owned ctl_owned_by(struct ctl_pass *p, const char *uid);
+bool ctl_ended(const struct at_instance *i); /* Succeeded or Failed */
+bool ctl_lost(const struct at_instance *i);  /* Failed because its node was lost */
+bool ctl_is(const char *phase, const char *want);
+const char *ctl_template_hash(struct ctl_pass *p, const json_t *template_json); /* in arena */
+/* A new instance of owner from its template. label: CTL_LABEL_DEPLOYMENT or CTL_LABEL_JOB. */
+json_t *ctl_make_instance(struct ctl_pass *p, const struct at_model_kind *kind,
+                          const struct at_meta *owner, const json_t *template_json,
+                          const char *label, const char *hash);
+/* The owner is being deleted: finalizers that ask for its copies' fate first. */
+void ctl_finish_owner(struct ctl_pass *p, const struct at_model_kind *kind,
+                      const struct at_meta *owner);
+
+/* node.c */
+bool ctl_node_ready(const struct at_node *node);
+bool ctl_node_lost(const struct at_node *node); /* Ready is False */
+/* Nothing of the instance runs any more because its node is gone. */
+void ctl_lose(struct ctl_pass *p, const struct at_instance *i, const char *message);
+void ctl_health_start(struct at_controllers *c);
+
+/* The reconcilers. */
+void ctl_deployment(struct ctl_pass *p);
+void ctl_job(struct ctl_pass *p);
+void ctl_placement(struct ctl_pass *p);
+void ctl_node(struct ctl_pass *p);
+void ctl_node_counts(struct ctl_pass *p);
+void ctl_site_counts(struct ctl_pass *p);
+void ctl_instance(struct ctl_pass *p);
+void ctl_namespace(struct ctl_pass *p);
+
+static inline const char *ctl_text(const char *s)
+{
+    return s != NULL ? s : "";
+}
+
+#endif

@@ -1,0 +1,239 @@
+/* Deployment: as many copies as wanted, of the newest template; a change of it rolls over the old
+ * ones within maxSurge and maxUnavailable. */
+#include "controllers/controllers_priv.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define REPLACE_MIN_NS                                                                             \
+    AT_NS_PER_S /* a copy that ended by itself is replaced after this, doubling */
+#define REPLACE_MAX_NS (60 * AT_NS_PER_S)
+
+struct rollout {
+    struct ctl_pass *p;
+    const struct at_deployment *d;
+    const json_t *template_json;
+    const char *hash;
+    int64_t replicas, surge, unavailable;
+    /* Copies that count: not being deleted, not lost. Each list in the order in which they would
+     * be given up: not ready first, then without a node, then the newest. */
+    const struct at_instance **fresh, **old;
+    int64_t n_fresh, n_old, ready_fresh, ready_old;
+    int64_t ended;
+    const struct at_instance *unready; /* an example */
+};
+
+static int by_least_loved(const void *a, const void *b)
+{
+    const struct at_instance *x = *(const struct at_instance *const *)a;
+    const struct at_instance *y = *(const struct at_instance *const *)b;
+    if (x->status.ready != y->status.ready) {
+        return x->status.ready ? 1 : -1;
+    }
+    bool x_bound = ctl_text(x->spec.node_name)[0] != '\0';
+    bool y_bound = ctl_text(y->spec.node_name)[0] != '\0';
+    if (x_bound != y_bound) {
+        return x_bound ? 1 : -1;
+    }
+    if (x->meta.creation_wall_ns != y->meta.creation_wall_ns) {
+        return x->meta.creation_wall_ns > y->meta.creation_wall_ns ? -1 : 1;
+    }
+    return strcmp(y->meta.name, x->meta.name);
+}
+
+static void sort_copies(struct rollout *r)
+{
+    struct ctl_owned owned = ctl_owned_by(r->p, r->d->meta.uid);
+    r->fresh = at_arena_alloc(r->p->arena, sizeof(*r->fresh) * (owned.n + 1));
+    r->old = at_arena_alloc(r->p->arena, sizeof(*r->old) * (owned.n + 1));
+    assert(r->fresh != NULL);
+    assert(r->old != NULL);
+    for (size_t k = 0; k < owned.n; k++) {
+        const struct at_instance *i = owned.items[k];
+        if (i->meta.deletion_wall_ns != 0 || ctl_lost(i)) {
+            continue;
+        }
+        bool ready = i->status.ready && !ctl_ended(i);
+        r->ended += ctl_ended(i);
+        if (!ready && (r->unready == NULL || i->status.message != NULL)) {
+            r->unready = i;
+        }
+        if (at_streq(at_model_map_get(&i->meta.labels, CTL_LABEL_HASH), r->hash)) {
+            r->fresh[r->n_fresh++] = i;
+            r->ready_fresh += ready;
+        } else {
+            r->old[r->n_old++] = i;
+            r->ready_old += ready;
+        }
+    }
+    qsort(r->fresh, (size_t)r->n_fresh, sizeof(*r->fresh), by_least_loved);
+    qsort(r->old, (size_t)r->n_old, sizeof(*r->old), by_least_loved);
+}
+
+static void give_up(struct rollout *r, const struct at_instance *const *copies, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++) {
+        ctl_delete(r->p, &AT_KIND_INSTANCE, &copies[k]->meta);
+    }
+}
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Missing copies of the newest template, within what the surge leaves. */
+static void scale_up(struct rollout *r)
+{
+    int64_t missing =
+        least(r->replicas - r->n_fresh, r->replicas + r->surge - r->n_fresh - r->n_old);
+    missing = least(missing, CTL_CREATES_PER_PASS);
+    for (int64_t k = 0; k < missing; k++) {
+        ctl_create(r->p, &AT_KIND_INSTANCE,
+                   ctl_make_instance(r->p, &AT_KIND_DEPLOYMENT, &r->d->meta, r->template_json,
+                                     CTL_LABEL_DEPLOYMENT, r->hash));
+    }
+}
+
+/* Old copies that may go without falling below replicas - maxUnavailable that are ready. Those that
+ * serve nothing go first, but no more than keeps a stuck update from eating what may recover. */
+static void scale_down_old(struct rollout *r)
+{
+    int64_t must_serve = r->replicas - r->unavailable;
+    must_serve = must_serve > 0 ? must_serve : 0;
+    int64_t total = r->n_fresh + r->n_old;
+    int64_t may_go = total - must_serve - (r->n_fresh - r->ready_fresh);
+    int64_t idle = least(r->n_old - r->ready_old, may_go);
+    idle = idle > 0 ? idle : 0;
+    int64_t serving = least(r->ready_old, r->ready_fresh + r->ready_old - must_serve);
+    serving = least(serving, may_go - idle);
+    if (idle < r->n_old - r->ready_old) {
+        serving = 0; /* the list has the idle ones in front */
+    }
+    give_up(r, r->old, idle + (serving > 0 ? serving : 0));
+}
+
+/* Copies that ended by themselves keep their place, so that their reason can be read, until a delay
+ * that doubles from failure to failure has passed. */
+static void replace_ended(struct rollout *r, const struct at_instance *const *copies, int64_t n)
+{
+    unsigned shift = r->p->item->replaced < 6 ? r->p->item->replaced : 6;
+    int64_t delay = least(REPLACE_MIN_NS << shift, REPLACE_MAX_NS);
+    bool any = false;
+    for (int64_t k = 0; k < n; k++) {
+        if (!ctl_ended(copies[k])) {
+            continue;
+        }
+        int64_t wait = copies[k]->status.finished_at_wall_ns + delay - r->p->wall_ns;
+        if (wait > 0) {
+            ctl_after(r->p, least(wait, REPLACE_MAX_NS));
+        } else {
+            ctl_delete(r->p, &AT_KIND_INSTANCE, &copies[k]->meta);
+            any = true;
+        }
+    }
+    r->p->item->replaced += any;
+}
+
+static void set_conditions(struct rollout *r, json_t *object)
+{
+    int64_t ready = r->ready_fresh + r->ready_old;
+    int64_t must_serve = r->replicas - r->unavailable;
+    bool done = r->ready_fresh == r->replicas && r->n_fresh == r->replicas && r->n_old == 0;
+    const char *why = "";
+    if (r->unready != NULL) {
+        const struct at_instance *i = r->unready;
+        const char *text = i->status.message;
+        if (text == NULL && i->status.decision != NULL && ctl_text(i->spec.node_name)[0] == '\0') {
+            text = i->status.decision->message;
+        }
+        if (text != NULL) {
+            why = at_arena_printf(r->p->arena, ": %s: %s", i->meta.name, text);
+        }
+    }
+    const char *count = at_arena_printf(r->p->arena, "%lld of %lld ready%s", (long long)ready,
+                                        (long long)r->replicas, done ? "" : why);
+    bool available = ready >= must_serve;
+    at_condition_set(object, "Available", available,
+                     available ? "MinimumReplicasAvailable" : "MinimumReplicasUnavailable", count,
+                     r->p->wall_ns);
+    const char *step = at_arena_printf(r->p->arena, "%lld of %lld updated", (long long)r->n_fresh,
+                                       (long long)r->replicas);
+    at_condition_set(object, "Progressing", true, done ? "RolloutComplete" : "RollingUpdate", step,
+                     r->p->wall_ns);
+    at_condition_set(object, "Ready", done, done ? "AllReplicasReady" : "NotAllReplicasReady",
+                     count, r->p->wall_ns);
+}
+
+static bool set_status(void *ctx, json_t *object)
+{
+    struct rollout *r = ctx;
+    int64_t ready = r->ready_fresh + r->ready_old;
+    int64_t missing = r->replicas - ready;
+    json_t *status = json_object_get(object, "status");
+    if (!json_is_object(status)) {
+        status = json_object();
+        json_object_set_new(object, "status", status);
+    }
+    json_object_set_new(status, "observedGeneration", json_integer(r->d->meta.generation));
+    json_object_set_new(status, "replicas", json_integer(r->n_fresh + r->n_old));
+    json_object_set_new(status, "readyReplicas", json_integer(ready));
+    json_object_set_new(status, "updatedReplicas", json_integer(r->n_fresh));
+    json_object_set_new(status, "unavailableReplicas", json_integer(missing > 0 ? missing : 0));
+    json_object_set_new(
+        status, "selector",
+        json_string(at_arena_printf(r->p->arena, "%s=%s", CTL_LABEL_DEPLOYMENT, r->d->meta.name)));
+    json_object_set_new(status, "templateHash", json_string(r->hash));
+    set_conditions(r, object);
+    return true;
+}
+
+static void reconcile(struct rollout *r)
+{
+    sort_copies(r);
+    if (r->n_fresh > r->replicas) {
+        give_up(r, r->fresh, r->n_fresh - r->replicas);
+    } else {
+        scale_up(r);
+    }
+    if (r->n_old > 0) {
+        scale_down_old(r);
+    }
+    if (r->ended > 0 && r->n_fresh <= r->replicas) {
+        replace_ended(r, r->fresh, r->n_fresh);
+    } else if (r->ready_fresh >= r->replicas) {
+        r->p->item->replaced = 0;
+    }
+    ctl_update(r->p, &AT_KIND_DEPLOYMENT, r->d->meta.ns, r->d->meta.name, set_status, r);
+    r->p->item->keep = r->p->item->replaced > 0;
+}
+
+void ctl_deployment(struct ctl_pass *p)
+{
+    const struct at_deployment *d = at_snapshot_deployment(p->snap, p->ns, p->name);
+    if (d == NULL) {
+        return;
+    }
+    if (d->meta.deletion_wall_ns != 0) {
+        ctl_finish_owner(p, &AT_KIND_DEPLOYMENT, &d->meta);
+        return;
+    }
+    json_t *object = at_state_object(p->c->state, &AT_KIND_DEPLOYMENT, p->ns, p->name);
+    const json_t *template_json = at_json_at(object, "spec.template");
+    if (template_json != NULL) {
+        const struct at_rollout_strategy *s = d->spec.strategy;
+        struct rollout r = {
+            .p = p,
+            .d = d,
+            .template_json = template_json,
+            .hash = ctl_template_hash(p, template_json),
+            .replicas = d->spec.replicas,
+            .surge = s != NULL ? s->max_surge : 1,
+            .unavailable = s != NULL ? s->max_unavailable : 0,
+        };
+        r.surge = r.surge == 0 && r.unavailable == 0 ? 1 : r.surge; /* else it could never move */
+        reconcile(&r);
+    }
+    json_decref(object);
+}

@@ -1,0 +1,265 @@
+/* Job: instances until enough have succeeded; failures are tried again with a growing delay. The
+ * ended instances are kept, they are the count; status never counts backwards. */
+#include "controllers/controllers_priv.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RETRY_MIN_NS AT_NS_PER_S
+#define RETRY_MAX_NS (300 * AT_NS_PER_S)
+
+struct job_pass {
+    struct ctl_pass *p;
+    const struct at_job *job;
+    const struct at_instance **active;
+    int64_t n_active, succeeded, failed;
+    int64_t last_failure_wall_ns;
+    int64_t start_wall_ns, completion_wall_ns, retry_wall_ns;
+    const char *complete, *failure; /* reason when it is finished now */
+    const char *message;
+};
+
+static bool condition_true(const struct at_job *job, const char *type)
+{
+    for (size_t k = 0; k < job->status.conditions.n; k++) {
+        const struct at_condition *c = &job->status.conditions.items[k];
+        if (at_streq(c->type, type) && at_streq(c->status, "True")) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int by_least_done(const void *a, const void *b)
+{
+    const struct at_instance *x = *(const struct at_instance *const *)a;
+    const struct at_instance *y = *(const struct at_instance *const *)b;
+    bool x_bound = ctl_text(x->spec.node_name)[0] != '\0';
+    bool y_bound = ctl_text(y->spec.node_name)[0] != '\0';
+    if (x_bound != y_bound) {
+        return x_bound ? 1 : -1;
+    }
+    if (x->meta.creation_wall_ns != y->meta.creation_wall_ns) {
+        return x->meta.creation_wall_ns > y->meta.creation_wall_ns ? -1 : 1;
+    }
+    return strcmp(y->meta.name, x->meta.name);
+}
+
+static void count(struct job_pass *j)
+{
+    struct ctl_owned owned = ctl_owned_by(j->p, j->job->meta.uid);
+    j->active = at_arena_alloc(j->p->arena, sizeof(*j->active) * (owned.n + 1));
+    assert(j->active != NULL);
+    for (size_t k = 0; k < owned.n; k++) {
+        const struct at_instance *i = owned.items[k];
+        if (ctl_is(i->status.phase, "Succeeded")) {
+            j->succeeded++;
+        } else if (ctl_lost(i)) {
+            continue; /* the node's failure, not the job's */
+        } else if (ctl_is(i->status.phase, "Failed")) {
+            int64_t at = i->status.finished_at_wall_ns;
+            j->failed++;
+            j->last_failure_wall_ns = at > j->last_failure_wall_ns ? at : j->last_failure_wall_ns;
+        } else if (i->meta.deletion_wall_ns == 0) {
+            j->active[j->n_active++] = i;
+        }
+    }
+    if (j->job->status.succeeded > j->succeeded) {
+        j->succeeded = j->job->status.succeeded;
+    }
+    if (j->job->status.failed > j->failed) {
+        j->failed = j->job->status.failed;
+    }
+    qsort(j->active, (size_t)j->n_active, sizeof(*j->active), by_least_done);
+}
+
+/* Instances are started anew by the job, not by their agent, so that each failure counts. */
+static json_t *make_copy(struct job_pass *j, const json_t *template_json, const char *hash)
+{
+    json_t *object =
+        ctl_make_instance(j->p, &AT_KIND_JOB, &j->job->meta, template_json, CTL_LABEL_JOB, hash);
+    json_t *spec = json_object_get(object, "spec");
+    if (at_streq(at_json_str_at(spec, "restartPolicy", "Always"), "Always")) {
+        json_object_set_new(spec, "restartPolicy", json_string("Never"));
+    }
+    return object;
+}
+
+static void start_copies(struct job_pass *j, int64_t n)
+{
+    json_t *object = at_state_object(j->p->c->state, &AT_KIND_JOB, j->p->ns, j->p->name);
+    const json_t *template_json = at_json_at(object, "spec.template");
+    n = n < CTL_CREATES_PER_PASS ? n : CTL_CREATES_PER_PASS;
+    if (template_json != NULL) {
+        const char *hash = ctl_template_hash(j->p, template_json);
+        for (int64_t k = 0; k < n; k++) {
+            ctl_create(j->p, &AT_KIND_INSTANCE, make_copy(j, template_json, hash));
+            j->n_active += j->p->c->writes_left != 0;
+        }
+    }
+    json_decref(object);
+}
+
+static void stop_copies(struct job_pass *j, int64_t n)
+{
+    for (int64_t k = 0; k < n; k++) {
+        ctl_delete(j->p, &AT_KIND_INSTANCE, &j->active[k]->meta);
+    }
+    j->n_active -= n;
+}
+
+/* When may the next copy start? 0: now. */
+static int64_t retry_at(const struct job_pass *j)
+{
+    if (j->failed == 0 || j->last_failure_wall_ns == 0) {
+        return 0;
+    }
+    int64_t shift = j->failed < 10 ? j->failed - 1 : 9;
+    int64_t delay = RETRY_MIN_NS << shift;
+    int64_t at = j->last_failure_wall_ns + (delay < RETRY_MAX_NS ? delay : RETRY_MAX_NS);
+    return at > j->p->wall_ns ? at : 0;
+}
+
+static void check_deadline(struct job_pass *j)
+{
+    const struct at_job *job = j->job;
+    if (job->spec.active_deadline_ns <= 0 || j->start_wall_ns == 0) {
+        return;
+    }
+    int64_t left = j->start_wall_ns + job->spec.active_deadline_ns - j->p->wall_ns;
+    if (left > 0) {
+        ctl_after(j->p, left);
+        return;
+    }
+    j->failure = "DeadlineExceeded";
+    j->message = "it ran longer than activeDeadline";
+}
+
+static void advance(struct job_pass *j)
+{
+    const struct at_job *job = j->job;
+    if (j->succeeded >= job->spec.completions) {
+        j->complete = "Completed";
+        j->message = at_arena_printf(j->p->arena, "%lld of %lld succeeded", (long long)j->succeeded,
+                                     (long long)job->spec.completions);
+        stop_copies(j, j->n_active);
+        return;
+    }
+    if (j->failed > job->spec.backoff_limit) {
+        j->failure = "BackoffLimitExceeded";
+        j->message = at_arena_printf(j->p->arena, "%lld copies failed, %lld allowed",
+                                     (long long)j->failed, (long long)job->spec.backoff_limit);
+    } else {
+        check_deadline(j);
+    }
+    if (j->failure != NULL) {
+        stop_copies(j, j->n_active);
+        return;
+    }
+    int64_t want = job->spec.completions - j->succeeded;
+    want = want < job->spec.parallelism ? want : job->spec.parallelism;
+    want = job->spec.suspend ? 0 : want;
+    if (want < j->n_active) {
+        stop_copies(j, j->n_active - want);
+    } else if (want > j->n_active) {
+        j->retry_wall_ns = retry_at(j);
+        if (j->retry_wall_ns != 0) {
+            ctl_after(j->p, j->retry_wall_ns - j->p->wall_ns);
+        } else {
+            start_copies(j, want - j->n_active);
+        }
+    }
+}
+
+static void set_time(json_t *status, const char *field, int64_t wall_ns)
+{
+    char text[AT_UNITS_TEXT_BYTES_MAX];
+    if (wall_ns != 0) {
+        json_object_set_new(status, field, json_string(at_time_format(wall_ns, text)));
+    } else {
+        json_object_del(status, field);
+    }
+}
+
+static bool set_status(void *ctx, json_t *object)
+{
+    struct job_pass *j = ctx;
+    json_t *status = json_object_get(object, "status");
+    if (!json_is_object(status)) {
+        status = json_object();
+        json_object_set_new(object, "status", status);
+    }
+    json_object_set_new(status, "active", json_integer(j->n_active));
+    json_object_set_new(status, "succeeded", json_integer(j->succeeded));
+    json_object_set_new(status, "failed", json_integer(j->failed));
+    set_time(status, "startTime", j->start_wall_ns);
+    set_time(status, "nextRetryTime", j->retry_wall_ns);
+    if (j->complete != NULL) {
+        set_time(status, "completionTime", j->completion_wall_ns);
+        at_condition_set(object, "Complete", true, j->complete, j->message, j->p->wall_ns);
+    }
+    if (j->failure != NULL) {
+        at_condition_set(object, "Failed", true, j->failure, j->message, j->p->wall_ns);
+    }
+    if (j->complete == NULL && j->failure == NULL) {
+        at_condition_set(object, "Suspended", j->job->spec.suspend,
+                         j->job->spec.suspend ? "Suspended" : "Running", "", j->p->wall_ns);
+    }
+    return true;
+}
+
+static int64_t finished_wall_ns(const struct at_job *job)
+{
+    for (size_t k = 0; k < job->status.conditions.n; k++) {
+        const struct at_condition *c = &job->status.conditions.items[k];
+        if ((at_streq(c->type, "Complete") || at_streq(c->type, "Failed")) &&
+            at_streq(c->status, "True")) {
+            return c->last_transition_time_wall_ns;
+        }
+    }
+    return 0;
+}
+
+/* It is over: nothing of it may run, and after its time it goes away. */
+static void finished(struct job_pass *j)
+{
+    stop_copies(j, j->n_active);
+    if (j->job->status.active != 0) { /* written when there was still something to stop */
+        ctl_patch(j->p, &AT_KIND_JOB, j->job->meta.ns, j->job->meta.name,
+                  json_pack("{s:{s:i}}", "status", "active", 0));
+    }
+    if (j->job->spec.ttl_after_finished_ns <= 0) {
+        return;
+    }
+    int64_t left = finished_wall_ns(j->job) + j->job->spec.ttl_after_finished_ns - j->p->wall_ns;
+    if (left > 0) {
+        ctl_after(j->p, left);
+    } else {
+        ctl_delete(j->p, &AT_KIND_JOB, &j->job->meta);
+    }
+}
+
+void ctl_job(struct ctl_pass *p)
+{
+    const struct at_job *job = at_snapshot_job(p->snap, p->ns, p->name);
+    if (job == NULL) {
+        return;
+    }
+    if (job->meta.deletion_wall_ns != 0) {
+        ctl_finish_owner(p, &AT_KIND_JOB, &job->meta);
+        return;
+    }
+    struct job_pass j = {.p = p, .job = job, .start_wall_ns = job->status.start_time_wall_ns};
+    count(&j);
+    if (condition_true(job, "Complete") || condition_true(job, "Failed")) {
+        finished(&j);
+        return;
+    }
+    if (j.start_wall_ns == 0 && !job->spec.suspend) {
+        j.start_wall_ns = p->wall_ns;
+    }
+    j.completion_wall_ns = p->wall_ns;
+    advance(&j);
+    ctl_update(p, &AT_KIND_JOB, job->meta.ns, job->meta.name, set_status, &j);
+}

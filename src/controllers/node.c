@@ -1,0 +1,206 @@
+/* Nodes: heartbeats become the Ready condition; what ran on a lost node is given up; counts. */
+#include "controllers/controllers_priv.h"
+#include "scheduler/scheduler.h"
+
+#include <string.h>
+
+#define NEVER_SEEN_NS (10 * AT_NS_PER_S) /* a node that never beat is not ready after this */
+
+static const struct at_condition *ready_condition(const struct at_node *node)
+{
+    for (size_t k = 0; k < node->status.conditions.n; k++) {
+        if (at_streq(node->status.conditions.items[k].type, "Ready")) {
+            return &node->status.conditions.items[k];
+        }
+    }
+    return NULL;
+}
+
+bool ctl_node_ready(const struct at_node *node)
+{
+    const struct at_condition *c = ready_condition(node);
+    return c != NULL && at_streq(c->status, "True");
+}
+
+bool ctl_node_lost(const struct at_node *node)
+{
+    const struct at_condition *c = ready_condition(node);
+    return c != NULL && at_streq(c->status, "False");
+}
+
+enum health { HEALTH_UNKNOWN, HEALTH_ALIVE, HEALTH_SILENT };
+
+static enum health health_of(const struct at_controllers *c, const struct at_node *node,
+                             int64_t now_ns)
+{
+    int64_t last = at_state_heartbeat_last(c->state, node->meta.name);
+    if (last != 0) {
+        return now_ns - last <= c->node_timeout_ns ? HEALTH_ALIVE : HEALTH_SILENT;
+    }
+    if (ready_condition(node) == NULL) { /* new: its agent is about to beat for the first time */
+        int64_t age_ns = at_sys_wall_ns(c->sys) - node->meta.creation_wall_ns;
+        return age_ns < NEVER_SEEN_NS ? HEALTH_UNKNOWN : HEALTH_SILENT;
+    }
+    /* Beats are not stored: after our own start, silence says nothing yet. */
+    return now_ns - c->started_ns < c->start_grace_ns ? HEALTH_UNKNOWN : HEALTH_SILENT;
+}
+
+/* --- losing --- */
+
+struct loss {
+    const char *message;
+    int64_t wall_ns;
+};
+
+static bool lose(void *ctx, json_t *object)
+{
+    const struct loss *l = ctx;
+    at_object_drop_finalizer(object, CTL_FINALIZER_AGENT);
+    const char *phase = at_json_str_at(object, "status.phase", "");
+    if (at_streq(phase, "Succeeded") || at_streq(phase, "Failed")) {
+        return true;
+    }
+    char time[AT_UNITS_TEXT_BYTES_MAX];
+    at_json_set_at(object, "status.phase", json_string("Failed"));
+    at_json_set_at(object, "status.reason", json_string(CTL_REASON_NODE_LOST));
+    at_json_set_at(object, "status.message", json_string(l->message));
+    at_json_set_at(object, "status.ready", json_false());
+    at_json_set_at(object, "status.finishedAt", json_string(at_time_format(l->wall_ns, time)));
+    return true;
+}
+
+void ctl_lose(struct ctl_pass *p, const struct at_instance *i, const char *message)
+{
+    if (ctl_ended(i) && !at_meta_has_finalizer(&i->meta, CTL_FINALIZER_AGENT)) {
+        return;
+    }
+    struct loss l = {message, p->wall_ns};
+    ctl_update(p, &AT_KIND_INSTANCE, i->meta.ns, i->meta.name, lose, &l);
+    if (!ctl_ended(i) && p->c->writes_left != 0) {
+        at_state_event(p->c->state, &AT_KIND_INSTANCE, &i->meta, true, CTL_REASON_NODE_LOST, "%s",
+                       message);
+    }
+}
+
+static void lose_all_on(struct ctl_pass *p, const struct at_node *node)
+{
+    const char *message =
+        at_arena_printf(p->arena, "node %s sends no heartbeat any more", node->meta.name);
+    for (size_t k = 0; k < p->snap->n_instances; k++) {
+        if (at_streq(p->snap->instances[k]->spec.node_name, node->meta.name)) {
+            ctl_lose(p, p->snap->instances[k], message);
+        }
+    }
+}
+
+/* A taint with effect NoExecute also ends what runs. */
+static void evict_intolerant(struct ctl_pass *p, const struct at_node *node)
+{
+    for (size_t t = 0; t < node->spec.taints.n; t++) {
+        const struct at_taint *taint = &node->spec.taints.items[t];
+        if (!at_streq(taint->effect, "NoExecute")) {
+            continue;
+        }
+        for (size_t k = 0; k < p->snap->n_instances; k++) {
+            const struct at_instance *i = p->snap->instances[k];
+            if (at_streq(i->spec.node_name, node->meta.name) && i->meta.deletion_wall_ns == 0 &&
+                !ctl_ended(i) && !at_sched_tolerates(i->spec.placement, taint)) {
+                ctl_delete(p, &AT_KIND_INSTANCE, &i->meta);
+            }
+        }
+    }
+}
+
+/* --- the condition --- */
+
+struct verdict {
+    bool ready;
+    const char *reason, *message;
+    int64_t wall_ns, beat_wall_ns;
+};
+
+static bool set_ready(void *ctx, json_t *object)
+{
+    const struct verdict *v = ctx;
+    if (v->beat_wall_ns != 0) {
+        char time[AT_UNITS_TEXT_BYTES_MAX];
+        at_json_set_at(object, "status.lastHeartbeat",
+                       json_string(at_time_format_micro(v->beat_wall_ns, time)));
+    }
+    at_condition_set(object, "Ready", v->ready, v->reason, v->message, v->wall_ns);
+    return true;
+}
+
+static void judge(struct ctl_pass *p, const struct at_node *node, bool alive)
+{
+    int64_t last = at_state_heartbeat_last(p->c->state, node->meta.name);
+    struct verdict v = {
+        .ready = alive,
+        .reason = alive       ? "HeartbeatReceived"
+                  : last != 0 ? "HeartbeatLost"
+                              : "HeartbeatNever",
+        .wall_ns = p->wall_ns,
+        .beat_wall_ns = last != 0 ? p->wall_ns - (p->now_ns - last) : 0,
+    };
+    if (ready_condition(node) != NULL && !alive) {
+        v.reason = "HeartbeatLost";
+    }
+    char age[AT_UNITS_TEXT_BYTES_MAX] = "this server's start";
+    if (last != 0) {
+        at_duration_format((p->now_ns - last) / AT_NS_PER_MS * AT_NS_PER_MS, age);
+    }
+    v.message = alive ? "its agent sends heartbeats"
+                      : at_arena_printf(p->arena, "no heartbeat for %s", age);
+    ctl_update(p, &AT_KIND_NODE, NULL, node->meta.name, set_ready, &v);
+    if (p->c->writes_left != 0) {
+        at_state_event(p->c->state, &AT_KIND_NODE, &node->meta, !alive,
+                       alive ? "NodeReady" : "NodeNotReady", "%s", v.message);
+        at_log_kv(alive ? AT_LOG_INFO : AT_LOG_WARN, alive ? "node.ready" : "node.lost",
+                  (struct at_log_kv[]){{"node", node->meta.name}, {0}}, "%s", v.message);
+    }
+}
+
+void ctl_node(struct ctl_pass *p)
+{
+    const struct at_node *node = at_snapshot_node(p->snap, p->name);
+    if (node == NULL) {
+        return;
+    }
+    evict_intolerant(p, node);
+    enum health health = health_of(p->c, node, p->now_ns);
+    if (health == HEALTH_ALIVE && !ctl_node_ready(node)) {
+        judge(p, node, true);
+    } else if (health == HEALTH_SILENT && !ctl_node_lost(node)) {
+        judge(p, node, false);
+    }
+    if (health == HEALTH_SILENT || (health == HEALTH_UNKNOWN && ctl_node_lost(node))) {
+        lose_all_on(p, node);
+    }
+}
+
+/* --- the watch over heartbeats --- */
+
+static void check_health(void *ctx)
+{
+    struct at_controllers *c = ctx;
+    int64_t now_ns = at_loop_now_ns(c->loop);
+    const struct at_snapshot *snap = at_state_snapshot(c->state);
+    for (size_t k = 0; k < snap->n_nodes; k++) {
+        const struct at_node *node = snap->nodes[k];
+        enum health health = health_of(c, node, now_ns);
+        if ((health == HEALTH_ALIVE && !ctl_node_ready(node)) ||
+            (health == HEALTH_SILENT && !ctl_node_lost(node))) {
+            ctl_enqueue(c, CTL_NODE, NULL, node->meta.name);
+        }
+    }
+    at_snapshot_unref(snap);
+    ctl_health_start(c);
+}
+
+void ctl_health_start(struct at_controllers *c)
+{
+    int64_t period = c->node_timeout_ns / 20;
+    period = period < 10 * AT_NS_PER_MS ? 10 * AT_NS_PER_MS : period;
+    period = period > 250 * AT_NS_PER_MS ? 250 * AT_NS_PER_MS : period;
+    c->health_timer = at_loop_timer(c->loop, period, check_health, c);
+}

@@ -1,0 +1,170 @@
+/* What Deployment and Job share: their instances, how one is made, how they end. */
+#include "controllers/controllers_priv.h"
+
+#include "core/digest.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define HASH_LABEL_LEN 10
+#define HASH_NAME_LEN 5
+#define SUFFIX_LEN 5
+#define NAME_BYTES_MAX 253
+
+bool ctl_is(const char *phase, const char *want)
+{
+    return at_streq(phase, want);
+}
+
+bool ctl_ended(const struct at_instance *i)
+{
+    return at_streq(i->status.phase, "Succeeded") || at_streq(i->status.phase, "Failed");
+}
+
+bool ctl_lost(const struct at_instance *i)
+{
+    return at_streq(i->status.phase, "Failed") && at_streq(i->status.reason, CTL_REASON_NODE_LOST);
+}
+
+static size_t first_of_namespace(const struct at_snapshot *snap, const char *ns)
+{
+    size_t low = 0;
+    size_t high = snap->n_instances;
+    while (low < high) {
+        size_t mid = (low + high) / 2;
+        if (strcmp(ctl_text(snap->instances[mid]->meta.ns), ns) < 0) {
+            low = mid + 1;
+        } else {
+            high = mid;
+        }
+    }
+    return low;
+}
+
+struct ctl_owned ctl_owned_by(struct ctl_pass *p, const char *uid)
+{
+    struct ctl_owned owned = {0};
+    const struct at_snapshot *snap = p->snap;
+    size_t first = first_of_namespace(snap, ctl_text(p->ns));
+    size_t end = first;
+    while (end < snap->n_instances &&
+           at_streq(ctl_text(snap->instances[end]->meta.ns), ctl_text(p->ns))) {
+        end++;
+    }
+    owned.items = at_arena_alloc(p->arena, sizeof(*owned.items) * (end - first + 1));
+    assert(owned.items != NULL);
+    for (size_t k = first; k < end; k++) {
+        const struct at_owner_ref *owner = at_meta_controller(&snap->instances[k]->meta);
+        if (owner != NULL && at_streq(owner->uid, uid)) {
+            owned.items[owned.n++] = snap->instances[k];
+        }
+    }
+    return owned;
+}
+
+const char *ctl_template_hash(struct ctl_pass *p, const json_t *template_json)
+{
+    char *text = json_dumps(template_json, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);
+    assert(text != NULL);
+    char hex[AT_SHA256_HEX_BYTES];
+    at_sha256_hex(text, strlen(text), hex);
+    free(text); /* jansson's malloc */
+    return at_arena_strndup(p->arena, hex, HASH_LABEL_LEN);
+}
+
+static json_t *object_at(json_t *parent, const char *key)
+{
+    json_t *value = json_object_get(parent, key);
+    if (!json_is_object(value)) {
+        value = json_object();
+        json_object_set_new(parent, key, value);
+    }
+    return value;
+}
+
+static const char *instance_name(struct ctl_pass *p, const char *owner, const char *hash)
+{
+    char suffix[SUFFIX_LEN + 1];
+    at_object_suffix(p->c->sys, suffix, SUFFIX_LEN);
+    size_t room = NAME_BYTES_MAX - HASH_NAME_LEN - SUFFIX_LEN - 2;
+    size_t len = strlen(owner);
+    len = len < room ? len : room;
+    while (len > 0 && (owner[len - 1] == '.' || owner[len - 1] == '-')) {
+        len--; /* a cut must not leave a name that no one may have */
+    }
+    return at_arena_printf(p->arena, "%.*s-%.*s-%s", (int)len, owner, HASH_NAME_LEN, hash, suffix);
+}
+
+json_t *ctl_make_instance(struct ctl_pass *p, const struct at_model_kind *kind,
+                          const struct at_meta *owner, const json_t *template_json,
+                          const char *label, const char *hash)
+{
+    json_t *meta = json_deep_copy(json_object_get(template_json, "metadata"));
+    if (!json_is_object(meta)) {
+        json_decref(meta);
+        meta = json_object();
+    }
+    json_t *labels = object_at(meta, "labels");
+    json_object_set_new(labels, label, json_string(owner->name));
+    json_object_set_new(labels, CTL_LABEL_HASH, json_string(hash));
+    json_object_set_new(meta, "name", json_string(instance_name(p, owner->name, hash)));
+    json_object_set_new(meta, "namespace", json_string(ctl_text(owner->ns)));
+    json_object_set_new(meta, "ownerReferences",
+                        json_pack("[{s:s,s:s,s:s,s:s,s:b,s:b}]", "apiVersion",
+                                  at_model_api_version(kind), "kind", kind->kind, "name",
+                                  owner->name, "uid", ctl_text(owner->uid), "controller", 1,
+                                  "blockOwnerDeletion", 1));
+    json_t *spec = json_deep_copy(json_object_get(template_json, "spec"));
+    return json_pack("{s:s,s:s,s:o,s:o}", "apiVersion", at_model_api_version(&AT_KIND_INSTANCE),
+                     "kind", AT_KIND_INSTANCE.kind, "metadata", meta, "spec",
+                     spec != NULL ? spec : json_object());
+}
+
+static bool drop_finalizer(void *ctx, json_t *object)
+{
+    at_object_drop_finalizer(object, ctx);
+    return true;
+}
+
+/* Take owner (a uid) out of the references. */
+static bool drop_owner(void *ctx, json_t *object)
+{
+    json_t *meta = json_object_get(object, "metadata");
+    json_t *owners = json_object_get(meta, "ownerReferences");
+    for (size_t k = json_array_size(owners); k > 0; k--) {
+        const char *uid = at_json_str_at(json_array_get(owners, k - 1), "uid", "");
+        if (at_streq(uid, ctx)) {
+            json_array_remove(owners, k - 1);
+        }
+    }
+    if (json_array_size(owners) == 0) {
+        json_object_del(meta, "ownerReferences");
+    }
+    return true;
+}
+
+void ctl_finish_owner(struct ctl_pass *p, const struct at_model_kind *kind,
+                      const struct at_meta *owner)
+{
+    bool foreground = at_meta_has_finalizer(owner, CTL_FINALIZER_FOREGROUND);
+    bool orphan = at_meta_has_finalizer(owner, CTL_FINALIZER_ORPHAN);
+    if (!foreground && !orphan) {
+        return;
+    }
+    struct ctl_owned owned = ctl_owned_by(p, owner->uid);
+    if (owned.n == 0) {
+        ctl_update(
+            p, kind, owner->ns, owner->name, drop_finalizer,
+            (void *)(uintptr_t)(foreground ? CTL_FINALIZER_FOREGROUND : CTL_FINALIZER_ORPHAN));
+        return;
+    }
+    for (size_t k = 0; k < owned.n; k++) {
+        const struct at_meta *meta = &owned.items[k]->meta;
+        if (foreground && meta->deletion_wall_ns == 0) {
+            ctl_delete(p, &AT_KIND_INSTANCE, meta);
+        } else if (!foreground) {
+            ctl_update(p, &AT_KIND_INSTANCE, meta->ns, meta->name, drop_owner,
+                       (void *)(uintptr_t)owner->uid);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+/* Placement: everything that is pending goes to the scheduler in one plan; what it decides is
+ * written by compare-and-swap. While those writes are in flight no new plan is made, so that
+ * nothing is given away twice. */
+#include "controllers/controllers_priv.h"
+#include "scheduler/scheduler.h"
+
+#include <assert.h>
+#include <string.h>
+
+static bool is_bound(const struct at_instance *i)
+{
+    return ctl_text(i->spec.node_name)[0] != '\0';
+}
+
+static json_t *parts_json(const struct at_sched_decision *d)
+{
+    json_t *parts = json_array();
+    for (int k = 0; k < AT_SCHED_OBJ_COUNT; k++) {
+        if (d->weights[k] > 0) {
+            json_array_append_new(
+                parts, json_pack("{s:s,s:I,s:I}", "name",
+                                 at_sched_objective_name((enum at_sched_objective)k), "score",
+                                 (json_int_t)d->parts[k], "weight", (json_int_t)d->weights[k]));
+        }
+    }
+    return parts;
+}
+
+static json_t *decision_json(const struct at_sched_decision *d, const char *time)
+{
+    json_t *refusals = json_array();
+    for (int k = 0; k < AT_SCHED_RULE_COUNT; k++) {
+        if (d->refused[k] > 0) {
+            json_array_append_new(refusals,
+                                  json_pack("{s:s,s:I,s:s}", "rule",
+                                            at_sched_rule_name((enum at_sched_rule)k), "nodes",
+                                            (json_int_t)d->refused[k], "example", d->example[k]));
+        }
+    }
+    json_t *decision =
+        json_pack("{s:s,s:s,s:o}", "message", d->message, "time", time, "refusals", refusals);
+    if (d->node != NULL) {
+        json_object_set_new(decision, "score", json_integer(d->score));
+        json_object_set_new(decision, "parts", parts_json(d));
+    }
+    if (d->runner_up != NULL) {
+        json_object_set_new(decision, "runnerUp", json_string(d->runner_up->meta.name));
+        json_object_set_new(decision, "runnerUpScore", json_integer(d->runner_up_score));
+    }
+    return decision;
+}
+
+struct binding {
+    const char *node, *site, *reason, *message, *scheduled_at;
+    json_t *decision; /* one reference */
+};
+
+static json_t *status_of(json_t *object)
+{
+    json_t *status = json_object_get(object, "status");
+    if (!json_is_object(status)) {
+        status = json_object();
+        json_object_set_new(object, "status", status);
+    }
+    return status;
+}
+
+/* False: somebody was faster, or it is going away. */
+static bool bind_instance(void *ctx, json_t *object)
+{
+    const struct binding *b = ctx;
+    const char *node = at_json_str_at(object, "spec.nodeName", "");
+    if (at_object_deleting(object) || (node[0] != '\0' && !at_streq(node, b->node))) {
+        return false;
+    }
+    json_t *status = status_of(object);
+    if (b->node != NULL) {
+        at_json_set_at(object, "spec.nodeName", json_string(b->node));
+        at_object_add_finalizer(object, CTL_FINALIZER_AGENT);
+        json_object_set_new(status, "site", json_string(b->site));
+        json_object_set_new(status, "scheduledAt", json_string(b->scheduled_at));
+        json_object_del(status, "reason");
+        json_object_del(status, "message");
+    } else {
+        json_object_set_new(status, "reason", json_string(b->reason));
+        json_object_set_new(status, "message", json_string(b->message));
+    }
+    json_object_set(status, "decision", b->decision);
+    return true;
+}
+
+static void write_binding(struct ctl_pass *p, const struct at_instance *i, struct binding *b)
+{
+    ctl_update(p, &AT_KIND_INSTANCE, i->meta.ns, i->meta.name, bind_instance, b);
+    json_decref(b->decision);
+}
+
+/* Latency counts from the first time that we saw it pending. */
+static void note_pending(struct ctl_pass *p, const struct at_instance *i, bool placed)
+{
+    const char *key = at_arena_printf(p->arena, "%s/%s", ctl_text(i->meta.ns), i->meta.name);
+    int64_t *since = at_map_get(p->c->pending_since, key);
+    if (placed) {
+        at_metric_observe_ns(p->c->m_latency, since != NULL ? p->now_ns - *since : 0);
+        at_free(at_map_remove(p->c->pending_since, key));
+    } else if (since == NULL) {
+        since = AT_NEW(int64_t);
+        *since = p->now_ns;
+        (void)at_map_put(p->c->pending_since, key, since);
+    }
+}
+
+static void write_decision(struct ctl_pass *p, const struct at_sched_decision *d,
+                           int64_t scheduled_at_wall_ns)
+{
+    char time[AT_UNITS_TEXT_BYTES_MAX];
+    const struct at_instance *i = d->instance;
+    at_time_format_micro(scheduled_at_wall_ns, time);
+    note_pending(p, i, d->node != NULL);
+    at_metric_add(d->node != NULL ? p->c->m_placed : p->c->m_refused, 1);
+    const char *before = i->status.decision != NULL ? i->status.decision->message : NULL;
+    if (d->node == NULL && at_streq(before, d->message)) {
+        return; /* nothing new to say */
+    }
+    struct binding b = {.reason = "Unschedulable",
+                        .message = d->message,
+                        .scheduled_at = time,
+                        .decision = decision_json(d, time)};
+    if (d->node != NULL) {
+        b.node = d->node->meta.name;
+        b.site = ctl_text(d->node->spec.site);
+    }
+    write_binding(p, i, &b);
+    if (p->c->writes_left != 0) {
+        at_state_event(p->c->state, &AT_KIND_INSTANCE, &i->meta, d->node == NULL,
+                       d->node != NULL ? "Scheduled" : "FailedScheduling", "%s", d->message);
+    }
+}
+
+/* An instance that was bound by hand still gets what the agent's agreement asks for. */
+static void adopt(struct ctl_pass *p, const struct at_instance *i, int64_t scheduled_at_wall_ns)
+{
+    const struct at_node *node = at_snapshot_node(p->snap, i->spec.node_name);
+    if (node == NULL) {
+        return;
+    }
+    char time[AT_UNITS_TEXT_BYTES_MAX];
+    at_time_format_micro(scheduled_at_wall_ns, time);
+    const char *message = at_arena_printf(p->arena, "bound to %s by hand", node->meta.name);
+    struct binding b = {.node = node->meta.name,
+                        .site = ctl_text(node->spec.site),
+                        .scheduled_at = time,
+                        .decision = json_pack("{s:s,s:s}", "message", message, "time", time)};
+    write_binding(p, i, &b);
+}
+
+/* scheduledAt grows in the order of decisions: the scheduler finds out by it which GPU is whose. */
+static int64_t next_schedule_time(struct ctl_pass *p)
+{
+    int64_t at = p->wall_ns > p->item->last_sched_ns ? p->wall_ns : p->item->last_sched_ns;
+    for (size_t k = 0; k < p->snap->n_instances; k++) {
+        int64_t given = p->snap->instances[k]->status.scheduled_at_wall_ns;
+        at = given > at ? given : at;
+    }
+    return at;
+}
+
+/* Everything unbound; what was bound by hand is adopted on the way. */
+static size_t collect(struct ctl_pass *p, const struct at_instance **pending, int64_t *at)
+{
+    size_t n = 0;
+    for (size_t k = 0; k < p->snap->n_instances; k++) {
+        const struct at_instance *i = p->snap->instances[k];
+        if (ctl_ended(i) || i->meta.deletion_wall_ns != 0) {
+            continue;
+        }
+        if (!is_bound(i)) {
+            pending[n++] = i;
+        } else if (i->status.scheduled_at_wall_ns == 0) {
+            adopt(p, i, *at += AT_NS_PER_US);
+        }
+    }
+    return n;
+}
+
+void ctl_placement(struct ctl_pass *p)
+{
+    const struct at_instance **pending =
+        at_arena_alloc(p->arena, sizeof(*pending) * (p->snap->n_instances + 1));
+    assert(pending != NULL);
+    int64_t at = next_schedule_time(p);
+    size_t n = collect(p, pending, &at);
+    size_t first = 0;
+    if (n > CTL_PENDING_PER_PASS) { /* the window moves, so that those in front hide nobody */
+        first = p->item->cursor < n ? p->item->cursor : 0;
+        n = n - first < CTL_PENDING_PER_PASS ? n - first : CTL_PENDING_PER_PASS;
+        p->item->cursor = first + n;
+        ctl_after(p, CTL_BACKOFF_MIN_NS);
+    }
+    struct at_sched_plan plan = {0};
+    if (n > 0 && at_schedule(p->snap, pending + first, n, p->wall_ns, p->arena, &plan) != AT_OK) {
+        at_log(AT_LOG_ERROR, "placement.memory", "the plan for %zu instances is too large", n);
+        ctl_after(p, AT_NS_PER_S);
+        return;
+    }
+    int64_t waiting = 0;
+    for (size_t k = 0; k < plan.n; k++) {
+        waiting += plan.decisions[k].node == NULL;
+        write_decision(p, &plan.decisions[k], at += AT_NS_PER_US);
+    }
+    at_metric_set(p->c->m_pending, waiting);
+    p->item->last_sched_ns = at;
+    p->item->keep = true;
+}

@@ -1,0 +1,217 @@
+/* What a change concerns: from "this object changed" to the keys that must be looked at. */
+#include "controllers/controllers_priv.h"
+
+#include <string.h>
+
+/* The owner's key is remembered: when an instance has gone, nobody else can tell whose it was. */
+static void enqueue_owner_key(struct at_controllers *c, const char *key)
+{
+    const char *ns = strchr(key, '/') + 1;
+    const char *slash = strchr(ns, '/');
+    AT_CLEANUP(at_cleanup_free) char *ns_text = at_strndup(ns, (size_t)(slash - ns));
+    ctl_enqueue(c, key[0] == 'd' ? CTL_DEPLOYMENT : CTL_JOB, ns_text, slash + 1);
+}
+
+static void route_owner(struct at_controllers *c, const char *instance_key,
+                        const struct at_instance *i)
+{
+    char *old = at_map_get(c->owner_of, instance_key);
+    const struct at_owner_ref *owner = i != NULL ? at_meta_controller(&i->meta) : NULL;
+    char *now = NULL;
+    if (owner != NULL && (at_streq(owner->kind, "Deployment") || at_streq(owner->kind, "Job"))) {
+        now = at_asprintf("%c/%s/%s", at_streq(owner->kind, "Job") ? 'j' : 'd',
+                          ctl_text(i->meta.ns), ctl_text(owner->name));
+        enqueue_owner_key(c, now);
+    }
+    if (old != NULL && !at_streq(old, now)) {
+        enqueue_owner_key(c, old);
+    }
+    if (now != NULL) {
+        (void)at_map_put(c->owner_of, instance_key, now);
+    } else {
+        (void)at_map_remove(c->owner_of, instance_key);
+    }
+    at_free(old);
+}
+
+/* Does this change give the scheduler anything new to think about? */
+static bool concerns_placement(const struct at_instance *i)
+{
+    if (i == NULL || ctl_ended(i) || i->meta.deletion_wall_ns != 0) {
+        return true; /* it held something, perhaps */
+    }
+    if (ctl_text(i->spec.node_name)[0] != '\0') {
+        return i->status.scheduled_at_wall_ns == 0; /* bound by hand */
+    }
+    return i->status.decision == NULL || i->meta.generation > 1;
+}
+
+static void route_instance(struct at_controllers *c, const struct at_snapshot *snap, const char *ns,
+                           const char *name)
+{
+    const struct at_instance *i = at_snapshot_instance(snap, ns, name);
+    AT_CLEANUP(at_cleanup_free) char *key = at_asprintf("%s/%s", ctl_text(ns), name);
+    route_owner(c, key, i);
+    if (concerns_placement(i)) {
+        ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
+    }
+    if (i == NULL) {
+        at_free(at_map_remove(c->pending_since, key));
+        for (size_t k = 0; k < snap->n_nodes; k++) { /* which one it was on is not known any more */
+            ctl_enqueue_after(c, CTL_NODE_COUNTS, NULL, snap->nodes[k]->meta.name,
+                              CTL_COUNT_DELAY_NS);
+        }
+        for (size_t k = 0; k < snap->n_sites; k++) {
+            ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, snap->sites[k]->meta.name,
+                              CTL_COUNT_DELAY_NS);
+        }
+        return;
+    }
+    ctl_enqueue(c, CTL_INSTANCE, ns, name);
+    if (ctl_text(i->spec.node_name)[0] == '\0') {
+        return;
+    }
+    const struct at_node *node = at_snapshot_node(snap, i->spec.node_name);
+    if (node != NULL) {
+        ctl_enqueue_after(c, CTL_NODE_COUNTS, NULL, node->meta.name, CTL_COUNT_DELAY_NS);
+        ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, ctl_text(node->spec.site), CTL_COUNT_DELAY_NS);
+        if (ctl_node_lost(node)) {
+            ctl_enqueue(c, CTL_NODE, NULL, node->meta.name);
+        }
+    }
+}
+
+/* The owner's copies, when it has gone or is being deleted. */
+static void route_orphans(struct at_controllers *c, const struct at_snapshot *snap,
+                          const char *kind, const char *ns, const char *name)
+{
+    for (size_t k = 0; k < snap->n_instances; k++) {
+        const struct at_instance *i = snap->instances[k];
+        if (!at_streq(i->meta.ns, ns)) {
+            continue;
+        }
+        for (size_t o = 0; o < i->meta.owners.n; o++) {
+            if (at_streq(i->meta.owners.items[o].kind, kind) &&
+                at_streq(i->meta.owners.items[o].name, name)) {
+                ctl_enqueue(c, CTL_INSTANCE, i->meta.ns, i->meta.name);
+            }
+        }
+    }
+}
+
+/* What placement looks at, as text: a node's status also changes for other reasons. */
+static bool node_changed(struct at_controllers *c, const struct at_node *node)
+{
+    const struct at_resources *r =
+        node->status.allocatable != NULL ? node->status.allocatable : node->status.capacity;
+    unsigned drivers = 0;
+    for (size_t k = 0; k < node->status.drivers.n; k++) {
+        drivers = drivers * 2 + node->status.drivers.items[k].ready;
+    }
+    uint64_t labels = 1469598103934665603u; /* FNV-1a */
+    for (size_t k = 0; k < node->meta.labels.n; k++) {
+        for (const char *s = node->meta.labels.items[k].key; *s != '\0'; s++) {
+            labels = (labels ^ (unsigned char)*s) * 1099511628211u;
+        }
+        for (const char *s = node->meta.labels.items[k].value; *s != '\0'; s++) {
+            labels = (labels ^ (unsigned char)*s) * 1099511628211u;
+        }
+    }
+    char *now = at_asprintf(
+        "%s %lld %d %d %u %llx %lld %lld %lld %lld %zu", ctl_text(node->meta.uid),
+        (long long)node->meta.generation, ctl_node_ready(node), node->meta.deletion_wall_ns != 0,
+        drivers, (unsigned long long)labels, (long long)(r != NULL ? r->cpu_milli : 0),
+        (long long)(r != NULL ? r->memory_bytes : 0), (long long)(r != NULL ? r->disk_bytes : 0),
+        (long long)(r != NULL ? r->gpu_milli : 0), node->status.gpus.n);
+    char *old = at_map_put(c->node_seen, node->meta.name, now);
+    bool differs = !at_streq(old, now);
+    at_free(old);
+    return differs;
+}
+
+static void route_node(struct at_controllers *c, const struct at_snapshot *snap, const char *name)
+{
+    const struct at_node *node = at_snapshot_node(snap, name);
+    ctl_enqueue(c, CTL_NODE, NULL, name);
+    if (node != NULL) {
+        ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, ctl_text(node->spec.site), CTL_COUNT_DELAY_NS);
+        if (node_changed(c, node)) {
+            ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
+            ctl_enqueue_after(c, CTL_NODE_COUNTS, NULL, name, CTL_COUNT_DELAY_NS);
+        }
+        return;
+    }
+    at_free(at_map_remove(c->node_seen, name));
+    for (size_t k = 0; k < snap->n_sites; k++) {
+        ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, snap->sites[k]->meta.name, CTL_COUNT_DELAY_NS);
+    }
+    for (size_t k = 0; k < snap->n_instances; k++) {
+        if (at_streq(snap->instances[k]->spec.node_name, name)) {
+            ctl_enqueue(c, CTL_INSTANCE, snap->instances[k]->meta.ns,
+                        snap->instances[k]->meta.name);
+        }
+    }
+}
+
+static void route_by_kind(struct at_controllers *c, const struct at_snapshot *snap,
+                          const struct at_model_kind *kind, const char *ns, const char *name)
+{
+    if (kind == &AT_KIND_INSTANCE) {
+        route_instance(c, snap, ns, name);
+    } else if (kind == &AT_KIND_DEPLOYMENT) {
+        ctl_enqueue(c, CTL_DEPLOYMENT, ns, name);
+        if (at_snapshot_deployment(snap, ns, name) == NULL) {
+            route_orphans(c, snap, kind->kind, ns, name);
+        }
+    } else if (kind == &AT_KIND_NODE) {
+        route_node(c, snap, name);
+    } else if (kind == &AT_KIND_SITE) {
+        ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
+        ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, name, CTL_COUNT_DELAY_NS);
+    } else if (kind == &AT_KIND_POLICY) {
+        ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
+    } else if (kind == &AT_KIND_NAMESPACE) {
+        ctl_enqueue(c, CTL_NAMESPACE, NULL, name);
+    } else {
+        if (kind == &AT_KIND_JOB) {
+            ctl_enqueue(c, CTL_JOB, ns, name);
+        }
+        route_orphans(c, snap, kind->kind, ns, name); /* cheap when it owns nothing */
+    }
+}
+
+void ctl_route(struct at_controllers *c, const struct at_snapshot *snap,
+               const struct at_model_kind *kind, const char *ns, const char *name)
+{
+    if (kind != &AT_KIND_EVENT) {
+        route_by_kind(c, snap, kind, ns, name);
+    }
+    const struct at_namespace *room = ns != NULL ? at_snapshot_namespace(snap, ns) : NULL;
+    if (room != NULL && room->meta.deletion_wall_ns != 0) {
+        ctl_enqueue(c, CTL_NAMESPACE, NULL, ns);
+    }
+}
+
+void ctl_route_all(struct at_controllers *c, const struct at_snapshot *snap)
+{
+    for (size_t k = 0; k < snap->n_deployments; k++) {
+        ctl_enqueue(c, CTL_DEPLOYMENT, snap->deployments[k]->meta.ns,
+                    snap->deployments[k]->meta.name);
+    }
+    for (size_t k = 0; k < snap->n_jobs; k++) {
+        ctl_enqueue(c, CTL_JOB, snap->jobs[k]->meta.ns, snap->jobs[k]->meta.name);
+    }
+    for (size_t k = 0; k < snap->n_nodes; k++) {
+        route_node(c, snap, snap->nodes[k]->meta.name);
+    }
+    for (size_t k = 0; k < snap->n_instances; k++) {
+        route_instance(c, snap, snap->instances[k]->meta.ns, snap->instances[k]->meta.name);
+    }
+    for (size_t k = 0; k < snap->n_namespaces; k++) {
+        ctl_enqueue(c, CTL_NAMESPACE, NULL, snap->namespaces[k]->meta.name);
+    }
+    for (size_t k = 0; k < snap->n_sites; k++) {
+        ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, snap->sites[k]->meta.name, CTL_COUNT_DELAY_NS);
+    }
+    ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
+}
