@@ -2,6 +2,9 @@
 #ifndef AT_NET_LIMITS_H
 #define AT_NET_LIMITS_H
 
+#include <stddef.h>
+#include <stdint.h>
+
 #define AT_MS ((int64_t)1000000)
 #define AT_S ((int64_t)1000000000)
 
@@ -16,7 +19,12 @@
 #define AT_TLS_RECORD_BYTES 16384          /* RFC 8446 §5.1 */
 #define AT_TLS_JOIN_BYTES_MAX 8192         /* pieces of a write copied into one record */
 
+#define AT_HTTP_BACKLOG 1024
 #define AT_HTTP_ACCEPTS_PER_TURN_MAX 64
+#define AT_HTTP_ACCEPT_AGAIN_NS (100 * AT_MS) /* after accept(2) failed for want of something */
+#define AT_HTTP_REFUSALS_MAX 64               /* connections over the maximum that are told so */
+#define AT_HTTP_CONNECTIONS_MAX_DEFAULT 10000
+#define AT_HTTP_BODY_BYTES_MAX_DEFAULT ((size_t)16 << 20)
 #define AT_HTTP_PIPELINE_BYTES_MAX 65536 /* held back while a request is being answered */
 #define AT_HTTP_STREAM_QUEUE_BYTES_MAX ((size_t)16 << 20) /* per streamed answer */
 #define AT_HTTP_KEEP_BYTES_MAX 32768                      /* buffers kept by idle connections */

@@ -474,8 +474,10 @@ static void on_read_end(struct at_stream *s, enum at_rc rc)
     struct at_err err;
     if (s->state == ST_HANDSHAKE) {
         rc = at_err_set(&err, AT_UNAVAILABLE, "the peer closed the connection in the handshake");
-    } else if (rc == AT_EOF) {
+    } else if (rc == AT_EOF && s->tls == NULL) {
         at_err_set(&err, rc, "the peer closed the connection");
+    } else if (rc == AT_EOF) { /* without close_notify: bytes may have been cut off */
+        rc = at_err_set(&err, AT_UNAVAILABLE, "the peer cut the TLS connection");
     } else {
         rc = at_err_set(&err, AT_UNAVAILABLE, "the connection was reset");
     }
@@ -607,7 +609,7 @@ static void on_event(void *ctx, int fd, unsigned events)
     } else if ((events & AT_LOOP_WRITE) && s->blocked) {
         alive = on_drain(s);
     }
-    if (alive && (events & AT_LOOP_READ)) {
+    if (alive && (events & AT_LOOP_READ) && !(s->tasks & TASK_SHOW)) { /* older bytes go first */
         if (s->paused && s->state == ST_OPEN) {
             on_paused_readable(s);
         } else {

@@ -1,0 +1,188 @@
+/* HTTP client: bytes of requests and answers. */
+#include "net/http_client_int.h"
+
+#include "core/mem.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+/* "host:port" -> "host", "[::1]:80" -> "::1". */
+void at_client_host_of(const char *addr, char *out, size_t out_size)
+{
+    const char *colon = strrchr(addr, ':');
+    size_t len = colon != NULL ? (size_t)(colon - addr) : strlen(addr);
+    if (strncmp(addr, "unix:", 5) == 0) {
+        addr = "localhost";
+        len = 9;
+    } else if (len >= 2 && addr[0] == '[' && addr[len - 1] == ']') {
+        addr++;
+        len -= 2;
+    }
+    snprintf(out, out_size, "%.*s", (int)len, addr);
+}
+
+enum at_rc at_client_put_request(const struct at_http_call *c, struct at_buf *out)
+{
+    bool has_body = c->body_len > 0 || c->method == AT_HTTP_POST || c->method == AT_HTTP_PUT ||
+                    c->method == AT_HTTP_PATCH;
+    const char *host = strncmp(c->addr, "unix:", 5) == 0 ? "localhost" : c->addr;
+    char length[48] = "\r\n";
+    if (has_body) {
+        snprintf(length, sizeof length, "\r\nContent-Length: %zu\r\n", c->body_len);
+    }
+    const char *const parts[] = {
+        at_http_method_name(c->method),       " ",   c->target, " HTTP/1.1\r\nHost: ", host, length,
+        c->headers != NULL ? c->headers : "", "\r\n"};
+    enum at_rc rc = AT_OK;
+    at_buf_clear(out);
+    for (size_t i = 0; rc == AT_OK && i < sizeof parts / sizeof parts[0]; i++) {
+        rc = at_buf_append_str(out, parts[i]);
+    }
+    if (rc == AT_OK && c->body_len > 0) {
+        rc = at_buf_append(out, c->body, c->body_len);
+    }
+    return rc;
+}
+
+static void on_open(void *ctx)
+{
+    struct client_conn *conn = ctx;
+    assert(conn->call != NULL);
+    at_client_send(conn);
+}
+
+/* The answer cannot be understood; the call gets rc, the connection goes. */
+static void fail(struct client_conn *conn, const struct at_err *why)
+{
+    struct at_err err;
+    at_err_set(&err, AT_UPSTREAM, "%s: %s", conn->pool->addr, why->msg);
+    at_client_complete(conn->call, AT_UPSTREAM, &err);
+}
+
+/* False: the head is incomplete, or the call is over. */
+static bool take_head(struct client_conn *conn, const char *data, size_t len, size_t *ret_used)
+{
+    struct client_call *call = conn->call;
+    struct at_http_head head;
+    struct at_err err;
+    enum at_rc rc = at_http1_parse_response(data, len, &head, &err);
+    if (rc == AT_AGAIN) {
+        return false;
+    }
+    if (rc == AT_OK && head.status == 101) {
+        rc = at_err_set(&err, AT_UPSTREAM, "switched protocols unasked");
+    }
+    if (rc != AT_OK) {
+        fail(conn, &err);
+        return false;
+    }
+    *ret_used = head.head_bytes;
+    if (head.status < 200) {
+        return true; /* interim: the answer comes later */
+    }
+    conn->head_done = true;
+    conn->keep_alive = head.keep_alive;
+    call->head_seen = true;
+    at_http1_body_begin(&conn->body, &head, call->method);
+    if (call->on_head != NULL) {
+        call->on_head(call->ctx, &head);
+    }
+    return !conn->dead && conn->call == call;
+}
+
+/* False: the call is over. */
+static bool take_body(struct client_conn *conn, const char *data, size_t len, size_t *ret_used)
+{
+    struct client_call *call = conn->call;
+    struct at_str chunk;
+    struct at_err err;
+    if (at_http1_body_take(&conn->body, data, len, ret_used, &chunk, &err) != AT_OK) {
+        fail(conn, &err);
+        return false;
+    }
+    if (chunk.len > 0 && call->on_body != NULL) {
+        call->on_body(call->ctx, chunk.ptr, chunk.len);
+    }
+    return !conn->dead && conn->call == call;
+}
+
+static size_t take_answer(struct client_conn *conn, const char *data, size_t len)
+{
+    struct client_call *call = conn->call;
+    size_t used = 0;
+    conn->got_bytes = true;
+    for (;;) {
+        size_t n = 0;
+        if (conn->head_done && conn->body.done) {
+            /* More bytes than the answer: nobody asked for them, so trust the connection no more.
+             */
+            at_client_conn_done(conn, conn->keep_alive && used == len);
+            at_client_complete(call, AT_OK, NULL);
+            return len;
+        }
+        if (used == len || call->paused) {
+            return used;
+        }
+        if (!conn->head_done) {
+            if (!take_head(conn, data + used, len - used, &n)) {
+                return conn->dead || conn->call != call ? len : used;
+            }
+        } else if (!take_body(conn, data + used, len - used, &n)) {
+            return len;
+        }
+        used += n;
+    }
+}
+
+static size_t on_data(void *ctx, const char *data, size_t len)
+{
+    struct client_conn *conn = ctx;
+    size_t used = len;
+    conn->in_data = true;
+    if (conn->call != NULL) {
+        used = take_answer(conn, data, len);
+    } else {
+        at_client_conn_free(conn); /* talks without being asked */
+    }
+    conn->in_data = false;
+    if (conn->dead) {
+        at_free(conn);
+        return len;
+    }
+    return used;
+}
+
+static void on_close(void *ctx, enum at_rc rc, const struct at_err *err)
+{
+    struct client_conn *conn = ctx;
+    struct client_call *call = conn->call;
+    struct at_err own;
+    bool untouched = call != NULL && !conn->got_bytes;
+    bool retry = untouched && conn->reused;
+    if (call != NULL) {
+        if (conn->head_done && rc == AT_EOF) {
+            rc = at_http1_body_eof(&conn->body, &own);
+        } else if (untouched && rc != AT_EOF && err != NULL) {
+            own = *err;
+        } else {
+            rc = untouched ? AT_UNAVAILABLE : AT_UPSTREAM;
+            at_err_set(&own, rc, "the connection ended before the answer");
+        }
+        if (rc != AT_OK) {
+            at_err_wrap(&own, rc, "%s", conn->pool->addr);
+        }
+        call->conn = NULL;
+        conn->call = NULL;
+    }
+    retry = retry && at_client_retry(call);
+    at_client_conn_free(conn);
+    if (call != NULL && !retry) {
+        at_client_complete(call, rc, rc == AT_OK ? NULL : &own);
+    }
+}
+
+struct at_stream_events at_client_conn_events(struct client_conn *conn)
+{
+    return (struct at_stream_events){
+        .ctx = conn, .on_open = on_open, .on_data = on_data, .on_close = on_close};
+}

@@ -1,0 +1,88 @@
+/* What http_client.c (calls and pools) and http_client_conn.c (bytes) share. */
+#ifndef AT_NET_HTTP_CLIENT_INT_H
+#define AT_NET_HTTP_CLIENT_INT_H
+
+#include "core/map.h"
+#include "net/http_client.h"
+#include "net/limits.h"
+
+struct client_conn {
+    struct client_pool *pool;
+    struct client_conn *prev, *next;           /* of the pool */
+    struct client_conn *idle_prev, *idle_next; /* of the pool's idle ones, last used first */
+    struct at_stream *stream;
+    struct client_call *call; /* the one being answered; NULL: idle */
+    bool is_idle;
+    bool reused;    /* has answered a call before: its end before an answer may be old news */
+    bool got_bytes; /* of the answer */
+    bool head_done;
+    bool keep_alive;
+    bool in_data; /* on_data is running: memory stays until it returns */
+    bool dead;    /* to be released then */
+    struct at_http1_body body;
+    int64_t idle_until_ns;
+};
+
+struct client_call {
+    struct at_http_client *client;
+    uint64_t id;
+    bool in_use;
+    struct client_call *prev, *next; /* all in use; or free ones, by next */
+    struct client_pool *pool;
+    struct client_conn *conn;
+    struct client_call *wait_prev, *wait_next;
+    bool waiting;
+    bool sent;
+    bool head_seen;
+    bool retried;
+    bool paused;
+    enum at_http_method method;
+    int64_t deadline_ns, first_byte_at_ns;
+    struct at_buf request;
+    struct at_err *err; /* set: to be completed with it from the loop */
+    void *ctx;
+    void (*on_head)(void *ctx, const struct at_http_head *head);
+    void (*on_body)(void *ctx, const char *data, size_t len);
+    void (*on_done)(void *ctx, enum at_rc rc, bool bytes_sent, const struct at_err *err);
+};
+
+struct client_pool {
+    struct at_http_client *client;
+    char *key, *addr, *server_name;
+    struct at_tls_config *tls;
+    struct client_conn *conns, *idle;
+    size_t n_conns;
+    struct client_call *first_waiting, *last_waiting;
+    size_t n_waiting;
+    size_t n_holds; /* calls, and functions that work on it, keep it from being dropped */
+};
+
+struct at_http_client {
+    struct at_loop *loop;
+    struct at_map *pools;
+    size_t connections_max, waiting_max;
+    int64_t idle_timeout_ns, connect_timeout_ns;
+    struct client_call **slots;
+    size_t n_slots, slots_cap;
+    struct client_call *calls, *free_calls;
+    at_timer_id sweep_timer, task_timer;
+    int64_t sweep_at_ns; /* INT64_MAX: no timer */
+    int depth;           /* loop events and at_http_client_free running */
+    bool closing;
+};
+
+/* http_client.c */
+void at_client_complete(struct client_call *call, enum at_rc rc, const struct at_err *err);
+void at_client_fail_later(struct client_call *call, enum at_rc rc, const struct at_err *err);
+void at_client_conn_done(struct client_conn *conn, bool reuse);
+void at_client_send(struct client_conn *conn);
+bool at_client_retry(struct client_call *call); /* false: must not be */
+void at_client_start_waiting(struct client_pool *pool);
+void at_client_release(struct at_http_client *client);
+void at_client_conn_free(struct client_conn *conn);
+/* http_client_conn.c */
+struct at_stream_events at_client_conn_events(struct client_conn *conn);
+void at_client_host_of(const char *addr, char *out, size_t out_size);
+enum at_rc at_client_put_request(const struct at_http_call *c, struct at_buf *out) AT_WARN_UNUSED;
+
+#endif

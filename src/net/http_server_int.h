@@ -1,0 +1,84 @@
+/* What http_server.c (connections in) and http_answer.c (answers out) share. */
+#ifndef AT_NET_HTTP_SERVER_INT_H
+#define AT_NET_HTTP_SERVER_INT_H
+
+#include "net/http_server.h"
+#include "net/limits.h"
+
+enum at_http_conn_state {
+    CONN_IDLE,   /* nothing of a next request has come */
+    CONN_HEAD,   /* some of its head has; gathered in body */
+    CONN_BODY,   /* its head is in `in`, its body gathers in body */
+    CONN_BUSY,   /* the handler has it */
+    CONN_ENDING, /* the last answer is given; the stream ends by itself */
+    CONN_CLOSED,
+};
+
+struct at_http_exchange {
+    struct at_http_head head;
+    struct at_str body;
+};
+
+struct at_http_conn {
+    struct at_http_exchange ex; /* first: at_http_conn_of */
+    struct at_http_server *server;
+    struct at_http_conn *prev, *next;
+    struct at_stream *stream;
+    enum at_http_conn_state state;
+    bool in_data;       /* on_data is running: memory stays until it returns */
+    bool release_later; /* to be released then */
+    bool paused;        /* pipelined bytes wait in the stream */
+    bool corked;
+    /* The answer being given. */
+    bool streaming;
+    bool chunked;
+    bool bodyless;
+    bool has_length;
+    uint64_t length_left;
+    at_timer_id head_timer; /* sends a streamed answer's head that no body followed at once */
+    void (*on_gone)(void *ctx);
+    void *gone_ctx;
+    void (*on_writable)(void *ctx);
+    void *writable_ctx;
+    int64_t deadline_ns;
+    size_t parsed_bytes; /* of an incomplete head: size at the last attempt */
+    struct at_http1_body body_reader;
+    struct at_buf in;   /* head, and the body when it came with it */
+    struct at_buf body; /* body that came later; before that, an incomplete head */
+    struct at_buf out;  /* head of the answer */
+};
+
+struct at_http_server {
+    struct at_loop *loop;
+    struct at_tls_config *tls;
+    int fd;
+    at_watch_id watch;
+    at_timer_id accept_timer; /* out of file descriptors: try again later */
+    at_timer_id sweep_timer;
+    int64_t sweep_at_ns; /* INT64_MAX: no timer */
+    char addr[128];
+    bool draining;
+    size_t body_bytes_max;
+    size_t connections_max;
+    int64_t idle_timeout_ns;
+    int64_t head_timeout_ns;
+    at_http_handler_fn *handler;
+    void *ctx;
+    struct at_http_conn *conns;
+    size_t n_conns;
+    int64_t date_until_ns; /* when the text below is to be made anew */
+    char date[48];         /* "Date: ...\r\n" */
+};
+
+static inline struct at_http_conn *at_http_conn_of(const struct at_http_exchange *ex)
+{
+    return (struct at_http_conn *)(uintptr_t)ex;
+}
+
+/* http_server.c */
+void at_http_conn_answered(struct at_http_conn *c); /* on to the next request, or end */
+void at_http_conn_free(struct at_http_conn *c);
+/* http_answer.c */
+void at_http_answer_writable(struct at_http_conn *c);
+
+#endif
