@@ -73,6 +73,11 @@ static char *put_number(char *to, uint64_t value)
     return to;
 }
 
+static struct iovec piece(const void *data, size_t len)
+{
+    return (struct iovec){(void *)(uintptr_t)data, len};
+}
+
 struct answer {
     int status;
     const char *content_type, *headers;
@@ -146,8 +151,7 @@ void at_http_respond(struct at_http_exchange *ex, int status, const char *conten
         at_http_abort(ex);
         return;
     }
-    struct iovec iov[2] = {{c->out.data, c->out.len},
-                           {(void *)(uintptr_t)body, bodyless ? 0 : len}};
+    struct iovec iov[2] = {{c->out.data, c->out.len}, piece(body, bodyless ? 0 : len)};
     enum at_rc rc = at_stream_writev(c->stream, iov, 2);
     if (rc == AT_EXHAUSTED || rc == AT_TOO_LARGE || rc == AT_NOMEM) {
         at_http_abort(ex); /* an answer cut in the middle must not look complete */
@@ -229,7 +233,7 @@ enum at_rc at_http_stream_write(struct at_http_exchange *ex, const void *data, s
     if (at_stream_queued_bytes(c->stream) + len > AT_HTTP_STREAM_QUEUE_BYTES_MAX) {
         return AT_EXHAUSTED;
     }
-    struct iovec payload = {(void *)(uintptr_t)data, len};
+    struct iovec payload = piece(data, len);
     if (!c->chunked) {
         if (c->has_length) {
             assert(len <= c->length_left);
@@ -239,7 +243,7 @@ enum at_rc at_http_stream_write(struct at_http_exchange *ex, const void *data, s
     }
     char size[24];
     int n = snprintf(size, sizeof size, "%zx\r\n", len);
-    struct iovec iov[3] = {{size, (size_t)n}, payload, {"\r\n", 2}};
+    struct iovec iov[3] = {{size, (size_t)n}, payload, piece("\r\n", 2)};
     return send(c, iov, 3);
 }
 
@@ -251,7 +255,7 @@ void at_http_stream_end(struct at_http_exchange *ex)
         at_http_abort(ex); /* shorter than was said: the client must see that */
         return;
     }
-    struct iovec last = {"0\r\n\r\n", 5};
+    struct iovec last = piece("0\r\n\r\n", 5);
     (void)!send(c, &last, c->chunked && !c->bodyless);
     c->streaming = false;
     at_http_conn_answered(c);
