@@ -45,7 +45,7 @@ struct dev {
     struct at_server *server;
     struct at_client *client;
     struct at_client_kubeconfig *config;
-    const char *listen, *gateway_listen, *gateway_threads, *node_timeout;
+    const char *models_dir, *listen, *gateway_listen, *gateway_threads, *node_timeout;
     char *state_dir, *exe, *inference_token_file, *gateway_file;
     struct child children[DEV_CHILDREN_MAX];
     size_t n_children;
@@ -248,6 +248,10 @@ static enum at_rc child_start(struct child *c, const char *token, struct at_err 
         if (c->devices != NULL) {
             argv[n++] = "--devices";
             argv[n++] = c->devices;
+        }
+        if (d->models_dir != NULL) {
+            argv[n++] = "--models";
+            argv[n++] = d->models_dir;
         }
     } else {
         argv[n++] = "--listen";
@@ -512,6 +516,8 @@ int at_app_dev(int argc, char **argv)
          "Take free ports for both; the output tells which."},
         {"site", NULL, NULL, sites, "NAME[=FILE]",
          "A site with one agent; FILE describes its machine. Repeat. (default local)"},
+        {"models", &d.models_dir, NULL, NULL, "DIR",
+         "Folder in which file:NAME models are looked up."},
         {"gateway-threads", &d.gateway_threads, NULL, NULL, "N",
          "Event loops of the gateway (default 1)."},
         {"node-timeout", &node_timeout, NULL, NULL, "TIME",

@@ -1,0 +1,147 @@
+/* `atoll agent`: one per machine. */
+#include "agent/agent.h"
+#include "apps/apps.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "core/str.h"
+#include "runtime/driver.h"
+#include "sys/file.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define AGENT_POOL_THREADS 4
+#define AGENT_POOL_QUEUE_MAX 4096
+#define AGENT_TOKEN_BYTES_MAX 4096
+
+struct agent_app {
+    struct at_loop *loop;
+    struct at_agent *agent;
+    const char *name;
+    struct at_err err;
+};
+
+static void on_ready(void *ctx, enum at_rc rc, const struct at_err *err)
+{
+    struct agent_app *app = ctx;
+    if (rc != AT_OK) {
+        app->err = *err;
+        app->err.rc = rc;
+        at_loop_stop(app->loop);
+        return;
+    }
+    at_app_ready("ready agent %s", app->name);
+}
+
+static void on_stopped(void *ctx)
+{
+    struct agent_app *app = ctx;
+    at_loop_stop(app->loop);
+}
+
+static void stop(void *ctx, int signal_number)
+{
+    struct agent_app *app = ctx;
+    at_log(AT_LOG_INFO, "agent.stop", "stopping on signal %d", signal_number);
+    if (app->agent == NULL) {
+        at_loop_stop(app->loop);
+        return;
+    }
+    at_agent_stop(app->agent, on_stopped, app);
+}
+
+/* The token itself, or the first line of a file. own: caller at_free. */
+enum at_rc at_app_token(const char *token, const char *file, char **ret, struct at_err *err)
+{
+    *ret = NULL;
+    if (file == NULL) {
+        *ret = at_strdup(token);
+        return AT_OK;
+    }
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    enum at_rc rc = at_file_read(file, AGENT_TOKEN_BYTES_MAX, &text, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    struct at_str rest = {text.data, text.len};
+    struct at_str line = at_str_trim(at_str_cut(&rest, '\n'));
+    *ret = at_strndup(line.ptr, line.len);
+    return AT_OK;
+}
+
+static int agent_run(struct agent_app *app, struct at_agent_options *o, bool with_stdin)
+{
+    static const struct at_runtime_ops *drivers[3];
+    drivers[0] = at_runtime_process();
+    drivers[1] = at_runtime_oci();
+    app->loop = at_loop_new(at_sys_real());
+    struct at_pool *pool = at_pool_new(AGENT_POOL_THREADS, AGENT_POOL_QUEUE_MAX);
+    o->loop = app->loop;
+    o->pool = pool;
+    o->drivers = drivers;
+    o->on_ready = on_ready;
+    o->ctx = app;
+    enum at_rc rc = at_app_on_stop(app->loop, stop, app, &app->err);
+    if (rc == AT_OK) {
+        rc = at_agent_new(o, &app->agent, &app->err);
+    }
+    if (rc == AT_OK) {
+        if (with_stdin) {
+            at_app_on_stdin_eof(app->loop, stop, app);
+        }
+        at_loop_run(app->loop);
+    }
+    at_agent_free(app->agent);
+    at_pool_free(pool);
+    at_loop_free(app->loop);
+    return app->err.rc != AT_OK ? at_app_fail("agent", &app->err) : 0;
+}
+
+int at_app_agent(int argc, char **argv)
+{
+    const char *token = NULL;
+    const char *token_file = NULL;
+    const char *state_dir = NULL;
+    const char *labels[AT_APP_LIST_MAX + 1] = {NULL};
+    struct at_agent_options o = {
+        .name = at_sys_hostname(), .listen_host = "127.0.0.1", .labels = labels};
+    bool with_stdin = false;
+    const struct at_app_option options[] = {
+        {"server", &o.server, NULL, NULL, "URL", "Control plane, https://host:port."},
+        {"token", &token, NULL, NULL, "TOKEN", "Join token; needed the first time only."},
+        {"token-file", &token_file, NULL, NULL, "FILE", "Read the join token from a file."},
+        {"ca-pin", &o.ca_pin, NULL, NULL, "PIN",
+         "sha256:<hex> of the control plane's CA; printed with the token."},
+        {"name", &o.name, NULL, NULL, "NAME", "Node name (default: host name)."},
+        {"state", &state_dir, NULL, NULL, "DIR",
+         "Where everything is kept (default ~/.local/state/atoll/agent)."},
+        {"devices", &o.devices_file, NULL, NULL, "FILE",
+         "JSON that replaces parts of what was found here."},
+        {"models", &o.models_dir, NULL, NULL, "DIR",
+         "Folder in which file:NAME models are looked up."},
+        {"listen-host", &o.listen_host, NULL, NULL, "HOST",
+         "Address for instances (default 127.0.0.1)."},
+        {"label", NULL, NULL, labels, "KEY=VALUE", "Label of the Node. Repeat."},
+        {"stop-instances", NULL, &o.stop_instances, NULL, NULL,
+         "End the instances when the agent ends."},
+        {"exit-with-stdin", NULL, &with_stdin, NULL, NULL, "End when standard input is closed."},
+        {NULL, NULL, NULL, NULL, NULL, NULL}};
+    int exit_status = 0;
+    if (!at_app_options("agent", "runs instances on this machine", options, argc, argv,
+                        &exit_status)) {
+        return exit_status;
+    }
+    struct agent_app app = {.name = o.name};
+    AT_CLEANUP(at_cleanup_free)
+    char *dir = state_dir != NULL ? at_strdup(state_dir) : at_app_state_dir("agent");
+    AT_CLEANUP(at_cleanup_free) char *exe = at_sys_self_exe();
+    AT_CLEANUP(at_cleanup_free) char *secret = NULL;
+    at_app_log_start("agent");
+    if (at_app_token(token, token_file, &secret, &app.err) != AT_OK) {
+        return at_app_fail("agent", &app.err);
+    }
+    o.token = secret;
+    o.state_dir = dir;
+    o.self_exe = exe;
+    return agent_run(&app, &o, with_stdin);
+}
