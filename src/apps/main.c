@@ -1,5 +1,4 @@
 #include "apps/apps.h"
-#include "cli/cli.h"
 #include "core/mem.h"
 #include "runners/onnx.h"
 #include "sys/sys.h"
@@ -20,8 +19,8 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } ROLES[] = {
-    {"server", at_app_server}, {"agent", at_app_agent}, {"gateway", at_app_gateway},
-    {"dev", at_app_dev},       {"runner", app_runner},
+    {"server", at_app_server},
+    {"runner", app_runner},
 };
 
 int main(int argc, char **argv)
@@ -31,5 +30,6 @@ int main(int argc, char **argv)
             return ROLES[i].run(argc - 2, argv + 2);
         }
     }
-    return at_app_cli(argc, argv);
+    fputs("atoll: unknown command\n", stderr);
+    return at_rc_exit_status(AT_BAD_REQUEST);
 }
