@@ -295,6 +295,30 @@ enum at_rc at_file_chmod(const char *path, mode_t mode, struct at_err *err)
     return AT_OK;
 }
 
+static bool mode_allows(const char *path, int64_t uid, int64_t gid, unsigned bits)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) {
+        return false;
+    }
+    unsigned shift = st.st_uid == uid ? 6 : st.st_gid == gid ? 3 : 0;
+    return (st.st_mode >> shift & bits) == bits;
+}
+
+bool at_file_readable_by(const char *path, int64_t uid, int64_t gid)
+{
+    AT_CLEANUP(at_cleanup_free) char *copy = at_strdup(path);
+    for (char *p = strchr(copy + (copy[0] == '/'), '/'); p != NULL; p = strchr(p + 1, '/')) {
+        *p = '\0';
+        bool passes = mode_allows(copy, uid, gid, 1);
+        *p = '/';
+        if (!passes) {
+            return false;
+        }
+    }
+    return mode_allows(path, uid, gid, 4);
+}
+
 static enum at_rc copy_bytes(int in, int out, const char *from, const char *to, struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_free) char *piece = at_alloc(READ_STEP_BYTES);

@@ -45,6 +45,15 @@ enum at_process_lack {
 enum at_rc at_process_start(const struct at_process_options *options, bool strict,
                             struct at_process *ret, unsigned *ret_lack,
                             struct at_err *err) AT_WARN_UNUSED;
+/* Start, wait, and collect stdout and stderr (the last *out->max bytes at most are kept; out may be
+ * NULL). Blocking: for the worker pool. err: those of at_process_start; AT_TIMEOUT killed after
+ * timeout_ns. */
+struct at_buf;
+enum at_rc at_process_run(const struct at_process_options *options, int64_t timeout_ns,
+                          struct at_buf *out, int *ret_exit_code,
+                          struct at_err *err) AT_WARN_UNUSED;
+/* Names of the system calls that `seccomp` refuses, NULL-terminated, static. */
+const char *const *at_process_seccomp_denied(void);
 /* A process that this program did not start itself (it outlived a restart): only its pidfd. err:
  * AT_NOT_FOUND. The start time guards against a reused pid: pass what at_process_start_ticks gave
  * when it was started. */
