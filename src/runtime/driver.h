@@ -16,7 +16,8 @@ struct at_runtime_spec {
     const char *dir;         /* private writable folder of the instance, made by the caller */
     const char *log_path;    /* stdout and stderr are appended here */
     const char *image;       /* oci: "oci:/layout:tag" or "docker://..."; NULL for process */
-    const char *const *argv; /* NULL-terminated; for oci empty means the image's own */
+    const char *const *argv; /* NULL-terminated; for oci empty means the image's own, and an
+                                argv[0] of "" stands for the image's entrypoint */
     const char *const *envp;
     const char *working_dir;
     int64_t uid; /* -1: driver's default (process: private unprivileged user; oci: image's) */

@@ -28,6 +28,7 @@ struct at_cgroup {
     char *procs[DIRS_MAX + 1];
     size_t n_procs;
     char *root[DIRS_MAX]; /* mount points */
+    char *name;
     char *lack;           /* what could not be limited, or NULL */
 };
 
@@ -249,6 +250,7 @@ enum at_rc at_cgroup_open(const char *name, const struct at_cgroup_limits *limit
                           struct at_cgroup **ret, struct at_err *err)
 {
     struct at_cgroup *cg = AT_NEW(struct at_cgroup);
+    cg->name = at_strdup(name);
     find_roots(cg);
     int why = 0;
     bool mounted = false;
@@ -288,6 +290,7 @@ void at_cgroup_free(struct at_cgroup *cg)
         at_free(cg->root[i]);
         at_free(cg->procs[i]);
     }
+    at_free(cg->name);
     at_free(cg->lack);
     at_free(cg);
 }
@@ -387,6 +390,29 @@ static void remove_parents(const char *root, const char *dir)
     }
 }
 
+/* Groups of the same name that a container runtime made in the other hierarchies. */
+static void remove_elsewhere(const char *name)
+{
+    struct at_buf mounts = {0};
+    if (at_file_read("/proc/self/mounts", 1 << 20, &mounts, NULL) == AT_OK) {
+        struct at_str rest = {mounts.data, mounts.len};
+        while (rest.len > 0) {
+            struct at_str line = at_str_cut(&rest, '\n');
+            at_str_cut(&line, ' ');
+            struct at_str root = at_str_cut(&line, ' ');
+            if (!at_str_starts(at_str_cut(&line, ' '), "cgroup")) {
+                continue;
+            }
+            AT_CLEANUP(at_cleanup_free) char *top = at_strndup(root.ptr, root.len);
+            AT_CLEANUP(at_cleanup_free) char *dir = at_asprintf("%s/%s", top, name);
+            if (rmdir(dir) == 0) {
+                remove_parents(top, dir);
+            }
+        }
+    }
+    at_buf_done(&mounts);
+}
+
 enum at_rc at_cgroup_remove(const struct at_cgroup *cg, struct at_err *err)
 {
     enum at_rc rc = AT_OK;
@@ -408,5 +434,6 @@ enum at_rc at_cgroup_remove(const struct at_cgroup *cg, struct at_err *err)
         }
         remove_parents(cg->root[i], cg->dirs[i]);
     }
+    remove_elsewhere(cg->name);
     return rc;
 }
