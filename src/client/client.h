@@ -50,12 +50,22 @@ at_client_call_id at_client_request(struct at_client *client, enum at_http_metho
 /* POST of plain text instead of JSON (log pieces). text is copied. */
 at_client_call_id at_client_post_text(struct at_client *client, const char *path, const char *text,
                                       size_t len, at_client_done_fn *done, void *ctx);
+/* The same with an Accept header of its own (NULL: application/json), for Tables. */
+at_client_call_id at_client_request_accept(struct at_client *client, enum at_http_method method,
+                                           const char *path, const char *content_type,
+                                           const char *accept, const json_t *body,
+                                           at_client_done_fn *done, void *ctx);
 void at_client_cancel(struct at_client *client, at_client_call_id id); /* done is not called */
 
-/* Path of a kind's collection (name NULL) or object, subresource may be NULL. out: at least 512
- * bytes. */
+/* Path of a kind's collection (name NULL) or object, subresource may be NULL; parts are
+ * percent-encoded. out: at least 512 bytes; empty when it does not fit, which every call refuses.
+ */
 void at_client_path(const struct at_model_kind *kind, const char *ns, const char *name,
                     const char *subresource, char *out, size_t out_size);
+
+/* Percent-encode everything but unreserved characters, for path parts and query values. err:
+ * AT_TOO_LARGE. */
+enum at_rc at_client_escape(const char *text, struct at_buf *out) AT_WARN_UNUSED;
 
 at_client_call_id at_client_get(struct at_client *client, const struct at_model_kind *kind,
                                 const char *ns, const char *name, at_client_done_fn *done,
@@ -70,6 +80,23 @@ at_client_call_id at_client_patch(struct at_client *client, const struct at_mode
 at_client_call_id at_client_delete(struct at_client *client, const struct at_model_kind *kind,
                                    const char *ns, const char *name, at_client_done_fn *done,
                                    void *ctx);
+
+/* Blocking calls, for the command line only (they turn the loop):
+ *     struct at_client_result result = {0};
+ *     at_client_get(client, kind, ns, name, at_client_result_done, &result);
+ *     rc = at_client_wait(client, &result);
+ * body is the result's: at_client_result_clear. */
+struct at_client_result {
+    bool done;
+    enum at_rc rc;
+    int status;
+    json_t *body;
+    struct at_err err;
+};
+void at_client_result_done(void *ctx, enum at_rc rc, int status, json_t *body,
+                           const struct at_err *err);
+enum at_rc at_client_wait(struct at_client *client, struct at_client_result *result) AT_WARN_UNUSED;
+void at_client_result_clear(struct at_client_result *result);
 
 /* Informer: list, then watch, for ever; reconnects with back-off, resumes by resourceVersion,
  * relists on 410. */

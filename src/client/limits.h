@@ -1,0 +1,18 @@
+/* Named limits of the folder that are no part of a contract. */
+#ifndef AT_CLIENT_LIMITS_H
+#define AT_CLIENT_LIMITS_H
+
+#include "core/json.h"
+#include "core/units.h"
+
+#define AT_CLIENT_BODY_BYTES_MAX AT_JSON_BYTES_MAX       /* one answer */
+#define AT_CLIENT_EVENT_BYTES_MAX ((size_t)4 << 20)      /* one line of a watch */
+#define AT_CLIENT_KUBECONFIG_BYTES_MAX ((size_t)1 << 20) /* the file, and each file it names */
+#define AT_CLIENT_CALL_TIMEOUT_NS (30 * AT_NS_PER_S)
+#define AT_CLIENT_LIST_PAGE 500
+#define AT_CLIENT_WATCH_S 300         /* asked of the server; then the watch is resumed */
+#define AT_CLIENT_WATCH_SILENCE_S 330 /* nothing at all for so long: the peer is gone */
+#define AT_CLIENT_BACKOFF_NS_MIN (200 * AT_NS_PER_MS)
+#define AT_CLIENT_BACKOFF_NS_MAX (10 * AT_NS_PER_S)
+
+#endif
