@@ -48,6 +48,8 @@ struct ctl_item {
     unsigned writes; /* in flight: no reconcile of this key meanwhile */
     bool failed;
     int64_t rev_wait; /* the snapshot must show this write of ours first */
+    int64_t seen_rev; /* of the snapshot of the last pass */
+    bool again;       /* look again when the writes in flight are answered */
     unsigned failures;
     at_timer_id timer;
     int64_t timer_at_ns;

@@ -141,6 +141,7 @@ static void written(void *ctx, enum at_rc rc, int64_t rev, const struct at_err *
     item->writes--;
     c->writes--;
     if (rc == AT_OK) {
+        item->again = item->again || rev > item->seen_rev; /* else nothing was to be changed */
         item->rev_wait = rev > item->rev_wait ? rev : item->rev_wait;
     } else if (rc != AT_NOT_FOUND) { /* gone meanwhile: the next pass sees it */
         item->failed = true;
@@ -170,7 +171,10 @@ static void written(void *ctx, enum at_rc rc, int64_t rev, const struct at_err *
         item_after(item, delay < CTL_BACKOFF_MAX_NS ? delay : CTL_BACKOFF_MAX_NS);
     } else {
         item->failures = 0;
-        item_queue(item);
+        if (item->again) {
+            item->again = false;
+            item_queue(item);
+        }
     }
 }
 
@@ -251,6 +255,7 @@ static void run(struct ctl_item *item, const struct at_snapshot *snap)
         .name = item->name,
     };
     item->keep = false;
+    item->seen_rev = snap->rev;
     at_metric_add(c->m_reconciles[item->kind], 1);
     RECONCILERS[item->kind].fn(&p);
     at_arena_free(p.arena);
@@ -294,7 +299,8 @@ static void drain(void *ctx)
         struct ctl_item *item = queue[i];
         item->queued = false;
         if (item->writes > 0) {
-            continue; /* queued again when they are answered */
+            item->again = true; /* when they are answered */
+            continue;
         }
         if (snap->rev < item->rev_wait) {
             queue[parked++] = item;
