@@ -8,7 +8,6 @@
 #include "sys/file.h"
 
 #include <stdio.h>
-#include <unistd.h>
 
 #define AT_TEST_BUSYBOX "/bin/busybox"
 
@@ -34,7 +33,8 @@ static inline bool at_test_fill(const char *bundle)
     }
     for (size_t i = 0; i < AT_ARRAY_LEN(APPLETS); i++) {
         AT_CLEANUP(at_cleanup_free) char *link_path = at_asprintf("%s/%s", bin, APPLETS[i]);
-        if (symlink("busybox", link_path) != 0) {
+        const char *const argv[] = {"ln", "-s", "busybox", link_path, NULL};
+        if (!at_test_command(argv)) {
             return false;
         }
     }
