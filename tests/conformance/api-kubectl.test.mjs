@@ -166,7 +166,7 @@ it('label, annotate and patch', async () => {
   const live = await s.get(`deploy app -n ${ns}`);
   assert.equal(live.spec.replicas, 3);
   assert.equal(live.metadata.annotations.why, 'because of this');
-  assert.equal(live.metadata.labels, undefined);
+  assert.deepEqual(live.metadata.labels ?? {}, {});
 });
 
 it('many patches at once all succeed', async () => {
@@ -353,7 +353,7 @@ it('explain documents every field of every kind', async () => {
   }
   const text = await s.k('explain deployment.spec.template.spec.resources');
   assert.match(text, /cpu\s+<string>\n\s+CPU cores/);
-  assert.match(await s.k('explain site.spec.class'), /enum: onprem, edge, private/);
+  assert.match(await s.k('explain site.spec.class'), /ENUM:\s+onprem\s+edge\s+private/);
   assert.match(await s.k('explain deploy.metadata.labels'), /FIELD: labels/);
   assert.match(await s.k('explain deploy.spec.template'), /-required-/);
   await s.kFails('explain site.spec.colour', /does not exist/);
