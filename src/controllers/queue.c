@@ -20,6 +20,7 @@ static const struct reconciler RECONCILERS[CTL_KIND_COUNT] = {
     [CTL_SITE_COUNTS] = {"site-counts", ctl_site_counts},
     [CTL_INSTANCE] = {"instance", ctl_instance},
     [CTL_NAMESPACE] = {"namespace", ctl_namespace},
+    [CTL_COLLECT] = {"collect", ctl_collect},
 };
 
 static void drain(void *ctx);
@@ -386,6 +387,8 @@ struct at_controllers *at_controllers_new(struct at_loop *loop, struct at_state 
     c->dirty = at_map_new();
     c->owner_of = at_map_new();
     c->node_seen = at_map_new();
+    c->owned = at_map_new();
+    c->finishing = at_map_new();
     c->pending_since = at_map_new();
     make_metrics(c, metrics);
     at_state_listen(state, changed, c);
@@ -417,6 +420,8 @@ static void controllers_done(struct at_controllers *c)
     at_map_free(c->dirty);
     free_values(c->owner_of);
     free_values(c->node_seen);
+    at_map_free(c->owned);
+    at_map_free(c->finishing);
     free_values(c->pending_since);
     at_free(c->queue);
     at_free(c);
