@@ -263,6 +263,7 @@ static void update_store(struct api_req *req, enum at_object_outcome outcome)
     struct write_op *op = req->op;
     struct at_store *store = req->api->options.store;
     if (outcome == AT_OBJECT_UNCHANGED) {
+        at_object_set_rv(req->old, op->old_rev);
         respond_current(req, req->old);
         return;
     }
@@ -415,6 +416,7 @@ static void round_change(struct api_req *req)
     if (!api_admit(req, req->object, req->old)) {
         return;
     }
+    at_object_strip_rv(req->old); /* never stored, so it must not count as a difference */
     enum at_rc rc =
         at_object_prepare_update(req->route.kind, req->old, req->object, op->part, &outcome, &err);
     if (rc == AT_CONFLICT) {
