@@ -14,7 +14,7 @@
 static inline bool at_test_command(const char *const *argv)
 {
     struct at_err err = {0};
-    if (at_oci_command(argv, 60 * AT_NS_PER_S, &err) != AT_OK) {
+    if (at_oci_command(argv, 60 * AT_NS_PER_S, NULL, &err) != AT_OK) {
         fprintf(stderr, "%s\n", err.msg);
         return false;
     }
