@@ -38,13 +38,6 @@ static const struct at_model_kind *item_kind(const char *item_name_text, const c
     return kinds[index];
 }
 
-static void enqueue_object(struct at_controllers *c, const struct at_model_kind *kind,
-                           const char *ns, const char *name)
-{
-    AT_CLEANUP(at_cleanup_free) char *text = item_name(kind, name);
-    ctl_enqueue(c, CTL_COLLECT, ns, text);
-}
-
 /* "<ns>/<item name>" of c->owned and c->finishing back to its parts. */
 static void enqueue_all(struct at_controllers *c, const struct at_map *keys)
 {
