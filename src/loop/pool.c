@@ -17,8 +17,7 @@ struct at_pool {
     pthread_cond_t wanted;
     struct job *queue; /* ring of queue_max */
     size_t queue_max, first, n;
-    bool stopping;  /* nothing new is taken */
-    bool finishing; /* but what waits is done */
+    bool stopping;
     pthread_t *threads;
     size_t n_threads;
 };
@@ -29,7 +28,7 @@ static bool take_job(struct at_pool *pool, struct job *ret)
     while (pool->n == 0 && !pool->stopping) {
         pthread_cond_wait(&pool->wanted, &pool->lock);
     }
-    bool got = pool->n > 0 && (!pool->stopping || pool->finishing);
+    bool got = !pool->stopping;
     if (got) {
         *ret = pool->queue[pool->first];
         pool->first = (pool->first + 1) % pool->queue_max;
@@ -73,11 +72,13 @@ struct at_pool *at_pool_new(size_t n_threads, size_t queue_max)
     return pool;
 }
 
-static void end(struct at_pool *pool, bool finishing)
+void at_pool_free(struct at_pool *pool)
 {
+    if (pool == NULL) {
+        return;
+    }
     pthread_mutex_lock(&pool->lock);
     pool->stopping = true;
-    pool->finishing = finishing;
     pthread_cond_broadcast(&pool->wanted);
     pthread_mutex_unlock(&pool->lock);
     for (size_t i = 0; i < pool->n_threads; i++) {
@@ -92,20 +93,6 @@ static void end(struct at_pool *pool, bool finishing)
     at_free(pool->threads);
     at_free(pool->queue);
     at_free(pool);
-}
-
-void at_pool_free(struct at_pool *pool)
-{
-    if (pool != NULL) {
-        end(pool, false);
-    }
-}
-
-void at_pool_finish(struct at_pool *pool)
-{
-    if (pool != NULL) {
-        end(pool, true);
-    }
 }
 
 enum at_rc at_pool_submit(struct at_pool *pool, struct at_loop *loop, at_post_fn *work,
