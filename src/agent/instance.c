@@ -387,6 +387,13 @@ void agent_instance_exited(void *ctx, int exit_code, int signal_number)
     i->driver->ops->release(i->task);
     i->task = NULL;
     i->exit_code = signal_number > 0 ? 128 + signal_number : exit_code;
+    if (i->orphan) { /* adopted, and over before the server could say what it wants of it */
+        set_phase(i, PHASE_STOPPING);
+        set_phase(i, PHASE_IDLE);
+        i->pid = 0;
+        step(i);
+        return;
+    }
     if (was == PHASE_RUNNING && i->wanted && !i->agent->stopping) {
         exited_by_itself(i, exit_code, signal_number);
         return;

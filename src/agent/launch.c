@@ -189,6 +189,9 @@ static void argv_make(const struct agent_instance *i, struct words *w)
     if (spec->runner != NULL && spec->runner[0] != '\0') {
         runner_words(i, w);
     }
+    if (spec->command.n == 0 && spec->args.n != 0 && spec->image != NULL) {
+        words_add(w, ""); /* the image's entrypoint, with our arguments */
+    }
     for (size_t n = 0; n < spec->command.n; n++) {
         words_add(w, expand(w->arena, spec->command.items[n], i->port));
     }

@@ -65,6 +65,21 @@ static void respond_report(struct api_req *req, const json_t *object,
                            const struct at_model_report *report, const struct at_err *err)
 {
     const char *name = at_object_name(object);
+    if (req->unknown == AT_MODEL_UNKNOWN_REFUSE && report->n_unknown > 0) {
+        /* First of all, as in Kubernetes: an invalid field beside a misspelt one is often its
+         * effect. */
+        struct at_buf text = {.max = 4096};
+        enum at_rc rc = AT_OK;
+        for (size_t i = 0; rc == AT_OK && i < report->n_unknown; i++) {
+            rc = at_buf_printf(&text, "%sunknown field \"%s\"", i > 0 ? ", " : "",
+                               report->unknown[i]);
+        }
+        const char *all = text.data != NULL ? at_arena_strdup(req->arena, text.data) : NULL;
+        at_buf_done(&text);
+        api_respond_error(req, AT_BAD_REQUEST, "strict decoding error: %s",
+                          all != NULL ? all : "unknown fields");
+        return;
+    }
     if (report->n_causes > 0) {
         api_respond_invalid(req, name, report->causes, report->n_causes);
         return;

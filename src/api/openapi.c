@@ -199,6 +199,29 @@ static void schemas_add(json_t *schemas, const struct at_model_kind *kind)
     json_decref(own);
 }
 
+/* kubectl explain prints a field's description and that of its type: once is enough when they are
+ * the same. */
+static void drop_repeated(json_t *schemas)
+{
+    const char *name, *field;
+    json_t *schema, *property_schema;
+    json_object_foreach(schemas, name, schema)
+    {
+        json_object_foreach(json_object_get(schema, "properties"), field, property_schema)
+        {
+            const char *ref = json_string_value(json_object_get(
+                json_array_get(json_object_get(property_schema, "allOf"), 0), "$ref"));
+            const char *target = ref != NULL ? strrchr(ref, '/') : NULL;
+            const char *own = at_json_str_at(property_schema, "description", NULL);
+            if (target != NULL && own != NULL &&
+                at_streq(own, json_string_value(json_object_get(
+                                  json_object_get(schemas, target + 1), "description")))) {
+                json_object_del(property_schema, "description");
+            }
+        }
+    }
+}
+
 static json_t *document(const char *group)
 {
     json_t *paths = json_object();
@@ -212,6 +235,7 @@ static json_t *document(const char *group)
         }
     }
     meta_schemas(schemas);
+    drop_repeated(schemas);
     return json_pack("{s:s, s:{s:s, s:s}, s:o, s:{s:o}}", "openapi", "3.0.0", "info", "title",
                      "Atoll", "version", "v1", "paths", paths, "components", "schemas", schemas);
 }
@@ -247,8 +271,35 @@ void api_openapi_build(struct at_api *api)
     doc_put(api, "", json_pack("{s:o}", "paths", paths));
 }
 
+/* OpenAPI v2 is served empty: kubectl asks for it, in protobuf only, before it sends objects of
+ * kind List, and is content with not finding them. Bytes: Document{1 swagger, 2 info{1 title, 2
+ * version}}. */
+static void openapi_v2(struct api_req *req)
+{
+    static const char TYPE[] = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    static const char BYTES[] = "\x0a\x03"
+                                "2.0"
+                                "\x12\x0b\x0a\x05"
+                                "Atoll"
+                                "\x12\x02"
+                                "v1";
+    static const char TEXT[] =
+        "{\"swagger\":\"2.0\",\"info\":{\"title\":\"Atoll\",\"version\":\"v1\"},"
+        "\"paths\":{},\"definitions\":{}}";
+    struct at_str accept = at_http_header_get(at_http_request(req->ex), "Accept");
+    if (accept.ptr != NULL && memmem(accept.ptr, accept.len, "+protobuf", 9) != NULL) {
+        api_respond_text(req, 200, TYPE, NULL, BYTES, sizeof BYTES - 1);
+        return;
+    }
+    api_respond_text(req, 200, "application/json", NULL, TEXT, sizeof TEXT - 1);
+}
+
 void api_openapi(struct api_req *req)
 {
+    if (at_streq(req->route.path, "/openapi/v2")) {
+        openapi_v2(req);
+        return;
+    }
     const char *key = req->route.path + strlen("/openapi/v3");
     key += *key == '/';
     const struct at_api *api = req->api;

@@ -23,6 +23,7 @@ static const struct fixed FIXED[] = {
     {"/version", API_VERSION, false},
     {"/metrics", API_METRICS, false},
     {"/openapi/v3", API_OPENAPI, true},
+    {"/openapi/v2", API_OPENAPI, false},
     {"/join/v1/tokens", API_JOIN_TOKENS, false},
     {"/join/v1/renew", API_JOIN_RENEW, false},
     {"/join/v1", API_JOIN, false},

@@ -18,6 +18,7 @@ struct write_op {
     char key[AT_STORE_KEY_BYTES_MAX];
     /* delete */
     const char *uid;
+    const char *delete_finalizer; /* what waits for owned objects; NULL: nothing */
     int64_t wanted_rv;
 };
 
@@ -262,6 +263,7 @@ static void update_store(struct api_req *req, enum at_object_outcome outcome)
     struct write_op *op = req->op;
     struct at_store *store = req->api->options.store;
     if (outcome == AT_OBJECT_UNCHANGED) {
+        at_object_set_rv(req->old, op->old_rev);
         respond_current(req, req->old);
         return;
     }
@@ -414,6 +416,7 @@ static void round_change(struct api_req *req)
     if (!api_admit(req, req->object, req->old)) {
         return;
     }
+    at_object_strip_rv(req->old); /* never stored, so it must not count as a difference */
     enum at_rc rc =
         at_object_prepare_update(req->route.kind, req->old, req->object, op->part, &outcome, &err);
     if (rc == AT_CONFLICT) {
@@ -582,6 +585,10 @@ static void round_delete(struct api_req *req)
         at_object_add_finalizer(req->object, AT_API_NAMESPACE_FINALIZER);
         at_json_set_at(req->object, "status.phase", json_string("Terminating"));
     }
+    if (op->delete_finalizer != NULL && !at_object_deleting(req->old)) {
+        at_object_add_finalizer(req->object,
+                                op->delete_finalizer); /* the collector's to take off */
+    }
     enum at_object_outcome outcome =
         at_object_begin_delete(req->object, at_sys_wall_ns(req->api->sys));
     if (outcome == AT_OBJECT_REMOVE && req->dry_run) {
@@ -600,15 +607,16 @@ static enum at_rc delete_options(struct api_req *req, struct write_op *op, struc
     if (policy == NULL || policy[0] == '\0') {
         policy = at_json_str_at(req->body, "propagationPolicy", "");
     }
-    if (at_streq(policy, "Orphan") || api_query_bool(req, "orphanDependents") ||
-        at_json_bool_at(req->body, "orphanDependents", false)) {
+    bool orphan = api_query_bool(req, "orphanDependents") ||
+                  at_json_bool_at(req->body, "orphanDependents", false);
+    if (orphan || at_streq(policy, "Orphan")) {
+        op->delete_finalizer = "orphan";
+    } else if (at_streq(policy, "Foreground")) {
+        op->delete_finalizer = "foregroundDeletion";
+    } else if (policy[0] != '\0' && !at_streq(policy, "Background")) {
         return at_err_set(err, AT_BAD_REQUEST,
-                          "propagationPolicy: Orphan is not supported: what an object owns goes "
-                          "with it");
-    }
-    if (policy[0] != '\0' && !at_streq(policy, "Background") && !at_streq(policy, "Foreground")) {
-        return at_err_set(err, AT_BAD_REQUEST,
-                          "propagationPolicy: \"%.64s\" is none of Background, Foreground", policy);
+                          "propagationPolicy: \"%.64s\" is none of Background, Foreground, Orphan",
+                          policy);
     }
     op->uid = at_json_str_at(req->body, "preconditions.uid", NULL);
     const char *rv = at_json_str_at(req->body, "preconditions.resourceVersion", NULL);

@@ -92,7 +92,8 @@ static int agent_run(struct agent_app *app, struct at_agent_options *o, bool wit
         at_loop_run(app->loop);
     }
     at_agent_free(app->agent);
-    at_pool_free(pool);
+    at_pool_finish(pool); /* what was begun to be removed goes, then its ends are told */
+    at_loop_turn(app->loop, 0);
     at_loop_free(app->loop);
     return app->err.rc != AT_OK ? at_app_fail("agent", &app->err) : 0;
 }

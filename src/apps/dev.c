@@ -221,7 +221,7 @@ static enum at_rc child_spawn(struct child *c, const char *const *argv, struct a
 static enum at_rc child_start(struct child *c, const char *token, struct at_err *err)
 {
     struct dev *d = c->dev;
-    enum at_rc rc = at_dir_make(c->dir, 0700, err);
+    enum at_rc rc = at_dir_make(c->dir, 0711, err);
     if (rc == AT_OK) {
         rc = at_file_write_atomic(c->token_file, token, strlen(token), 0600, err);
     }
@@ -442,6 +442,10 @@ static enum at_rc dev_open(struct dev *d, bool reset, struct at_err *err)
         }
         rc = at_tree_remove(d->state_dir, err);
         at_file_unlock(fd);
+    }
+    if (rc == AT_OK) {
+        /* Passable: instances run as users of their own, below it. */
+        rc = at_dir_make(d->state_dir, 0711, err);
     }
     if (rc == AT_OK) {
         rc = at_dir_make(run, 0700, err);

@@ -20,6 +20,8 @@ static const struct {
     int (*run)(int argc, char **argv);
 } ROLES[] = {
     {"server", at_app_server},
+    {"agent", at_app_agent},
+    {"dev", at_app_dev},
     {"runner", app_runner},
 };
 

@@ -267,6 +267,10 @@ void at_server_free(struct at_server *s)
     if (s->http != NULL) {
         at_http_server_free(s->http);
     }
+    if (s->store !=
+        NULL) { /* the requests of clients that are gone end here, while their API lives */
+        at_store_drain(s->store);
+    }
     if (s->api != NULL) {
         at_api_free(s->api);
     }

@@ -223,7 +223,8 @@ static void slot_failed(struct load_slot *s, const char *why)
     struct at_load_result *r = s->load->r;
     r->failed++;
     if (r->first_error[0] == '\0') {
-        snprintf(r->first_error, sizeof r->first_error, "%s", why);
+        snprintf(r->first_error, sizeof r->first_error, "%.*s", (int)sizeof r->first_error - 1,
+                 why);
     }
 }
 

@@ -33,6 +33,8 @@ struct at_client_kubeconfig {
 enum at_rc at_client_kubeconfig_load(const char *path, const char *context,
                                      struct at_client_kubeconfig **ret,
                                      struct at_err *err) AT_WARN_UNUSED;
+/* The file that kubeconfig_load would read. own: caller at_free. */
+char *at_client_kubeconfig_path(const char *path);
 void at_client_kubeconfig_free(struct at_client_kubeconfig *config);
 
 /* rc AT_OK: a 2xx answer, body its JSON (borrowed; NULL when it is no JSON). Otherwise the server's

@@ -46,6 +46,11 @@ static char *default_path(void)
     return at_asprintf("%s/.kube/config", home != NULL ? home : "");
 }
 
+char *at_client_kubeconfig_path(const char *path)
+{
+    return path != NULL ? at_strdup(path) : default_path();
+}
+
 /* The entry called name of a list such as clusters: its inner object, or NULL. */
 static const json_t *named(const json_t *root, const char *list, const char *name,
                            const char *inner)
@@ -189,7 +194,7 @@ static enum at_rc parse_file(const char *path, struct at_yaml_doc **docs, size_t
 enum at_rc at_client_kubeconfig_load(const char *path, const char *context,
                                      struct at_client_kubeconfig **ret, struct at_err *err)
 {
-    AT_CLEANUP(at_cleanup_free) char *chosen = path != NULL ? at_strdup(path) : default_path();
+    AT_CLEANUP(at_cleanup_free) char *chosen = at_client_kubeconfig_path(path);
     struct at_yaml_doc *docs = NULL;
     size_t count = 0;
     enum at_rc rc = parse_file(chosen, &docs, &count, err);

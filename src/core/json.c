@@ -94,15 +94,13 @@ static enum at_rc dump_real(double real, struct at_buf *buf)
         return at_buf_append_str(buf, "null"); /* JSON has no such number */
     }
     for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof text - 2, "%.*g", digits, real);
+        snprintf(text, sizeof text, "%.*g", digits, real);
         if (strtod(text, NULL) == real) {
             break;
         }
     }
-    if (strpbrk(text, ".e") == NULL) {
-        strcat(text, ".0"); /* stays a real when read again */
-    }
-    return at_buf_append_str(buf, text);
+    /* ".0": it stays a real when read again. */
+    return at_buf_printf(buf, "%s%s", text, strpbrk(text, ".e") == NULL ? ".0" : "");
 }
 
 static enum at_rc dump_scalar(const json_t *value, struct at_buf *buf)

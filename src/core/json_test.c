@@ -218,8 +218,8 @@ static void json_patch_refuses_and_leaves_the_target(void **state)
 {
     (void)state;
     static const char *const INVALID[] = {
-        "[{\"op\":\"add\",\"path\":\"/b\",\"value\":2},{\"op\":\"test\",\"path\":\"/"
-        "a\",\"value\":2}]",
+        ("[{\"op\":\"add\",\"path\":\"/b\",\"value\":2},"
+         "{\"op\":\"test\",\"path\":\"/a\",\"value\":2}]"),
         "[{\"op\":\"remove\",\"path\":\"/none\"}]",
         "[{\"op\":\"remove\",\"path\":\"\"}]",
         "[{\"op\":\"replace\",\"path\":\"/none\",\"value\":1}]",

@@ -17,7 +17,8 @@ struct at_pool {
     pthread_cond_t wanted;
     struct job *queue; /* ring of queue_max */
     size_t queue_max, first, n;
-    bool stopping;
+    bool stopping;  /* nothing new is taken */
+    bool finishing; /* but what waits is done */
     pthread_t *threads;
     size_t n_threads;
 };
@@ -28,7 +29,7 @@ static bool take_job(struct at_pool *pool, struct job *ret)
     while (pool->n == 0 && !pool->stopping) {
         pthread_cond_wait(&pool->wanted, &pool->lock);
     }
-    bool got = !pool->stopping;
+    bool got = pool->n > 0 && (!pool->stopping || pool->finishing);
     if (got) {
         *ret = pool->queue[pool->first];
         pool->first = (pool->first + 1) % pool->queue_max;
@@ -72,13 +73,11 @@ struct at_pool *at_pool_new(size_t n_threads, size_t queue_max)
     return pool;
 }
 
-void at_pool_free(struct at_pool *pool)
+static void end(struct at_pool *pool, bool finishing)
 {
-    if (pool == NULL) {
-        return;
-    }
     pthread_mutex_lock(&pool->lock);
     pool->stopping = true;
+    pool->finishing = finishing;
     pthread_cond_broadcast(&pool->wanted);
     pthread_mutex_unlock(&pool->lock);
     for (size_t i = 0; i < pool->n_threads; i++) {
@@ -93,6 +92,20 @@ void at_pool_free(struct at_pool *pool)
     at_free(pool->threads);
     at_free(pool->queue);
     at_free(pool);
+}
+
+void at_pool_free(struct at_pool *pool)
+{
+    if (pool != NULL) {
+        end(pool, false);
+    }
+}
+
+void at_pool_finish(struct at_pool *pool)
+{
+    if (pool != NULL) {
+        end(pool, true);
+    }
 }
 
 enum at_rc at_pool_submit(struct at_pool *pool, struct at_loop *loop, at_post_fn *work,

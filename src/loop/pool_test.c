@@ -118,6 +118,25 @@ static void a_full_queue_refuses_and_free_drops_what_waits(void **state)
     sem_destroy(&gate.go);
 }
 
+static void finishing_does_what_waits(void **state)
+{
+    (void)state;
+    struct tally tally = {.loop = at_loop_new(at_sys_real()), .wanted = JOBS};
+    tally.loop_thread = pthread_self();
+    struct at_pool *pool = at_pool_new(2, JOBS);
+    static struct job jobs[JOBS];
+    for (int i = 0; i < JOBS; i++) {
+        jobs[i] = (struct job){&tally, i};
+        assert_int_equal(at_pool_submit(pool, tally.loop, square, count, &jobs[i]), AT_OK);
+    }
+    at_pool_finish(pool);
+    assert_int_equal(tally.done, 0);
+    assert_true(at_loop_turn(tally.loop, 0));
+    assert_int_equal(tally.done, JOBS);
+    assert_int_equal(jobs[JOBS - 1].value, (JOBS - 1) * (JOBS - 1));
+    at_loop_free(tally.loop);
+}
+
 #define POSTERS 4
 #define POSTS 2000
 
@@ -160,6 +179,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(work_is_done_elsewhere_and_reported_here),
         cmocka_unit_test(a_full_queue_refuses_and_free_drops_what_waits),
+        cmocka_unit_test(finishing_does_what_waits),
         cmocka_unit_test(posts_of_many_threads_all_arrive),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

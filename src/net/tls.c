@@ -155,7 +155,7 @@ static int verify_pinned(X509_STORE_CTX *store, void *arg)
             return ok;
         }
     }
-    X509_STORE_CTX_set_error(store, X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN);
+    X509_STORE_CTX_set_error(store, X509_V_ERR_APPLICATION_VERIFICATION);
     return 0;
 }
 

@@ -200,8 +200,10 @@ static enum at_rc outcome(struct at_tls_session *s, int ret, const char *what, s
     long verify = SSL_get_verify_result(s->ssl);
     if (verify != X509_V_OK && SSL_get_verify_mode(s->ssl) != SSL_VERIFY_NONE) {
         ERR_clear_error();
-        return at_err_set(err, AT_UNAUTHENTICATED, "%s: the peer's certificate: %s", what,
-                          X509_verify_cert_error_string(verify));
+        const char *why = verify == X509_V_ERR_APPLICATION_VERIFICATION /* by verify_pinned only */
+                              ? "its chain has no key with the CA pin"
+                              : X509_verify_cert_error_string(verify);
+        return at_err_set(err, AT_UNAUTHENTICATED, "%s: the peer's certificate: %s", what, why);
     }
     int reason = ERR_GET_REASON(ERR_peek_error());
     bool certificate = reason == SSL_R_TLSV1_ALERT_UNKNOWN_CA ||

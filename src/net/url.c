@@ -139,7 +139,7 @@ enum at_rc at_url_parse(const char *text, struct at_url *ret, struct at_err *err
                 return at_err_set(err, AT_INVALID, "the URL's socket path is too long");
             }
             snprintf(u.addr, sizeof u.addr, "unix:%.*s", (int)rest.len, rest.ptr);
-            strcpy(u.target, "/");
+            snprintf(u.target, sizeof u.target, "/");
         }
     } else {
         return at_err_set(err, AT_INVALID, "URL scheme `%s` is not one of http, https, unix, file",

@@ -29,6 +29,7 @@ struct at_runtime {
 /* What jobs in the pool may touch while the driver closes. */
 struct shared {
     int refs;              /* atomic */
+    bool closed;           /* atomic: nobody waits for images any more */
     struct at_runtime *rt; /* loop thread only; NULL once closed */
     char *state_dir;
     pthread_mutex_t image_lock; /* one fetch or unpack at a time */
@@ -163,7 +164,7 @@ static void remove_container(const struct shared *shared, const char *id)
     enum at_rc rc = AT_OK;
     if (at_file_exists(runc_state)) {
         const char *argv[] = {"runc", "--root", root, "delete", "--force", name, NULL};
-        rc = at_oci_command(argv, AT_RUNTIME_COMMAND_TIMEOUT_NS, NULL);
+        rc = at_oci_command(argv, AT_RUNTIME_COMMAND_TIMEOUT_NS, NULL, NULL);
     }
     if (at_file_exists(bundle)) {
         rc = at_unmount(merged, NULL);
@@ -190,7 +191,7 @@ static enum at_rc make_rootfs(struct job *job, const struct at_oci_image *image,
     job->copied = true;
     AT_CLEANUP(at_cleanup_free) char *from = at_asprintf("%s/.", image->rootfs);
     const char *argv[] = {"cp", "-a", "--reflink=auto", from, merged, NULL};
-    return at_oci_command(argv, AT_RUNTIME_IMAGE_TIMEOUT_NS, err);
+    return at_oci_command(argv, AT_RUNTIME_IMAGE_TIMEOUT_NS, &job->shared->closed, err);
 }
 
 static enum at_rc write_config(struct job *job, const struct at_oci_image *image,
@@ -226,7 +227,8 @@ static void prepare(void *ctx)
     struct at_oci_image image = {0};
     remove_container(job->shared, job->spec.id); /* of an earlier run */
     pthread_mutex_lock(&job->shared->image_lock);
-    job->rc = at_oci_image_get(job->shared->state_dir, job->spec.image, &image, &job->err);
+    job->rc = at_oci_image_get(job->shared->state_dir, job->spec.image, &job->shared->closed,
+                               &image, &job->err);
     pthread_mutex_unlock(&job->shared->image_lock);
     if (job->rc == AT_OK) {
         AT_CLEANUP(at_cleanup_free) char *rootfs = NULL;
@@ -581,6 +583,7 @@ static void oci_close(struct at_runtime *rt)
         task_free(rt->tasks);
     }
     rt->shared->rt = NULL;
+    __atomic_store_n(&rt->shared->closed, true, __ATOMIC_RELEASE);
     shared_unref(rt->shared);
     at_map_free(rt->removing);
     at_free(rt);

@@ -52,7 +52,8 @@ static const char *last_line(struct at_buf *text)
     return newline != NULL ? newline + 1 : text->data;
 }
 
-enum at_rc at_oci_command(const char *const *argv, int64_t timeout_ns, struct at_err *err)
+enum at_rc at_oci_command(const char *const *argv, int64_t timeout_ns, const bool *cancelled,
+                          struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_buf) struct at_buf out = {0};
     char **envp = at_oci_environment();
@@ -62,7 +63,8 @@ enum at_rc at_oci_command(const char *const *argv, int64_t timeout_ns, struct at
                                          .stdout_fd = -1,
                                          .stderr_fd = -1,
                                          .uid = -1,
-                                         .gid = -1};
+                                         .gid = -1,
+                                         .cancelled = cancelled};
     int code = 0;
     enum at_rc rc = at_process_run(&options, timeout_ns, &out, &code, err);
     at_oci_environment_free(envp);
@@ -153,8 +155,8 @@ static enum at_rc find_digest(const struct layout_ref *ref, char out_digest[80],
 
 /* Copy an image into a layout of our own, which skopeo does for this machine's platform. When that
  * fails and an earlier copy is there, it is used: an edge box runs without its registry. */
-static enum at_rc pull(const char *state_dir, const char *image, struct layout_ref *ret,
-                       struct at_err *err)
+static enum at_rc pull(const char *state_dir, const char *image, const bool *cancelled,
+                       struct layout_ref *ret, struct at_err *err)
 {
     char hex[AT_SHA256_HEX_BYTES];
     at_sha256_hex(image, strlen(image), hex);
@@ -172,12 +174,12 @@ static enum at_rc pull(const char *state_dir, const char *image, struct layout_r
     }
     AT_CLEANUP(at_cleanup_free) char *target = at_asprintf("oci:%s:%s", ret->dir, ret->tag);
     const char *argv[] = {"skopeo", "copy", "--quiet", image, target, NULL};
-    rc = at_oci_command(argv, AT_RUNTIME_IMAGE_TIMEOUT_NS, err);
-    return have ? AT_OK : rc;
+    rc = at_oci_command(argv, AT_RUNTIME_IMAGE_TIMEOUT_NS, cancelled, err);
+    return have && rc != AT_CANCELLED ? AT_OK : rc;
 }
 
 static enum at_rc unpack(const char *state_dir, const struct layout_ref *ref, const char *dir,
-                         struct at_err *err)
+                         const bool *cancelled, struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_free) char *temporary = at_asprintf("%s.tmp", dir);
     AT_CLEANUP(at_cleanup_free) char *parent = at_asprintf("%s/images", state_dir);
@@ -190,7 +192,7 @@ static enum at_rc unpack(const char *state_dir, const struct layout_ref *ref, co
         return rc;
     }
     const char *argv[] = {"umoci", "unpack", "--image", from, temporary, NULL};
-    rc = at_oci_command(argv, AT_RUNTIME_IMAGE_TIMEOUT_NS, err);
+    rc = at_oci_command(argv, AT_RUNTIME_IMAGE_TIMEOUT_NS, cancelled, err);
     if (rc == AT_OK) {
         rc = at_file_chmod(temporary, 0711, err);
     }
@@ -220,7 +222,7 @@ static json_t *read_entrypoint(const char *layout, const char *manifest_digest)
     return entrypoint;
 }
 
-static enum at_rc load(const char *state_dir, const struct layout_ref *ref,
+static enum at_rc load(const char *state_dir, const struct layout_ref *ref, const bool *cancelled,
                        struct at_oci_image *ret, struct at_err *err)
 {
     char digest[80];
@@ -233,7 +235,7 @@ static enum at_rc load(const char *state_dir, const struct layout_ref *ref,
     char *dir = at_asprintf("%s/images/%s", state_dir, digest + strlen("sha256:"));
     AT_CLEANUP(at_cleanup_free) char *config_path = at_asprintf("%s/config.json", dir);
     if (!at_file_exists(config_path)) {
-        rc = unpack(state_dir, ref, dir, err);
+        rc = unpack(state_dir, ref, dir, cancelled, err);
         if (rc != AT_OK) {
             return at_err_wrap(err, rc, "cannot unpack the image");
         }
@@ -249,8 +251,8 @@ static enum at_rc load(const char *state_dir, const struct layout_ref *ref,
     return AT_OK;
 }
 
-enum at_rc at_oci_image_get(const char *state_dir, const char *image, struct at_oci_image *ret,
-                            struct at_err *err)
+enum at_rc at_oci_image_get(const char *state_dir, const char *image, const bool *cancelled,
+                            struct at_oci_image *ret, struct at_err *err)
 {
     enum at_rc rc = at_oci_image_check(image, err);
     if (rc != AT_OK) {
@@ -267,9 +269,9 @@ enum at_rc at_oci_image_get(const char *state_dir, const char *image, struct at_
         }
     }
     if (rc == AT_OK && nested) {
-        rc = pull(state_dir, image, &ref, err);
+        rc = pull(state_dir, image, cancelled, &ref, err);
     }
-    return rc != AT_OK ? rc : load(state_dir, &ref, ret, err);
+    return rc != AT_OK ? rc : load(state_dir, &ref, cancelled, ret, err);
 }
 
 void at_oci_image_done(struct at_oci_image *image)

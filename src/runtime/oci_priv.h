@@ -15,8 +15,8 @@ struct at_oci_image {
 enum at_rc at_oci_image_check(const char *image, struct at_err *err) AT_WARN_UNUSED;
 /* Fetch and unpack once per digest under state_dir. Blocking, seconds to minutes: in the pool, one
  * at a time per state_dir. own: at_oci_image_done. */
-enum at_rc at_oci_image_get(const char *state_dir, const char *image, struct at_oci_image *ret,
-                            struct at_err *err) AT_WARN_UNUSED;
+enum at_rc at_oci_image_get(const char *state_dir, const char *image, const bool *cancelled,
+                            struct at_oci_image *ret, struct at_err *err) AT_WARN_UNUSED;
 void at_oci_image_done(struct at_oci_image *image);
 /* Digest of the manifest that tag names in an OCI layout's index.json; out: "sha256:<hex>".
  * nested: it names another index, for several platforms. */
@@ -24,7 +24,7 @@ enum at_rc at_oci_index_find(const json_t *index, const char *tag, char out_dige
                              bool *ret_nested, struct at_err *err) AT_WARN_UNUSED;
 
 /* Run a helper program to its end; a failure's message is the last line that it printed. */
-enum at_rc at_oci_command(const char *const *argv, int64_t timeout_ns,
+enum at_rc at_oci_command(const char *const *argv, int64_t timeout_ns, const bool *cancelled,
                           struct at_err *err) AT_WARN_UNUSED;
 /* Environment of helper programs: PATH, HOME, proxies, registry credentials. own: caller at_free
  * each and the list. */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -176,21 +177,21 @@ static void an_image_is_unpacked_once_and_bad_ones_are_named(void **state)
     AT_CLEANUP(at_cleanup_free) char *name = at_asprintf("oci:%s/layout:latest", dir);
     AT_CLEANUP(at_cleanup_free) char *other = at_asprintf("oci:%s/layout:other", dir);
     AT_CLEANUP(at_cleanup_free) char *state_dir = at_asprintf("%s/state", dir);
-    assert_int_equal(at_oci_image_get(state_dir, name, &image, &err), AT_NOT_FOUND);
+    assert_int_equal(at_oci_image_get(state_dir, name, NULL, &image, &err), AT_NOT_FOUND);
     if (geteuid() != 0 || !at_file_executable(AT_TEST_BUSYBOX) || !at_test_image(dir)) {
         print_message("skipped: needs root, umoci and busybox-static\n");
         skip();
     }
-    assert_int_equal(at_oci_image_get(state_dir, other, &image, &err), AT_NOT_FOUND);
+    assert_int_equal(at_oci_image_get(state_dir, other, NULL, &image, &err), AT_NOT_FOUND);
     assert_non_null(strstr(err.msg, "other"));
-    assert_int_equal(at_oci_image_get(state_dir, name, &image, &err), AT_OK);
+    assert_int_equal(at_oci_image_get(state_dir, name, NULL, &image, &err), AT_OK);
     assert_json(json_object_get(image.process, "args"), "[\"/bin/sh\",\"-c\",\"exit 42\"]");
     assert_json(image.entrypoint, "[\"/bin/sh\",\"-c\"]");
     /* A second time finds what the first left: our mark in it survives. */
     AT_CLEANUP(at_cleanup_free) char *mark = at_asprintf("%s/mark", image.rootfs);
     assert_int_equal(at_file_append(mark, "x", 1, 0600, &err), AT_OK);
     at_oci_image_done(&image);
-    assert_int_equal(at_oci_image_get(state_dir, name, &image, &err), AT_OK);
+    assert_int_equal(at_oci_image_get(state_dir, name, NULL, &image, &err), AT_OK);
     assert_true(at_file_exists(mark));
     at_oci_image_done(&image);
 }

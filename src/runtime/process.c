@@ -133,7 +133,7 @@ static void describe_isolation(struct at_runtime_task *task, const struct at_cgr
                                int64_t uid, unsigned lack, struct at_buf *lacks)
 {
     struct at_buf *text = &task->isolation;
-    at_supervise_note(text, "process: no_new_privs");
+    at_supervise_note(text, "process: no capabilities, no_new_privs");
     if ((lack & AT_PROCESS_LACK_USER) != 0) {
         at_supervise_note(lacks, ", own user (refused)");
     } else if (uid >= 0) {
@@ -184,6 +184,7 @@ static enum at_rc run(struct at_runtime_task *task, const struct at_runtime_spec
         .gid = uid,
         .new_session = true,
         .no_new_privs = true,
+        .no_capabilities = true,
         .seccomp = true,
         .new_mount_ns = true,
         .new_ipc_ns = true,

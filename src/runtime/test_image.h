@@ -8,14 +8,13 @@
 #include "sys/file.h"
 
 #include <stdio.h>
-#include <unistd.h>
 
 #define AT_TEST_BUSYBOX "/bin/busybox"
 
 static inline bool at_test_command(const char *const *argv)
 {
     struct at_err err = {0};
-    if (at_oci_command(argv, 60 * AT_NS_PER_S, &err) != AT_OK) {
+    if (at_oci_command(argv, 60 * AT_NS_PER_S, NULL, &err) != AT_OK) {
         fprintf(stderr, "%s\n", err.msg);
         return false;
     }
@@ -34,7 +33,8 @@ static inline bool at_test_fill(const char *bundle)
     }
     for (size_t i = 0; i < AT_ARRAY_LEN(APPLETS); i++) {
         AT_CLEANUP(at_cleanup_free) char *link_path = at_asprintf("%s/%s", bin, APPLETS[i]);
-        if (symlink("busybox", link_path) != 0) {
+        const char *const argv[] = {"ln", "-s", "busybox", link_path, NULL};
+        if (!at_test_command(argv)) {
             return false;
         }
     }

@@ -175,6 +175,18 @@ static enum at_rc check_finalizers_only_go(const json_t *old, const json_t *obje
     return AT_OK;
 }
 
+/* old may carry its resourceVersion; object does not. */
+static bool same_when_stored(const json_t *old, const json_t *object)
+{
+    json_t *plain = json_copy((json_t *)old);
+    json_t *meta = json_copy(meta_of(old));
+    drop_never_stored(meta);
+    json_object_set_new(plain, "metadata", meta);
+    bool same = json_equal(plain, object);
+    json_decref(plain);
+    return same;
+}
+
 enum at_rc at_object_prepare_update(const struct at_model_kind *kind, const json_t *old,
                                     json_t *object, enum at_object_part part,
                                     enum at_object_outcome *ret, struct at_err *err)
@@ -222,7 +234,7 @@ enum at_rc at_object_prepare_update(const struct at_model_kind *kind, const json
         json_int_t generation = json_integer_value(json_object_get(meta, "generation"));
         json_object_set_new(meta, "generation", json_integer(generation + 1));
     }
-    *ret = json_equal(old, object) ? AT_OBJECT_UNCHANGED : AT_OBJECT_WRITE;
+    *ret = same_when_stored(old, object) ? AT_OBJECT_UNCHANGED : AT_OBJECT_WRITE;
     return AT_OK;
 }
 

@@ -85,6 +85,10 @@ static void an_equal_update_is_no_write(void **state)
     assert_int_equal(o.rc, AT_OK);
     assert_int_equal(o.outcome, AT_OBJECT_UNCHANGED);
     free(o.text);
+    at_object_set_rv(old, 5); /* as it is read */
+    o = prepare(old, object, AT_OBJECT_ALL);
+    assert_int_equal(o.outcome, AT_OBJECT_UNCHANGED);
+    free(o.text);
     json_decref(object);
     json_decref(old);
 }

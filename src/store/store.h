@@ -46,7 +46,11 @@ typedef uint64_t at_store_watch_id;
  * another process; AT_FORBIDDEN read-only; AT_CORRUPT; AT_IO (disk full). own: at_store_close. */
 enum at_rc at_store_open(const char *kind, const char *path, struct at_loop *loop,
                          struct at_store **ret, struct at_err *err) AT_WARN_UNUSED;
-/* Waits for writes under way; their callbacks run before it returns. */
+/* Orderly end, first step: new writes are refused (AT_UNAVAILABLE), those under way are finished,
+ * and their callbacks run before it returns, so that whoever wrote can be freed after it. Not from
+ * within a callback of the store. */
+void at_store_drain(struct at_store *store);
+/* Drains, if that was not done, and ends. Accepts NULL. */
 void at_store_close(struct at_store *store);
 
 int64_t at_store_rev(const struct at_store *store); /* newest revision that is durable */

@@ -387,6 +387,21 @@ static void closing_answers_every_write_under_way(void **state)
     assert_int_equal(a[2].rc, AT_EXISTS);
 }
 
+static void a_drained_store_reads_but_refuses_writes(void **state)
+{
+    struct fixture *f = *state;
+    struct answer under_way = {0};
+    struct answer late = {0};
+    at_store_put(f->store, "/a", "1", 1, -1, on_write, &under_way);
+    at_store_drain(f->store);
+    assert_true(under_way.done);
+    assert_int_equal(under_way.rc, AT_OK);
+    at_store_put(f->store, "/a", "2", 1, -1, on_write, &late);
+    assert_true(late.done);
+    assert_int_equal(late.rc, AT_UNAVAILABLE);
+    assert_string_equal(list(f, "/", "0", 0, 0).text, "/a=1@2 ");
+}
+
 /* Against a plain model: random writes with right and wrong expectations, then every revision
  * listed. */
 #define MODEL_KEYS 40
@@ -488,6 +503,7 @@ int main(void)
         EACH(big_history_is_compacted_by_itself),
         EACH(too_many_waiting_writes_are_refused_at_once),
         EACH(closing_answers_every_write_under_way),
+        EACH(a_drained_store_reads_but_refuses_writes),
         EACH(every_revision_matches_a_plain_model),
     };
     struct CMUnitTest tests[AT_ARRAY_LEN(KINDS) * AT_ARRAY_LEN(each)];

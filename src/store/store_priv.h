@@ -175,8 +175,7 @@ struct at_store {
 void at_store_enqueue(struct at_store *store, enum at_store_op_type type, const char *key,
                       const void *value, size_t len, int64_t expect, at_store_write_fn *fn,
                       void *ctx);
-void at_store_drain(struct at_store *store); /* at close: everything queued, here and now */
-void at_store_batch_landed(void *ctx);       /* the writer has a result; ctx: struct at_store * */
+void at_store_batch_landed(void *ctx); /* the writer has a result; ctx: struct at_store * */
 void at_store_age_arm(struct at_store *store);
 /* watch.c */
 void at_store_pump(struct at_store *store); /* bring every watcher up to store->rev */

@@ -386,13 +386,13 @@ void at_store_drain(struct at_store *store)
     assert(!store->in_callbacks);
     store->closing = true;
     at_loop_timer_cancel(store->loop, store->kick_timer);
-    if (store->in_flight) {
-        at_store_writer_stop(store->writer);
-        at_store_batch_landed(store);
-    } else if (store->writer != NULL) {
+    store->kick_timer = 0;
+    if (store->writer != NULL) {
         at_store_writer_stop(store->writer);
     }
-    store->age_goal = 0;
+    if (store->in_flight) {
+        at_store_batch_landed(store);
+    }
     while (store->queue != NULL && batch_form(store)) {
         commit_here(store);
     }

@@ -29,7 +29,7 @@ struct at_cgroup {
     size_t n_procs;
     char *root[DIRS_MAX]; /* mount points */
     char *name;
-    char *lack;           /* what could not be limited, or NULL */
+    char *lack; /* what could not be limited, or NULL */
 };
 
 static bool write_text(const char *dir, const char *file, const char *text)

@@ -16,12 +16,15 @@ struct at_process_options {
     bool new_session;                   /* setsid: own process group, killed as a whole */
     bool die_with_parent;               /* PR_SET_PDEATHSIG SIGKILL */
     bool no_new_privs;
+    bool no_capabilities; /* none, and none to be gained, also for user 0 */
     bool seccomp; /* the default deny list (mount, kexec, bpf, ptrace of others, ...) by libseccomp
                    */
     bool new_mount_ns, new_pid_ns, new_ipc_ns, new_uts_ns;
     const char *const *cgroup_procs; /* NULL-terminated list of cgroup.procs files to join before
                                         exec; may be NULL */
     int64_t nofile_max;              /* 0: inherit */
+    const bool *cancelled; /* at_process_run only, may be NULL: looked at ten times a second; set by
+                              another thread it ends the program, err AT_CANCELLED */
 };
 
 struct at_process {

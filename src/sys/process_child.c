@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <linux/close_range.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -117,6 +118,25 @@ static void set_user(const struct child_plan *plan, unsigned *lack)
     }
 }
 
+/* Out of the bounding set before the user changes, which may need one of them; out of the rest
+ * after. */
+static void drop_bounding(const struct child_plan *plan)
+{
+    for (int cap = 0; plan->options->no_capabilities && cap < 64; cap++) {
+        prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+    }
+}
+
+static void drop_capabilities(const struct child_plan *plan)
+{
+    if (plan->options->no_capabilities) {
+        struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+        struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+        syscall(SYS_capset, &header, none);
+    }
+}
+
 static void set_limits(const struct child_plan *plan)
 {
     struct rlimit limit;
@@ -157,7 +177,9 @@ _Noreturn void at_process_child(const struct child_plan *plan)
     join_cgroups(plan, &lack);
     enter_namespaces(plan, &lack);
     set_limits(plan);
+    drop_bounding(plan);
     set_user(plan, &lack);
+    drop_capabilities(plan);
     if (o->die_with_parent) {
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     }

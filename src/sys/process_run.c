@@ -40,7 +40,15 @@ static bool drain(int fd, struct at_buf *out)
     }
 }
 
-static enum at_rc wait_for_end(struct at_process *p, int fd, int64_t timeout_ns, struct at_buf *out)
+#define CANCEL_POLL_MS 100
+
+static bool is_cancelled(const bool *cancelled)
+{
+    return cancelled != NULL && __atomic_load_n(cancelled, __ATOMIC_ACQUIRE);
+}
+
+static enum at_rc wait_for_end(struct at_process *p, int fd, int64_t timeout_ns,
+                               const bool *cancelled, struct at_buf *out)
 {
     const struct at_sys *sys = at_sys_real();
     int64_t deadline = at_sys_mono_ns(sys) + timeout_ns;
@@ -49,13 +57,17 @@ static enum at_rc wait_for_end(struct at_process *p, int fd, int64_t timeout_ns,
         int64_t left_ms = (deadline - at_sys_mono_ns(sys)) / AT_NS_PER_MS;
         struct pollfd fds[2] = {{.fd = p->pidfd, .events = POLLIN},
                                 {.fd = open ? fd : -1, .events = POLLIN}};
-        int n = poll(fds, 2, left_ms < 0 ? 0 : left_ms > 60000 ? 60000 : (int)left_ms);
+        int step_ms = cancelled != NULL ? CANCEL_POLL_MS : 60000;
+        int n = poll(fds, 2, left_ms < 0 ? 0 : left_ms > step_ms ? step_ms : (int)left_ms);
         if (open && fds[1].revents != 0) {
             open = drain(fd, out);
         }
         if (n > 0 && fds[0].revents != 0) {
             drain(fd, out);
             return AT_OK;
+        }
+        if (is_cancelled(cancelled)) {
+            return AT_CANCELLED;
         }
         if (n == 0 && left_ms <= 0) {
             return AT_TIMEOUT;
@@ -81,13 +93,15 @@ enum at_rc at_process_run(const struct at_process_options *options, int64_t time
         close(fds[0]);
         return rc;
     }
-    rc = wait_for_end(&p, fds[0], timeout_ns, out);
+    rc = wait_for_end(&p, fds[0], timeout_ns, options->cancelled, out);
     if (rc != AT_OK) {
         at_process_signal_group(&p, SIGKILL);
         struct pollfd end = {.fd = p.pidfd, .events = POLLIN};
         poll(&end, 1, -1);
-        rc = at_err_set(err, AT_TIMEOUT, "%s took longer than %lld s", options->argv[0],
-                        (long long)(timeout_ns / AT_NS_PER_S));
+        rc = rc == AT_CANCELLED
+                 ? at_err_set(err, rc, "%s was cancelled", options->argv[0])
+                 : at_err_set(err, rc, "%s took longer than %lld s", options->argv[0],
+                              (long long)(timeout_ns / AT_NS_PER_S));
     }
     close(fds[0]);
     int signal_number;

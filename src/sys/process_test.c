@@ -1,4 +1,6 @@
+#include "core/buf.h"
 #include "core/mem.h"
+#include "core/units.h"
 #include "sys/cgroup.h"
 #include "sys/file.h"
 #include "sys/process.h"
@@ -162,6 +164,49 @@ static void seccomp_denies_even_root(void **state)
     assert_string_not_equal(out, "0\n");
 }
 
+static void capabilities_are_gone_even_for_root(void **state)
+{
+    (void)state;
+    if (geteuid() != 0) {
+        skip();
+    }
+    struct at_process_options options = PLAIN;
+    options.no_capabilities = options.no_new_privs = true;
+    unsigned lack = 0;
+    char out[4096];
+    int code = run_shell(options, "grep -E '^Cap(Prm|Eff|Bnd):' /proc/self/status | tr -d '\\t'",
+                         &lack, out);
+    assert_int_equal(code, 0);
+    assert_string_equal(out, "CapPrm:0000000000000000\nCapEff:0000000000000000\n"
+                             "CapBnd:0000000000000000\n");
+}
+
+static void a_run_collects_output_and_ends_in_time_or_when_cancelled(void **state)
+{
+    (void)state;
+    struct at_process_options options = PLAIN;
+    struct at_err err;
+    struct at_buf out = {0};
+    int code = -1;
+    options.argv = (const char *[]){"sh", "-c", "echo one; echo two >&2; exit 4", NULL};
+    assert_int_equal(at_process_run(&options, 20 * AT_NS_PER_S, &out, &code, &err), AT_OK);
+    assert_int_equal(code, 4);
+    assert_string_equal(out.data, "one\ntwo\n");
+    /* Only the end of much output is kept, and the pipe never fills up. */
+    at_buf_done(&out);
+    at_buf_init(&out, 100);
+    options.argv = (const char *[]){"sh", "-c", "yes | head -n 100000; echo end", NULL};
+    assert_int_equal(at_process_run(&options, 20 * AT_NS_PER_S, &out, &code, &err), AT_OK);
+    assert_true(out.len <= 100);
+    assert_string_equal(out.data + out.len - 6, "y\nend\n");
+    at_buf_done(&out);
+    options.argv = (const char *[]){"sleep", "100", NULL};
+    assert_int_equal(at_process_run(&options, 50 * AT_NS_PER_MS, NULL, &code, &err), AT_TIMEOUT);
+    bool cancelled = true;
+    options.cancelled = &cancelled;
+    assert_int_equal(at_process_run(&options, 90 * AT_NS_PER_S, NULL, &code, &err), AT_CANCELLED);
+}
+
 static void an_outliving_process_is_adopted_by_pid_and_start(void **state)
 {
     (void)state;
@@ -257,6 +302,8 @@ int main(void)
         cmocka_unit_test(descriptors_do_not_leak_into_the_child),
         cmocka_unit_test(isolation_holds_or_is_reported),
         cmocka_unit_test(seccomp_denies_even_root),
+        cmocka_unit_test(capabilities_are_gone_even_for_root),
+        cmocka_unit_test(a_run_collects_output_and_ends_in_time_or_when_cancelled),
         cmocka_unit_test(an_outliving_process_is_adopted_by_pid_and_start),
         cmocka_unit_test(a_group_kills_all_members_and_goes),
         cmocka_unit_test(the_memory_limit_bites_and_is_counted),

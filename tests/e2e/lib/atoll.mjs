@@ -172,7 +172,8 @@ export function split(args) {
 // Objects as a YAML stream (JSON is YAML); text stays as it is.
 export function yaml(manifest) {
   if (typeof manifest === 'string') return manifest;
-  return (Array.isArray(manifest) ? manifest : [manifest]).map((o) => JSON.stringify(o)).join('\n---\n');
+  // The comment first: kubectl takes a stream that begins with { for JSON documents only.
+  return ['# YAML', ...(Array.isArray(manifest) ? manifest : [manifest]).map((o) => JSON.stringify(o))].join('\n---\n');
 }
 
 export const site = (name, spec = {}, metadata = {}) => ({

@@ -1,0 +1,151 @@
+/* `atoll gateway`: the inference data plane. */
+#include "apps/apps.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "core/str.h"
+#include "gateway/gateway.h"
+#include "sys/file.h"
+
+#include <stdio.h>
+
+#define GATEWAY_THREADS_MAX 256
+#define GATEWAY_PEM_BYTES_MAX ((size_t)1 << 20)
+
+struct gateway_app {
+    struct at_loop *loop;
+    struct at_gateway *gateway;
+    struct at_err err;
+};
+
+static void on_ready(void *ctx, enum at_rc rc, const struct at_err *err)
+{
+    struct gateway_app *app = ctx;
+    if (rc != AT_OK) {
+        app->err = *err;
+        app->err.rc = rc;
+        at_loop_stop(app->loop);
+        return;
+    }
+    at_app_ready("ready gateway %s", at_gateway_url(app->gateway));
+}
+
+static void on_stopped(void *ctx)
+{
+    struct gateway_app *app = ctx;
+    at_loop_stop(app->loop);
+}
+
+static void stop(void *ctx, int signal_number)
+{
+    struct gateway_app *app = ctx;
+    at_log(AT_LOG_INFO, "gateway.stop", "stopping on signal %d", signal_number);
+    if (app->gateway == NULL) {
+        at_loop_stop(app->loop);
+        return;
+    }
+    at_gateway_stop(app->gateway, on_stopped, app);
+}
+
+static enum at_rc tls_load(const char *cert_file, const char *key_file, struct at_tls_config **ret,
+                           struct at_err *err)
+{
+    if (cert_file == NULL && key_file == NULL) {
+        return AT_OK;
+    }
+    if (cert_file == NULL || key_file == NULL) {
+        return at_err_set(err, AT_INVALID, "--tls-cert and --tls-key go together");
+    }
+    AT_CLEANUP(at_cleanup_buf) struct at_buf cert = {0};
+    AT_CLEANUP(at_cleanup_buf) struct at_buf key = {0};
+    enum at_rc rc = at_file_read(cert_file, GATEWAY_PEM_BYTES_MAX, &cert, err);
+    if (rc == AT_OK) {
+        rc = at_file_read(key_file, GATEWAY_PEM_BYTES_MAX, &key, err);
+    }
+    struct at_tls_options o = {.is_server = true, .cert_pem = cert.data, .key_pem = key.data};
+    return rc == AT_OK ? at_tls_config_new(&o, ret, err) : rc;
+}
+
+static int gateway_run(struct gateway_app *app, struct at_gateway_options *o, bool with_stdin)
+{
+    app->loop = at_loop_new(at_sys_real());
+    o->loop = app->loop;
+    o->on_ready = on_ready;
+    o->ctx = app;
+    enum at_rc rc = at_app_on_stop(app->loop, stop, app, &app->err);
+    if (rc == AT_OK) {
+        rc = at_gateway_new(o, &app->gateway, &app->err);
+    }
+    if (rc == AT_OK) {
+        if (with_stdin) {
+            at_app_on_stdin_eof(app->loop, stop, app);
+        }
+        at_loop_run(app->loop);
+    }
+    at_gateway_free(app->gateway);
+    at_loop_free(app->loop);
+    at_tls_config_unref(o->tls);
+    return app->err.rc != AT_OK ? at_app_fail("gateway", &app->err) : 0;
+}
+
+int at_app_gateway(int argc, char **argv)
+{
+    const char *token = NULL;
+    const char *token_file = NULL;
+    const char *state_dir = NULL;
+    const char *threads = "1";
+    const char *cert = NULL;
+    const char *key = NULL;
+    bool with_stdin = false;
+    struct at_gateway_options o = {.name = at_sys_hostname(), .listen = "127.0.0.1:7080"};
+    const struct at_app_option options[] = {
+        {"server", &o.server, NULL, NULL, "URL", "Control plane, https://host:port."},
+        {"token", &token, NULL, NULL, "TOKEN", "Join token; needed the first time only."},
+        {"token-file", &token_file, NULL, NULL, "FILE", "Read the join token from a file."},
+        {"ca-pin", &o.ca_pin, NULL, NULL, "PIN",
+         "sha256:<hex> of the control plane's CA; printed with the token."},
+        {"name", &o.name, NULL, NULL, "NAME", "Name of this gateway (default: host name)."},
+        {"site", &o.site, NULL, NULL, "NAME", "Site where it stands: near replicas are preferred."},
+        {"state", &state_dir, NULL, NULL, "DIR",
+         "Where its certificate is kept (default ~/.local/state/atoll/gateway)."},
+        {"listen", &o.listen, NULL, NULL, "ADDR",
+         "Address to serve on (default 127.0.0.1:7080; port 0: a free one)."},
+        {"auth-token-file", &o.auth_token_file, NULL, NULL, "FILE",
+         "Tokens that clients must bring, one a line."},
+        {"tls-cert", &cert, NULL, NULL, "FILE",
+         "Certificate chain, PEM; needed unless the address is loopback."},
+        {"tls-key", &key, NULL, NULL, "FILE", "Its key, PEM."},
+        {"threads", &threads, NULL, NULL, "N", "Event loops (default 1)."},
+        {"static-routes", &o.static_routes, NULL, NULL, "FILE",
+         "Routes from a file instead of a control plane."},
+        {"exit-with-stdin", NULL, &with_stdin, NULL, NULL, "End when standard input is closed."},
+        {NULL, NULL, NULL, NULL, NULL, NULL}};
+    int exit_status = 0;
+    if (!at_app_options("gateway", "passes inference requests to replicas", options, argc, argv,
+                        &exit_status)) {
+        return exit_status;
+    }
+    struct gateway_app app = {0};
+    AT_CLEANUP(at_cleanup_free)
+    char *dir = state_dir != NULL ? at_strdup(state_dir) : at_app_state_dir("gateway");
+    AT_CLEANUP(at_cleanup_free) char *secret = NULL;
+    uint64_t n = 0;
+    at_app_log_start("gateway");
+    enum at_rc rc = at_str_to_u64(at_str_of(threads), &n);
+    if (rc != AT_OK || n == 0 || n > GATEWAY_THREADS_MAX) {
+        rc = at_err_set_field(&app.err, AT_INVALID, "threads", "%s: must be 1 to %d", threads,
+                              GATEWAY_THREADS_MAX);
+    }
+    if (rc == AT_OK) {
+        rc = at_app_token(token, token_file, &secret, &app.err);
+    }
+    if (rc == AT_OK) {
+        rc = tls_load(cert, key, &o.tls, &app.err);
+    }
+    if (rc != AT_OK) {
+        return at_app_fail("gateway", &app.err);
+    }
+    o.token = secret;
+    o.state_dir = dir;
+    o.n_threads = (unsigned)n;
+    return gateway_run(&app, &o, with_stdin);
+}

@@ -1,0 +1,195 @@
+#include "cli/cli_priv.h"
+
+#include <string.h>
+
+#define STREAMS_MAX 100
+#define LINE_BYTES_MAX ((size_t)64 << 10)
+
+struct logs;
+
+struct stream {
+    struct logs *logs;
+    const char *name;
+    struct at_buf line; /* what has no line end yet */
+};
+
+struct logs {
+    struct cli *cli;
+    bool prefix;
+    struct stream streams[STREAMS_MAX];
+    size_t n, running;
+    enum at_rc rc;
+    struct at_err *err;
+};
+
+/* Only a terminal can be steered; files get the bytes as they are. */
+static void put(const struct logs *logs, const char *data, size_t len)
+{
+    FILE *out = logs->cli->env->out;
+    if (!logs->cli->env->out_is_terminal) {
+        fwrite(data, 1, len, out);
+        return;
+    }
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)data[i];
+        bool keep = c >= ' ' || c == '\n' || c == '\t' || c == '\r' || c == 033;
+        fputc(keep ? c : '?', out);
+    }
+}
+
+static void put_line(const struct stream *s, const char *data, size_t len)
+{
+    fprintf(s->logs->cli->env->out, "[%s] ", s->name);
+    put(s->logs, data, len);
+    fputc('\n', s->logs->cli->env->out);
+}
+
+static void on_body(void *ctx, const char *data, size_t len)
+{
+    struct stream *s = ctx;
+    if (!s->logs->prefix) {
+        put(s->logs, data, len);
+    }
+    while (s->logs->prefix && len != 0) {
+        const char *newline = memchr(data, '\n', len);
+        size_t part = newline != NULL ? (size_t)(newline - data) : len;
+        bool full = at_buf_append(&s->line, data, part) != AT_OK;
+        if (newline != NULL || full) {
+            put_line(s, s->line.data != NULL ? s->line.data : "", s->line.len);
+            at_buf_clear(&s->line);
+        }
+        part += newline != NULL ? 1 : 0;
+        data += part;
+        len -= part;
+    }
+    fflush(s->logs->cli->env->out);
+}
+
+static void on_done(void *ctx, enum at_rc rc, int status, json_t *body, const struct at_err *err)
+{
+    struct stream *s = ctx;
+    struct logs *logs = s->logs;
+    (void)status;
+    (void)body;
+    if (s->line.len != 0) {
+        put_line(s, s->line.data, s->line.len);
+        at_buf_clear(&s->line);
+    }
+    if (rc != AT_OK && logs->rc == AT_OK) {
+        *logs->err = *err;
+        logs->rc = rc;
+        at_err_wrap(logs->err, rc, "logs of %s", s->name);
+        logs->err->rc = rc;
+    }
+    logs->running--;
+}
+
+static void start(struct logs *logs, struct stream *s, const struct at_model_kind *kind)
+{
+    struct cli *cli = logs->cli;
+    const char *pairs[] = {"tailLines", cli_value(cli, OPT_TAIL, NULL), "follow",
+                           cli_flag(cli, OPT_FOLLOW) ? "true" : NULL, NULL};
+    const char *path = cli_query(cli, cli_path(cli, kind, s->name, "log"), pairs);
+    logs->running++;
+    at_client_stream(cli->client, path, on_body, on_done, s);
+}
+
+static void add(struct logs *logs, const char *name)
+{
+    if (logs->n < STREAMS_MAX) {
+        struct stream *s = &logs->streams[logs->n++];
+        s->logs = logs;
+        s->name = at_arena_strdup(logs->cli->arena, name);
+        s->line.max = LINE_BYTES_MAX;
+    }
+}
+
+/* The instances that the words mean. */
+static enum at_rc find(struct logs *logs, const struct cli_target *target,
+                       const struct at_model_kind *instance, struct at_err *err)
+{
+    struct cli *cli = logs->cli;
+    if (target->kind == instance) {
+        add(logs, target->name);
+        return AT_OK;
+    }
+    bool job = strcmp(target->kind->singular, "job") == 0;
+    if (!job && strcmp(target->kind->singular, "deployment") != 0) {
+        return at_err_set(err, AT_BAD_REQUEST,
+                          "a %s writes no logs; instances, deployments and "
+                          "jobs do",
+                          target->kind->singular);
+    }
+    json_t *items = NULL;
+    const char *selector = at_arena_printf(
+        cli->arena, job ? "atoll.dev/job=%s" : "atoll.dev/deployment=%s", target->name);
+    enum at_rc rc = cli_list(cli, instance, selector, &items, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    for (size_t i = 0; i < json_array_size(items); i++) {
+        add(logs, at_json_str_at(json_array_get(items, i), "metadata.name", ""));
+    }
+    json_decref(items);
+    return logs->n != 0 ? AT_OK
+                        : at_err_set(err, AT_NOT_FOUND, "%s has no instances",
+                                     cli_ref(cli, target->kind, target->name));
+}
+
+static enum at_rc target_of(const struct cli *cli, const struct at_model_kind *instance,
+                            struct cli_target *ret, struct at_err *err)
+{
+    if (cli->n_args == 1 && strchr(cli->args[0], '/') == NULL) {
+        *ret = (struct cli_target){instance, cli->args[0]};
+        return AT_OK;
+    }
+    struct cli_target *targets = NULL;
+    size_t n = 0;
+    enum at_rc rc = cli_targets(cli, cli->args, cli->n_args, true, &targets, &n, err);
+    if (rc == AT_OK && n != 1) {
+        rc = at_err_set(err, AT_BAD_REQUEST, "logs of one thing at a time");
+    }
+    if (rc == AT_OK) {
+        *ret = targets[0];
+    }
+    return rc;
+}
+
+enum at_rc cli_logs(struct cli *cli, struct at_err *err)
+{
+    const struct at_model_kind *instance = NULL;
+    struct cli_target target = {0};
+    struct logs *logs = at_arena_alloc(cli->arena, sizeof *logs);
+    int64_t lines = 0;
+    logs->cli = cli;
+    logs->err = err;
+    enum at_rc rc = cli_kind("instance", &instance, err);
+    if (rc == AT_OK && cli->values[OPT_TAIL].n != 0) {
+        rc = cli_integer(cli, OPT_TAIL, 0, INT32_MAX, &lines, err);
+    }
+    if (rc == AT_OK) {
+        rc = cli_connect(cli, err);
+    }
+    if (rc == AT_OK) {
+        rc = target_of(cli, instance, &target, err);
+    }
+    if (rc == AT_OK) {
+        rc = find(logs, &target, instance, err);
+    }
+    if (rc != AT_OK) {
+        return rc;
+    }
+    logs->prefix = logs->n > 1;
+    for (size_t i = 0; i < logs->n; i++) {
+        start(logs, &logs->streams[i], instance);
+        while (!cli_flag(cli, OPT_FOLLOW) && logs->running != 0 &&
+               at_loop_turn(cli->loop, INT64_MAX)) {
+        }
+    }
+    while (logs->running != 0 && !ferror(cli->env->out) && at_loop_turn(cli->loop, INT64_MAX)) {
+    }
+    for (size_t i = 0; i < logs->n; i++) {
+        at_buf_done(&logs->streams[i].line);
+    }
+    return logs->rc;
+}

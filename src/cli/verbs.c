@@ -1,0 +1,148 @@
+/* The one table of verbs and options: help, the man page and the completions are made from it. */
+#include "cli/cli_priv.h"
+
+const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
+    [OPT_ALL] = {"all", 0, NULL, NULL, "every object of the kind in the namespace"},
+    [OPT_ALL_NAMESPACES] = {"all-namespaces", 'A', NULL, NULL, "in all namespaces"},
+    [OPT_CLIENT] = {"client", 0, NULL, NULL, "of this program only; ask no server"},
+    [OPT_CONTEXT] = {"context", 0, "NAME", NULL, "context of the kubeconfig to use"},
+    [OPT_DRY_RUN] = {"dry-run", 0, "server|client", "server client",
+                     "check only: by the server, or here"},
+    [OPT_FIELD_SELECTOR] = {"field-selector", 0, "FIELD=VALUE", NULL,
+                            "only objects with that field, such as metadata.name=x"},
+    [OPT_FILE] = {"file", 'f', "FILE", "@file",
+                  "YAML or JSON file, folder, or - for standard input; may be repeated"},
+    [OPT_FOLLOW] = {"follow", 'f', NULL, NULL, "go on with what comes"},
+    [OPT_FOR] = {"for", 0, "WHAT", "condition= delete jsonpath=",
+                 "condition=TYPE[=STATUS], delete, or jsonpath={.a.b}[=VALUE]"},
+    [OPT_GATEWAY] = {"gateway", 0, "URL", NULL,
+                     "gateway to call (else $ATOLL_GATEWAY, else the file gateway beside the "
+                     "kubeconfig)"},
+    [OPT_IGNORE_NOT_FOUND] = {"ignore-not-found", 0, NULL, NULL, "absent objects are no error"},
+    [OPT_IMAGE] = {"image", 0, "FILE.pgm", "@file",
+                   "grey image (PGM), scaled to the model's input"},
+    [OPT_INPUT] = {"input", 'i', "NAME=JSON", NULL,
+                   "input tensor as nested JSON arrays; may be repeated"},
+    [OPT_KUBECONFIG] = {"kubeconfig", 'k', "FILE", "@file",
+                        "configuration (else $KUBECONFIG, else ~/.kube/config)"},
+    [OPT_MAN] = {"man", 0, NULL, NULL, "print the man page (troff)"},
+    [OPT_NAMESPACE] = {"namespace", 'n', "NAME", NULL, "namespace (else the context's)"},
+    [OPT_NO_HEADERS] = {"no-headers", 0, NULL, NULL, "leave out the header line"},
+    [OPT_OUTPUT] = {"output", 'o', "FORMAT",
+                    "json yaml wide name jsonpath=", "json, yaml, wide, name or jsonpath={.a.b}"},
+    [OPT_OVERWRITE] = {"overwrite", 0, NULL, NULL, "change labels that are there already"},
+    [OPT_RECURSIVE] = {"recursive", 'r', NULL, NULL, "show fields within fields"},
+    [OPT_REPLICAS] = {"replicas", 0, "N", NULL, "how many copies"},
+    [OPT_REQUEST] = {"request", 0, "FILE.json", "@file", "send this whole request"},
+    [OPT_ROLE] = {"role", 0, "agent|gateway", "agent gateway", "what may join with it"},
+    [OPT_SCALE] = {"scale", 0, "MAX", NULL,
+                   "value of a white pixel (default: the image's own maximum)"},
+    [OPT_SELECTOR] = {"selector", 'l', "LABELS", NULL, "only objects with these labels"},
+    [OPT_SITE] = {"site", 0, "NAME", NULL, "site that it joins"},
+    [OPT_TAIL] = {"tail", 0, "LINES", NULL, "only the last lines"},
+    [OPT_TENSOR] = {"tensor", 0, "FILE.json", "@file",
+                    "input tensors: {name, shape, datatype, data}, or a list of them"},
+    [OPT_TIMEOUT] = {"timeout", 0, "DURATION", NULL, "give up after so long, such as 30s or 5m"},
+    [OPT_TOKEN_FILE] = {"token-file", 0, "FILE", "@file",
+                        "inference token (else $ATOLL_TOKEN_FILE, else the file inference.token "
+                        "beside the kubeconfig)"},
+    [OPT_TTL] = {"ttl", 0, "DURATION", NULL, "how long it may be used (default 1h)"},
+    [OPT_WAIT] = {"wait", 0, NULL, NULL, "wait until it is done (--wait=false: do not)"},
+    [OPT_WATCH] = {"watch", 'w', NULL, NULL, "go on with changes until interrupted"},
+    [OPT_HELP] = {"help", 'h', NULL, NULL, "show help"},
+};
+
+#define CONNECT OPT_NAMESPACE, OPT_CONTEXT, OPT_KUBECONFIG, OPT_HELP
+#define OPTIONS(...)                                                                               \
+    (const enum cli_option[]){__VA_ARGS__},                                                        \
+        sizeof((const enum cli_option[]){__VA_ARGS__}) / sizeof(enum cli_option)
+
+const struct cli_verb CLI_VERBS[] = {
+    {"apply", "-f FILE...", "Create or change objects from files",
+     "All documents are checked first, here and by the server; when one is wrong, nothing is\n"
+     "applied. Works together with kubectl apply: both keep the same annotation.",
+     "apply -f site.yaml\napply -f examples/quickstart/\ncat x.yaml | atoll apply -f -\n"
+     "apply -f x.yaml --dry-run=server",
+     OPTIONS(OPT_FILE, OPT_DRY_RUN, OPT_OUTPUT, CONNECT), 0, 0, false, cli_apply},
+    {"get", "KIND[,KIND...] [NAME...] | KIND/NAME...", "Show objects",
+     "KIND is a kind, its plural or its short name (atoll api-resources lists them); all means\n"
+     "every kind of the category.",
+     "get nodes\nget deployments,instances -A -o wide\nget deployment digits -o yaml\n"
+     "get instances -l atoll.dev/deployment=digits -w\n"
+     "get node n1 -o jsonpath='{.status.allocatable.cpu}'",
+     OPTIONS(OPT_OUTPUT, OPT_WATCH, OPT_ALL_NAMESPACES, OPT_SELECTOR, OPT_FIELD_SELECTOR,
+             OPT_NO_HEADERS, OPT_IGNORE_NOT_FOUND, CONNECT),
+     1, -1, true, cli_get},
+    {"describe", "KIND [NAME...] | KIND/NAME...", "Tell everything about objects, with the why",
+     "Shows the specification, the state, why it runs where it runs, and recent events.",
+     "describe deployment digits\ndescribe instances -l atoll.dev/deployment=digits",
+     OPTIONS(OPT_ALL_NAMESPACES, OPT_SELECTOR, CONNECT), 1, -1, true, cli_describe},
+    {"delete", "KIND NAME... | KIND/NAME... | -f FILE", "Delete objects and wait until gone", NULL,
+     "delete deployment digits\ndelete -f examples/quickstart/\ndelete jobs --all --wait=false",
+     OPTIONS(OPT_FILE, OPT_ALL, OPT_SELECTOR, OPT_IGNORE_NOT_FOUND, OPT_WAIT, OPT_TIMEOUT, CONNECT),
+     0, -1, true, cli_delete},
+    {"wait", "KIND NAME... | KIND/NAME... --for=WHAT", "Wait for a condition", NULL,
+     "wait deployment/digits --for=condition=Available --timeout=2m\n"
+     "wait instance/x --for=delete\nwait job/j --for=jsonpath='{.status.succeeded}'=3",
+     OPTIONS(OPT_FOR, OPT_TIMEOUT, OPT_SELECTOR, OPT_ALL, CONNECT), 1, -1, true, cli_wait},
+    {"logs", "[KIND/]NAME", "Print what instances wrote",
+     "NAME is an instance; deployment/NAME and job/NAME mean all their instances.",
+     "logs digits-x1y2z-abcde\nlogs deployment/digits -f --tail 20",
+     OPTIONS(OPT_FOLLOW, OPT_TAIL, CONNECT), 1, 2, false, cli_logs},
+    {"scale", "KIND NAME... | KIND/NAME... --replicas=N", "Set how many copies run", NULL,
+     "scale deployment digits --replicas=5\nscale deployment/digits --replicas=0 --wait",
+     OPTIONS(OPT_REPLICAS, OPT_WAIT, OPT_TIMEOUT, CONNECT), 1, -1, true, cli_scale},
+    {"infer", "MODEL", "Ask a model through the gateway (Open Inference Protocol)",
+     "Prints each output, its largest element, and how long the answer took.",
+     "infer digits --image examples/quickstart/data/digit-7.pgm\n"
+     "infer digits --input image='[[0,0,15,12]]'\ninfer digits --request request.json -o json",
+     OPTIONS(OPT_IMAGE, OPT_SCALE, OPT_INPUT, OPT_TENSOR, OPT_REQUEST, OPT_GATEWAY, OPT_TOKEN_FILE,
+             OPT_TIMEOUT, OPT_OUTPUT, OPT_KUBECONFIG, OPT_HELP),
+     1, 1, false, cli_infer},
+    {"top", "[nodes|instances]", "Show what is reserved and what is free", NULL,
+     "top\ntop instances -A", OPTIONS(OPT_ALL_NAMESPACES, OPT_SELECTOR, OPT_NO_HEADERS, CONNECT), 0,
+     1, false, cli_top},
+    {"label", "KIND NAME KEY=VALUE... KEY-...", "Set or take off labels", NULL,
+     "label node n1 rack=7\nlabel node/n1 rack-", OPTIONS(OPT_OVERWRITE, CONNECT), 2, -1, true,
+     cli_label},
+    {"explain", "KIND[.FIELD...]", "Explain a kind's fields", NULL,
+     "explain deployment\nexplain deployment.spec.template.spec.resources\n"
+     "explain site --recursive",
+     OPTIONS(OPT_RECURSIVE, OPT_HELP), 1, 1, true, cli_explain},
+    {"api-resources", "", "List the kinds", NULL, NULL,
+     OPTIONS(OPT_OUTPUT, OPT_NO_HEADERS, OPT_HELP), 0, 0, false, cli_api_resources},
+    {"token", "create", "Make a token with which a machine may join",
+     "The token is shown once, works once and expires.",
+     "token create --role agent --site edge\ntoken create --role gateway --site edge --ttl 10m",
+     OPTIONS(OPT_ROLE, OPT_SITE, OPT_TTL, OPT_OUTPUT, CONNECT), 1, 1, false, cli_token},
+    {"version", "", "Show the versions of this program and of the server", NULL, NULL,
+     OPTIONS(OPT_CLIENT, OPT_OUTPUT, OPT_CONTEXT, OPT_KUBECONFIG, OPT_HELP), 0, 0, false,
+     cli_version},
+    {"completion", "bash|zsh|fish", "Print a completion script for a shell", NULL,
+     "completion bash > ~/.local/share/bash-completion/completions/atoll\n"
+     "completion zsh > ~/.zfunc/_atoll\ncompletion fish > ~/.config/fish/completions/atoll.fish",
+     OPTIONS(OPT_HELP), 1, 1, false, cli_completion},
+    {"help", "[VERB]", "Show help, or the man page with --man", NULL,
+     "help apply\nhelp --man | man -l -", OPTIONS(OPT_MAN, OPT_HELP), 0, 1, false, cli_help_verb},
+};
+const size_t CLI_VERBS_COUNT = AT_ARRAY_LEN(CLI_VERBS);
+
+/* Run by src/apps; named here for help, completion and the man page. */
+const struct cli_role CLI_ROLES[] = {
+    {"dev", "everything on this machine: control plane, three sites, gateway"},
+    {"server", "control plane"},
+    {"agent", "one per machine: runs instances"},
+    {"gateway", "inference data plane"},
+    {"runner", "model server for one model file"},
+};
+const size_t CLI_ROLES_COUNT = AT_ARRAY_LEN(CLI_ROLES);
+
+const struct cli_verb *cli_verb_find(const char *name)
+{
+    for (size_t i = 0; i < CLI_VERBS_COUNT; i++) {
+        if (strcmp(CLI_VERBS[i].name, name) == 0) {
+            return &CLI_VERBS[i];
+        }
+    }
+    return NULL;
+}

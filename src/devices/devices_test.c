@@ -1,0 +1,128 @@
+#include "devices/devices.h"
+
+#include "core/mem.h"
+#include "core/units.h"
+#include "sys/file.h"
+#include "sys/machine.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static char *dir;
+
+static int make_dir(void **state)
+{
+    (void)state;
+    const char *base = getenv("TMPDIR");
+    dir = at_asprintf("%s/atoll-devices-XXXXXX", base != NULL ? base : "/tmp");
+    return mkdtemp(dir) != NULL ? 0 : -1;
+}
+
+static int remove_dir(void **state)
+{
+    (void)state;
+    enum at_rc rc = at_tree_remove(dir, NULL);
+    at_free(dir);
+    return rc == AT_OK ? 0 : -1;
+}
+
+static int64_t quantity(const json_t *inventory, const char *path)
+{
+    int64_t value = -1;
+    const char *text = at_json_str_at(inventory, path, NULL);
+    assert_non_null(text);
+    assert_int_equal(at_quantity_units(text, &value, NULL), AT_OK);
+    return value;
+}
+
+static enum at_rc inventory_with(const char *text, json_t **ret, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_free) char *path = at_asprintf("%s/devices.json", dir);
+    assert_int_equal(at_file_write_atomic(path, text, strlen(text), 0600, NULL), AT_OK);
+    return at_devices_inventory(dir, path, ret, err);
+}
+
+static void this_machine_is_measured(void **state)
+{
+    (void)state;
+    struct at_machine machine;
+    at_machine_read(&machine);
+    json_t *found = NULL;
+    struct at_err err;
+    assert_int_equal(at_devices_inventory(dir, NULL, &found, &err), AT_OK);
+    assert_int_equal(quantity(found, "capacity.cpu"), machine.cpus);
+    int64_t memory = quantity(found, "capacity.memory");
+    assert_true(memory <= machine.memory_bytes && memory > machine.memory_bytes - (2 << 20));
+    assert_true(quantity(found, "allocatable.memory") < memory);
+    assert_true(quantity(found, "allocatable.memory") >= memory / 2);
+    assert_true(quantity(found, "capacity.disk") >= quantity(found, "allocatable.disk"));
+    assert_int_equal(quantity(found, "capacity.gpu"),
+                     json_array_size(json_object_get(found, "gpus")));
+    assert_string_equal(at_json_str_at(found, "arch", ""), machine.arch);
+    json_decref(found);
+}
+
+static void a_file_gives_the_machine_another_size(void **state)
+{
+    (void)state;
+    json_t *found = NULL;
+    struct at_err err;
+    assert_int_equal(
+        inventory_with("{\"capacity\": {\"cpu\": \"64\", \"memory\": \"256Gi\"}, \"gpus\": ["
+                       "{\"id\": \"g0\", \"model\": \"A100\", \"memory\": \"80Gi\"},"
+                       "{\"id\": \"g1\"}], \"allocatable\": {\"cpu\": \"63500m\"}}",
+                       &found, &err),
+        AT_OK);
+    assert_int_equal(quantity(found, "capacity.cpu"), 64);
+    assert_string_equal(at_json_str_at(found, "allocatable.cpu", ""), "63500m");
+    assert_string_equal(at_json_str_at(found, "allocatable.memory", ""), "256Gi");
+    assert_string_equal(at_json_str_at(found, "allocatable.gpu", ""), "2");
+    assert_true(quantity(found, "capacity.disk") > 0); /* what the file leaves out is measured */
+    json_decref(found);
+}
+
+static void a_bad_file_is_refused_by_field(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *field;
+    } rows[] = {
+        {"{\"capacity\": {\"cpu\": \"many\"}}", "capacity.cpu"},
+        {"{\"capacity\": {\"cpu\": 2}}", "capacity.cpu"},
+        {"{\"capacity\": {\"ram\": \"2\"}}", "capacity.ram"},
+        {"{\"allocatable\": []}", "allocatable"},
+        {"{\"gpus\": {}}", "gpus"},
+        {"{\"gpus\": [{\"model\": \"x\"}]}", "gpus[0].id"},
+        {"{\"gpus\": [{\"id\": \"x\", \"memory\": \"big\"}]}", "gpus[0].memory"},
+        {"{\"cpus\": 2}", "cpus"},
+        {"{\"arch\": 2}", "arch"},
+        {"[]", ""},
+        {"{", ""},
+        {"", ""},
+    };
+    for (size_t i = 0; i < AT_ARRAY_LEN(rows); i++) {
+        json_t *found = NULL;
+        struct at_err err = {0};
+        assert_int_equal(inventory_with(rows[i].text, &found, &err), AT_INVALID);
+        assert_string_equal(err.field, rows[i].field);
+        assert_non_null(strstr(err.msg, "devices.json"));
+        assert_null(found);
+    }
+    json_t *found = NULL;
+    assert_int_equal(at_devices_inventory(dir, "/no/such/file", &found, NULL), AT_NOT_FOUND);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(this_machine_is_measured),
+        cmocka_unit_test(a_file_gives_the_machine_another_size),
+        cmocka_unit_test(a_bad_file_is_refused_by_field),
+    };
+    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+}

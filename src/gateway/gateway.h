@@ -1,0 +1,53 @@
+/* The inference data plane: takes requests for models and passes each to a replica. One loop per
+ * core, each with its own listener (SO_REUSEPORT), connections and state; nothing is shared but the
+ * immutable route table. The first loop is the caller's: it also joins, watches and makes the
+ * tables. Nothing is asked of the control plane on the request path; without it the last routes
+ * stay. */
+#ifndef AT_GATEWAY_GATEWAY_H
+#define AT_GATEWAY_GATEWAY_H
+
+#include "loop/loop.h"
+#include "net/tls.h"
+
+struct at_gateway;
+
+struct at_gateway_options {
+    struct at_loop *loop; /* the first loop; run by the caller */
+    const char *server;   /* https://host:port of the control plane; NULL with static_routes */
+    const char *token;    /* join token; needed the first time only */
+    const char *ca_pin;   /* "sha256:<hex>"; needed with token */
+    const char *name;
+    const char *state_dir;       /* certificate; may be NULL with static_routes */
+    const char *site;            /* own site; NULL: the one that the join answer names, if any */
+    const char *listen;          /* "127.0.0.1:7080"; port 0 takes a free one */
+    const char *auth_token_file; /* one accepted token, or sha256:<hex> of one, a line; NULL: all
+                                    may come, which only a loopback address may offer */
+    const char *static_routes;   /* file: {"models": {"m": [{"endpoint": "127.0.0.1:81",
+                                    "instance": "m-1", "site": "s"}]}}; replaces the watch */
+    struct at_tls_config *tls;   /* NULL: plain, on loopback addresses and Unix sockets only */
+    unsigned n_threads;          /* 0: 1 */
+    /* Limits; 0: the default. */
+    size_t body_bytes_max;
+    size_t connections_max; /* of clients, per loop */
+    int64_t first_byte_timeout_ns;
+    int64_t drain_timeout_ns;
+    /* Once: rc AT_OK it serves (the first routes are known, or the control plane does not answer);
+     * otherwise it will not, and the owner frees it. */
+    void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);
+    void *ctx;
+};
+
+/* Strings are copied. Listens before it returns.
+ * err: AT_INVALID an option, with its name as the field; AT_CONFLICT the address is taken;
+ * AT_FORBIDDEN an address that is not loopback without TLS and tokens; AT_IO a file.
+ * own: at_gateway_free. */
+enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_gateway **ret,
+                          struct at_err *err) AT_WARN_UNUSED;
+const char *at_gateway_url(const struct at_gateway *gateway); /* "http://127.0.0.1:7080" */
+/* Take no more, finish what is under way (at most drain_timeout_ns), then done from the first loop.
+ */
+void at_gateway_stop(struct at_gateway *gateway, void (*done)(void *ctx), void *ctx);
+/* At once: cuts what is under way; ends and joins the other threads. Accepts NULL. */
+void at_gateway_free(struct at_gateway *gateway);
+
+#endif
