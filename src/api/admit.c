@@ -98,8 +98,15 @@ bool api_admit(struct api_req *req, json_t *object, const json_t *old)
     const struct at_model_kind *kind = req->route.kind;
     struct at_model_report report = {0};
     struct at_err err = {0};
-    if (at_model_default(kind, object, &err) != AT_OK ||
-        at_model_validate(kind, object, old, req->unknown, req->arena, &report, &err) != AT_OK) {
+    if (at_model_default(kind, object, &err) != AT_OK) {
+        respond_report(req, object, &report, &err);
+        return false;
+    }
+    if (api_agent_admits(req, old, object, &err) != AT_OK) {
+        api_respond_forbidden(req, err.msg);
+        return false;
+    }
+    if (at_model_validate(kind, object, old, req->unknown, req->arena, &report, &err) != AT_OK) {
         respond_report(req, object, &report, &err);
         return false;
     }
@@ -107,10 +114,6 @@ bool api_admit(struct api_req *req, json_t *object, const json_t *old)
         for (size_t i = 0; i < report.n_unknown; i++) {
             api_warn(req, "unknown field \"%s\"", report.unknown[i]);
         }
-    }
-    if (api_agent_admits(req, old, object, &err) != AT_OK) {
-        api_respond_forbidden(req, err.msg);
-        return false;
     }
     return true;
 }

@@ -293,13 +293,33 @@ static void deletion_heeds_preconditions(void **state)
                                 "{\"preconditions\":{\"uid\":\"other\"}}"),
                      409);
     assert_int_equal(kit_status(kit, NULL, AT_HTTP_DELETE, ATOLL "/sites/edge", NULL,
-                                "{\"propagationPolicy\":\"Orphan\"}"),
+                                "{\"propagationPolicy\":\"Sideways\"}"),
                      400);
     assert_int_equal(kit_admin(kit, &a, AT_HTTP_DELETE, ATOLL "/sites/edge", NULL,
                                "{\"propagationPolicy\":\"Background\"}"),
                      200);
     assert_string_equal(answer_str(&a, "status"), "Success");
     assert_string_equal(answer_str(&a, "details.name"), "edge");
+    answer_done(&a);
+}
+
+static void foreground_and_orphan_leave_a_finalizer_to_the_collector(void **state)
+{
+    struct kit *kit = *state;
+    struct kit_answer a;
+    kit_make_site(kit, "a");
+    kit_make_site(kit, "b");
+    assert_int_equal(kit_admin(kit, &a, AT_HTTP_DELETE,
+                               ATOLL "/sites/a?propagationPolicy=Foreground", NULL, NULL),
+                     200);
+    const json_t *list = at_json_at(a.json, "metadata.finalizers");
+    assert_string_equal(json_string_value(json_array_get(list, 0)), "foregroundDeletion");
+    answer_done(&a);
+    assert_int_equal(kit_admin(kit, &a, AT_HTTP_DELETE, ATOLL "/sites/b", NULL,
+                               "{\"propagationPolicy\":\"Orphan\"}"),
+                     200);
+    list = at_json_at(a.json, "metadata.finalizers");
+    assert_string_equal(json_string_value(json_array_get(list, 0)), "orphan");
     answer_done(&a);
 }
 
@@ -415,6 +435,7 @@ int main(void)
         T(scale_reads_and_writes_replicas),
         T(deletion_waits_for_finalizers),
         T(deletion_heeds_preconditions),
+        T(foreground_and_orphan_leave_a_finalizer_to_the_collector),
         T(a_namespace_terminates_first_and_takes_nothing_new),
         T(a_collection_is_deleted_by_selector),
         T(bad_requests_get_the_right_code),
