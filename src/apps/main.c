@@ -32,6 +32,5 @@ int main(int argc, char **argv)
             return ROLES[i].run(argc - 2, argv + 2);
         }
     }
-    fputs("atoll: unknown command\n", stderr);
-    return at_rc_exit_status(AT_BAD_REQUEST);
+    return at_app_cli(argc, argv);
 }
