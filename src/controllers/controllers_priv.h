@@ -34,6 +34,7 @@ enum ctl_kind {
     CTL_SITE_COUNTS,
     CTL_INSTANCE,
     CTL_NAMESPACE,
+    CTL_COLLECT,
     CTL_KIND_COUNT
 };
 
@@ -46,9 +47,10 @@ struct ctl_item {
     char *ns, *name;
     bool queued, keep;
     unsigned writes; /* in flight: no reconcile of this key meanwhile */
-    bool failed, again;
-    int64_t pass_rev; /* what the last pass saw */
+    bool failed;
     int64_t rev_wait; /* the snapshot must show this write of ours first */
+    int64_t seen_rev; /* of the snapshot of the last pass */
+    bool again;       /* look again when the writes in flight are answered */
     unsigned failures;
     at_timer_id timer;
     int64_t timer_at_ns;
@@ -68,6 +70,8 @@ struct at_controllers {
     struct at_map *dirty;     /* "<plural>/<ns>/<name>" -> kind: changed since the last drain */
     struct at_map *owner_of;  /* "<ns>/<name>" of an instance -> char *item key of its owner */
     struct at_map *node_seen; /* node -> char *: what placement cared about when it last looked */
+    struct at_map *owned;     /* "<ns>/<kind index>/<name>" of objects that have owners */
+    struct at_map *finishing; /* the same of owners that wait for what they own */
     struct at_map *pending_since; /* "<ns>/<name>" -> int64_t *mono */
     at_timer_id drain_timer, health_timer;
     int64_t drain_at_ns;
@@ -125,6 +129,20 @@ json_t *ctl_make_instance(struct ctl_pass *p, const struct at_model_kind *kind,
 void ctl_finish_owner(struct ctl_pass *p, const struct at_model_kind *kind,
                       const struct at_meta *owner);
 
+bool ctl_drop_owner(void *ctx, json_t *object); /* at_state_change_fn; ctx: the owner's uid */
+void ctl_drop_finalizer(struct ctl_pass *p, const struct at_model_kind *kind,
+                        const struct at_meta *meta, const char *finalizer);
+
+/* collect.c: garbage of any kind. */
+void ctl_collect_route(struct at_controllers *c, const struct at_model_kind *kind, const char *ns,
+                       const char *name);
+void ctl_collect_route_all(struct at_controllers *c);
+bool ctl_owner_exists(struct ctl_pass *p, const char *api_version, const char *kind_name,
+                      const char *ns, const char *name, const char *uid);
+/* What owner owns beside instances is deleted (foreground) or set free; true when nothing is left.
+ */
+bool ctl_release_owned(struct ctl_pass *p, const struct at_meta *owner);
+
 /* node.c */
 bool ctl_node_ready(const struct at_node *node);
 bool ctl_node_lost(const struct at_node *node); /* Ready is False */
@@ -141,6 +159,7 @@ void ctl_node_counts(struct ctl_pass *p);
 void ctl_site_counts(struct ctl_pass *p);
 void ctl_instance(struct ctl_pass *p);
 void ctl_namespace(struct ctl_pass *p);
+void ctl_collect(struct ctl_pass *p);
 
 static inline const char *ctl_text(const char *s)
 {

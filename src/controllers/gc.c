@@ -2,31 +2,11 @@
  * lost and they have been given up. */
 #include "controllers/controllers_priv.h"
 
-#include <string.h>
-
-/* Unknown kinds count as being there: what cannot be looked up is no ground to delete. */
-static bool owner_exists(struct ctl_pass *p, const struct at_owner_ref *owner, const char *ns)
-{
-    const char *slash = owner->api_version != NULL ? strchr(owner->api_version, '/') : NULL;
-    const char *group = slash != NULL ? at_arena_strndup(p->arena, owner->api_version,
-                                                         (size_t)(slash - owner->api_version))
-                                      : "";
-    const char *version = slash != NULL ? slash + 1 : ctl_text(owner->api_version);
-    const struct at_model_kind *kind = at_model_kind_find(group, version, ctl_text(owner->kind));
-    if (kind == NULL) {
-        return true;
-    }
-    json_t *object =
-        at_state_object(p->c->state, kind, kind->namespaced ? ns : NULL, ctl_text(owner->name));
-    bool there = object != NULL && at_streq(at_object_uid_of(object), owner->uid);
-    json_decref(object);
-    return there;
-}
-
 static bool is_orphan(struct ctl_pass *p, const struct at_instance *i)
 {
     for (size_t k = 0; k < i->meta.owners.n; k++) {
-        if (owner_exists(p, &i->meta.owners.items[k], i->meta.ns)) {
+        const struct at_owner_ref *o = &i->meta.owners.items[k];
+        if (ctl_owner_exists(p, o->api_version, o->kind, i->meta.ns, o->name, o->uid)) {
             return false;
         }
     }

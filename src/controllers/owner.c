@@ -126,8 +126,14 @@ static bool drop_finalizer(void *ctx, json_t *object)
     return true;
 }
 
+void ctl_drop_finalizer(struct ctl_pass *p, const struct at_model_kind *kind,
+                        const struct at_meta *meta, const char *finalizer)
+{
+    ctl_update(p, kind, meta->ns, meta->name, drop_finalizer, (void *)(uintptr_t)finalizer);
+}
+
 /* Take owner (a uid) out of the references. */
-static bool drop_owner(void *ctx, json_t *object)
+bool ctl_drop_owner(void *ctx, json_t *object)
 {
     json_t *meta = json_object_get(object, "metadata");
     json_t *owners = json_object_get(meta, "ownerReferences");
@@ -152,10 +158,10 @@ void ctl_finish_owner(struct ctl_pass *p, const struct at_model_kind *kind,
         return;
     }
     struct ctl_owned owned = ctl_owned_by(p, owner->uid);
-    if (owned.n == 0) {
-        ctl_update(
-            p, kind, owner->ns, owner->name, drop_finalizer,
-            (void *)(uintptr_t)(foreground ? CTL_FINALIZER_FOREGROUND : CTL_FINALIZER_ORPHAN));
+    bool others_gone = ctl_release_owned(p, owner);
+    if (owned.n == 0 && others_gone) {
+        ctl_drop_finalizer(p, kind, owner,
+                           foreground ? CTL_FINALIZER_FOREGROUND : CTL_FINALIZER_ORPHAN);
         return;
     }
     for (size_t k = 0; k < owned.n; k++) {
@@ -163,7 +169,7 @@ void ctl_finish_owner(struct ctl_pass *p, const struct at_model_kind *kind,
         if (foreground && meta->deletion_wall_ns == 0) {
             ctl_delete(p, &AT_KIND_INSTANCE, meta);
         } else if (!foreground) {
-            ctl_update(p, &AT_KIND_INSTANCE, meta->ns, meta->name, drop_owner,
+            ctl_update(p, &AT_KIND_INSTANCE, meta->ns, meta->name, ctl_drop_owner,
                        (void *)(uintptr_t)owner->uid);
         }
     }

@@ -20,6 +20,7 @@ static const struct reconciler RECONCILERS[CTL_KIND_COUNT] = {
     [CTL_SITE_COUNTS] = {"site-counts", ctl_site_counts},
     [CTL_INSTANCE] = {"instance", ctl_instance},
     [CTL_NAMESPACE] = {"namespace", ctl_namespace},
+    [CTL_COLLECT] = {"collect", ctl_collect},
 };
 
 static void drain(void *ctx);
@@ -141,7 +142,7 @@ static void written(void *ctx, enum at_rc rc, int64_t rev, const struct at_err *
     item->writes--;
     c->writes--;
     if (rc == AT_OK) {
-        item->again = item->again || rev > item->pass_rev; /* else there was nothing to change */
+        item->again = item->again || rev > item->seen_rev; /* else nothing was to be changed */
         item->rev_wait = rev > item->rev_wait ? rev : item->rev_wait;
     } else if (rc != AT_NOT_FOUND) { /* gone meanwhile: the next pass sees it */
         item->failed = true;
@@ -169,11 +170,12 @@ static void written(void *ctx, enum at_rc rc, int64_t rev, const struct at_err *
         item->failed = false;
         item->failures++;
         item_after(item, delay < CTL_BACKOFF_MAX_NS ? delay : CTL_BACKOFF_MAX_NS);
-        return;
-    }
-    item->failures = 0;
-    if (item->again) { /* look at what came of it */
-        item_queue(item);
+    } else {
+        item->failures = 0;
+        if (item->again) {
+            item->again = false;
+            item_queue(item);
+        }
     }
 }
 
@@ -253,8 +255,8 @@ static void run(struct ctl_item *item, const struct at_snapshot *snap)
         .ns = item->ns,
         .name = item->name,
     };
-    item->keep = item->again = false;
-    item->pass_rev = snap->rev;
+    item->keep = false;
+    item->seen_rev = snap->rev;
     at_metric_add(c->m_reconciles[item->kind], 1);
     RECONCILERS[item->kind].fn(&p);
     at_arena_free(p.arena);
@@ -385,6 +387,8 @@ struct at_controllers *at_controllers_new(struct at_loop *loop, struct at_state 
     c->dirty = at_map_new();
     c->owner_of = at_map_new();
     c->node_seen = at_map_new();
+    c->owned = at_map_new();
+    c->finishing = at_map_new();
     c->pending_since = at_map_new();
     make_metrics(c, metrics);
     at_state_listen(state, changed, c);
@@ -416,6 +420,8 @@ static void controllers_done(struct at_controllers *c)
     at_map_free(c->dirty);
     free_values(c->owner_of);
     free_values(c->node_seen);
+    at_map_free(c->owned);
+    at_map_free(c->finishing);
     free_values(c->pending_since);
     at_free(c->queue);
     at_free(c);

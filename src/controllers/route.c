@@ -185,6 +185,7 @@ void ctl_route(struct at_controllers *c, const struct at_snapshot *snap,
 {
     if (kind != &AT_KIND_EVENT) {
         route_by_kind(c, snap, kind, ns, name);
+        ctl_collect_route(c, kind, ns, name);
     }
     const struct at_namespace *room = ns != NULL ? at_snapshot_namespace(snap, ns) : NULL;
     if (room != NULL && room->meta.deletion_wall_ns != 0) {
@@ -213,5 +214,6 @@ void ctl_route_all(struct at_controllers *c, const struct at_snapshot *snap)
     for (size_t k = 0; k < snap->n_sites; k++) {
         ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, snap->sites[k]->meta.name, CTL_COUNT_DELAY_NS);
     }
+    ctl_collect_route_all(c);
     ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
 }
