@@ -9,8 +9,7 @@
 
 struct follow {
     struct agent_tunnel *tunnel;
-    int64_t id;
-    char *ns, *name, *path;
+    char *id, *ns, *name, *path;
     int64_t offset;
     at_timer_id timer;
     at_client_call_id call;
@@ -38,6 +37,7 @@ static void follow_free(struct follow *f)
     }
     at_loop_timer_cancel(t->agent->loop, f->timer);
     at_client_cancel(t->agent->client, f->call);
+    at_free(f->id);
     at_free(f->ns);
     at_free(f->name);
     at_free(f->path);
@@ -64,7 +64,7 @@ static void post(struct follow *f, const char *query, const struct at_buf *text)
     char node[512];
     char path[1024];
     at_client_path(&AT_KIND_NODE, NULL, a->name, "tunnel", node, sizeof node);
-    snprintf(path, sizeof path, "%s/%lld%s", node, (long long)f->id, query);
+    snprintf(path, sizeof path, "%s/%s%s", node, f->id, query);
     f->call = at_client_post_text(a->client, path, text->data != NULL ? text->data : "", text->len,
                                   on_posted, f);
 }
@@ -116,20 +116,26 @@ static void follow_new(struct agent_tunnel *t, const json_t *ask)
     while (slot < AGENT_FOLLOWS_MAX && t->follows[slot] != NULL) {
         slot++;
     }
+    if (slot == AGENT_FOLLOWS_MAX) {
+        at_log(AT_LOG_WARN, "tunnel.full", "too many logs are being read from this node");
+        return; /* the server tells its client that no answer came */
+    }
     struct follow *f = AT_NEW(struct follow);
     *f = (struct follow){.tunnel = t,
-                         .id = at_json_int_at(ask, "id", 0),
+                         .id = at_strdup(at_json_str_at(ask, "id", "")),
                          .ns = at_strdup(at_json_str_at(ask, "namespace", "")),
                          .name = at_strdup(at_json_str_at(ask, "name", "")),
                          .follow = at_json_bool_at(ask, "follow", false)};
-    if (slot == AGENT_FOLLOWS_MAX) {
-        struct at_buf none = {0};
-        f->last = true;
-        post(f, "?error=too%20many%20logs%20are%20being%20read%20from%20this%20node", &none);
-        return;
-    }
     t->follows[slot] = f;
     follow_begin(f, at_json_int_at(ask, "tailLines", -1));
+}
+
+/* It becomes part of a path. */
+static bool id_is_plain(const char *id)
+{
+    size_t len = strlen(id);
+    return len > 0 && len <= 64 &&
+           strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == len;
 }
 
 static void on_ask(struct agent_tunnel *t, const char *text, size_t len)
@@ -144,13 +150,17 @@ static void on_ask(struct agent_tunnel *t, const char *text, size_t len)
         return;
     }
     const char *op = at_json_str_at(ask, "op", "");
+    const char *id = at_json_str_at(ask, "id", "");
+    if (!id_is_plain(id)) {
+        at_log(AT_LOG_WARN, "tunnel.id", "a request has no usable id");
+        return;
+    }
     if (strcmp(op, "log") == 0) {
         follow_new(t, ask);
         return;
     }
-    int64_t id = at_json_int_at(ask, "id", 0);
     for (size_t i = 0; strcmp(op, "cancel") == 0 && i < AGENT_FOLLOWS_MAX; i++) {
-        if (t->follows[i] != NULL && t->follows[i]->id == id) {
+        if (t->follows[i] != NULL && strcmp(t->follows[i]->id, id) == 0) {
             follow_free(t->follows[i]);
         }
     }
