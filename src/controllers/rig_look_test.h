@@ -1,4 +1,4 @@
-/* What tests look at in a rig. */
+/* Letting a rig run, and what tests look at in it. */
 #ifndef AT_CONTROLLERS_RIG_LOOK_TEST_H
 #define AT_CONTROLLERS_RIG_LOOK_TEST_H
 
@@ -71,5 +71,50 @@ static inline void rig_watch_bounds(struct rig *r)
     r->min_ready = ready < r->min_ready ? ready : r->min_ready;
     r->max_alive = alive > r->max_alive ? alive : r->max_alive;
 }
+
+/* Nothing is ever over-committed, whatever else happens. */
+static inline void rig_check_commitment(struct rig *r)
+{
+    const struct at_snapshot *snap = at_state_snapshot(r->state);
+    for (size_t n = 0; n < snap->n_nodes; n++) {
+        int64_t cpu = 0;
+        for (size_t k = 0; k < snap->n_instances; k++) {
+            const struct at_instance *i = snap->instances[k];
+            if (at_streq(i->spec.node_name, snap->nodes[n]->meta.name) && !ctl_ended(i)) {
+                cpu += i->spec.resources != NULL ? i->spec.resources->cpu_milli : 0;
+            }
+        }
+        assert_true(cpu <= snap->nodes[n]->status.allocatable->cpu_milli);
+    }
+    at_snapshot_unref(snap);
+}
+
+static inline void rig_turn(struct rig *r)
+{
+    rig_agents(r);
+    (void)at_loop_turn(r->loop, at_sim_now_ns(r->sim) + 10 * AT_NS_PER_MS);
+    rig_check_commitment(r);
+    if (r->check != NULL) {
+        r->check(r);
+    }
+}
+static inline void rig_run(struct rig *r, int64_t ns)
+{
+    int64_t end = at_sim_now_ns(r->sim) + ns;
+    while (at_sim_now_ns(r->sim) < end) {
+        rig_turn(r);
+    }
+}
+/* Run until expr holds; fails after limit_s simulated seconds. */
+#define RIG_UNTIL(r, limit_s, expr)                                                                \
+    do {                                                                                           \
+        int64_t end_ = at_sim_now_ns((r)->sim) + (limit_s)*AT_NS_PER_S;                            \
+        while (!(expr)) {                                                                          \
+            if (at_sim_now_ns((r)->sim) >= end_) {                                                 \
+                fail_msg("%d s passed without: %s", (int)(limit_s), #expr);                        \
+            }                                                                                      \
+            rig_turn(r);                                                                           \
+        }                                                                                          \
+    } while (0)
 
 #endif
