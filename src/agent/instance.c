@@ -49,7 +49,10 @@ static void tell(struct agent_instance *i, const char *phase, const char *reason
 {
     i->status_phase = phase;
     snprintf(i->reason, sizeof i->reason, "%s", reason);
-    snprintf(i->message, sizeof i->message, "%s", message);
+    /* message may be i->message itself. */
+    size_t len = strnlen(message, sizeof i->message - 1);
+    memmove(i->message, message, len);
+    i->message[len] = '\0';
     if (!i->agent->stopping) {
         agent_report(i);
     }
