@@ -1,0 +1,111 @@
+/* Bearer tokens: only digests of the accepted ones are kept. Texts that were accepted lately stay
+ * in a small cache per loop, so that a client that goes on asking costs no digest. */
+#include "core/digest.h"
+#include "core/mem.h"
+#include "gateway/gateway_priv.h"
+#include "sys/file.h"
+
+static enum at_rc add(struct at_gateway *g, struct at_str line, struct at_err *err)
+{
+    static const char DIGEST[] = "sha256:";
+    if (g->n_digests == AT_GW_TOKENS_MAX) {
+        return at_err_set(err, AT_INVALID, "more than %d tokens", AT_GW_TOKENS_MAX);
+    }
+    g->digests = at_realloc(g->digests, (g->n_digests + 1) * sizeof *g->digests);
+    unsigned char *digest = g->digests[g->n_digests];
+    if (!at_str_starts(line, DIGEST)) {
+        at_sha256(line.ptr, line.len, digest);
+        g->n_digests++;
+        return AT_OK;
+    }
+    if (line.len != sizeof DIGEST - 1 + 64) {
+        return at_err_set(err, AT_INVALID, "a sha256: line without 64 hex digits");
+    }
+    for (size_t i = 0; i < 32; i++) {
+        unsigned byte = 0;
+        for (size_t j = 0; j < 2; j++) {
+            char c = (char)(line.ptr[sizeof DIGEST - 1 + 2 * i + j] | 0x20);
+            bool digit = c >= '0' && c <= '9';
+            if (!digit && (c < 'a' || c > 'f')) {
+                return at_err_set(err, AT_INVALID, "a sha256: line without 64 hex digits");
+            }
+            byte = byte << 4 | (unsigned)(digit ? c - '0' : c - 'a' + 10);
+        }
+        digest[i] = (unsigned char)byte;
+    }
+    g->n_digests++;
+    return AT_OK;
+}
+
+enum at_rc gw_auth_load(struct at_gateway *gateway, const char *file, struct at_err *err)
+{
+    gateway->open = file == NULL;
+    if (file == NULL) {
+        return AT_OK;
+    }
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    enum at_rc rc = at_file_read(file, AT_GW_FILE_BYTES_MAX, &text, err);
+    struct at_str rest = {text.data, text.len};
+    while (rc == AT_OK && rest.len > 0) {
+        struct at_str line = at_str_trim(at_str_cut(&rest, '\n'));
+        if (line.len > 0 && line.ptr[line.len - 1] == '\r') {
+            line.len--;
+        }
+        if (line.len > 0 && line.ptr[0] != '#') {
+            rc = add(gateway, line, err);
+        }
+    }
+    if (rc == AT_OK && gateway->n_digests == 0) {
+        return at_err_set(err, AT_INVALID, "%s holds no token", file);
+    }
+    return rc == AT_OK ? rc : at_err_wrap(err, rc, "tokens from %s", file);
+}
+
+static struct at_str bearer(const struct at_http_head *head)
+{
+    struct at_str value = at_http_header_get(head, "authorization");
+    if (value.len > 7 && value.ptr[6] == ' ' &&
+        at_str_eq_nocase((struct at_str){value.ptr, 6}, "bearer")) {
+        return at_str_trim((struct at_str){value.ptr + 7, value.len - 7});
+    }
+    return (struct at_str){NULL, 0};
+}
+
+bool gw_auth_allows(struct gw_worker *worker, const struct at_http_head *head)
+{
+    const struct at_gateway *g = worker->gateway;
+    if (g->open) {
+        return true;
+    }
+    struct at_str token = bearer(head);
+    if (token.len == 0 || token.len > AT_GW_TOKEN_BYTES_MAX) {
+        return false;
+    }
+    uint64_t hash = 14695981039346656037ull; /* FNV-1a: only picks a place */
+    for (size_t i = 0; i < token.len; i++) {
+        hash = (hash ^ (unsigned char)token.ptr[i]) * 1099511628211ull;
+    }
+    struct gw_token *cached = &worker->tokens[(hash >> 32) % AT_GW_TOKEN_CACHE];
+    if (cached->len == token.len && at_equal_const_time(cached->text, token.ptr, token.len)) {
+        return true;
+    }
+    unsigned char digest[AT_SHA256_BYTES];
+    at_sha256(token.ptr, token.len, digest);
+    bool found = false;
+    for (size_t i = 0; i < g->n_digests; i++) {
+        found |= at_equal_const_time(g->digests[i], digest, sizeof digest);
+    }
+    if (found) {
+        at_free(cached->text);
+        cached->text = at_strndup(token.ptr, token.len);
+        cached->len = token.len;
+    }
+    return found;
+}
+
+void gw_auth_done(struct gw_worker *worker)
+{
+    for (size_t i = 0; i < AT_GW_TOKEN_CACHE; i++) {
+        at_free(worker->tokens[i].text);
+    }
+}

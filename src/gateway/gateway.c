@@ -1,0 +1,255 @@
+/* The whole: options, loops and threads, start and stop. */
+#include "gateway/gateway.h"
+
+#include "core/log.h"
+#include "core/mem.h"
+#include "gateway/gateway_priv.h"
+#include "sys/file.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* on_ready, once; from the loop. */
+void gw_tell(struct at_gateway *gateway, enum at_rc rc, const struct at_err *err)
+{
+    if (gateway->told) {
+        return;
+    }
+    gateway->told = true;
+    at_loop_timer_cancel(gateway->loop, gateway->ready_timer);
+    gateway->ready_timer = 0;
+    if (gateway->on_ready != NULL) {
+        gateway->on_ready(gateway->ctx, rc, err);
+    }
+}
+
+void gw_publish(struct at_gateway *gateway, struct gw_table *table_take)
+{
+    int64_t now = at_loop_now_ns(gateway->loop);
+    at_metric_set(gateway->metrics.route_models, (int64_t)table_take->n_routes);
+    at_metric_set(gateway->metrics.route_replicas, (int64_t)table_take->n_targets);
+    atomic_store(&gateway->table_at_ns, now > 0 ? now : 1);
+    for (unsigned i = 0; i < gateway->n_workers; i++) {
+        struct gw_worker *w = &gateway->workers[i];
+        gw_table_unref(atomic_exchange(&w->next_table, gw_table_ref(table_take)));
+        if (i == 0) {
+            gw_worker_take_table(w);
+        } else if (at_loop_post(w->loop, gw_worker_take_table, w) != AT_OK) {
+            at_log(AT_LOG_WARN, "routes.late", "a loop is too busy to take new routes");
+        }
+    }
+    gw_table_unref(table_take);
+}
+
+static bool is_loopback(const char *addr)
+{
+    return strncmp(addr, "127.", 4) == 0 || strncmp(addr, "[::1]", 5) == 0 ||
+           strncmp(addr, "localhost:", 10) == 0 || strncmp(addr, "unix:", 5) == 0;
+}
+
+static enum at_rc check(const struct at_gateway_options *o, struct at_err *err)
+{
+    if (o->listen == NULL) {
+        return at_err_set_field(err, AT_INVALID, "listen", "an address is needed");
+    }
+    if (o->n_threads > AT_GW_THREADS_MAX) {
+        return at_err_set_field(err, AT_INVALID, "threads", "must be at most %d",
+                                AT_GW_THREADS_MAX);
+    }
+    if (o->static_routes == NULL &&
+        (o->server == NULL || o->state_dir == NULL || o->name == NULL)) {
+        return at_err_set_field(err, AT_INVALID, "server",
+                                "needed, with a name and a state folder, unless routes are static");
+    }
+    if (!is_loopback(o->listen) && (o->tls == NULL || o->auth_token_file == NULL)) {
+        return at_err_set_field(err, AT_FORBIDDEN, "listen",
+                                "%s is no loopback address: there, TLS and tokens are needed",
+                                o->listen);
+    }
+    return AT_OK;
+}
+
+static void *thread_main(void *ctx)
+{
+    struct gw_worker *w = ctx;
+    at_loop_run(w->loop);
+    return NULL;
+}
+
+static enum at_rc start_workers(struct at_gateway *g, const struct at_gateway_options *o,
+                                struct at_err *err)
+{
+    struct at_http_server_options server = {
+        .listen = o->listen,
+        .reuse_port = g->n_workers > 1 && strncmp(o->listen, "unix:", 5) != 0,
+        .tls = o->tls,
+        .body_bytes_max = g->body_bytes_max,
+        .connections_max = o->connections_max != 0 ? o->connections_max : AT_GW_CONNECTIONS_MAX,
+        .idle_timeout_ns = AT_GW_CLIENT_IDLE_NS,
+        .head_timeout_ns = AT_GW_CLIENT_REQUEST_NS};
+    for (unsigned i = 0; i < g->n_workers; i++) {
+        struct gw_worker *w = &g->workers[i];
+        w->gateway = g;
+        w->loop = i == 0 ? g->loop : at_loop_new(at_loop_sys(g->loop));
+        w->has_thread = i > 0; /* its loop is ours to free */
+        enum at_rc rc = gw_worker_start(w, &server, err);
+        if (rc != AT_OK) {
+            return rc;
+        }
+        server.listen = at_http_server_addr(w->server); /* the port that :0 took */
+    }
+    for (unsigned i = 1; i < g->n_workers; i++) {
+        struct gw_worker *w = &g->workers[i];
+        if (pthread_create(&w->thread, NULL, thread_main, w) != 0) {
+            return at_err_set(err, AT_EXHAUSTED, "cannot start thread %u", i);
+        }
+        w->running = true;
+    }
+    return AT_OK;
+}
+
+static enum at_rc load_static(struct at_gateway *g, const char *file, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    struct gw_table *table = NULL;
+    enum at_rc rc = at_file_read(file, AT_GW_FILE_BYTES_MAX, &text, err);
+    if (rc == AT_OK) {
+        rc = gw_table_parse(text.data, text.len, &table, err);
+    }
+    if (rc != AT_OK) {
+        return at_err_wrap(err, rc, "routes from %s", file);
+    }
+    gw_publish(g, table);
+    return AT_OK;
+}
+
+static void on_ready_timer(void *ctx)
+{
+    struct at_gateway *g = ctx;
+    g->ready_timer = 0;
+    if (g->client != NULL || atomic_load(&g->table_at_ns) != 0) {
+        gw_tell(g, AT_OK, NULL);
+    } /* else: the join says how it went */
+}
+
+enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_gateway **ret,
+                          struct at_err *err)
+{
+    const struct at_gateway_options *o = options;
+    enum at_rc rc = check(o, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    struct at_gateway *g = AT_NEW(struct at_gateway);
+    g->loop = o->loop;
+    g->server = at_strdup(o->server);
+    g->token = at_strdup(o->token);
+    g->ca_pin = at_strdup(o->ca_pin);
+    g->name = at_strdup(o->name);
+    g->state_dir = at_strdup(o->state_dir);
+    g->site = at_strdup(o->site);
+    g->is_tls = o->tls != NULL;
+    g->is_loopback = is_loopback(o->listen);
+    g->body_bytes_max = o->body_bytes_max != 0 ? o->body_bytes_max : AT_GW_BODY_BYTES_MAX;
+    g->first_byte_timeout_ns =
+        o->first_byte_timeout_ns != 0 ? o->first_byte_timeout_ns : AT_GW_FIRST_BYTE_NS;
+    g->drain_timeout_ns = o->drain_timeout_ns != 0 ? o->drain_timeout_ns : AT_GW_DRAIN_NS;
+    g->on_ready = o->on_ready;
+    g->ctx = o->ctx;
+    g->n_workers = o->n_threads != 0 ? o->n_threads : 1;
+    g->workers = at_alloc(g->n_workers * sizeof *g->workers);
+    gw_metrics_init(&g->metrics);
+    rc = gw_auth_load(g, o->auth_token_file, err);
+    if (rc == AT_OK) {
+        rc = start_workers(g, o, err);
+    }
+    if (rc == AT_OK) {
+        rc = o->static_routes != NULL ? load_static(g, o->static_routes, err)
+                                      : gw_identity_start(g, err);
+    }
+    if (rc != AT_OK) {
+        at_gateway_free(g);
+        return rc;
+    }
+    g->url = at_asprintf("%s://%s", g->is_tls ? "https" : "http",
+                         at_http_server_addr(g->workers[0].server));
+    g->ready_timer =
+        at_loop_timer(g->loop, o->static_routes != NULL ? 0 : AT_GW_READY_NS, on_ready_timer, g);
+    *ret = g;
+    return AT_OK;
+}
+
+const char *at_gateway_url(const struct at_gateway *gateway)
+{
+    return gateway->url;
+}
+
+static void stop_posted(void *ctx)
+{
+    gw_worker_stop(ctx);
+}
+
+static void stop_look(void *ctx)
+{
+    struct at_gateway *g = ctx;
+    g->stop_timer = 0;
+    for (unsigned i = 0; i < g->n_workers; i++) {
+        if (!atomic_load(&g->workers[i].drained)) {
+            g->stop_timer = at_loop_timer(g->loop, AT_GW_DRAIN_LOOK_NS, stop_look, g);
+            return;
+        }
+    }
+    if (g->stopped != NULL) {
+        g->stopped(g->stopped_ctx);
+    }
+}
+
+void at_gateway_stop(struct at_gateway *gateway, void (*done)(void *ctx), void *ctx)
+{
+    if (gateway->stopping) {
+        return;
+    }
+    gateway->stopping = true;
+    gateway->stopped = done;
+    gateway->stopped_ctx = ctx;
+    for (unsigned i = 0; i < gateway->n_workers; i++) {
+        struct gw_worker *w = &gateway->workers[i];
+        if (at_loop_post(w->loop, stop_posted, w) != AT_OK) {
+            atomic_store(&w->drained, true); /* too busy to listen: it is cut by at_gateway_free */
+        }
+    }
+    gateway->stop_timer = at_loop_timer(gateway->loop, 0, stop_look, gateway);
+}
+
+void at_gateway_free(struct at_gateway *gateway)
+{
+    struct at_gateway *g = gateway;
+    if (g == NULL) {
+        return;
+    }
+    for (unsigned i = 1; i < g->n_workers; i++) {
+        if (g->workers[i].running) {
+            at_loop_stop(g->workers[i].loop);
+            pthread_join(g->workers[i].thread, NULL);
+        }
+    }
+    at_loop_timer_cancel(g->loop, g->ready_timer);
+    at_loop_timer_cancel(g->loop, g->stop_timer);
+    gw_feed_done(g);
+    gw_identity_done(g);
+    at_client_free(g->client);
+    for (unsigned i = 0; i < g->n_workers; i++) {
+        gw_worker_done(&g->workers[i]);
+    }
+    at_metrics_free(g->metrics.registry);
+    at_free(g->workers);
+    at_free(g->digests);
+    at_free(g->server);
+    at_free(g->token);
+    at_free(g->ca_pin);
+    at_free(g->name);
+    at_free(g->state_dir);
+    at_free(g->site);
+    at_free(g->url);
+    at_free(g);
+}

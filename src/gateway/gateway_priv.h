@@ -1,0 +1,158 @@
+/* Inside of the gateway; seen by this folder and its tests only. */
+#ifndef AT_GATEWAY_GATEWAY_PRIV_H
+#define AT_GATEWAY_GATEWAY_PRIV_H
+
+#include "client/client.h"
+#include "core/metrics.h"
+#include "gateway/gateway.h"
+#include "gateway/path.h"
+#include "gateway/route.h"
+#include "net/http_client.h"
+#include "net/http_server.h"
+
+#include <pthread.h>
+
+struct gw_metrics {
+    struct at_metrics *registry;
+    struct at_metric_family *requests, *duration, *retries, *upstream_errors;
+    struct at_metric *outstanding, *route_models, *route_replicas, *route_age, *connected;
+};
+
+/* One replica as one loop sees it. Freed when no view and no request holds it. */
+struct gw_replica {
+    char *instance, *site, *addr;
+    int64_t latency_ns;
+    struct at_metric *answered; /* requests_total with code 200 */
+    unsigned outstanding;
+    unsigned failures;      /* failed connects in a row, one per time of avoidance */
+    int64_t avoid_until_ns; /* meaningful while failures > 0 */
+    bool probing;           /* the request that finds out whether it is back is under way */
+    bool in_view;
+};
+
+struct gw_model {
+    char *name;
+    struct gw_replica **replicas;
+    size_t n_replicas;
+    size_t next; /* where picking begins, so that equals take turns */
+    struct at_metric *duration;
+    unsigned refs; /* requests */
+    bool in_view;
+};
+
+struct gw_request;
+
+struct gw_token {
+    char *text;
+    size_t len;
+};
+
+/* One loop and all that belongs to it. */
+struct gw_worker {
+    struct at_gateway *gateway;
+    struct at_loop *loop;
+    struct at_http_server *server;
+    struct at_http_client *client;
+    pthread_t thread;
+    bool has_thread; /* not the first: the loop is ours */
+    bool running;
+    bool stopping;
+    atomic_bool drained;
+    at_timer_id drain_timer;
+    int64_t drain_until_ns;
+    _Atomic(struct gw_table *) next_table; /* handed over by the first loop */
+    struct at_map *models;                 /* name → gw_model */
+    bool has_table;
+    struct gw_request *free_requests;
+    int64_t retry_milli; /* saved retries, in thousandths */
+    int64_t retry_at_ns; /* when the floor was last added */
+    uint64_t prng[2];
+    struct gw_token tokens[AT_GW_TOKEN_CACHE]; /* accepted lately, by a hash of the text */
+};
+
+struct gw_identity {
+    char *cert_pem, *key_pem, *ca_pem, *site;
+    char *pending_key_pem;
+    struct at_client *join_client;
+    at_timer_id timer;
+    unsigned tries;
+};
+
+struct gw_feed {
+    struct at_informer *instances, *sites, *nodes;
+    struct at_map *facts; /* "namespace/name" → struct fact */
+    struct at_map *links; /* site → json_t array of its links */
+    struct at_map *nodes_down;
+    bool instances_synced, sites_synced, nodes_synced;
+    at_timer_id rebuild_timer;
+};
+
+struct at_gateway {
+    struct at_loop *loop;
+    char *server, *token, *ca_pin, *name, *state_dir, *site;
+    char *url;
+    bool is_tls, is_loopback;
+    unsigned char (*digests)[32]; /* of accepted tokens */
+    size_t n_digests;
+    bool open; /* no tokens: all may come */
+    size_t body_bytes_max;
+    int64_t first_byte_timeout_ns, drain_timeout_ns;
+    struct gw_metrics metrics;
+    struct gw_worker *workers;
+    unsigned n_workers;
+    struct at_client *client; /* to the control plane */
+    struct gw_identity identity;
+    struct gw_feed feed;
+    _Atomic int64_t table_at_ns; /* when the newest table was made; 0: none yet */
+    at_timer_id ready_timer;
+    bool told;
+    void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);
+    void *ctx;
+    bool stopping;
+    at_timer_id stop_timer;
+    void (*stopped)(void *ctx);
+    void *stopped_ctx;
+};
+
+/* gateway.c */
+void gw_tell(struct at_gateway *gateway, enum at_rc rc,
+             const struct at_err *err); /* on_ready, once */
+void gw_publish(struct at_gateway *gateway, struct gw_table *table_take);
+/* identity.c: a certificate, then gw_feed_start. */
+enum at_rc gw_identity_start(struct at_gateway *gateway, struct at_err *err) AT_WARN_UNUSED;
+void gw_identity_done(struct at_gateway *gateway);
+/* feed.c */
+void gw_feed_start(struct at_gateway *gateway);
+void gw_feed_done(struct at_gateway *gateway);
+/* worker.c */
+enum at_rc gw_worker_start(struct gw_worker *worker, const struct at_http_server_options *options,
+                           struct at_err *err) AT_WARN_UNUSED;
+void gw_worker_stop(struct gw_worker *worker); /* from its own loop; sets drained */
+void gw_worker_done(struct gw_worker *worker);
+void gw_worker_take_table(void *worker);
+/* proxy.c: the handler of each loop's server */
+void gw_handle(void *worker, struct at_http_exchange *ex);
+void gw_requests_free(struct gw_worker *worker); /* the spare ones */
+/* balance.c */
+struct gw_replica *gw_pick(struct gw_model *model, struct gw_replica *const *tried, size_t n_tried,
+                           int64_t now_ns);
+void gw_replica_enter(struct gw_replica *replica, int64_t now_ns);
+/* connected: false when no connection came about. */
+void gw_replica_leave(struct gw_replica *replica, bool cancelled, bool connected, int64_t now_ns);
+void gw_replica_drop(struct gw_replica *replica);
+void gw_model_drop(struct gw_model *model);
+bool gw_retry_take(struct gw_worker *worker, int64_t now_ns); /* false: the budget is spent */
+void gw_retry_earn(struct gw_worker *worker);
+/* auth.c */
+enum at_rc gw_auth_load(struct at_gateway *gateway, const char *file,
+                        struct at_err *err) AT_WARN_UNUSED;
+bool gw_auth_allows(struct gw_worker *worker, const struct at_http_head *head);
+void gw_auth_done(struct gw_worker *worker);
+/* own.c: what the gateway answers itself */
+void gw_answer_error(struct at_http_exchange *ex, int status, const char *headers, const char *fmt,
+                     ...) AT_PRINTF(4, 5);
+void gw_answer_own(struct gw_worker *worker, struct at_http_exchange *ex, enum gw_path_kind kind);
+void gw_metrics_init(struct gw_metrics *metrics);
+void gw_count(struct gw_worker *worker, const char *model, const char *site, int status);
+
+#endif

@@ -1,0 +1,22 @@
+/* Header lines that pass through, in both directions. Pure. */
+#ifndef AT_GATEWAY_HEADERS_H
+#define AT_GATEWAY_HEADERS_H
+
+#include "core/buf.h"
+#include "net/http1.h"
+
+struct gw_ids {
+    uint64_t trace[2], span, request;
+};
+
+/* Lines for the replica: what the client sent without hop-by-hop fields, Host, Content-Length,
+ * Expect and Authorization (RFC 9110 §7.6.1); traceparent and X-Request-Id are made from ids when
+ * absent. ret_request_id: borrowed from head or from out_id. err: AT_TOO_LARGE. */
+enum at_rc gw_headers_up(const struct at_http_head *head, const struct gw_ids *ids, char out_id[17],
+                         struct at_str *ret_request_id, struct at_buf *out) AT_WARN_UNUSED;
+/* Lines for the client: what the replica sent without hop-by-hop fields, Content-Length and Date;
+ * x-atoll-instance, x-atoll-site and X-Request-Id are added. err: AT_TOO_LARGE. */
+enum at_rc gw_headers_down(const struct at_http_head *head, const char *instance, const char *site,
+                           struct at_str request_id, struct at_buf *out) AT_WARN_UNUSED;
+
+#endif

@@ -1,0 +1,46 @@
+/* Named limits of the folder. */
+#ifndef AT_GATEWAY_LIMITS_H
+#define AT_GATEWAY_LIMITS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define AT_GW_MS ((int64_t)1000000)
+#define AT_GW_S ((int64_t)1000000000)
+
+#define AT_GW_THREADS_MAX 256
+#define AT_GW_MODEL_BYTES_MAX 254 /* of a model's name, with the NUL */
+#define AT_GW_ATTEMPTS_MAX 3      /* per request, each on another replica */
+#define AT_GW_HOLD_BYTES_MAX                                                                       \
+    65536                           /* of an answer kept back until it is whole: up to there a     \
+                                       lost replica costs a retry, not an answer cut short */
+#define AT_GW_PAUSE_BYTES 262144    /* queued to a slow client: stop reading the replica */
+#define AT_GW_RETRY_SHARE_MILLI 200 /* retries per 1000 requests that the budget earns */
+#define AT_GW_RETRY_FLOOR_PER_S 10  /* and per second, however few requests there are */
+#define AT_GW_RETRY_SAVED_MAX 100   /* retries that can be saved up */
+#define AT_GW_AVOID_MIN_NS AT_GW_S  /* after a failed connect, doubling up to the maximum */
+#define AT_GW_AVOID_MAX_NS (30 * AT_GW_S)
+#define AT_GW_CONNECT_NS AT_GW_S
+#define AT_GW_FIRST_BYTE_NS (300 * AT_GW_S)
+#define AT_GW_CLIENT_IDLE_NS (75 * AT_GW_S)
+#define AT_GW_CLIENT_REQUEST_NS (60 * AT_GW_S) /* for a client to send a whole request */
+#define AT_GW_REPLICA_IDLE_NS (20 * AT_GW_S)   /* less than replicas keep idle connections */
+#define AT_GW_REPLICA_CONNECTIONS_MAX 512      /* per loop and replica */
+#define AT_GW_REPLICA_WAITING_MAX 8192
+#define AT_GW_BODY_BYTES_MAX                                                                       \
+    ((size_t)64 << 20) - 65536 /* what a stream's queue takes with a head */
+#define AT_GW_CONNECTIONS_MAX 20000
+#define AT_GW_DRAIN_NS (10 * AT_GW_S)
+#define AT_GW_DRAIN_LOOK_NS (10 * AT_GW_MS)
+#define AT_GW_TOKENS_MAX 10000
+#define AT_GW_TOKEN_BYTES_MAX 4096
+#define AT_GW_TOKEN_CACHE 64 /* tokens lately accepted, per loop */
+#define AT_GW_FILE_BYTES_MAX ((size_t)16 << 20)
+#define AT_GW_REBUILD_NS (2 * AT_GW_MS) /* changes this close together make one route table */
+#define AT_GW_READY_NS (5 * AT_GW_S)    /* serve without routes when none came until then */
+#define AT_GW_JOIN_TRIES_MAX 20
+#define AT_GW_JOIN_RETRY_NS (500 * AT_GW_MS)
+#define AT_GW_RENEW_MIN_NS (30 * AT_GW_S)
+#define AT_GW_UNKNOWN_LATENCY_NS (AT_GW_S) /* between sites without a link */
+
+#endif

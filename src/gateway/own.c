@@ -1,0 +1,147 @@
+/* What the gateway answers itself, and what it counts. */
+#include "core/json.h"
+#include "core/mem.h"
+#include "gateway/gateway_priv.h"
+
+#include <stdio.h>
+
+void gw_metrics_init(struct gw_metrics *m)
+{
+    static const char *const MODEL_SITE_CODE[] = {"model", "site", "code", NULL};
+    static const char *const MODEL[] = {"model", NULL};
+    static const char *const MODEL_REASON[] = {"model", "reason", NULL};
+    static const char *const MODEL_SITE_REASON[] = {"model", "site", "reason", NULL};
+    static const char *const NONE[] = {NULL};
+    struct at_metrics *r = m->registry = at_metrics_new();
+    m->requests = at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_requests_total",
+                                    "Requests answered, by model, site of the replica and status.",
+                                    MODEL_SITE_CODE);
+    m->duration =
+        at_metrics_family(r, AT_METRIC_HISTOGRAM, "atoll_gateway_request_duration_seconds",
+                          "From the whole request to the end of its answer.", MODEL);
+    m->retries = at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_retries_total",
+                                   "Requests sent to one more replica, by reason.", MODEL_REASON);
+    m->upstream_errors =
+        at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_upstream_errors_total",
+                          "Attempts that a replica did not answer, by reason.", MODEL_SITE_REASON);
+    m->outstanding =
+        at_metric_with(at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_outstanding_requests",
+                                         "Requests that wait for a replica's answer.", NULL),
+                       NONE);
+    m->route_models =
+        at_metric_with(at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_route_models",
+                                         "Models in the route table.", NULL),
+                       NONE);
+    m->route_replicas =
+        at_metric_with(at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_route_replicas",
+                                         "Replicas in the route table.", NULL),
+                       NONE);
+    m->route_age = at_metric_with(
+        at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_route_table_age_seconds",
+                          "Since the route table last changed; -1 without one.", NULL),
+        NONE);
+    m->connected = at_metric_with(at_metrics_family(r, AT_METRIC_GAUGE,
+                                                    "atoll_gateway_control_plane_connected",
+                                                    "1 while the routes are being watched.", NULL),
+                                  NONE);
+}
+
+void gw_count(struct gw_worker *worker, const char *model, const char *site, int status)
+{
+    char code[8];
+    snprintf(code, sizeof code, "%d", status);
+    const char *const labels[] = {model, site, code, NULL};
+    at_metric_add(at_metric_with(worker->gateway->metrics.requests, labels), 1);
+}
+
+static void answer_json(struct at_http_exchange *ex, int status, const char *headers, json_t *take)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    if (at_json_dump(take, &text) != AT_OK) {
+        at_buf_clear(&text);
+    }
+    json_decref(take);
+    at_http_respond(ex, status, "application/json", headers, text.data, text.len);
+}
+
+void gw_answer_error(struct at_http_exchange *ex, int status, const char *headers, const char *fmt,
+                     ...)
+{
+    char message[AT_ERR_MSG_BYTES_MAX];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(message, sizeof message, fmt, args);
+    va_end(args);
+    json_t *error = json_string(message);
+    answer_json(ex, status, headers,
+                json_pack("{s:o}", "error", error != NULL ? error : json_string("bad request")));
+}
+
+static void answer_metrics(struct gw_worker *worker, struct at_http_exchange *ex)
+{
+    struct at_gateway *g = worker->gateway;
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    if (!g->is_loopback && !gw_auth_allows(worker, at_http_request(ex))) {
+        gw_answer_error(ex, 401, "WWW-Authenticate: Bearer\r\n", "a bearer token is needed");
+        return;
+    }
+    int64_t made = atomic_load(&g->table_at_ns);
+    at_metric_set(g->metrics.route_age,
+                  made == 0 ? -1 : (at_loop_now_ns(worker->loop) - made) / AT_GW_S);
+    if (at_metrics_expose(g->metrics.registry, &text) != AT_OK) {
+        gw_answer_error(ex, 500, NULL, "the metrics are too long");
+        return;
+    }
+    at_http_respond(ex, 200, "text/plain; version=0.0.4; charset=utf-8", NULL, text.data, text.len);
+}
+
+/* As OpenAI's clients expect. */
+static void answer_models(struct gw_worker *worker, struct at_http_exchange *ex)
+{
+    json_t *data = json_array();
+    const char *name;
+    void *value;
+    for (size_t it = 0; at_map_next(worker->models, &it, &name, &value);) {
+        const struct gw_model *model = value;
+        json_array_append_new(data, json_pack("{s:s, s:s, s:i, s:s, s:b}", "id", name, "object",
+                                              "model", "created", 0, "owned_by", "atoll", "ready",
+                                              model->n_replicas > 0));
+    }
+    answer_json(ex, 200, NULL, json_pack("{s:s, s:o}", "object", "list", "data", data));
+}
+
+void gw_answer_own(struct gw_worker *worker, struct at_http_exchange *ex, enum gw_path_kind kind)
+{
+    enum at_http_method method = at_http_request(ex)->method;
+    if (method != AT_HTTP_GET && method != AT_HTTP_HEAD) {
+        gw_answer_error(ex, 405, "Allow: GET, HEAD\r\n", "only GET is possible here");
+        return;
+    }
+    switch (kind) {
+    case GW_PATH_HEALTHZ:
+        at_http_respond(ex, 200, "text/plain", NULL, "ok\n", 3);
+        return;
+    case GW_PATH_METRICS:
+        answer_metrics(worker, ex);
+        return;
+    case GW_PATH_LIVE:
+        answer_json(ex, 200, NULL, json_pack("{s:b}", "live", 1));
+        return;
+    case GW_PATH_READY:
+        answer_json(ex, worker->has_table ? 200 : 503, NULL,
+                    json_pack("{s:b, s:b}", "live", 1, "ready", worker->has_table));
+        return;
+    case GW_PATH_SERVER:
+        answer_json(ex, 200, NULL,
+                    json_pack("{s:s, s:s, s:[s]}", "name", "atoll", "version", AT_VERSION,
+                              "extensions", "binary_tensor_data"));
+        return;
+    case GW_PATH_MODEL_LIST:
+        answer_models(worker, ex);
+        return;
+    case GW_PATH_NONE:
+    case GW_PATH_MODEL:
+        break;
+    }
+    gw_answer_error(ex, 404, NULL, "no such path");
+}

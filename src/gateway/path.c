@@ -1,0 +1,93 @@
+#include "gateway/path.h"
+
+#include "core/mem.h"
+#include "net/http1.h"
+
+static const struct {
+    const char *path;
+    enum gw_path_kind kind;
+} FIXED[] = {
+    {"/v2", GW_PATH_SERVER},
+    {"/v2/", GW_PATH_SERVER},
+    {"/v2/health/live", GW_PATH_LIVE},
+    {"/v2/health/ready", GW_PATH_READY},
+    {"/healthz", GW_PATH_HEALTHZ},
+    {"/metrics", GW_PATH_METRICS},
+    {"/v1/models", GW_PATH_MODEL_LIST},
+};
+
+static bool is_clean_segment(struct at_str s)
+{
+    if (s.len == 0) {
+        return false;
+    }
+    if (s.ptr[0] != '.' && s.ptr[0] != '%') {
+        return true;
+    }
+    char decoded[8];
+    if (s.len > 6 || at_percent_decode(s, false, decoded, sizeof decoded) != AT_OK) {
+        return true; /* too long for any spelling of the two */
+    }
+    return strcmp(decoded, ".") != 0 && strcmp(decoded, "..") != 0;
+}
+
+static bool take_model(struct at_str name, struct gw_path *ret)
+{
+    if (memchr(name.ptr, '%', name.len) == NULL) {
+        if (name.len >= sizeof ret->model) {
+            return false;
+        }
+        memcpy(ret->model, name.ptr, name.len);
+        ret->model[name.len] = '\0';
+        ret->model_len = name.len;
+        return true;
+    }
+    if (at_percent_decode(name, false, ret->model, sizeof ret->model) != AT_OK) {
+        return false;
+    }
+    ret->model_len = strlen(ret->model);
+    return true;
+}
+
+static bool take_model_path(struct at_str rest, struct gw_path *ret)
+{
+    if (rest.len == 0 || rest.ptr[rest.len - 1] == '/') {
+        return false;
+    }
+    struct at_str name = at_str_cut(&rest, '/');
+    if (!is_clean_segment(name) || !take_model(name, ret)) {
+        return false;
+    }
+    struct at_str last = {"", 0};
+    size_t depth = 0;
+    for (; rest.len > 0; depth++) {
+        last = at_str_cut(&rest, '/');
+        if (!is_clean_segment(last)) {
+            return false;
+        }
+    }
+    ret->infer = (depth == 1 || depth == 3) && at_str_eq(last, "infer");
+    return true;
+}
+
+void gw_path_parse(struct at_str path, struct gw_path *ret)
+{
+    static const char MODELS[] = "/v2/models/";
+    ret->kind = GW_PATH_NONE;
+    ret->infer = false;
+    ret->model_len = 0;
+    ret->model[0] = '\0';
+    if (at_str_starts(path, MODELS)) {
+        struct at_str rest = {path.ptr + sizeof MODELS - 1, path.len - (sizeof MODELS - 1)};
+        if (take_model_path(rest, ret)) {
+            ret->kind = GW_PATH_MODEL;
+        }
+        return;
+    }
+    for (size_t i = 0; i < AT_ARRAY_LEN(FIXED); i++) {
+        if (at_str_eq(path, FIXED[i].path)) {
+            ret->kind = FIXED[i].kind;
+            return;
+        }
+    }
+}

@@ -1,0 +1,30 @@
+/* What a request path asks of the gateway. Pure. */
+#ifndef AT_GATEWAY_PATH_H
+#define AT_GATEWAY_PATH_H
+
+#include "core/str.h"
+#include "gateway/limits.h"
+
+enum gw_path_kind {
+    GW_PATH_NONE, /* 404 */
+    GW_PATH_HEALTHZ,
+    GW_PATH_METRICS,
+    GW_PATH_SERVER,     /* /v2 */
+    GW_PATH_LIVE,       /* /v2/health/live */
+    GW_PATH_READY,      /* /v2/health/ready */
+    GW_PATH_MODEL_LIST, /* /v1/models */
+    GW_PATH_MODEL,      /* /v2/models/M and everything below */
+};
+
+struct gw_path {
+    enum gw_path_kind kind;
+    bool infer; /* .../infer: safe to repeat, whatever the method says */
+    char model[AT_GW_MODEL_BYTES_MAX];
+    size_t model_len;
+};
+
+/* path: as at_http_head has it, percent-encoded. Segments that are empty, "." or ".." (encoded or
+ * not) make it GW_PATH_NONE: two readers could take them differently. */
+void gw_path_parse(struct at_str path, struct gw_path *ret);
+
+#endif

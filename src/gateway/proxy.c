@@ -1,0 +1,395 @@
+/* One request from client to replica and back. Attempts go on until an answer is on its way to the
+ * client; from then on a failure can only cut the connection. */
+#include "core/mem.h"
+#include "gateway/gateway_priv.h"
+#include "gateway/headers.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+struct gw_request {
+    struct gw_worker *worker;
+    struct gw_request *next_free;
+    struct at_http_exchange *ex; /* NULL: answered, or the client has gone */
+    struct gw_model *model;
+    struct gw_replica *replica;                   /* that has it now */
+    struct gw_replica *tried[AT_GW_ATTEMPTS_MAX]; /* only compared, never followed */
+    size_t n_tried;
+    at_http_call_id call;
+    enum at_http_method method;
+    bool safe;      /* may be sent again although a replica may have got it */
+    bool infer;     /* answers come whole: hold them back even without a length */
+    bool discard;   /* this answer (502, 503) is not passed on; another replica is asked */
+    bool streaming; /* the answer's head is on its way to the client */
+    bool paused;
+    bool has_length;
+    int status;
+    uint64_t length;
+    int64_t start_ns;
+    struct at_str request_id;
+    char id_text[17];
+    struct at_buf up, down, hold; /* lines to the replica; lines and body to the client */
+};
+
+static void attempt(struct gw_request *r, const char *reason);
+
+/* xoroshiro128+, Blackman and Vigna 2018: ids must differ, not be secret. */
+static uint64_t random_next(struct gw_worker *w)
+{
+    uint64_t a = w->prng[0], b = w->prng[1], result = a + b;
+    b ^= a;
+    w->prng[0] = (a << 24 | a >> 40) ^ b ^ b << 16;
+    w->prng[1] = b << 37 | b >> 27;
+    return result;
+}
+
+static struct gw_request *request_new(struct gw_worker *w)
+{
+    struct gw_request *r = w->free_requests;
+    if (r == NULL) {
+        r = AT_NEW(struct gw_request);
+    } else {
+        w->free_requests = r->next_free;
+        struct at_buf up = r->up, down = r->down, hold = r->hold;
+        *r = (struct gw_request){.up = up, .down = down, .hold = hold};
+    }
+    r->worker = w;
+    r->start_ns = at_sys_mono_ns(at_loop_sys(w->loop));
+    return r;
+}
+
+static void request_free(struct gw_request *r)
+{
+    struct gw_worker *w = r->worker;
+    assert(r->call == 0);
+    assert(r->replica == NULL);
+    at_metric_add(w->gateway->metrics.outstanding, -1);
+    r->model->refs--;
+    gw_model_drop(r->model);
+    if (r->hold.cap > AT_GW_HOLD_BYTES_MAX) {
+        at_buf_done(&r->hold);
+    }
+    r->next_free = w->free_requests;
+    w->free_requests = r;
+}
+
+void gw_requests_free(struct gw_worker *worker)
+{
+    while (worker->free_requests != NULL) {
+        struct gw_request *r = worker->free_requests;
+        worker->free_requests = r->next_free;
+        at_buf_done(&r->up);
+        at_buf_done(&r->down);
+        at_buf_done(&r->hold);
+        at_free(r);
+    }
+}
+
+/* The answer has been given: count it. */
+static void answered(struct gw_request *r, int status, const struct gw_replica *replica)
+{
+    struct gw_worker *w = r->worker;
+    if (status == 200 && replica != NULL) {
+        at_metric_add(replica->answered, 1);
+    } else {
+        gw_count(w, r->model->name, replica != NULL ? replica->site : "", status);
+    }
+    at_metric_observe_ns(r->model->duration, at_sys_mono_ns(at_loop_sys(w->loop)) - r->start_ns);
+}
+
+static void fail(struct gw_request *r, int status, const char *message)
+{
+    struct at_http_exchange *ex = r->ex;
+    r->ex = NULL;
+    answered(r, status, NULL);
+    gw_answer_error(ex, status, status == 503 ? "Retry-After: 1\r\n" : NULL, "model %s: %s",
+                    r->model->name, message);
+    request_free(r);
+}
+
+static void on_gone(void *ctx)
+{
+    struct gw_request *r = ctx;
+    r->ex = NULL;
+    answered(r, 499, r->replica);
+    at_http_call_cancel(r->worker->client, r->call); /* on_done frees r */
+}
+
+static void on_writable(void *ctx)
+{
+    struct gw_request *r = ctx;
+    if (r->paused) {
+        r->paused = false;
+        at_http_call_pause(r->worker->client, r->call, false);
+    }
+}
+
+/* Is there somebody else to ask? */
+static bool can_retry(const struct gw_request *r)
+{
+    if (r->n_tried >= AT_GW_ATTEMPTS_MAX || r->worker->stopping) {
+        return false;
+    }
+    for (size_t i = 0; i < r->model->n_replicas; i++) {
+        bool again = false;
+        for (size_t t = 0; t < r->n_tried; t++) {
+            again |= r->tried[t] == r->model->replicas[i];
+        }
+        if (!again) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void on_head(void *ctx, const struct at_http_head *head)
+{
+    struct gw_request *r = ctx;
+    r->status = head->status;
+    r->has_length = head->has_length;
+    r->length = head->content_length;
+    r->discard = r->safe && (head->status == 502 || head->status == 503) && can_retry(r) &&
+                 gw_retry_take(r->worker, at_loop_now_ns(r->worker->loop));
+    if (!r->discard && gw_headers_down(head, r->replica->instance, r->replica->site, r->request_id,
+                                       &r->down) != AT_OK) {
+        at_buf_clear(&r->down);
+    }
+}
+
+static void begin_stream(struct gw_request *r)
+{
+    char length[48] = "";
+    if (r->has_length) {
+        snprintf(length, sizeof length, "Content-Length: %llu\r\n", (unsigned long long)r->length);
+    }
+    (void)!at_buf_append_str(&r->down, length); /* without it the answer is chunked */
+    r->streaming = true;
+    at_http_stream_begin(r->ex, r->status, NULL, r->down.data);
+}
+
+static void pass_on(struct gw_request *r, const char *data, size_t len)
+{
+    if (at_http_stream_write(r->ex, data, len) != AT_OK) {
+        return; /* on_gone comes from the stream, or the end finds the answer short */
+    }
+    if (!r->paused && at_http_stream_queued_bytes(r->ex) > AT_GW_PAUSE_BYTES) {
+        r->paused = true;
+        at_http_call_pause(r->worker->client, r->call, true);
+    }
+}
+
+static void answer_whole(struct gw_request *r, const char *data, size_t len)
+{
+    struct at_http_exchange *ex = r->ex;
+    r->ex = NULL;
+    answered(r, r->status, r->replica);
+    at_http_respond(ex, r->status, NULL, r->down.data, data, len);
+}
+
+static void on_body(void *ctx, const char *data, size_t len)
+{
+    struct gw_request *r = ctx;
+    if (r->discard || r->ex == NULL) {
+        return;
+    }
+    if (r->streaming) {
+        pass_on(r, data, len);
+        return;
+    }
+    if (r->has_length && r->hold.len == 0 && len == r->length) {
+        answer_whole(r, data, len); /* the usual case: nothing is copied */
+        return;
+    }
+    bool may_hold = r->has_length ? r->length <= AT_GW_HOLD_BYTES_MAX : r->infer;
+    if (may_hold && r->hold.len + len <= AT_GW_HOLD_BYTES_MAX &&
+        at_buf_append(&r->hold, data, len) == AT_OK) {
+        return;
+    }
+    begin_stream(r);
+    if (r->hold.len > 0) {
+        pass_on(r, r->hold.data, r->hold.len);
+    }
+    pass_on(r, data, len);
+}
+
+static void end_answer(struct gw_request *r)
+{
+    if (r->ex == NULL) {
+        return;
+    }
+    if (!r->streaming && r->method != AT_HTTP_HEAD) {
+        answer_whole(r, r->hold.data, r->hold.len);
+        return;
+    }
+    if (!r->streaming) {
+        begin_stream(r); /* HEAD: the length of a body that does not come */
+    }
+    struct at_http_exchange *ex = r->ex;
+    r->ex = NULL;
+    answered(r, r->status, r->replica);
+    at_http_stream_end(ex);
+}
+
+static void leave_replica(struct gw_request *r, enum at_rc rc, bool sent)
+{
+    struct gw_replica *replica = r->replica;
+    r->replica = NULL;
+    gw_replica_leave(replica, rc == AT_CANCELLED || rc == AT_EXHAUSTED, sent,
+                     at_loop_now_ns(r->worker->loop));
+}
+
+static void count_upstream_error(struct gw_request *r, const char *reason)
+{
+    const char *const labels[] = {r->model->name, r->replica->site, reason, NULL};
+    at_metric_add(at_metric_with(r->worker->gateway->metrics.upstream_errors, labels), 1);
+}
+
+/* The replica did not answer, or its answer is not wanted: ask another, or tell the client. */
+static void on_attempt_failed(struct gw_request *r, enum at_rc rc, bool sent)
+{
+    const char *reason = r->discard          ? "status"
+                         : rc == AT_TIMEOUT  ? (sent ? "timeout" : "connect")
+                         : !sent             ? "connect"
+                         : rc == AT_UPSTREAM ? "answer"
+                                             : "lost";
+    bool budgeted = r->discard; /* on_head has paid for it */
+    count_upstream_error(r, reason);
+    leave_replica(r, rc, sent);
+    if (r->streaming) {
+        struct at_http_exchange *ex = r->ex;
+        r->ex = NULL;
+        answered(r, 502, NULL);
+        at_http_abort(ex);
+        request_free(r);
+        return;
+    }
+    at_buf_clear(&r->hold);
+    r->discard = false;
+    bool safe = !sent || (r->safe && rc != AT_TIMEOUT);
+    /* A lone replica may just have closed an idle connection: ask it once more. */
+    if (safe && sent && !can_retry(r) && r->n_tried == 1 && r->model->n_replicas == 1) {
+        r->tried[0] = NULL;
+    }
+    if (safe && can_retry(r) &&
+        (budgeted || gw_retry_take(r->worker, at_loop_now_ns(r->worker->loop)))) {
+        attempt(r, reason);
+    } else if (rc == AT_TIMEOUT && sent) {
+        fail(r, 504, "its replica did not answer in time");
+    } else if (sent) {
+        fail(r, 502, "its replica broke off");
+    } else {
+        fail(r, 503, rc == AT_EXHAUSTED ? "too many requests wait" : "no replica can be reached");
+    }
+}
+
+static void on_done(void *ctx, enum at_rc rc, bool bytes_sent, const struct at_err *err)
+{
+    struct gw_request *r = ctx;
+    (void)err;
+    r->call = 0;
+    if (rc == AT_OK && !r->discard) {
+        end_answer(r);
+    } else if (r->ex != NULL) {
+        on_attempt_failed(r, rc, bytes_sent);
+        return;
+    }
+    leave_replica(r, rc, bytes_sent);
+    request_free(r);
+}
+
+/* Send the request to the best replica that has not had it. reason: of a retry, else NULL. */
+static void attempt(struct gw_request *r, const char *reason)
+{
+    struct gw_worker *w = r->worker;
+    int64_t now = at_loop_now_ns(w->loop);
+    struct gw_replica *replica = gw_pick(r->model, r->tried, r->n_tried, now);
+    if (replica == NULL) {
+        fail(r, 503, "no replica is ready");
+        return;
+    }
+    if (reason != NULL) {
+        const char *const labels[] = {r->model->name, reason, NULL};
+        at_metric_add(at_metric_with(w->gateway->metrics.retries, labels), 1);
+    }
+    r->tried[r->n_tried++] = replica;
+    r->replica = replica;
+    gw_replica_enter(replica, now);
+    const struct at_http_head *head = at_http_request(r->ex);
+    struct at_str body = at_http_request_body(r->ex);
+    char target[AT_HTTP_HEAD_BYTES_MAX];
+    memcpy(target, head->target.ptr, head->target.len);
+    target[head->target.len] = '\0';
+    struct at_http_call call = {.addr = replica->addr,
+                                .method = head->method,
+                                .target = target,
+                                .headers = r->up.data,
+                                .body = body.ptr,
+                                .body_len = body.len,
+                                .first_byte_timeout_ns = w->gateway->first_byte_timeout_ns,
+                                .ctx = r,
+                                .on_head = on_head,
+                                .on_body = on_body,
+                                .on_done = on_done};
+    r->call = at_http_call(w->client, &call);
+    assert(r->call != 0);
+}
+
+static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
+                         const struct gw_path *path)
+{
+    const struct at_http_head *head = at_http_request(ex);
+    struct gw_model *model = at_map_get_n(w->models, path->model, path->model_len);
+    if (model == NULL) {
+        bool known_none = w->has_table;
+        gw_count(w, "", "", known_none ? 404 : 503);
+        gw_answer_error(ex, known_none ? 404 : 503, known_none ? NULL : "Retry-After: 1\r\n",
+                        known_none ? "no model is called %s" : "model %s: no routes are known yet",
+                        path->model);
+        return;
+    }
+    if (head->method == AT_HTTP_METHOD_OTHER) {
+        gw_count(w, model->name, "", 501);
+        gw_answer_error(ex, 501, NULL, "this method is not known here");
+        return;
+    }
+    struct gw_request *r = request_new(w);
+    r->ex = ex;
+    r->model = model;
+    model->refs++;
+    at_metric_add(w->gateway->metrics.outstanding, 1);
+    r->method = head->method;
+    r->infer = path->infer;
+    r->safe = path->infer || (head->method != AT_HTTP_POST && head->method != AT_HTTP_PATCH);
+    at_buf_clear(&r->hold);
+    at_buf_clear(&r->down);
+    gw_retry_earn(w);
+    struct gw_ids ids = {.trace = {random_next(w), random_next(w)},
+                         .span = random_next(w),
+                         .request = random_next(w)};
+    if (gw_headers_up(head, &ids, r->id_text, &r->request_id, &r->up) != AT_OK) {
+        fail(r, 431, "the headers are too large");
+        return;
+    }
+    at_http_on_gone(ex, on_gone, r);
+    at_http_on_writable(ex, on_writable, r);
+    attempt(r, NULL);
+}
+
+void gw_handle(void *worker, struct at_http_exchange *ex)
+{
+    struct gw_worker *w = worker;
+    const struct at_http_head *head = at_http_request(ex);
+    struct gw_path path;
+    gw_path_parse(head->path, &path);
+    bool needs_token = path.kind == GW_PATH_MODEL || path.kind == GW_PATH_SERVER ||
+                       path.kind == GW_PATH_MODEL_LIST || path.kind == GW_PATH_NONE;
+    if (needs_token && !gw_auth_allows(w, head)) {
+        gw_count(w, "", "", 401);
+        gw_answer_error(ex, 401, "WWW-Authenticate: Bearer\r\n",
+                        "a bearer token that this gateway knows is needed");
+    } else if (path.kind == GW_PATH_MODEL) {
+        handle_model(w, ex, &path);
+    } else {
+        gw_answer_own(w, ex, path.kind);
+    }
+}
