@@ -34,7 +34,7 @@ static bool is_clean_segment(struct at_str s)
 static bool take_model(struct at_str name, struct gw_path *ret)
 {
     if (memchr(name.ptr, '%', name.len) == NULL) {
-        if (name.len >= sizeof ret->model) {
+        if (name.len >= sizeof ret->model || memchr(name.ptr, '\0', name.len) != NULL) {
             return false;
         }
         memcpy(ret->model, name.ptr, name.len);
