@@ -10,7 +10,6 @@
 
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define SERVER_CERT_LIFETIME_S (INT64_C(397) * 86400)
@@ -36,6 +35,8 @@ struct at_server {
     struct at_api *api;
     struct at_http_server *http;
     struct at_controllers *controllers;
+    at_timer_id step_timer;
+    bool closing;
     void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);
     void *ctx;
 };
@@ -153,12 +154,6 @@ static enum at_rc kubeconfig_write(struct at_server *s, struct at_err *err)
 
 static enum at_rc serve(struct at_server *s, struct at_err *err)
 {
-    struct at_api_options api = {
-        .loop = s->loop, .store = s->store, .state = s->state, .ca = s->ca, .metrics = s->metrics};
-    enum at_rc rc = at_api_new(&api, &s->api, err);
-    if (rc != AT_OK) {
-        return rc;
-    }
     struct at_http_server_options http = {
         .listen = s->listen,
         .tls = s->tls,
@@ -169,7 +164,7 @@ static enum at_rc serve(struct at_server *s, struct at_err *err)
         .handler = at_api_handle,
         .ctx = s->api,
     };
-    rc = at_http_server_new(s->loop, &http, &s->http, err);
+    enum at_rc rc = at_http_server_new(s->loop, &http, &s->http, err);
     if (rc != AT_OK) {
         return rc;
     }
@@ -183,6 +178,13 @@ static enum at_rc serve(struct at_server *s, struct at_err *err)
     return AT_OK;
 }
 
+/* Go on from the loop, not from within a callback of store or state: what comes next may end in
+ * at_server_free. */
+static void next_step(struct at_server *s, at_timer_fn *fn)
+{
+    s->step_timer = at_loop_timer(s->loop, 0, fn, s);
+}
+
 static void start_serving(void *ctx)
 {
     struct at_server *s = ctx;
@@ -194,13 +196,38 @@ static void start_serving(void *ctx)
     s->on_ready(s->ctx, rc, &err);
 }
 
-/* The first picture may be complete before at_state_new returns: go on from the loop. */
-static void on_state_ready(void *ctx)
+/* What the API made at its start (the default namespace) is durable: clients may come. Without it
+ * (disk full) reads still work. */
+static void on_api_stored(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
+                          const struct at_err *err)
+{
+    (void)rc;
+    (void)rev;
+    (void)current;
+    (void)err;
+    struct at_server *s = ctx;
+    if (!s->closing) {
+        next_step(s, start_serving);
+    }
+}
+
+static void start_api(void *ctx)
 {
     struct at_server *s = ctx;
-    if (at_loop_post(s->loop, start_serving, s) != AT_OK) {
-        abort();
+    struct at_err err = {0};
+    struct at_api_options api = {
+        .loop = s->loop, .store = s->store, .state = s->state, .ca = s->ca, .metrics = s->metrics};
+    enum at_rc rc = at_api_new(&api, &s->api, &err);
+    if (rc != AT_OK) {
+        s->on_ready(s->ctx, rc, &err);
+        return;
     }
+    at_store_sync(s->store, on_api_stored, s);
+}
+
+static void on_state_ready(void *ctx)
+{
+    next_step(ctx, start_api);
 }
 
 /* Everything up to the first picture of the store; on_state_ready goes on. */
@@ -261,6 +288,8 @@ void at_server_free(struct at_server *s)
     if (s == NULL) {
         return;
     }
+    s->closing = true;
+    at_loop_timer_cancel(s->loop, s->step_timer);
     if (s->controllers != NULL) {
         at_controllers_free(s->controllers);
     }

@@ -234,7 +234,6 @@ static enum at_rc open_file(struct sqlite_store *s, const char *path, struct at_
     if (sqlite3_db_readonly(s->db, "main") == 1) {
         return at_err_set(err, AT_FORBIDDEN, "store: the file is read-only");
     }
-    sqlite3_wal_hook(s->db, on_wal, s);
     return AT_OK;
 }
 
@@ -254,6 +253,7 @@ static enum at_rc sqlite_open(const char *path, const struct at_store_load *load
     rc = open_file(s, path, err);
     if (rc == AT_OK) {
         rc = set_up(s->db, err);
+        sqlite3_wal_hook(s->db, on_wal, s); /* wal_autocheckpoint would take its place */
     }
     if (rc == AT_OK) {
         rc = prepare(s, err);

@@ -153,6 +153,14 @@ void at_store_delete(struct at_store *store, const char *key, int64_t expect, at
     at_store_enqueue(store, AT_STORE_OP_DELETE, key, NULL, 0, expect, fn, ctx);
 }
 
+/* Compaction up to what is compacted already: a write that changes nothing, in its place in the
+ * queue. */
+void at_store_sync(struct at_store *store, at_store_write_fn *fn, void *ctx)
+{
+    at_store_enqueue(store, AT_STORE_OP_COMPACT, NULL, NULL, 0, store->history.compact_rev, fn,
+                     ctx);
+}
+
 void at_store_compact(struct at_store *store, int64_t rev, at_store_write_fn *fn, void *ctx)
 {
     at_store_enqueue(store, AT_STORE_OP_COMPACT, NULL, NULL, 0, rev, fn, ctx);

@@ -66,6 +66,8 @@ void at_store_put(struct at_store *store, const char *key, const void *value, si
 /* expect > 0: its mod_rev must be that; < 0: any. AT_NOT_FOUND when absent. */
 void at_store_delete(struct at_store *store, const char *key, int64_t expect, at_store_write_fn *fn,
                      void *ctx);
+/* fn (never NULL) with AT_OK once every write that was put before has been answered. */
+void at_store_sync(struct at_store *store, at_store_write_fn *fn, void *ctx);
 /* Keys in [from, to), at most limit (0: all), as of at_rev (0: now). One key: from = key, to =
  * NULL. AT_COMPACTED at_rev is gone; AT_TIMEOUT at_rev lies in the future. With at_rev 0, fn is
  * called before this returns, with everything that any callback was told. */

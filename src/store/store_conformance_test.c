@@ -387,6 +387,28 @@ static void closing_answers_every_write_under_way(void **state)
     assert_int_equal(a[2].rc, AT_EXISTS);
 }
 
+static void sync_comes_after_every_earlier_write(void **state)
+{
+    struct fixture *f = *state;
+    struct answer a[3] = {0};
+    int order = 0;
+    a[0].order = a[1].order = a[2].order = &order;
+    at_store_put(f->store, "/a", "1", 1, 0, on_write, &a[0]);
+    at_store_put(f->store, "/a", "1", 1, 0, on_write, &a[1]); /* exists */
+    at_store_sync(f->store, on_write, &a[2]);
+    while (!a[2].done) {
+        turn(f);
+    }
+    assert_int_equal(a[2].rc, AT_OK);
+    assert_int_equal(a[2].number, 3);
+    a[2] = (struct answer){0};
+    at_store_sync(f->store, on_write, &a[2]); /* nothing to wait for */
+    while (!a[2].done) {
+        turn(f);
+    }
+    assert_int_equal(at_store_rev(f->store), 2);
+}
+
 static void a_drained_store_reads_but_refuses_writes(void **state)
 {
     struct fixture *f = *state;
@@ -503,6 +525,7 @@ int main(void)
         EACH(big_history_is_compacted_by_itself),
         EACH(too_many_waiting_writes_are_refused_at_once),
         EACH(closing_answers_every_write_under_way),
+        EACH(sync_comes_after_every_earlier_write),
         EACH(a_drained_store_reads_but_refuses_writes),
         EACH(every_revision_matches_a_plain_model),
     };

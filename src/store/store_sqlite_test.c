@@ -101,6 +101,29 @@ static void compaction_leaves_one_record_per_current_value(void **state)
     assert_int_equal(count_records(f->path), 9);
 }
 
+static void the_write_ahead_log_is_moved_into_the_database_as_it_grows(void **state)
+{
+    struct fixture *f = *state;
+    fixture_open(f);
+    size_t len = (size_t)256 << 10;
+    char *value = at_alloc(len);
+    for (int i = 0; i < 64; i++) { /* 16 MiB: four times what the log may hold */
+        struct answer a = {0};
+        char key[8];
+        snprintf(key, sizeof key, "/%d", i);
+        at_store_put(f->store, key, value, len, -1, on_write, &a);
+        while (!a.done) {
+            turn(f);
+        }
+        assert_int_equal(a.rc, AT_OK);
+    }
+    at_free(value);
+    char wal[320];
+    snprintf(wal, sizeof wal, "%s-wal", f->path);
+    assert_true(at_file_size(wal) < AT_STORE_WAL_PAGES_MAX * 4096 * 2);
+    assert_true(at_file_size(f->path) > 8 << 20);
+}
+
 static void the_file_is_private(void **state)
 {
     struct fixture *f = *state;
@@ -438,6 +461,7 @@ int main(void)
         EACH(values_history_and_revisions_survive_a_restart),
         EACH(the_revision_never_goes_back_even_when_all_is_deleted_and_compacted),
         EACH(compaction_leaves_one_record_per_current_value),
+        EACH(the_write_ahead_log_is_moved_into_the_database_as_it_grows),
         EACH(the_file_is_private),
         EACH(a_second_process_is_told_who_holds_the_file),
         EACH(a_file_that_is_no_store_is_refused_and_kept),
