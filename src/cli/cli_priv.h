@@ -6,13 +6,18 @@
 #include "client/client.h"
 #include "core/mem.h"
 #include "core/yaml.h"
+#include "net/tls.h"
+#include "net/url.h"
 
 enum cli_option {
     OPT_ALL,
     OPT_ALL_NAMESPACES,
     OPT_CLIENT,
+    OPT_CONCURRENCY,
     OPT_CONTEXT,
+    OPT_DATA,
     OPT_DRY_RUN,
+    OPT_DURATION,
     OPT_FIELD_SELECTOR,
     OPT_FILE,
     OPT_FOLLOW,
@@ -30,6 +35,7 @@ enum cli_option {
     OPT_RECURSIVE,
     OPT_REPLICAS,
     OPT_REQUEST,
+    OPT_REQUESTS,
     OPT_ROLE,
     OPT_SCALE,
     OPT_SELECTOR,
@@ -234,6 +240,16 @@ enum at_rc cli_wait_until(struct cli *cli, const struct at_model_kind *kind, con
                           const char *name, const struct cli_condition *condition,
                           int64_t deadline_mono_ns, struct at_err *err) AT_WARN_UNUSED;
 
+/* --- gateway_find.c --- */
+struct cli_gateway {
+    struct at_url url;
+    struct at_tls_config *tls; /* NULL: plain; own: at_tls_config_unref */
+    const char *token;         /* NULL: none is known; own: arena */
+};
+/* By --gateway, $ATOLL_GATEWAY or what atoll dev wrote beside the kubeconfig. */
+enum at_rc cli_gateway_find(struct cli *cli, struct cli_gateway *ret,
+                            struct at_err *err) AT_WARN_UNUSED;
+
 /* --- image.c --- */
 struct cli_image {
     size_t width, height, max;
@@ -266,6 +282,7 @@ enum at_rc cli_get(struct cli *cli, struct at_err *err);
 enum at_rc cli_help_verb(struct cli *cli, struct at_err *err);
 enum at_rc cli_infer(struct cli *cli, struct at_err *err);
 enum at_rc cli_label(struct cli *cli, struct at_err *err);
+enum at_rc cli_load(struct cli *cli, struct at_err *err);
 enum at_rc cli_logs(struct cli *cli, struct at_err *err);
 enum at_rc cli_scale(struct cli *cli, struct at_err *err);
 enum at_rc cli_token(struct cli *cli, struct at_err *err);

@@ -4,7 +4,6 @@
 #include "net/http_client.h"
 #include "net/tls.h"
 #include "net/url.h"
-#include "sys/file.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -132,62 +131,24 @@ static enum at_rc call(struct gateway *g, enum at_http_method method, const char
     return judge(g, ret, err);
 }
 
-static enum at_rc token_of(const struct cli *cli, const char **ret, struct at_err *err)
-{
-    const char *path = cli_value(cli, OPT_TOKEN_FILE, at_sys_getenv("ATOLL_TOKEN_FILE"));
-    if (path == NULL) {
-        *ret = cli_beside_kubeconfig(cli, "inference.token");
-        return AT_OK;
-    }
-    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
-    enum at_rc rc = at_file_read(path, 4096, &text, err);
-    if (rc == AT_OK) {
-        *ret = at_arena_strndup(cli->arena, text.data != NULL ? text.data : "",
-                                text.data != NULL ? strcspn(text.data, "\r\n") : 0);
-    }
-    return rc;
-}
-
 static enum at_rc gateway_open(struct gateway *g, struct at_err *err)
 {
     struct cli *cli = g->cli;
-    const char *token = NULL;
-    const char *address = cli_value(cli, OPT_GATEWAY, at_sys_getenv("ATOLL_GATEWAY"));
-    address = address != NULL ? address : cli_beside_kubeconfig(cli, "gateway");
-    if (address == NULL) {
-        return at_err_set(
-            err, AT_BAD_REQUEST,
-            "which gateway? --gateway URL, $ATOLL_GATEWAY, or the file gateway beside "
-            "the kubeconfig, which atoll dev writes");
-    }
-    if (strstr(address, "://") == NULL) {
-        address = at_arena_printf(cli->arena, "http://%s", address);
-    }
-    enum at_rc rc = at_url_parse(address, &g->url, err);
-    if (rc == AT_OK) {
-        rc = token_of(cli, &token, err);
-    }
+    struct cli_gateway where = {0};
+    enum at_rc rc = cli_gateway_find(cli, &where, err);
     if (rc == AT_OK) {
         rc = cli_duration(cli, OPT_TIMEOUT, TIMEOUT_NS_DEFAULT, &g->timeout_ns, err);
     }
-    if (rc == AT_OK && strcmp(g->url.scheme, "https") == 0) {
-        struct at_client_kubeconfig *config = NULL;
-        rc = at_client_kubeconfig_load(cli_value(cli, OPT_KUBECONFIG, NULL), NULL, &config, err);
-        if (rc == AT_OK) {
-            struct at_tls_options options = {
-                .ca_pem = config->options.ca_pem, .verify_peer = true, .server_name = g->url.host};
-            rc = at_tls_config_new(&options, &g->tls, err);
-        }
-        at_client_kubeconfig_free(config);
-    }
+    g->url = where.url;
+    g->tls = where.tls;
     if (rc != AT_OK) {
         return rc;
     }
-    g->headers = token != NULL ? at_arena_printf(cli->arena,
-                                                 "Authorization: Bearer %s\r\n"
-                                                 "Content-Type: application/json\r\n",
-                                                 token)
-                               : "Content-Type: application/json\r\n";
+    g->headers = where.token != NULL ? at_arena_printf(cli->arena,
+                                                       "Authorization: Bearer %s\r\n"
+                                                       "Content-Type: application/json\r\n",
+                                                       where.token)
+                                     : "Content-Type: application/json\r\n";
     g->loop = at_loop_new(cli->env->sys);
     g->http = at_http_client_new(g->loop, &(struct at_http_client_options){0});
     g->answer.max = ANSWER_BYTES_MAX;
