@@ -81,7 +81,10 @@ void gw_path_parse(struct at_str path, struct gw_path *ret)
         struct at_str rest = {path.ptr + sizeof MODELS - 1, path.len - (sizeof MODELS - 1)};
         if (take_model_path(rest, ret)) {
             ret->kind = GW_PATH_MODEL;
+            return;
         }
+        ret->model_len = 0;
+        ret->model[0] = '\0';
         return;
     }
     for (size_t i = 0; i < AT_ARRAY_LEN(FIXED); i++) {
