@@ -133,6 +133,7 @@ struct agent_instance {
     /* what is reported */
     const char *status_phase;
     bool ready;
+    bool out_of_memory; /* the last run ended so */
     char reason[48], message[400];
     int64_t restarts, exit_code;
     int64_t started_wall_ns, ready_wall_ns, finished_wall_ns;

@@ -24,6 +24,7 @@ struct fetch {
     enum at_rc rc;
     struct at_err err;
     bool present; /* the cache has it already */
+    bool is_file; /* source is a path, not a URL */
     struct waiter *waiters;
     /* downloads */
     int status;
@@ -285,7 +286,7 @@ static void run_later(void *ctx)
         fetch_finish(f);
         return;
     }
-    if (f->source[0] == '/') {
+    if (f->is_file) {
         submit(f, work_copy);
     } else {
         download(f);
@@ -307,6 +308,7 @@ static struct fetch *fetch_new(struct agent_fetches *fetches, const struct at_mo
     f->temporary = at_asprintf("%s.%llu.tmp", f->target, (unsigned long long)++fetches->counter);
     f->source = file_of(a, model->uri, &f->err);
     f->rc = f->err.rc;
+    f->is_file = f->source != NULL;
     if (f->source == NULL) {
         f->source = at_strdup(model->uri);
     }

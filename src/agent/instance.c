@@ -333,6 +333,9 @@ static void stop_running(struct agent_instance *i)
 /* What the runner and the shell mean by these exit codes; NULL: nothing special. */
 static const char *exit_reason(const struct agent_instance *i, int exit_code)
 {
+    if (i->out_of_memory) {
+        return "OOMKilled";
+    }
     bool runner =
         i->typed != NULL && i->typed->spec.runner != NULL && i->typed->spec.runner[0] != '\0';
     if (runner && exit_code == 65) {
@@ -350,7 +353,12 @@ static void exited_by_itself(struct agent_instance *i, int exit_code, int signal
     char last[256] = "";
     char message[400];
     agent_log_last_line(i->log_path, last, sizeof last);
-    if (exit_code < 0) {
+    if (i->out_of_memory) {
+        char limit[AT_UNITS_TEXT_BYTES_MAX];
+        const struct at_resources *r = i->typed->spec.resources;
+        at_quantity_format_bytes(r != NULL ? r->memory_bytes : 0, limit);
+        snprintf(message, sizeof message, "ran out of memory, its limit is %s", limit);
+    } else if (exit_code < 0) {
         snprintf(message, sizeof message, "ended while the agent was away, exit status unknown%s%s",
                  last[0] ? ": " : "", last);
     } else if (signal_number > 0) {
@@ -387,6 +395,9 @@ void agent_instance_exited(void *ctx, int exit_code, int signal_number)
     assert(was == PHASE_RUNNING || was == PHASE_DRAINING || was == PHASE_STOPPING ||
            was == PHASE_IDLE);
     agent_probes_stop(i);
+    struct at_cgroup_usage usage = {0};
+    i->out_of_memory = signal_number == SIGKILL &&
+                       i->driver->ops->usage(i->task, &usage) == AT_OK && usage.oom_kills > 0;
     i->driver->ops->release(i->task);
     i->task = NULL;
     i->exit_code = signal_number > 0 ? 128 + signal_number : exit_code;

@@ -220,6 +220,10 @@ static void env_make(const struct agent_instance *i, struct words *w)
     if (library != NULL && spec->runner != NULL && spec->runner[0] != '\0') {
         words_add(w, at_arena_printf(w->arena, "ATOLL_ONNXRUNTIME=%s", library));
     }
+#if defined(__SANITIZE_ADDRESS__)
+    /* The leak check traces its own process, which instances may not do. */
+    words_add(w, "ASAN_OPTIONS=detect_leaks=0");
+#endif
     for (size_t n = 0; n < spec->env.n; n++) {
         const struct at_env_var *var = &spec->env.items[n];
         const char *value = var->value != NULL ? expand(w->arena, var->value, i->port) : "";
@@ -239,7 +243,7 @@ static void on_started(void *ctx, enum at_rc rc, struct at_runtime_task *task, i
 {
     struct agent_instance *i = ctx;
     if (rc != AT_OK) {
-        agent_instance_failed_start(i, rc == AT_NOT_FOUND ? "NotFound" : "StartFailed", err);
+        agent_instance_failed_start(i, "StartFailed", err);
         return;
     }
     agent_instance_started(i, task, pid, isolation);

@@ -271,7 +271,10 @@ enum at_rc at_oci_image_get(const char *state_dir, const char *image, const bool
     if (rc == AT_OK && nested) {
         rc = pull(state_dir, image, cancelled, &ref, err);
     }
-    return rc != AT_OK ? rc : load(state_dir, &ref, cancelled, ret, err);
+    if (rc == AT_OK) {
+        rc = load(state_dir, &ref, cancelled, ret, err);
+    }
+    return rc != AT_OK ? at_err_wrap(err, rc, "image %s", image) : AT_OK;
 }
 
 void at_oci_image_done(struct at_oci_image *image)
