@@ -108,9 +108,15 @@ static bool check_here(const struct cli *cli, const struct cli_manifest *m)
     }
     for (size_t i = 0; i < report.n_unknown; i++) {
         struct at_err one = {0};
-        at_err_set_field(&one, AT_BAD_REQUEST, report.unknown[i],
-                         "unknown field; atoll explain %s lists those there are",
-                         m->kind->singular);
+        const char *near = cli_nearest_field(cli, m->kind, report.unknown[i]);
+        if (near != NULL) {
+            at_err_set_field(&one, AT_BAD_REQUEST, report.unknown[i],
+                             "unknown field, did you mean %s?", near);
+        } else {
+            at_err_set_field(&one, AT_BAD_REQUEST, report.unknown[i],
+                             "unknown field; atoll explain %s lists those there are",
+                             m->kind->singular);
+        }
         cli_manifest_blame(m, &one);
         cli_report(cli, &one);
     }
@@ -255,7 +261,7 @@ enum at_rc cli_apply(struct cli *cli, struct at_err *err)
     }
     struct cli_manifests all = {0};
     rc = cli_manifests_load(cli, &all, err);
-    if (rc != AT_OK && all.n != 0) {
+    if (rc != AT_OK && cli->values[OPT_FILE].n != 0) {
         cli_report(cli, err);
         rc = at_err_set(err, rc, "nothing was applied");
     }

@@ -126,8 +126,7 @@ static void put_fields(const struct cli *cli, const json_t *all, const json_t *s
     }
 }
 
-static enum at_rc unknown_field(const json_t *schema, const char *path, const char *name,
-                                struct at_err *err)
+static const char *nearest_in(const json_t *schema, const char *name)
 {
     const char *names[256];
     size_t n = 0;
@@ -139,9 +138,39 @@ static enum at_rc unknown_field(const json_t *schema, const char *path, const ch
             names[n++] = key;
         }
     }
-    const char *near = cli_nearest(name, names, n);
+    return cli_nearest(name, names, n);
+}
+
+static enum at_rc unknown_field(const json_t *schema, const char *path, const char *name,
+                                struct at_err *err)
+{
+    const char *near = nearest_in(schema, name);
     return at_err_set(err, AT_NOT_FOUND, "there is no field \"%s\" in %s%s%s", name, path,
                       near != NULL ? ", did you mean " : "", near != NULL ? near : "");
+}
+
+const char *cli_nearest_field(const struct cli *cli, const struct at_model_kind *kind,
+                              const char *path)
+{
+    AT_CLEANUP(at_cleanup_json) json_t *all = NULL;
+    const char *text = kind->openapi_schema_json;
+    if (at_json_parse(text, strlen(text), &all, NULL) != AT_OK) {
+        all = NULL;
+        return NULL;
+    }
+    const json_t *owner = element(all, json_object_get(all, kind->openapi_name));
+    struct at_str rest = at_str_of(path);
+    for (;;) {
+        struct at_str part = at_str_cut(&rest, '.');
+        const char *open = part.len != 0 ? memchr(part.ptr, '[', part.len) : NULL;
+        size_t len = open != NULL ? (size_t)(open - part.ptr) : part.len;
+        const char *name = at_arena_strndup(cli->arena, part.ptr, len);
+        if (rest.len == 0) {
+            const char *near = nearest_in(owner, name);
+            return near != NULL ? at_arena_strdup(cli->arena, near) : NULL;
+        }
+        owner = element(all, json_object_get(json_object_get(owner, "properties"), name));
+    }
 }
 
 static enum at_rc explain_path(struct cli *cli, const struct at_model_kind *kind,

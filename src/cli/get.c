@@ -185,8 +185,9 @@ static enum at_rc get_tables(struct get *get, const struct cli_target *targets, 
     if (rc == AT_OK && get->printed == 0 && !cli_flag(get->cli, OPT_IGNORE_NOT_FOUND)) {
         fflush(get->cli->env->out);
         fprintf(get->cli->env->err,
-                get->cli->ns != NULL ? "No resources found in namespace %s.\n"
-                                     : "No resources found.\n",
+                get->cli->ns != NULL && targets[0].kind->namespaced
+                    ? "No resources found in namespace %s.\n"
+                    : "No resources found.\n",
                 get->cli->ns);
     }
     return rc;

@@ -123,12 +123,12 @@ static enum at_rc load_file(const struct cli *cli, struct cli_manifests *out, co
     }
     struct at_yaml_doc *docs = NULL;
     size_t count = 0;
-    rc = at_yaml_parse(text->data, text->len, &docs, &count, err);
-    if (rc != AT_OK) {
-        return at_err_wrap(err, rc, "%s", path);
-    }
     const char *file =
         at_arena_strdup(cli->arena, strcmp(path, "-") == 0 ? "standard input" : path);
+    rc = at_yaml_parse(text->data, text->len, &docs, &count, err);
+    if (rc != AT_OK) {
+        return at_err_wrap(err, rc, "%s", file);
+    }
     for (size_t i = 0; i < count && rc == AT_OK; i++) {
         struct cli_manifest m = {.file = file,
                                  .document = i + 1,

@@ -84,12 +84,16 @@ enum at_rc cli_print_value(const struct cli *cli, enum cli_format format, const 
 
 /* JSONPath, as far as kubectl's users need it. */
 
-static enum at_rc put_found(const json_t *value, struct at_buf *out)
+struct finds {
+    struct at_buf *out;
+    bool any; /* of this expression */
+};
+
+static enum at_rc put_found(const json_t *value, struct finds *finds)
 {
-    enum at_rc rc = AT_OK;
-    if (out->len != 0 && out->data[out->len - 1] != '\n' && out->data[out->len - 1] != '\t') {
-        rc = at_buf_append(out, " ", 1);
-    }
+    struct at_buf *out = finds->out;
+    enum at_rc rc = finds->any ? at_buf_append(out, " ", 1) : AT_OK;
+    finds->any = true;
     if (rc != AT_OK) {
         return rc;
     }
@@ -98,11 +102,11 @@ static enum at_rc put_found(const json_t *value, struct at_buf *out)
                : at_json_dump(value, out);
 }
 
-static enum at_rc walk(const char *path, const char *end, const json_t *value, struct at_buf *out,
+static enum at_rc walk(const char *path, const char *end, const json_t *value, struct finds *out,
                        struct at_err *err);
 
 static enum at_rc walk_all(const char *path, const char *end, const json_t *value,
-                           struct at_buf *out, struct at_err *err)
+                           struct finds *out, struct at_err *err)
 {
     enum at_rc rc = AT_OK;
     for (size_t i = 0; i < json_array_size(value) && rc == AT_OK; i++) {
@@ -127,7 +131,7 @@ static enum at_rc malformed(const char *at, struct at_err *err)
 
 /* After '[': an index, *, or a quoted key. */
 static enum at_rc walk_bracket(const char *path, const char *end, const json_t *value,
-                               struct at_buf *out, struct at_err *err)
+                               struct finds *out, struct at_err *err)
 {
     const char *close = memchr(path, ']', (size_t)(end - path));
     if (close == NULL || close == path) {
@@ -156,7 +160,7 @@ static enum at_rc walk_bracket(const char *path, const char *end, const json_t *
     return walk(close + 1, end, json_array_get(value, (size_t)index), out, err);
 }
 
-static enum at_rc walk(const char *path, const char *end, const json_t *value, struct at_buf *out,
+static enum at_rc walk(const char *path, const char *end, const json_t *value, struct finds *out,
                        struct at_err *err)
 {
     if (path == end) {
@@ -208,7 +212,8 @@ enum at_rc cli_jsonpath(const char *path, const json_t *value, struct at_buf *ou
                         struct at_err *err)
 {
     if (strchr(path, '{') == NULL) {
-        return walk(path, path + strlen(path), value, out, err);
+        struct finds finds = {.out = out};
+        return walk(path, path + strlen(path), value, &finds, err);
     }
     enum at_rc rc = AT_OK;
     while (*path != '\0' && rc == AT_OK) {
@@ -222,8 +227,9 @@ enum at_rc cli_jsonpath(const char *path, const json_t *value, struct at_buf *ou
             return malformed(open, err);
         }
         const char *inner = open + 1;
+        struct finds finds = {.out = out};
         rc = inner[0] == '"' && close - inner >= 2 ? put_literal(inner + 1, close - 1, out)
-                                                   : walk(inner, close, value, out, err);
+                                                   : walk(inner, close, value, &finds, err);
         path = close + 1;
     }
     return rc;
