@@ -160,30 +160,22 @@ static int say(int status, const struct at_err *err, const char *advice)
     return status;
 }
 
-static int serve(const struct at_sys *sys, const struct at_ort_model *model,
+static int serve(struct process *p, const struct at_ort_model *model,
                  const struct at_onnx_options *options)
 {
     struct at_err err = {0};
-    struct process p = {.loop = at_loop_new(sys)};
-    enum at_rc rc = at_loop_signal(p.loop, SIGTERM, on_signal, &p, &err);
-    if (rc == AT_OK) {
-        rc = at_loop_signal(p.loop, SIGINT, on_signal, &p, &err);
+    if (at_onnx_service_new(p->loop, model, options, &p->service, &err) != AT_OK) {
+        return say(STATUS_OS, &err, "");
     }
-    if (rc == AT_OK) {
-        rc = at_onnx_service_new(p.loop, model, options, &p.service, &err);
-    }
-    if (rc == AT_OK) {
-        const char *addr = at_onnx_service_addr(p.service);
-        printf("ready runner %s%s\n", strncmp(addr, "unix:", 5) == 0 ? "" : "http://", addr);
-        fflush(stdout);
-        at_loop_run(p.loop);
-    }
-    at_onnx_service_free(p.service);
-    at_loop_free(p.loop);
-    return rc == AT_OK ? 0 : say(STATUS_OS, &err, "");
+    const char *addr = at_onnx_service_addr(p->service);
+    printf("ready runner %s%s\n", strncmp(addr, "unix:", 5) == 0 ? "" : "http://", addr);
+    fflush(stdout);
+    at_loop_run(p->loop);
+    at_onnx_service_free(p->service);
+    return 0;
 }
 
-static int load_and_serve(const struct at_sys *sys, const struct options *o, int compute)
+static int load_and_serve(struct process *p, const struct options *o, int compute)
 {
     struct at_err err = {0};
     AT_CLEANUP(at_cleanup_free) char *library = find_library();
@@ -207,7 +199,7 @@ static int load_and_serve(const struct at_sys *sys, const struct options *o, int
         AT_OK) {
         status = say(STATUS_BAD_MODEL, &err, "\n  This file cannot be served as an ONNX model.");
     } else {
-        status = serve(sys, model, &service);
+        status = serve(p, model, &service);
     }
     at_ort_model_free(model);
     at_ort_free(ort);
@@ -234,5 +226,15 @@ int at_runner_onnx_main(const struct at_sys *sys, int argc, char **argv)
         return say(STATUS_NO_MODEL, &err, "");
     }
     o.service.threads = threads;
-    return load_and_serve(sys, &o, (int)compute);
+    /* Before the library is opened: threads that it makes must inherit the blocked signals. */
+    struct process p = {.loop = at_loop_new(sys)};
+    int status;
+    if (at_loop_signal(p.loop, SIGTERM, on_signal, &p, &err) != AT_OK ||
+        at_loop_signal(p.loop, SIGINT, on_signal, &p, &err) != AT_OK) {
+        status = say(STATUS_OS, &err, "");
+    } else {
+        status = load_and_serve(&p, &o, (int)compute);
+    }
+    at_loop_free(p.loop);
+    return status;
 }
