@@ -147,6 +147,13 @@ static void create_go_on(struct api_req *req)
     at_store_range(req->api->options.store, op->key, NULL, 1, 0, dry_run_exists, req);
 }
 
+/* Namespaces that the server makes when it starts and that may not be deleted: a client that is
+ * quick must not come before them. */
+static bool always_there(const char *ns)
+{
+    return at_streq(ns, "default") || at_streq(ns, "atoll-system");
+}
+
 static void namespace_found(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
                             size_t n, bool more, const struct at_err *err)
 {
@@ -207,7 +214,7 @@ void api_create(struct api_req *req)
     if (!api_admit(req, req->object, NULL)) {
         return;
     }
-    if (!kind->namespaced) {
+    if (!kind->namespaced || always_there(req->route.ns)) {
         create_go_on(req);
         return;
     }
@@ -638,8 +645,7 @@ void api_delete(struct api_req *req)
         api_respond_err(req, &err);
         return;
     }
-    if (at_streq(req->route.kind->kind, "Namespace") &&
-        (at_streq(req->route.name, "default") || at_streq(req->route.name, "atoll-system"))) {
+    if (at_streq(req->route.kind->kind, "Namespace") && always_there(req->route.name)) {
         api_respond_forbidden(req, "this namespace may not be deleted");
         return;
     }
