@@ -50,8 +50,10 @@ static void rests_when_everything_is_as_wanted(void **state)
     RIG_UNTIL(&r, 3, rig_ready(&r, "web"));
     rig_run(&r, 2 * AT_NS_PER_S);
     int64_t rev = at_store_rev(r.store);
+    int64_t passes = at_metric_value(r.c->m_reconciles[CTL_DEPLOYMENT]);
     rig_run(&r, 30 * AT_NS_PER_S);
     assert_int_equal(at_store_rev(r.store), rev);
+    assert_int_equal(at_metric_value(r.c->m_reconciles[CTL_DEPLOYMENT]), passes);
     rig_done(&r);
 }
 

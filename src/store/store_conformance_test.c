@@ -508,6 +508,7 @@ static void every_revision_matches_a_plain_model(void **state)
 
 int main(void)
 {
+    prefer_memory_for_files();
     static const struct CMUnitTest each[] = {
         EACH(a_put_gets_the_next_revision),
         EACH(expectations_are_compared_and_the_present_value_shown),

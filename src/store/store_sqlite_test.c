@@ -457,6 +457,7 @@ static void opening_on_a_failing_disk_fails_cleanly(void **state)
 
 int main(void)
 {
+    prefer_memory_for_files();
     const struct CMUnitTest tests[] = {
         EACH(values_history_and_revisions_survive_a_restart),
         EACH(the_revision_never_goes_back_even_when_all_is_deleted_and_compacted),

@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct fixture {
     const char *kind;
@@ -26,6 +27,14 @@ struct fixture {
     char dir[256];
     char path[300];
 };
+
+/* These tests sync thousands of times, and what they show does not depend on a real disk. */
+static inline void prefer_memory_for_files(void)
+{
+    if (access("/dev/shm", W_OK) == 0) {
+        setenv("TMPDIR", "/dev/shm", 0);
+    }
+}
 
 static inline void fixture_open(struct fixture *f)
 {
