@@ -162,6 +162,7 @@ struct cli_table {
     size_t columns;
     const char **cells; /* row by row */
     size_t n, room;
+    size_t *widths; /* of all columns, kept from print to print by the caller; NULL: of this one */
 };
 void cli_table_init(struct cli_table *table, struct at_arena *arena, size_t columns);
 void cli_table_add(struct cli_table *table, const char *cell); /* copied, made printable */

@@ -233,6 +233,7 @@ struct watching {
     struct get get;
     const struct cli_target *target;
     bool header_done, stop;
+    size_t widths[COLUMNS_MAX]; /* rows come one by one, and stay in line */
     enum at_rc rc;
     struct at_err *err;
 };
@@ -251,6 +252,7 @@ static void watch_object(void *ctx, json_t *object, bool deleted)
         cli->arena = at_arena_new(0); /* a watch has no end, so its rows must not pile up */
         struct cli_table table;
         cli_table_init(&table, cli->arena, cli_kind_columns(cli, w->target->kind, wide));
+        table.widths = table.columns <= COLUMNS_MAX ? w->widths : NULL;
         bool header = w->get.headers && !w->header_done;
         if (header) {
             cli_kind_header(cli, w->target->kind, wide, &table);

@@ -96,7 +96,8 @@ void cli_table_print(const struct cli *cli, const struct cli_table *table, bool 
 {
     FILE *out = cli->env->out;
     bool colour = colour_wanted(cli);
-    size_t *widths = at_alloc(table->columns * sizeof *widths);
+    size_t *widths =
+        table->widths != NULL ? table->widths : at_alloc(table->columns * sizeof *widths);
     for (size_t i = 0; i < table->n; i++) {
         size_t width = width_of(table->cells[i]);
         if (width > widths[i % table->columns]) {
@@ -114,7 +115,9 @@ void cli_table_print(const struct cli *cli, const struct cli_table *table, bool 
             fprintf(out, "%*s", (int)(widths[column] - width_of(cell)) + COLUMN_GAP, "");
         }
     }
-    at_free(widths);
+    if (widths != table->widths) {
+        at_free(widths);
+    }
 }
 
 void cli_print_text(FILE *out, const char *text)
