@@ -174,6 +174,7 @@ void agent_node_ready(struct at_agent *a)
     }
     agent_instances_load(a);
     a->tunnel = agent_tunnel_new(a);
+    agent_logs_check(a);
     char query[512];
     snprintf(query, sizeof query, "fieldSelector=spec.nodeName%%3D%s", a->name);
     struct at_informer_events events = {
@@ -249,6 +250,7 @@ void at_agent_free(struct at_agent *a)
     agent_identity_done(a);
     agent_node_done(a);
     at_loop_timer_cancel(a->loop, a->stop_timer);
+    at_loop_timer_cancel(a->loop, a->log_timer);
     for (size_t i = 0; i < a->n_drivers; i++) {
         if (a->drivers[i].rt != NULL) {
             a->drivers[i].ops->close(a->drivers[i].rt);

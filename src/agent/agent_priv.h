@@ -56,7 +56,7 @@ struct at_agent {
     struct at_map *instances; /* uid -> struct agent_instance */
     struct agent_fetches *fetches;
     struct agent_tunnel *tunnel;
-    at_timer_id stop_timer;
+    at_timer_id stop_timer, log_timer;
 };
 
 /* agent.c */
@@ -153,6 +153,7 @@ void agent_instances_load(struct at_agent *a);
 void agent_instances_synced(struct at_agent *a);
 void agent_instances_stop(struct at_agent *a);
 void agent_instance_free(struct agent_instance *i);
+void agent_instance_forget(struct agent_instance *i); /* free, and remove its log */
 struct agent_instance *agent_instance_find(struct at_agent *a, const char *ns, const char *name);
 /* From launch.c and probe.c. */
 void agent_instance_failed_start(struct agent_instance *i, const char *reason,
@@ -195,6 +196,7 @@ enum at_rc agent_log_tail(const char *path, int64_t lines, struct at_buf *out,
 enum at_rc agent_log_since(const char *path, int64_t *offset, struct at_buf *out) AT_WARN_UNUSED;
 void agent_log_last_line(const char *path, char *out, size_t out_size);
 void agent_log_rotate(const char *path); /* copy and cut when it is over AGENT_LOG_BYTES_MAX */
+void agent_logs_check(void *agent);      /* timer: logs that are too large, in the pool */
 
 /* tunnel.c */
 struct agent_tunnel *agent_tunnel_new(struct at_agent *a);

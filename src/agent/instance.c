@@ -115,6 +115,17 @@ void agent_instance_free(struct agent_instance *i)
     at_free(i);
 }
 
+/* Its object is gone: so is what was kept for it, its log. */
+void agent_instance_forget(struct agent_instance *i)
+{
+    AT_CLEANUP(at_cleanup_free) char *old = at_asprintf("%s.1", i->log_path);
+    struct at_err err = {0};
+    if (at_file_remove(i->log_path, &err) != AT_OK || at_file_remove(old, &err) != AT_OK) {
+        at_log(AT_LOG_WARN, "instance.remove", "%s", err.msg);
+    }
+    agent_instance_free(i);
+}
+
 /* Everything of it is gone from this machine: its record, files, and our claim on the object. */
 static void remove_now(struct agent_instance *i)
 {
@@ -125,15 +136,14 @@ static void remove_now(struct agent_instance *i)
         at_log(AT_LOG_WARN, "instance.remove", "%s", err.msg);
     }
     agent_record_remove(i);
-    if (a->stopping || i->object == NULL) {
-        if (!a->stopping && at_tree_remove(i->log_path, &err) != AT_OK) {
-            at_log(AT_LOG_WARN, "instance.remove", "%s", err.msg);
-        }
+    if (a->stopping) {
         agent_instance_free(i);
         agent_check_stopped(a);
-        return;
+    } else if (i->object == NULL) {
+        agent_instance_forget(i);
+    } else {
+        agent_report_finalizer(i);
     }
-    agent_report_finalizer(i);
 }
 
 /* --- starting --- */
@@ -312,6 +322,9 @@ static void drain_over(void *ctx)
     i->timer = 0;
     set_phase(i, PHASE_STOPPING);
     int64_t grace = i->typed != NULL ? i->typed->spec.termination_grace_period_ns : 0;
+    if (i->agent->stopping && grace > AGENT_STOP_GRACE_MAX_NS) {
+        grace = AGENT_STOP_GRACE_MAX_NS;
+    }
     i->driver->ops->signal(i->task, grace > 0 ? SIGTERM : SIGKILL);
     i->timer = at_loop_timer(i->agent->loop, grace, grace_over, i);
 }
@@ -540,7 +553,7 @@ void agent_instance_apply(struct at_agent *a, json_t *object, bool deleted)
         i->object = NULL;
         i->orphan = false;
         if (i->phase == PHASE_REMOVED) {
-            agent_instance_free(i);
+            agent_instance_forget(i);
         } else {
             step(i);
         }

@@ -13,10 +13,12 @@
 #define AGENT_HEALTHY_NS (60 * AT_NS_PER_S) /* running this long forgets earlier failures */
 #define AGENT_CRASH_LOOP_RESTARTS 3         /* from here on the reason is CrashLoopBackOff */
 #define AGENT_DRAIN_NS (250 * AT_NS_PER_MS) /* between "not ready" and SIGTERM: routes go first */
-#define AGENT_READY_POLL_NS (50 * AT_NS_PER_MS) /* readiness checks until the first success */
+#define AGENT_STOP_GRACE_MAX_NS (10 * AT_NS_PER_S) /* of any instance when the agent ends */
+#define AGENT_READY_POLL_NS (50 * AT_NS_PER_MS)    /* readiness checks until the first success */
 #define AGENT_MODEL_BYTES_MAX (INT64_C(64) << 30)
 #define AGENT_FETCH_TIMEOUT_NS (3600 * AT_NS_PER_S)
-#define AGENT_LOG_BYTES_MAX (INT64_C(10) << 20)  /* per instance; then one old file is kept */
+#define AGENT_LOG_BYTES_MAX (INT64_C(10) << 20) /* per instance; then one old file is kept */
+#define AGENT_LOG_CHECK_NS (2 * AT_NS_PER_S)
 #define AGENT_LOG_TAIL_BYTES ((size_t)256 << 10) /* at most sent at once */
 #define AGENT_LOG_POLL_NS (200 * AT_NS_PER_MS)
 #define AGENT_FOLLOWS_MAX 64

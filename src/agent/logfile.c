@@ -122,3 +122,31 @@ void agent_log_rotate(const char *path)
         at_log(AT_LOG_WARN, "log.rotate", "%s", err.msg);
     }
 }
+
+static void rotate_work(void *path)
+{
+    agent_log_rotate(path);
+}
+
+static void rotate_done(void *path)
+{
+    at_free(path);
+}
+
+void agent_logs_check(void *agent)
+{
+    struct at_agent *a = agent;
+    const char *uid;
+    void *value;
+    for (size_t it = 0; at_map_next(a->instances, &it, &uid, &value);) {
+        const struct agent_instance *i = value;
+        if (at_file_size(i->log_path) <= AGENT_LOG_BYTES_MAX) {
+            continue;
+        }
+        char *path = at_strdup(i->log_path);
+        if (at_pool_submit(a->pool, a->loop, rotate_work, rotate_done, path) != AT_OK) {
+            at_free(path);
+        }
+    }
+    a->log_timer = at_loop_timer(a->loop, AGENT_LOG_CHECK_NS, agent_logs_check, a);
+}

@@ -146,7 +146,6 @@ static void check_begin(struct agent_instance *i, const struct at_probe *probe,
 static void readiness_check(void *ctx)
 {
     struct agent_instance *i = ctx;
-    agent_log_rotate(i->log_path);
     check_begin(i, readiness_of(i), &i->readiness, readiness_result);
 }
 

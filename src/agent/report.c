@@ -118,7 +118,7 @@ static void on_finalized(void *ctx, enum at_rc rc, int status, json_t *body,
         return;
     }
     if (rc == AT_NOT_FOUND) {
-        agent_instance_free(i);
+        agent_instance_forget(i);
     }
 }
 
