@@ -212,6 +212,16 @@ static size_t iov_bytes(const struct iovec *iov, int n)
     return total;
 }
 
+static void join(char *to, const struct iovec *iov, int n)
+{
+    for (int i = 0; i < n; i++) {
+        if (iov[i].iov_len > 0) {
+            memcpy(to, iov[i].iov_base, iov[i].iov_len);
+            to += iov[i].iov_len;
+        }
+    }
+}
+
 static enum at_rc queue_plain(struct at_stream *s, const struct iovec *iov, int n, size_t skip)
 {
     compact(s, &s->plain_out);
@@ -231,12 +241,19 @@ static enum at_rc queue_plain(struct at_stream *s, const struct iovec *iov, int 
 static enum at_rc send_plain(struct at_stream *s, const struct iovec *iov, int n, size_t total)
 {
     struct iovec all[AT_STREAM_IOV_MAX + 1];
+    char joined[AT_STREAM_JOIN_BYTES_MAX];
     size_t queued = s->plain_out.len - s->out_pos;
     all[0] = (struct iovec){queued > 0 ? s->plain_out.data + s->out_pos : NULL, queued};
     memcpy(all + 1, iov, sizeof *iov * (size_t)n);
     size_t sent = 0;
     int first = queued == 0;
-    enum at_rc rc = at_sock_writev(s->fd, all + first, n + 1 - first, &sent);
+    enum at_rc rc;
+    if (queued + total <= sizeof joined) { /* send(2) of one piece costs less than sendmsg(2) */
+        join(joined, all + first, n + 1 - first);
+        rc = at_sock_write(s->fd, joined, queued + total, &sent);
+    } else {
+        rc = at_sock_writev(s->fd, all + first, n + 1 - first, &sent);
+    }
     if (rc != AT_OK && rc != AT_AGAIN) {
         break_writing(s);
         return AT_UNAVAILABLE;
@@ -261,13 +278,7 @@ static enum at_rc send_tls(struct at_stream *s, const struct iovec *iov, int n, 
     enum at_rc rc = AT_OK;
     compact(s, out_of(s));
     if (n > 1 && total <= sizeof joined) {
-        size_t at = 0;
-        for (int i = 0; i < n; i++) {
-            if (iov[i].iov_len > 0) {
-                memcpy(joined + at, iov[i].iov_base, iov[i].iov_len);
-                at += iov[i].iov_len;
-            }
-        }
+        join(joined, iov, n);
         rc = at_tls_session_write(s->tls, joined, total, &err);
     } else {
         for (int i = 0; rc == AT_OK && i < n; i++) {
