@@ -192,12 +192,12 @@ static void on_stdin(void *ctx, int fd, unsigned events)
     }
     at_loop_unwatch(w->loop, w->id);
     w->fn(w->ctx, SIGTERM);
-    at_free(w);
 }
 
 void at_app_on_stdin_eof(struct at_loop *loop, at_signal_fn *fn, void *ctx)
 {
-    struct stdin_watch *w = AT_NEW(struct stdin_watch);
+    static struct stdin_watch watch; /* a process has one standard input */
+    struct stdin_watch *w = &watch;
     *w = (struct stdin_watch){.loop = loop, .fn = fn, .ctx = ctx};
     w->id = at_loop_watch(loop, 0, AT_LOOP_READ, on_stdin, w);
 }

@@ -395,7 +395,7 @@ static void child_add(struct dev *d, const char *site)
         c->name = at_asprintf("%s-1", c->site);
         c->devices = rest.len != 0 ? at_strndup(rest.ptr, rest.len) : NULL;
     }
-    c->dir = at_asprintf("%s/%s", d->state_dir, c->name);
+    c->dir = at_asprintf("%s/machines/%s", d->state_dir, c->name);
     c->token_file = at_asprintf("%s/join.token", c->dir);
     c->pid_file = at_asprintf("%s/run/%s.pid", d->state_dir, c->name);
     c->log_file = at_asprintf("%s/log/%s.log", d->state_dir, c->name);

@@ -19,10 +19,8 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } ROLES[] = {
-    {"server", at_app_server},
-    {"agent", at_app_agent},
-    {"dev", at_app_dev},
-    {"runner", app_runner},
+    {"server", at_app_server}, {"agent", at_app_agent}, {"gateway", at_app_gateway},
+    {"dev", at_app_dev},       {"runner", app_runner},
 };
 
 int main(int argc, char **argv)
