@@ -295,6 +295,7 @@ static void metrics_make(struct at_api *api)
     if (m == NULL) {
         return;
     }
+    api->store_metrics = api_store_metrics_new(m);
     api->requests_total =
         at_metrics_family(m, AT_METRIC_COUNTER, "atoll_api_requests_total", "Requests answered.",
                           (const char *const[]){"verb", "resource", "code", NULL});
@@ -350,5 +351,6 @@ void at_api_free(struct at_api *api)
     api_tunnels_free(api->tunnels);
     api_docs_free(api->discovery, api->n_discovery);
     api_docs_free(api->openapi, api->n_openapi);
+    at_free(api->store_metrics);
     at_free(api);
 }

@@ -35,6 +35,7 @@ struct at_api {
     size_t n_streams;
     struct api_tunnels *tunnels;
     struct at_metric_family *requests_total, *request_seconds;
+    struct api_store_metrics *store_metrics; /* NULL without metrics */
     struct at_metric *streams_now, *streams_cut_total, *watch_events_total;
 };
 
@@ -180,6 +181,8 @@ api_handler_fn api_heartbeat;
 api_handler_fn api_tunnel_open, api_tunnel_answer, api_instance_log;
 struct api_tunnels *api_tunnels_new(void);
 void api_tunnels_free(struct api_tunnels *tunnels);
+/* --- metrics.c --- */
+struct api_store_metrics *api_store_metrics_new(struct at_metrics *metrics); /* own: at_free */
 /* --- join.c, review.c, discovery.c, openapi.c --- */
 api_handler_fn api_join, api_join_tokens, api_join_renew;
 api_handler_fn api_review;

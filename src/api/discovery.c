@@ -321,16 +321,3 @@ void api_health(struct api_req *req)
 {
     api_respond_text(req, 200, "text/plain; charset=utf-8", "Cache-Control: no-store\r\n", "ok", 2);
 }
-
-void api_metrics_show(struct api_req *req)
-{
-    struct at_buf text = {0};
-    if (req->api->options.metrics == NULL ||
-        at_metrics_expose(req->api->options.metrics, &text) != AT_OK) {
-        api_respond_error(req, AT_UNAVAILABLE, "there are no metrics");
-    } else {
-        api_respond_text(req, 200, "text/plain; version=0.0.4; charset=utf-8", NULL,
-                         text.data != NULL ? text.data : "", text.len);
-    }
-    at_buf_done(&text);
-}
