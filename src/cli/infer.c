@@ -382,6 +382,39 @@ static void flatten(const json_t *data, struct flat *flat)
     }
 }
 
+static double element_at(const json_t *data, size_t row, size_t column, size_t columns)
+{
+    const json_t *first = json_array_get(data, 0);
+    const json_t *at = json_is_array(first) ? json_array_get(json_array_get(data, row), column)
+                                            : json_array_get(data, row * columns + column);
+    return json_number_value(at);
+}
+
+/* Scores: the largest, or for a batch of them the largest of each row. */
+static void put_largest(FILE *out, const json_t *shape, const json_t *data, const struct flat *flat)
+{
+    size_t rows = (size_t)json_integer_value(json_array_get(shape, 0));
+    size_t columns = (size_t)json_integer_value(json_array_get(shape, 1));
+    bool fits = rows > 1 && columns > 1 && flat->count % rows == 0 && flat->count / rows == columns;
+    if (json_array_size(shape) != 2 || !fits) {
+        if (flat->count > 1) {
+            fprintf(out, "  largest: [%zu] = %.6g\n", flat->best, flat->best_value);
+        }
+        return;
+    }
+    fputs("  largest of each row:", out);
+    for (size_t row = 0; row < rows && row < SHOWN_MAX; row++) {
+        size_t best = 0;
+        for (size_t column = 1; column < columns; column++) {
+            if (element_at(data, row, column, columns) > element_at(data, row, best, columns)) {
+                best = column;
+            }
+        }
+        fprintf(out, " %zu", best);
+    }
+    fputs(rows > SHOWN_MAX ? " ...\n" : "\n", out);
+}
+
 static void put_output(const struct cli *cli, const json_t *output)
 {
     FILE *out = cli->env->out;
@@ -404,8 +437,8 @@ static void put_output(const struct cli *cli, const json_t *output)
         fprintf(out, "%s%.6g", i != 0 ? " " : "", flat.first_values[i]);
     }
     fputs(flat.count > SHOWN_MAX ? " ...\n" : "\n", out);
-    if (flat.count > 1) {
-        fprintf(out, "  largest: [%zu] = %.6g\n", flat.best, flat.best_value);
+    if (type[0] == 'F') {
+        put_largest(out, json_object_get(output, "shape"), data, &flat);
     }
 }
 
