@@ -1,0 +1,230 @@
+/* Routes by watching: a scripted API server on loopback, two replicas behind the gateway. */
+#include "core/json.h"
+#include "core/mem.h"
+#include "gateway/gateway_priv.h"
+#include "sys/file.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define WAIT_NS ((int64_t)20000000000)
+
+#define TURN_UNTIL(loop, cond)                                                                     \
+    do {                                                                                           \
+        int64_t end_ = at_sys_mono_ns(at_sys_real()) + WAIT_NS;                                    \
+        while (!(cond)) {                                                                          \
+            assert_true(at_sys_mono_ns(at_sys_real()) < end_);                                     \
+            at_loop_turn(loop, at_sys_mono_ns(at_sys_real()) + 20000000);                          \
+        }                                                                                          \
+    } while (0)
+
+enum { INSTANCES, SITES, NODES, KINDS };
+
+struct fixture {
+    struct at_loop *loop;
+    struct at_http_server *api, *back;
+    struct at_gateway *gateway;
+    char *dir;
+    const char *lists[KINDS];
+    struct at_http_exchange *watches[KINDS];
+    int revision;
+};
+
+static void on_watch_gone(void *ctx)
+{
+    *(struct at_http_exchange **)ctx = NULL;
+}
+
+static void api_handle(void *ctx, struct at_http_exchange *ex)
+{
+    static const char *const PLURALS[] = {"instances", "sites", "nodes"};
+    static const char *const NAMES[] = {"Instance", "Site", "Node"};
+    struct fixture *f = ctx;
+    const struct at_http_head *head = at_http_request(ex);
+    char watch[8] = "";
+    (void)!at_query_get(head->query, "watch", watch, sizeof watch);
+    for (size_t k = 0; k < KINDS; k++) {
+        char path[64];
+        snprintf(path, sizeof path, "/apis/atoll.dev/v1/%s", PLURALS[k]);
+        if (!at_str_eq(head->path, path)) {
+            continue;
+        }
+        if (watch[0] != '\0') {
+            f->watches[k] = ex;
+            at_http_on_gone(ex, on_watch_gone, &f->watches[k]);
+            at_http_stream_begin(ex, 200, "application/json", NULL);
+            return;
+        }
+        char *text =
+            at_asprintf("{\"kind\":\"%sList\",\"apiVersion\":\"atoll.dev/v1\",\"metadata\":"
+                        "{\"resourceVersion\":\"1\"},\"items\":[%s]}",
+                        NAMES[k], f->lists[k]);
+        at_http_respond(ex, 200, "application/json", NULL, text, strlen(text));
+        at_free(text);
+        return;
+    }
+    at_http_respond(ex, 404, "application/json", NULL, "{}", 2);
+}
+
+static void back_handle(void *ctx, struct at_http_exchange *ex)
+{
+    (void)ctx;
+    at_http_respond(ex, 200, NULL, NULL, "back", 4);
+}
+
+#define INSTANCE(name, model, node, site, extra)                                                   \
+    "{\"apiVersion\":\"atoll.dev/v1\",\"kind\":\"Instance\",\"metadata\":{\"namespace\":"          \
+    "\"default\",\"name\":\"" name "\",\"uid\":\"u-" name "\",\"resourceVersion\":\"%d\","         \
+    "\"labels\":{\"atoll.dev/deployment\":\"" model "\"}},\"spec\":{\"nodeName\":\"" node          \
+    "\"},\"status\":{\"site\":\"" site "\"" extra "}}"
+
+/* One watch event; the object's %d becomes a revision. */
+static void tell(struct fixture *f, size_t kind, const char *type, const char *object)
+{
+    const char *mark = strstr(object, "%d");
+    assert_non_null(mark);
+    char *line = at_asprintf("{\"type\":\"%s\",\"object\":%.*s%d%s}\n", type, (int)(mark - object),
+                             object, 10 + f->revision++, mark + 2);
+    TURN_UNTIL(f->loop, f->watches[kind] != NULL);
+    assert_int_equal(at_http_stream_write(f->watches[kind], line, strlen(line)), AT_OK);
+    at_free(line);
+}
+
+static struct gw_model *model(struct fixture *f, const char *name)
+{
+    return at_map_get(f->gateway->workers[0].models, name);
+}
+
+static size_t replicas(struct fixture *f, const char *name)
+{
+    struct gw_model *m = model(f, name);
+    return m != NULL ? m->n_replicas : SIZE_MAX;
+}
+
+static void start(struct fixture *f)
+{
+    char dir[] = "/tmp/at-gateway-feed-XXXXXX";
+    struct at_err err = {0};
+    static const char ROUTES[] = "{\"models\": {}}";
+    *f = (struct fixture){.loop = at_loop_new(at_sys_real()), .lists = {"", "", ""}};
+    assert_non_null(mkdtemp(dir));
+    f->dir = at_strdup(dir);
+    struct at_http_server_options api = {.listen = "127.0.0.1:0", .handler = api_handle, .ctx = f};
+    assert_int_equal(at_http_server_new(f->loop, &api, &f->api, NULL), AT_OK);
+    struct at_http_server_options back = {.listen = "127.0.0.1:0", .handler = back_handle};
+    assert_int_equal(at_http_server_new(f->loop, &back, &f->back, NULL), AT_OK);
+    AT_CLEANUP(at_cleanup_free) char *file = at_asprintf("%s/routes.json", dir);
+    assert_int_equal(at_file_write_atomic(file, ROUTES, sizeof ROUTES - 1, 0600, &err), AT_OK);
+    struct at_gateway_options o = {
+        .loop = f->loop, .listen = "127.0.0.1:0", .static_routes = file, .site = "edge"};
+    assert_int_equal(at_gateway_new(&o, &f->gateway, &err), AT_OK);
+}
+
+/* From here on it does what it does after it has joined. */
+static void watch(struct fixture *f)
+{
+    AT_CLEANUP(at_cleanup_free) char *url = at_asprintf("http://%s", at_http_server_addr(f->api));
+    struct at_client_options o = {.server = url};
+    assert_int_equal(at_client_new(f->loop, &o, &f->gateway->client, NULL), AT_OK);
+    gw_feed_start(f->gateway);
+}
+
+static void stop(struct fixture *f)
+{
+    at_gateway_free(f->gateway);
+    at_http_server_free(f->api);
+    at_http_server_free(f->back);
+    at_loop_free(f->loop);
+    assert_int_equal(at_tree_remove(f->dir, NULL), AT_OK);
+    at_free(f->dir);
+}
+
+#define READY(addr) ",\"ready\":true,\"endpoint\":\"" addr "\""
+
+static void follows_instances(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    f.lists[INSTANCES] = "{\"metadata\":{\"namespace\":\"default\",\"name\":\"m-1\",\"uid\":\"u1\","
+                         "\"resourceVersion\":\"1\"},\"spec\":{\"model\":{\"name\":\"m\"}},"
+                         "\"status\":{\"ready\":true,\"endpoint\":\"127.0.0.1:1\"}},"
+                         "{\"metadata\":{\"namespace\":\"default\",\"name\":\"job\",\"uid\":\"u2\","
+                         "\"resourceVersion\":\"1\"},\"spec\":{},"
+                         "\"status\":{\"ready\":true,\"endpoint\":\"127.0.0.1:1\"}}";
+    watch(&f);
+    TURN_UNTIL(f.loop, replicas(&f, "m") == 1);
+    assert_int_equal(at_map_count(f.gateway->workers[0].models), 1);
+    tell(&f, INSTANCES, "ADDED", INSTANCE("d-1", "d", "n1", "edge", ""));
+    TURN_UNTIL(f.loop, replicas(&f, "d") == 0); /* known, but not ready */
+    tell(&f, INSTANCES, "MODIFIED", INSTANCE("d-1", "d", "n1", "edge", READY("127.0.0.1:2")));
+    TURN_UNTIL(f.loop, replicas(&f, "d") == 1);
+    tell(&f, INSTANCES, "ADDED", INSTANCE("d-2", "d", "n2", "far", READY("127.0.0.1:3")));
+    TURN_UNTIL(f.loop, replicas(&f, "d") == 2);
+    tell(&f, INSTANCES, "MODIFIED",
+         INSTANCE("d-2", "d", "n2", "far", ",\"ready\":false,\"endpoint\":\"127.0.0.1:3\""));
+    TURN_UNTIL(f.loop, replicas(&f, "d") == 1);
+    tell(&f, INSTANCES, "DELETED", INSTANCE("d-1", "d", "n1", "edge", ""));
+    TURN_UNTIL(f.loop, replicas(&f, "d") == 0);
+    tell(&f, INSTANCES, "DELETED", INSTANCE("d-2", "d", "n2", "far", ""));
+    TURN_UNTIL(f.loop, model(&f, "d") == NULL);
+    assert_int_equal(replicas(&f, "m"), 1);
+    stop(&f);
+}
+
+static void takes_a_lost_node_and_distances_into_account(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    f.lists[SITES] = "{\"metadata\":{\"name\":\"edge\",\"uid\":\"s1\",\"resourceVersion\":\"1\"},"
+                     "\"spec\":{\"links\":[{\"site\":\"far\",\"latency\":\"20ms\"}]}}";
+    watch(&f);
+    tell(&f, INSTANCES, "ADDED", INSTANCE("d-1", "d", "n1", "edge", READY("127.0.0.1:2")));
+    tell(&f, INSTANCES, "ADDED", INSTANCE("d-2", "d", "n2", "far", READY("127.0.0.1:3")));
+    TURN_UNTIL(f.loop, replicas(&f, "d") == 2);
+    int64_t sum = model(&f, "d")->replicas[0]->latency_ns + model(&f, "d")->replicas[1]->latency_ns;
+    assert_int_equal(sum, 20000000);
+    static const char NODE[] =
+        "{\"metadata\":{\"name\":\"n2\",\"uid\":\"n2\",\"resourceVersion\":\"%%d\"},\"status\":"
+        "{\"conditions\":[{\"type\":\"Ready\",\"status\":\"%s\"}]}}";
+    char node[512];
+    snprintf(node, sizeof node, NODE, "False");
+    tell(&f, NODES, "ADDED", node);
+    TURN_UNTIL(f.loop, replicas(&f, "d") == 1);
+    assert_string_equal(model(&f, "d")->replicas[0]->instance, "d-1");
+    snprintf(node, sizeof node, NODE, "True");
+    tell(&f, NODES, "MODIFIED", node);
+    TURN_UNTIL(f.loop, replicas(&f, "d") == 2);
+    stop(&f);
+}
+
+static void keeps_the_last_routes_when_the_control_plane_is_gone(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    watch(&f);
+    tell(&f, INSTANCES, "ADDED", INSTANCE("d-1", "d", "n1", "edge", READY("127.0.0.1:2")));
+    TURN_UNTIL(f.loop, replicas(&f, "d") == 1);
+    assert_int_equal(at_metric_value(f.gateway->metrics.connected), 1);
+    at_http_server_free(f.api);
+    f.api = NULL;
+    TURN_UNTIL(f.loop, at_metric_value(f.gateway->metrics.connected) == 0);
+    assert_int_equal(replicas(&f, "d"), 1);
+    stop(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(follows_instances),
+        cmocka_unit_test(takes_a_lost_node_and_distances_into_account),
+        cmocka_unit_test(keeps_the_last_routes_when_the_control_plane_is_gone),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
