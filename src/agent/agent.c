@@ -212,6 +212,9 @@ void at_agent_stop(struct at_agent *a, void (*done)(void *ctx), void *ctx)
     agent_tunnel_free(a->tunnel);
     a->tunnel = NULL;
     if (a->stop_instances) {
+        if (a->client != NULL) {     /* else it never joined: nothing can run */
+            agent_instances_load(a); /* told to end before it began: earlier ones still run */
+        }
         agent_instances_stop(a);
     }
     agent_check_stopped(a);

@@ -30,6 +30,7 @@ struct at_agent {
         *listen_host, *self_exe;
     char **labels;
     bool stop_instances, stopping;
+    bool loaded; /* instances that outlived an earlier agent are known */
     void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);
     void *ctx;
     void (*on_stopped)(void *ctx);

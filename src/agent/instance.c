@@ -620,6 +620,10 @@ static void adopt(struct at_agent *a, const json_t *record)
 
 void agent_instances_load(struct at_agent *a)
 {
+    if (a->loaded) {
+        return;
+    }
+    a->loaded = true;
     AT_CLEANUP(at_cleanup_free) char *dir = at_asprintf("%s/records", a->state_dir);
     char **names = NULL;
     size_t n = 0;

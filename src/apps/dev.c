@@ -19,6 +19,7 @@
 #define DEV_STOP_TIMEOUT_NS (15 * AT_NS_PER_S)
 #define DEV_LINE_BYTES_MAX 512
 #define DEV_ARGS_MAX 24
+#define DEV_LOG_BYTES_MAX ((size_t)4 << 20)
 
 enum child_state { CHILD_WAITING, CHILD_STARTING, CHILD_SERVING, CHILD_ENDED };
 
@@ -31,6 +32,7 @@ struct child {
     char *devices; /* file, or NULL */
     char *dir, *token_file, *pid_file, *log_file;
     enum child_state state;
+    bool crashed; /* an agent that did not end in order: what it ran may still run */
     struct at_process process;
     int out_fd;  /* its standard output */
     int hold_fd; /* our end of its standard input: closing it ends the child */
@@ -55,6 +57,7 @@ struct dev {
 };
 
 static void dev_fail(struct dev *d, const struct at_err *err);
+static bool child_sweep(struct child *c);
 
 /* --- children --- */
 
@@ -142,12 +145,31 @@ static void child_output(void *ctx, int fd, unsigned events)
     }
 }
 
+/* The last line that a child logged: most often the reason of its end. */
+static void child_last_words(const struct child *c, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf log = {0};
+    (void)at_err_set(err, AT_INTERNAL, "it said nothing");
+    if (at_file_read(c->log_file, DEV_LOG_BYTES_MAX, &log, NULL) != AT_OK) {
+        return;
+    }
+    while (log.len > 0 && log.data[log.len - 1] == '\n') {
+        log.data[--log.len] = '\0';
+    }
+    const char *line = log.data != NULL ? strrchr(log.data, '\n') : NULL;
+    line = line != NULL ? line + 1 : log.data;
+    if (line != NULL && line[0] != '\0') {
+        (void)at_err_set(err, AT_INTERNAL, "%s", line);
+    }
+}
+
 static void child_ended(void *ctx, pid_t pid, int exit_code, int signal_number)
 {
     (void)pid;
     struct child *c = ctx;
     struct dev *d = c->dev;
     bool served = c->state == CHILD_SERVING;
+    c->crashed = c->site != NULL && exit_code != 0;
     c->state = CHILD_ENDED;
     at_fd_close(c->hold_fd);
     c->hold_fd = -1;
@@ -156,17 +178,16 @@ static void child_ended(void *ctx, pid_t pid, int exit_code, int signal_number)
         at_log(AT_LOG_WARN, "dev.pid_file", "%s", ignored.msg);
     }
     if (d->stopping) {
-        if (!children_running(d)) {
+        if (!child_sweep(c) && !children_running(d)) {
             at_loop_stop(d->loop);
         }
         return;
     }
     if (!served) {
         struct at_err err = {0};
-        enum at_rc rc = at_err_set(&err, AT_INTERNAL,
-                                   "%s ended before it served (exit %d, signal %d); its log: %s",
-                                   c->name, exit_code, signal_number, c->log_file);
-        (void)rc;
+        child_last_words(c, &err);
+        (void)at_err_wrap(&err, AT_INTERNAL, "%s ended before it served (exit %d); its log: %s",
+                          c->name, exit_code, c->log_file);
         dev_fail(d, &err);
         return;
     }
@@ -218,16 +239,9 @@ static enum at_rc child_spawn(struct child *c, const char *const *argv, struct a
     return rc == AT_OK ? at_file_write_atomic(c->pid_file, pid, (size_t)len, 0644, err) : rc;
 }
 
-static enum at_rc child_start(struct child *c, const char *token, struct at_err *err)
+static enum at_rc child_start(struct child *c, struct at_err *err)
 {
     struct dev *d = c->dev;
-    enum at_rc rc = at_dir_make(c->dir, 0711, err);
-    if (rc == AT_OK) {
-        rc = at_file_write_atomic(c->token_file, token, strlen(token), 0600, err);
-    }
-    if (rc != AT_OK) {
-        return rc;
-    }
     AT_CLEANUP(at_cleanup_free) char *pin = at_asprintf("sha256:%s", at_server_ca_pin(d->server));
     const char *argv[DEV_ARGS_MAX] = {d->exe,
                                       c->site != NULL ? "agent" : "gateway",
@@ -264,6 +278,33 @@ static enum at_rc child_start(struct child *c, const char *token, struct at_err 
     return child_spawn(c, argv, err);
 }
 
+/* An agent's tasks outlive it when it crashes. At our own end its successor takes them over and,
+ * as its standard input is at its end already, ends them. False: there is nothing to sweep. */
+static bool child_sweep(struct child *c)
+{
+    struct at_err err = {0};
+    if (!c->crashed) {
+        return false;
+    }
+    c->crashed = false; /* once */
+    if (child_start(c, &err) != AT_OK) {
+        at_log(AT_LOG_WARN, "dev.sweep", "%s: %s", c->name, err.msg);
+        return false;
+    }
+    at_fd_close(c->hold_fd);
+    c->hold_fd = -1;
+    return true;
+}
+
+static enum at_rc child_first_start(struct child *c, const char *token, struct at_err *err)
+{
+    enum at_rc rc = at_dir_make(c->dir, 0711, err);
+    if (rc == AT_OK) {
+        rc = at_file_write_atomic(c->token_file, token, strlen(token), 0600, err);
+    }
+    return rc == AT_OK ? child_start(c, err) : rc;
+}
+
 static void on_token(void *ctx, enum at_rc rc, int status, json_t *body, const struct at_err *err)
 {
     (void)status;
@@ -272,7 +313,7 @@ static void on_token(void *ctx, enum at_rc rc, int status, json_t *body, const s
     struct at_err own = {0};
     if (rc != AT_OK) {
         dev_fail(c->dev, err);
-    } else if (child_start(c, at_json_str_at(body, "token", ""), &own) != AT_OK) {
+    } else if (child_first_start(c, at_json_str_at(body, "token", ""), &own) != AT_OK) {
         dev_fail(c->dev, &own);
     }
 }
@@ -310,9 +351,13 @@ static void dev_stop(void *ctx, int signal_number)
     d->stopping = true;
     for (size_t i = 0; i < d->n_children; i++) {
         struct child *c = &d->children[i];
-        at_client_cancel(d->client, c->call);
+        if (d->client != NULL) { /* else the server does not serve yet */
+            at_client_cancel(d->client, c->call);
+        }
         if (c->state == CHILD_STARTING || c->state == CHILD_SERVING) {
             at_process_signal(&c->process, SIGTERM);
+        } else {
+            (void)child_sweep(c);
         }
     }
     if (!children_running(d)) {
