@@ -11,7 +11,7 @@ MESON_RELEASE := -Dbuildtype=debugoptimized -Dtests=false -Donnx=enabled
 all: deps ## build build/atoll (optimised, with symbols)
 	@[ -f $(RELEASE)/build.ninja ] || { echo "configure $(RELEASE)"; mkdir -p build; \
 	  meson setup $(RELEASE) $(MESON_RELEASE) --prefix "$(PREFIX)" > build/setup.log 2>&1 || { cat build/setup.log; rm -rf $(RELEASE); exit 1; }; }
-	@ninja -C $(RELEASE) $(if $(V),-v,--quiet)
+	@if [ -t 1 ]; then ninja -C $(RELEASE) $(if $(V),-v); else ninja -C $(RELEASE) $(if $(V),-v,--quiet) > build/ninja.log 2>&1 || { cat build/ninja.log; exit 1; }; fi
 	@if [ -x $(RELEASE)/atoll ]; then ln -f $(RELEASE)/atoll build/atoll && echo "built build/atoll"; \
 	 else echo "built the libraries; this tree has no src/apps yet"; fi
 
