@@ -60,6 +60,7 @@ struct api_req {
     struct at_str content_type; /* without parameters, on arena */
     json_t *body;               /* decoded by api_body_read; NULL: none */
     json_t *old, *object;       /* of a write: what is stored, what shall be */
+    json_t *managed;            /* of an apply: metadata.managedFields to be */
     struct at_buf text;         /* of a write: object in stored form */
     const char *warnings[AT_API_WARNINGS_MAX];
     size_t n_warnings;
@@ -169,8 +170,24 @@ enum at_rc api_admit_shape(struct api_req *req, json_t *object, struct at_err *e
 /* Defaults, validation, unknown fields, agents' limits. False: answered. */
 bool api_admit(struct api_req *req, json_t *object, const json_t *old);
 
+/* --- apply.c --- */
+/* req->object and req->managed from what is applied (req->body) and req->old, which may be NULL.
+ * False: answered with the conflicts. */
+bool api_apply_make(struct api_req *req);
+/* Put req->managed into req->object; true when that changes it. Without an apply: false. */
+bool api_apply_stamp(struct api_req *req);
+
 /* --- write.c --- */
 api_handler_fn api_create, api_update, api_patch, api_delete, api_delete_collection;
+/* --- sweep.c --- */
+struct api_delete_options {
+    const char *uid;       /* precondition; NULL: none */
+    int64_t rv;            /* precondition; 0: none */
+    const char *finalizer; /* what waits for owned objects; NULL: nothing */
+};
+/* From the body and the query; sets req->dry_run too. */
+enum at_rc api_delete_options_read(struct api_req *req, struct api_delete_options *ret,
+                                   struct at_err *err) AT_WARN_UNUSED;
 /* --- subresource.c --- */
 api_handler_fn api_scale_get;
 json_t *api_scale_of(const struct at_model_kind *kind, const json_t *object);

@@ -116,6 +116,31 @@ static enum at_rc tokens_read(struct api_req *req, const char **ret_role, const 
     return AT_OK;
 }
 
+/* Records stay for a while after they expire, so that a late joiner is told why it is refused. */
+static void old_tokens_found(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
+                             size_t n, bool more, const struct at_err *err)
+{
+    (void)rev;
+    (void)more;
+    (void)err;
+    struct at_api *api = ctx;
+    int64_t limit_ns = at_sys_wall_ns(api->sys) - AT_API_JOIN_KEEP_NS;
+    for (size_t i = 0; rc == AT_OK && i < n; i++) {
+        AT_CLEANUP(at_cleanup_json) json_t *record = NULL;
+        if (at_json_parse(kvs[i].value, kvs[i].value_len, &record, NULL) == AT_OK &&
+            at_json_int_at(record, "expiresWallNs", INT64_MAX) < limit_ns) {
+            at_store_delete(api->options.store, kvs[i].key, kvs[i].mod_rev, NULL, NULL);
+        }
+    }
+}
+
+static void old_tokens_drop(struct at_api *api)
+{
+    char end[sizeof TOKEN_PREFIX];
+    at_store_prefix_end(TOKEN_PREFIX, end, sizeof end);
+    at_store_range(api->options.store, TOKEN_PREFIX, end, 0, 0, old_tokens_found, api);
+}
+
 void api_join_tokens(struct api_req *req)
 {
     struct at_err err = {0};
@@ -128,6 +153,7 @@ void api_join_tokens(struct api_req *req)
     }
     struct at_api *api = req->api;
     struct at_token token;
+    old_tokens_drop(api);
     at_token_new(api->sys, TOKEN_KIND, &token);
     int64_t expires_ns = at_sys_wall_ns(api->sys) + ttl_ns;
     char expires[AT_UNITS_TEXT_BYTES_MAX];

@@ -43,9 +43,9 @@ struct operation {
     bool list, write;
 };
 static const char *const JSON_BODY[] = {"application/json", NULL};
-static const char *const PATCH_BODIES[] = {"application/merge-patch+json",
-                                           "application/json-patch+json",
-                                           "application/strategic-merge-patch+json", NULL};
+static const char *const PATCH_BODIES[] = {
+    "application/merge-patch+json", "application/json-patch+json",
+    "application/strategic-merge-patch+json", "application/apply-patch+yaml", NULL};
 static const struct operation ITEM_OPS[] = {
     {"get", "get", "read", NULL, false, false},
     {"put", "put", "replace", JSON_BODY, false, true},

@@ -148,6 +148,7 @@ void api_req_free(struct api_req *req)
     json_decref(req->body);
     json_decref(req->old);
     json_decref(req->object);
+    json_decref(req->managed);
     at_buf_done(&req->text);
     at_arena_free(req->arena);
     at_free(req);

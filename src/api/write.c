@@ -7,7 +7,7 @@
 #include <assert.h>
 #include <string.h>
 
-enum change { CHANGE_PUT, CHANGE_MERGE_PATCH, CHANGE_JSON_PATCH, CHANGE_DELETE };
+enum change { CHANGE_PUT, CHANGE_MERGE_PATCH, CHANGE_JSON_PATCH, CHANGE_APPLY, CHANGE_DELETE };
 
 struct write_op {
     enum change change;
@@ -16,10 +16,7 @@ struct write_op {
     int64_t old_rev;
     unsigned rounds;
     char key[AT_STORE_KEY_BYTES_MAX];
-    /* delete */
-    const char *uid;
-    const char *delete_finalizer; /* what waits for owned objects; NULL: nothing */
-    int64_t wanted_rv;
+    struct api_delete_options del;
 };
 
 static void respond_store_error(struct api_req *req, enum at_rc rc, const struct at_err *err)
@@ -66,6 +63,7 @@ static struct write_op *op_new(struct api_req *req)
 /* --- create --- */
 
 static void create_put(struct api_req *req);
+static void round_again(struct api_req *req);
 
 static void create_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
                         const struct at_err *err)
@@ -80,7 +78,9 @@ static void create_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_s
         create_put(req);
         return;
     }
-    if (rc == AT_EXISTS) {
+    if (rc == AT_EXISTS && op->change == CHANGE_APPLY) {
+        round_again(req); /* another was quicker: then it is an update */
+    } else if (rc == AT_EXISTS) {
         api_respond_exists(req, at_json_str_at(req->object, "metadata.name", ""));
     } else if (rc != AT_OK) {
         respond_store_error(req, rc, err);
@@ -112,6 +112,7 @@ static void create_stamped(struct api_req *req)
         at_object_add_finalizer(req->object, AT_API_NAMESPACE_FINALIZER);
         at_json_set_at(req->object, "status.phase", json_string("Active"));
     }
+    (void)api_apply_stamp(req);
     if (req->dry_run) {
         api_respond_object_json(req, 201, json_incref(req->object));
         return;
@@ -185,6 +186,26 @@ static void namespace_found(void *ctx, enum at_rc rc, int64_t rev, const struct 
     create_go_on(req);
 }
 
+/* req->object has its place and its shape. */
+static void create_checked(struct api_req *req)
+{
+    const struct at_model_kind *kind = req->route.kind;
+    at_object_generate_name(req->api->sys, req->object);
+    if (kind->has_status) {
+        json_object_del(req->object, "status");
+    }
+    if (!api_admit(req, req->object, NULL)) {
+        return;
+    }
+    if (!kind->namespaced || always_there(req->route.ns)) {
+        create_go_on(req);
+        return;
+    }
+    char key[AT_STORE_KEY_BYTES_MAX];
+    at_state_key(at_model_kind_find("", "v1", "Namespace"), NULL, req->route.ns, key, sizeof key);
+    at_store_range(req->api->options.store, key, NULL, 1, 0, namespace_found, req);
+}
+
 void api_create(struct api_req *req)
 {
     const struct at_model_kind *kind = req->route.kind;
@@ -207,20 +228,7 @@ void api_create(struct api_req *req)
                           "resourceVersion should not be set on objects to be created");
         return;
     }
-    at_object_generate_name(req->api->sys, req->object);
-    if (kind->has_status) {
-        json_object_del(req->object, "status");
-    }
-    if (!api_admit(req, req->object, NULL)) {
-        return;
-    }
-    if (!kind->namespaced || always_there(req->route.ns)) {
-        create_go_on(req);
-        return;
-    }
-    char key[AT_STORE_KEY_BYTES_MAX];
-    at_state_key(at_model_kind_find("", "v1", "Namespace"), NULL, req->route.ns, key, sizeof key);
-    at_store_range(req->api->options.store, key, NULL, 1, 0, namespace_found, req);
+    create_checked(req);
 }
 
 /* --- update and patch --- */
@@ -269,6 +277,9 @@ static void update_store(struct api_req *req, enum at_object_outcome outcome)
 {
     struct write_op *op = req->op;
     struct at_store *store = req->api->options.store;
+    if (api_apply_stamp(req) && outcome == AT_OBJECT_UNCHANGED) {
+        outcome = AT_OBJECT_WRITE;
+    }
     if (outcome == AT_OBJECT_UNCHANGED) {
         at_object_set_rv(req->old, op->old_rev);
         respond_current(req, req->old);
@@ -406,7 +417,11 @@ static void round_change(struct api_req *req)
     const struct write_op *op = req->op;
     struct at_err err = {0};
     enum at_object_outcome outcome;
-    if (object_make(req, &err) != AT_OK || api_admit_shape(req, req->object, &err) != AT_OK) {
+    if (op->change == CHANGE_APPLY && !api_apply_make(req)) {
+        return;
+    }
+    if ((op->change != CHANGE_APPLY && object_make(req, &err) != AT_OK) ||
+        api_admit_shape(req, req->object, &err) != AT_OK) {
         if (err.rc == AT_INVALID && err.field[0] != '\0') {
             struct at_model_cause cause = {
                 .reason = "FieldValueInvalid", .field = err.field, .message = err.msg};
@@ -441,6 +456,26 @@ static void round_change(struct api_req *req)
 
 static void round_delete(struct api_req *req);
 
+/* Apply makes what is absent, if the client may. */
+static void apply_create(struct api_req *req)
+{
+    const struct api_route *r = &req->route;
+    struct at_access what = {
+        .verb = "create", .group = r->group, .resource = r->resource, .ns = r->ns, .name = r->name};
+    char reason[512];
+    if (!at_rbac_allowed(&req->who, &what, reason, sizeof reason)) {
+        api_respond_forbidden(req, reason);
+        return;
+    }
+    if (at_object_rv(req->body) != 0) {
+        api_respond_conflict(req, "the object has been deleted");
+        return;
+    }
+    if (api_apply_make(req)) {
+        create_checked(req);
+    }
+}
+
 static void round_loaded(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
                          size_t n, bool more, const struct at_err *err)
 {
@@ -452,12 +487,16 @@ static void round_loaded(void *ctx, enum at_rc rc, int64_t rev, const struct at_
         respond_store_error(req, rc, err);
         return;
     }
+    json_decref(req->old);
+    req->old = NULL;
+    if (n == 0 && op->change == CHANGE_APPLY && op->part == AT_OBJECT_MAIN) {
+        apply_create(req);
+        return;
+    }
     if (n == 0) {
         api_respond_not_found(req);
         return;
     }
-    json_decref(req->old);
-    req->old = NULL;
     op->old_rev = kvs[0].mod_rev;
     if (at_object_decode(kvs[0].value, kvs[0].value_len, kvs[0].mod_rev, &req->old, NULL) !=
         AT_OK) {
@@ -499,9 +538,37 @@ void api_update(struct api_req *req)
     change_begin(req, CHANGE_PUT);
 }
 
+static void apply_begin(struct api_req *req)
+{
+    struct at_err err = {0};
+    const char *manager = api_query(req, "fieldManager");
+    if (manager == NULL || manager[0] == '\0' || strlen(manager) > 128) {
+        api_respond_error(req, AT_BAD_REQUEST,
+                          "fieldManager: is required for an apply, of at most 128 bytes");
+        return;
+    }
+    if (at_streq(req->route.subresource, "scale")) {
+        api_respond_error(req, AT_UNSUPPORTED, "apply the object itself, not its scale");
+        return;
+    }
+    if (api_admit_shape(req, req->body, &err) != AT_OK) {
+        api_respond_err(req, &err);
+        return;
+    }
+    if (json_array_size(at_json_at(req->body, "metadata.managedFields")) > 0) {
+        api_respond_error(req, AT_BAD_REQUEST, "metadata.managedFields must be nil");
+        return;
+    }
+    change_begin(req, CHANGE_APPLY);
+}
+
 void api_patch(struct api_req *req)
 {
     if (!body_needed(req)) {
+        return;
+    }
+    if (at_str_eq_nocase(req->content_type, "application/apply-patch+yaml")) {
+        apply_begin(req);
         return;
     }
     bool strategic = at_str_eq_nocase(req->content_type, "application/strategic-merge-patch+json");
@@ -519,7 +586,8 @@ void api_patch(struct api_req *req)
     if (!merge && !at_str_eq_nocase(req->content_type, "application/json-patch+json")) {
         api_respond_error(req, AT_UNSUPPORTED,
                           "the body of the request was in an unknown format - accepted media types "
-                          "include: application/json-patch+json, application/merge-patch+json");
+                          "include: application/json-patch+json, application/merge-patch+json, "
+                          "application/apply-patch+yaml");
         return;
     }
     change_begin(req, merge ? CHANGE_MERGE_PATCH : CHANGE_JSON_PATCH);
@@ -560,16 +628,16 @@ static bool preconditions_hold(struct api_req *req)
 {
     const struct write_op *op = req->op;
     const char *why = NULL;
-    if (op->uid != NULL && !at_streq(op->uid, at_object_uid_of(req->old))) {
+    if (op->del.uid != NULL && !at_streq(op->del.uid, at_object_uid_of(req->old))) {
         why = at_arena_printf(req->arena,
                               "Precondition failed: UID in precondition: %s, UID in "
                               "object meta: %s",
-                              op->uid, at_object_uid_of(req->old));
-    } else if (op->wanted_rv != 0 && op->wanted_rv != op->old_rev) {
+                              op->del.uid, at_object_uid_of(req->old));
+    } else if (op->del.rv != 0 && op->del.rv != op->old_rev) {
         why = at_arena_printf(req->arena,
                               "Precondition failed: resourceVersion in precondition: %lld, in "
                               "object meta: %lld",
-                              (long long)op->wanted_rv, (long long)op->old_rev);
+                              (long long)op->del.rv, (long long)op->old_rev);
     }
     if (why == NULL) {
         return true;
@@ -592,9 +660,8 @@ static void round_delete(struct api_req *req)
         at_object_add_finalizer(req->object, AT_API_NAMESPACE_FINALIZER);
         at_json_set_at(req->object, "status.phase", json_string("Terminating"));
     }
-    if (op->delete_finalizer != NULL && !at_object_deleting(req->old)) {
-        at_object_add_finalizer(req->object,
-                                op->delete_finalizer); /* the collector's to take off */
+    if (op->del.finalizer != NULL && !at_object_deleting(req->old)) {
+        at_object_add_finalizer(req->object, op->del.finalizer); /* the collector's to take off */
     }
     enum at_object_outcome outcome =
         at_object_begin_delete(req->object, at_sys_wall_ns(req->api->sys));
@@ -607,41 +674,14 @@ static void round_delete(struct api_req *req)
     }
 }
 
-/* DeleteOptions from the body and the query. */
-static enum at_rc delete_options(struct api_req *req, struct write_op *op, struct at_err *err)
-{
-    const char *policy = api_query(req, "propagationPolicy");
-    if (policy == NULL || policy[0] == '\0') {
-        policy = at_json_str_at(req->body, "propagationPolicy", "");
-    }
-    bool orphan = api_query_bool(req, "orphanDependents") ||
-                  at_json_bool_at(req->body, "orphanDependents", false);
-    if (orphan || at_streq(policy, "Orphan")) {
-        op->delete_finalizer = "orphan";
-    } else if (at_streq(policy, "Foreground")) {
-        op->delete_finalizer = "foregroundDeletion";
-    } else if (policy[0] != '\0' && !at_streq(policy, "Background")) {
-        return at_err_set(err, AT_BAD_REQUEST,
-                          "propagationPolicy: \"%.64s\" is none of Background, Foreground, Orphan",
-                          policy);
-    }
-    op->uid = at_json_str_at(req->body, "preconditions.uid", NULL);
-    const char *rv = at_json_str_at(req->body, "preconditions.resourceVersion", NULL);
-    if (rv != NULL && at_str_to_i64(at_str_of(rv), &op->wanted_rv) != AT_OK) {
-        return at_err_set(err, AT_BAD_REQUEST, "preconditions.resourceVersion: not a number");
-    }
-    const json_t *dry_run = json_object_get(req->body, "dryRun");
-    req->dry_run = req->dry_run || at_streq(json_string_value(json_array_get(dry_run, 0)), "All");
-    return AT_OK;
-}
-
 void api_delete(struct api_req *req)
 {
     struct at_err err = {0};
     struct write_op *op = op_new(req);
     op->change = CHANGE_DELETE;
     op->part = AT_OBJECT_ALL;
-    if (api_body_read(req, &err) != AT_OK || delete_options(req, op, &err) != AT_OK) {
+    if (api_body_read(req, &err) != AT_OK ||
+        api_delete_options_read(req, &op->del, &err) != AT_OK) {
         api_respond_err(req, &err);
         return;
     }
@@ -650,87 +690,4 @@ void api_delete(struct api_req *req)
         return;
     }
     round_begin(req);
-}
-
-/* --- delete a collection --- */
-
-struct sweep {
-    struct api_filter filter;
-    size_t open; /* deletions under way, plus one while they are being started */
-    size_t failed;
-};
-
-static void sweep_settle(struct api_req *req)
-{
-    struct sweep *sweep = req->op;
-    if (--sweep->open > 0) {
-        return;
-    }
-    if (sweep->failed > 0) {
-        api_respond_error(req, AT_CONFLICT, "%zu objects could not be deleted, try again",
-                          sweep->failed);
-        return;
-    }
-    api_respond_json(req, 200, api_status(true, NULL, 200, NULL, api_details(req, NULL)));
-}
-
-static void sweep_one_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_err *err)
-{
-    (void)rev;
-    (void)err;
-    struct api_req *req = ctx;
-    struct sweep *sweep = req->op;
-    sweep->failed += rc != AT_OK && rc != AT_NOT_FOUND;
-    sweep_settle(req);
-}
-
-static void sweep_loaded(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
-                         size_t n, bool more, const struct at_err *err)
-{
-    (void)rev;
-    (void)more;
-    struct api_req *req = ctx;
-    struct sweep *sweep = req->op;
-    if (rc != AT_OK) {
-        respond_store_error(req, rc, err);
-        return;
-    }
-    sweep->open = 1;
-    for (size_t i = 0; i < n; i++) {
-        json_t *object = NULL;
-        if (at_object_decode(kvs[i].value, kvs[i].value_len, kvs[i].mod_rev, &object, NULL) !=
-            AT_OK) {
-            sweep->failed++;
-            continue;
-        }
-        if (!req->dry_run && api_filter_match(&sweep->filter, object)) {
-            sweep->open++;
-            at_state_delete(req->api->options.state, req->route.kind, at_object_ns(object),
-                            at_object_name(object), at_object_uid_of(object), sweep_one_done, req);
-        }
-        json_decref(object);
-    }
-    sweep_settle(req);
-}
-
-void api_delete_collection(struct api_req *req)
-{
-    struct at_err err = {0};
-    struct write_op options = {0};
-    struct sweep *sweep = at_arena_alloc(req->arena, sizeof *sweep);
-    assert(sweep != NULL);
-    req->op = sweep;
-    if (api_body_read(req, &err) != AT_OK || delete_options(req, &options, &err) != AT_OK ||
-        api_filter_parse(req, &sweep->filter, &err) != AT_OK) {
-        api_respond_err(req, &err);
-        return;
-    }
-    if (at_streq(req->route.kind->kind, "Namespace")) {
-        api_respond_error(req, AT_NOT_ALLOWED, "delete namespaces one by one");
-        return;
-    }
-    struct api_span span;
-    api_span_of(req, &sweep->filter, &span);
-    at_store_range(req->api->options.store, span.from, span.single ? NULL : span.to, 0, 0,
-                   sweep_loaded, req);
 }

@@ -17,8 +17,9 @@ static const char *const SERVER_OWNED[] = {"uid",
                                            "creationTimestamp",
                                            "deletionTimestamp",
                                            "deletionGracePeriodSeconds",
-                                           "generation"};
-static const char *const NEVER_STORED[] = {"resourceVersion", "selfLink", "managedFields"};
+                                           "generation",
+                                           "managedFields"};
+static const char *const NEVER_STORED[] = {"resourceVersion", "selfLink"};
 
 void at_object_uid(const struct at_sys *sys, char out[AT_OBJECT_UID_BYTES])
 {
@@ -99,6 +100,7 @@ void at_object_stamp_create(const struct at_model_kind *kind, json_t *object, co
     assert(meta != NULL);
     set_type(kind, object);
     drop_never_stored(meta);
+    json_object_del(meta, "managedFields");
     json_object_del(meta, "deletionTimestamp");
     json_object_del(meta, "deletionGracePeriodSeconds");
     if (kind->namespaced && ns != NULL) {

@@ -44,8 +44,8 @@ void at_object_stamp_create(const struct at_model_kind *kind, json_t *object, co
 
 /* Make object (the new version that a client sent or a controller edited; changed in place) ready
  * to replace old. Server-owned fields are taken from old: apiVersion, kind, name, namespace, uid,
- * creationTimestamp, deletionTimestamp, deletionGracePeriodSeconds, generation; resourceVersion,
- * selfLink and managedFields are taken out; MAIN keeps old's status, STATUS keeps everything but
+ * creationTimestamp, deletionTimestamp, deletionGracePeriodSeconds, generation, managedFields;
+ * resourceVersion and selfLink are taken out; MAIN keeps old's status, STATUS keeps everything but
  * status. generation goes up by one when anything outside metadata and status differs.
  * out:  *ret: UNCHANGED when equal to old (order of keys does not matter); REMOVE when old is being
  *       deleted and object has no finalizers left; else WRITE.
