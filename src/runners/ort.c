@@ -1,6 +1,7 @@
 #include "runners/ort.h"
 
 #include "core/mem.h"
+#include "sys/sys.h"
 
 #include <assert.h>
 #include <dlfcn.h>
@@ -74,8 +75,17 @@ static enum at_rc check(const OrtApi *api, OrtStatus *status, enum at_rc rc, str
     return rc;
 }
 
+/* ONNX Runtime's own builds keep a device id and a data base of events below $HOME and send them to
+ * its maker. Nothing of that may leave a machine of ours; this switch covers also what the library
+ * does before its API can be asked. */
+static void telemetry_off(void)
+{
+    at_sys_setenv("ORT_DISABLE_TELEMETRY", "1");
+}
+
 enum at_rc at_ort_open(const char *path, struct at_ort **ret, struct at_err *err)
 {
+    telemetry_off();
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL) {
         return at_err_set(err, AT_NOT_FOUND, "%s", dlerror());
@@ -93,6 +103,9 @@ enum at_rc at_ort_open(const char *path, struct at_ort **ret, struct at_err *err
     ort->version = at_strdup(base()->GetVersionString());
     enum at_rc rc = check(api, api->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "atoll", &ort->env),
                           AT_INTERNAL, err, "ONNX Runtime");
+    if (rc == AT_OK) {
+        rc = check(api, api->DisableTelemetryEvents(ort->env), AT_INTERNAL, err, "ONNX Runtime");
+    }
     if (rc == AT_OK) {
         rc = check(api, api->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &ort->cpu),
                    AT_INTERNAL, err, "ONNX Runtime");

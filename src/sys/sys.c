@@ -97,6 +97,13 @@ const char *at_sys_getenv(const char *name)
     return getenv(name);
 }
 
+void at_sys_setenv(const char *name, const char *value)
+{
+    int rc = setenv(name, value, 1);
+    assert(rc == 0); /* it fails on a name with '=' in it only, and when memory is gone */
+    (void)rc;
+}
+
 /* Filled once and constant from then on: callers borrow it for the life of the process. */
 static char the_hostname[256];
 static pthread_once_t hostname_once = PTHREAD_ONCE_INIT;

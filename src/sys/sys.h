@@ -34,6 +34,9 @@ static inline void at_sys_random(const struct at_sys *sys, void *out, size_t len
 }
 
 const char *at_sys_getenv(const char *name); /* borrowed, NULL when unset */
+/* Set a variable of this process, for a library that reads its switches there only. Before threads
+ * are made: the C library's environment has no lock. */
+void at_sys_setenv(const char *name, const char *value);
 /* The whole environment, NULL-terminated, for a child that inherits it. Borrowed. */
 const char *const *at_sys_environ(void);
 const char *at_sys_hostname(void); /* borrowed, never NULL */

@@ -1,6 +1,6 @@
 // `atoll runner onnx` on its own: the real binary, the real model, and what users get wrong with it.
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { readFile, readdir } from 'node:fs/promises';
 import http from 'node:http';
 import path from 'node:path';
 import { ATOLL, Fleet, ROOT, run } from './lib/atoll.mjs';
@@ -39,6 +39,15 @@ fleet.it('held-out digits are told apart, one request each and all in one', asyn
   const all = json.outputs[0].data.filter((label, n) => label === held.labels[n]).length;
   assert.ok(all >= held.labels.length * 0.97, `${all} of ${held.labels.length}`);
   assert.deepEqual(await proc.stop(), { code: 0, signal: null });
+});
+
+fleet.it('nothing is kept in the home folder: the telemetry of ONNX Runtime is off', async () => {
+  const home = await fleet.dir('atoll-home');
+  const proc = fleet.start('atoll runner', ['runner', 'onnx', '--model', MODEL], { env: { HOME: home, XDG_CACHE_HOME: '' } });
+  const [, url] = await proc.line(/^ready runner (\S+)$/m);
+  assert.equal((await post(`${url}/v2/models/digits/infer`, image(0))).status, 200);
+  assert.deepEqual(await proc.stop(), { code: 0, signal: null });
+  assert.deepEqual(await readdir(home), []);
 });
 
 fleet.it('metrics pass promtool check metrics', async () => {
