@@ -624,6 +624,8 @@ void agent_instances_load(struct at_agent *a)
         return;
     }
     a->loaded = true;
+    AT_CLEANUP(at_cleanup_free) char *groups = at_asprintf("atoll/%s", a->name);
+    at_cgroup_sweep(groups);
     AT_CLEANUP(at_cleanup_free) char *dir = at_asprintf("%s/records", a->state_dir);
     char **names = NULL;
     size_t n = 0;

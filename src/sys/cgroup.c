@@ -18,6 +18,7 @@
 #define DIRS_MAX 5
 #define KILL_ROUNDS_MAX 200
 #define ROUND_NS 5000000
+#define SWEEP_AGE_S 10
 
 /* Version 1 keeps one tree per controller; version 2 one tree for all (only DIR_V2 is used). */
 enum dir_kind { DIR_CPU, DIR_CPUACCT, DIR_MEMORY, DIR_PIDS, DIR_V2 };
@@ -436,4 +437,46 @@ enum at_rc at_cgroup_remove(const struct at_cgroup *cg, struct at_err *err)
     }
     remove_elsewhere(cg->name);
     return rc;
+}
+
+/* rmdir refuses a group with members; the age spares one whose first member is on its way. */
+static void sweep_dir(const char *dir)
+{
+    char **names = NULL;
+    size_t n = 0;
+    if (at_dir_list(dir, &names, &n, NULL) != AT_OK) {
+        return;
+    }
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    for (size_t i = 0; i < n; i++) {
+        AT_CLEANUP(at_cleanup_free) char *path = at_asprintf("%s/%s", dir, names[i]);
+        struct stat st;
+        if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode) &&
+            now.tv_sec - st.st_ctim.tv_sec > SWEEP_AGE_S) {
+            rmdir(path);
+        }
+        at_free(names[i]);
+    }
+    at_free(names);
+    rmdir(dir); /* when that was the last */
+}
+
+void at_cgroup_sweep(const char *parent)
+{
+    struct at_buf mounts = {0};
+    if (at_file_read("/proc/self/mounts", 1 << 20, &mounts, NULL) == AT_OK) {
+        struct at_str rest = {mounts.data, mounts.len};
+        while (rest.len > 0) {
+            struct at_str line = at_str_cut(&rest, '\n');
+            at_str_cut(&line, ' ');
+            struct at_str root = at_str_cut(&line, ' ');
+            if (at_str_starts(at_str_cut(&line, ' '), "cgroup")) {
+                AT_CLEANUP(at_cleanup_free)
+                char *dir = at_asprintf("%.*s/%s", (int)root.len, root.ptr, parent);
+                sweep_dir(dir);
+            }
+        }
+    }
+    at_buf_done(&mounts);
 }

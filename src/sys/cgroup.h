@@ -34,4 +34,8 @@ void at_cgroup_kill(
     const struct at_cgroup *cg); /* SIGKILL to every member, repeated until none is left or 1 s */
 enum at_rc at_cgroup_remove(const struct at_cgroup *cg, struct at_err *err) AT_WARN_UNUSED;
 
+/* Remove the empty groups below `parent` ("atoll/<node>") that nobody has touched for some seconds:
+ * left behind by an agent that was killed together with what it ran. Members are never killed. */
+void at_cgroup_sweep(const char *parent);
+
 #endif

@@ -267,6 +267,17 @@ static void a_group_kills_all_members_and_goes(void **state)
     at_cgroup_free(cg);
 }
 
+static void a_sweep_spares_groups_that_are_young(void **state)
+{
+    (void)state;
+    struct at_cgroup *cg = open_group("young", &(struct at_cgroup_limits){0});
+    AT_CLEANUP(at_cleanup_free) char *parent = at_asprintf("atoll/sys-test-%d", (int)getpid());
+    at_cgroup_sweep(parent);
+    assert_true(at_file_exists(at_cgroup_procs_files(cg)[0]));
+    assert_int_equal(at_cgroup_remove(cg, NULL), AT_OK);
+    at_cgroup_free(cg);
+}
+
 static void the_memory_limit_bites_and_is_counted(void **state)
 {
     (void)state;
@@ -306,6 +317,7 @@ int main(void)
         cmocka_unit_test(a_run_collects_output_and_ends_in_time_or_when_cancelled),
         cmocka_unit_test(an_outliving_process_is_adopted_by_pid_and_start),
         cmocka_unit_test(a_group_kills_all_members_and_goes),
+        cmocka_unit_test(a_sweep_spares_groups_that_are_young),
         cmocka_unit_test(the_memory_limit_bites_and_is_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
