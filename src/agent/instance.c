@@ -636,6 +636,15 @@ void agent_instances_load(struct at_agent *a)
     }
     for (size_t k = 0; k < n; k++) {
         AT_CLEANUP(at_cleanup_free) char *path = at_asprintf("%s/%s", dir, names[k]);
+        size_t len = strlen(names[k]);
+        if (len < 5 || strcmp(names[k] + len - 5, ".json") != 0) {
+            /* Left by an agent that was killed while writing: the same task a second time. */
+            if (at_file_remove(path, &err) != AT_OK) {
+                at_log(AT_LOG_WARN, "record.remove", "%s", err.msg);
+            }
+            at_free(names[k]);
+            continue;
+        }
         AT_CLEANUP(at_cleanup_json) json_t *record = agent_record_read(path);
         if (record != NULL && at_json_str_at(record, "uid", NULL) != NULL) {
             adopt(a, record);
