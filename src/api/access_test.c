@@ -442,6 +442,7 @@ static void changes_are_audited_and_reads_are_not(void **state)
     assert_string_equal(at_json_str_at(line, "user", ""), "admin");
     assert_string_equal(at_json_str_at(line, "verb", ""), "create");
     assert_string_equal(at_json_str_at(line, "path", ""), ATOLL "/sites");
+    assert_string_equal(at_json_str_at(line, "name", ""), "edge");
     assert_int_equal(at_json_int_at(line, "code", 0), 201);
     json_decref(line);
 }

@@ -20,7 +20,8 @@ struct at_api_options {
     int64_t watch_timeout_ns;                  /* 0: 30 min */
     int64_t bookmark_period_ns;                /* 0: 10 s */
     /* One JSON line (ends with \n) for each change that was asked for: time, user, verb, path,
-     * code, dryRun. May be NULL. */
+     * name, code, dryRun. Reports of agents about themselves are left out when they are granted.
+     * May be NULL. */
     void (*audit)(void *ctx, const char *line, size_t len);
     void *audit_ctx;
 };

@@ -115,7 +115,8 @@ void api_req_measure(struct api_req *req, int status)
                          at_sys_mono_ns(api->sys) - req->begin_ns);
 }
 
-/* One JSON line per change that was asked for, whether it was granted or not. */
+/* One JSON line per change that was asked for, whether it was granted or not; but not for the many
+ * reports of agents about themselves. */
 static void audit(struct api_req *req, int status)
 {
     const struct at_api_options *o = &req->api->options;
@@ -125,15 +126,20 @@ static void audit(struct api_req *req, int status)
             return;
         }
     }
-    if (o->audit == NULL || at_streq(req->route.subresource, "heartbeat") ||
-        req->route.target == API_REVIEW) {
+    const char *node = NULL;
+    bool report = api_is_agent(req, &node) && status < 400; /* agents telling what they see */
+    if (o->audit == NULL || report || req->route.target == API_REVIEW) {
         return;
     }
     char when[AT_UNITS_TEXT_BYTES_MAX];
-    json_t *line = json_pack("{s:s, s:s, s:s, s:s, s:i, s:b}", "time",
+    const char *name = req->route.name[0] != '\0' ? req->route.name : at_object_name(req->object);
+    if (req->route.target == API_JOIN) {
+        name = at_json_str_at(req->body, "name", NULL);
+    }
+    json_t *line = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:b}", "time",
                              at_time_format_micro(at_sys_wall_ns(req->api->sys), when), "user",
-                             req->who.user, "verb", req->verb, "path", req->route.path, "code",
-                             status, "dryRun", req->dry_run);
+                             req->who.user, "verb", req->verb, "path", req->route.path, "name",
+                             name != NULL ? name : "", "code", status, "dryRun", req->dry_run);
     struct at_buf text = {0};
     if (line != NULL && at_json_dump(line, &text) == AT_OK &&
         at_buf_append(&text, "\n", 1) == AT_OK) {

@@ -19,6 +19,7 @@
 #define SERVER_IDLE_TIMEOUT_NS (120 * AT_NS_PER_S)
 #define SERVER_HEAD_TIMEOUT_NS (30 * AT_NS_PER_S)
 #define SERVER_NAMES_MAX 64
+#define SERVER_AUDIT_BYTES_MAX ((int64_t)64 << 20)
 
 struct at_server {
     struct at_loop *loop;
@@ -37,9 +38,32 @@ struct at_server {
     struct at_controllers *controllers;
     at_timer_id step_timer;
     bool closing;
+    char *audit_path;
+    int64_t audit_bytes;
+    bool audit_failed; /* said once, until it works again */
     void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);
     void *ctx;
 };
+
+/* An audit record: one line of JSON in a file that is turned over when it is large. */
+static void audit_write(void *ctx, const char *line, size_t len)
+{
+    struct at_server *s = ctx;
+    struct at_err err = {0};
+    if (s->audit_bytes >= SERVER_AUDIT_BYTES_MAX) {
+        AT_CLEANUP(at_cleanup_free) char *old = at_asprintf("%s.1", s->audit_path);
+        if (at_file_rename(s->audit_path, old, &err) == AT_OK) {
+            s->audit_bytes = 0;
+        }
+    }
+    if (at_file_append(s->audit_path, line, len, 0600, &err) == AT_OK) {
+        s->audit_bytes += (int64_t)len;
+        s->audit_failed = false;
+    } else if (!s->audit_failed) {
+        s->audit_failed = true;
+        at_log(AT_LOG_ERROR, "audit.lost", "audit records are being lost: %s", err.msg);
+    }
+}
 
 static bool is_address(const char *text)
 {
@@ -215,8 +239,13 @@ static void start_api(void *ctx)
 {
     struct at_server *s = ctx;
     struct at_err err = {0};
-    struct at_api_options api = {
-        .loop = s->loop, .store = s->store, .state = s->state, .ca = s->ca, .metrics = s->metrics};
+    struct at_api_options api = {.loop = s->loop,
+                                 .store = s->store,
+                                 .state = s->state,
+                                 .ca = s->ca,
+                                 .metrics = s->metrics,
+                                 .audit = audit_write,
+                                 .audit_ctx = s};
     enum at_rc rc = at_api_new(&api, &s->api, &err);
     if (rc != AT_OK) {
         s->on_ready(s->ctx, rc, &err);
@@ -268,6 +297,8 @@ enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *o
     s->lock_fd = -1;
     s->state_dir = at_strdup(options->state_dir);
     s->listen = at_strdup(options->listen);
+    s->audit_path = at_asprintf("%s/audit.log", options->state_dir);
+    s->audit_bytes = at_file_size(s->audit_path);
     s->kubeconfig = at_asprintf("%s/admin.kubeconfig", options->state_dir);
     s->node_timeout_ns = options->node_timeout_ns;
     s->on_ready = options->on_ready;
@@ -320,6 +351,7 @@ void at_server_free(struct at_server *s)
         at_free(s->addresses[i]);
     }
     at_free(s->state_dir);
+    at_free(s->audit_path);
     at_free(s->listen);
     at_free(s->url);
     at_free(s->kubeconfig);
