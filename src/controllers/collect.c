@@ -71,32 +71,61 @@ static bool waits_for_owned(const json_t *object)
             at_object_has_finalizer(object, CTL_FINALIZER_ORPHAN));
 }
 
+/* What matters of an object for this: is it there, owned, waiting for what it owns. */
+struct traits {
+    bool there, owned, finishing;
+};
+
+static struct traits traits_of(const struct at_model_kind *kind, const json_t *object)
+{
+    return (struct traits){
+        .there = object != NULL,
+        .owned = kind != &AT_KIND_INSTANCE && json_array_size(owners_of(object)) != 0,
+        .finishing = waits_for_owned(object),
+    };
+}
+
 static void route_object(struct at_controllers *c, const struct at_model_kind *kind, const char *ns,
-                         const char *name, const json_t *object)
+                         const char *name, struct traits t)
 {
     AT_CLEANUP(at_cleanup_free) char *text = item_name(kind, name);
     AT_CLEANUP(at_cleanup_free) char *key = at_asprintf("%s/%s", ctl_text(ns), text);
-    bool owned = kind != &AT_KIND_INSTANCE && json_array_size(owners_of(object)) != 0;
-    bool finishing = waits_for_owned(object);
     bool was_owned = at_map_get(c->owned, key) != NULL;
-    remember(c->owned, key, owned);
-    remember(c->finishing, key, finishing);
-    if (owned || finishing) {
+    remember(c->owned, key, t.owned);
+    remember(c->finishing, key, t.finishing);
+    if (t.owned || t.finishing) {
         ctl_enqueue(c, CTL_COLLECT, ns, text);
     }
-    if (owned || was_owned || kind == &AT_KIND_INSTANCE) {
+    if (t.owned || was_owned || kind == &AT_KIND_INSTANCE) {
         enqueue_all(c, c->finishing);
     }
-    if (object == NULL) {
+    if (!t.there) {
         enqueue_all(c, c->owned); /* it may have owned some of them */
     }
 }
 
-void ctl_collect_route(struct at_controllers *c, const struct at_model_kind *kind, const char *ns,
-                       const char *name)
+/* Instances change most often by far: they are looked up decoded instead of parsed anew. */
+static struct traits traits_of_instance(const struct at_snapshot *snap, const char *ns,
+                                        const char *name)
 {
+    const struct at_instance *i = at_snapshot_instance(snap, ns, name);
+    return (struct traits){
+        .there = i != NULL,
+        .finishing = i != NULL && i->meta.deletion_wall_ns != 0 &&
+                     (at_meta_has_finalizer(&i->meta, CTL_FINALIZER_FOREGROUND) ||
+                      at_meta_has_finalizer(&i->meta, CTL_FINALIZER_ORPHAN)),
+    };
+}
+
+void ctl_collect_route(struct at_controllers *c, const struct at_snapshot *snap,
+                       const struct at_model_kind *kind, const char *ns, const char *name)
+{
+    if (kind == &AT_KIND_INSTANCE) {
+        route_object(c, kind, ns, name, traits_of_instance(snap, ns, name));
+        return;
+    }
     json_t *object = at_state_object(c->state, kind, ns, name);
-    route_object(c, kind, ns, name, object);
+    route_object(c, kind, ns, name, traits_of(kind, object));
     json_decref(object);
 }
 
@@ -108,7 +137,7 @@ struct seed {
 static void seed_one(void *ctx, const char *ns, const char *name, const json_t *object)
 {
     const struct seed *s = ctx;
-    route_object(s->c, s->kind, s->kind->namespaced ? ns : NULL, name, object);
+    route_object(s->c, s->kind, s->kind->namespaced ? ns : NULL, name, traits_of(s->kind, object));
 }
 
 void ctl_collect_route_all(struct at_controllers *c)
@@ -134,6 +163,14 @@ bool ctl_owner_exists(struct ctl_pass *p, const char *api_version, const char *k
     const struct at_model_kind *kind = at_model_kind_find(group, version, ctl_text(kind_name));
     if (kind == NULL) {
         return true;
+    }
+    if (kind == &AT_KIND_DEPLOYMENT) { /* the usual owners are at hand */
+        const struct at_deployment *d = at_snapshot_deployment(p->snap, ns, ctl_text(name));
+        return d != NULL && at_streq(d->meta.uid, uid);
+    }
+    if (kind == &AT_KIND_JOB) {
+        const struct at_job *job = at_snapshot_job(p->snap, ns, ctl_text(name));
+        return job != NULL && at_streq(job->meta.uid, uid);
     }
     json_t *object =
         at_state_object(p->c->state, kind, kind->namespaced ? ns : NULL, ctl_text(name));

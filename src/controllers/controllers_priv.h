@@ -134,8 +134,8 @@ void ctl_drop_finalizer(struct ctl_pass *p, const struct at_model_kind *kind,
                         const struct at_meta *meta, const char *finalizer);
 
 /* collect.c: garbage of any kind. */
-void ctl_collect_route(struct at_controllers *c, const struct at_model_kind *kind, const char *ns,
-                       const char *name);
+void ctl_collect_route(struct at_controllers *c, const struct at_snapshot *snap,
+                       const struct at_model_kind *kind, const char *ns, const char *name);
 void ctl_collect_route_all(struct at_controllers *c);
 bool ctl_owner_exists(struct ctl_pass *p, const char *api_version, const char *kind_name,
                       const char *ns, const char *name, const char *uid);

@@ -185,7 +185,7 @@ void ctl_route(struct at_controllers *c, const struct at_snapshot *snap,
 {
     if (kind != &AT_KIND_EVENT) {
         route_by_kind(c, snap, kind, ns, name);
-        ctl_collect_route(c, kind, ns, name);
+        ctl_collect_route(c, snap, kind, ns, name);
     }
     const struct at_namespace *room = ns != NULL ? at_snapshot_namespace(snap, ns) : NULL;
     if (room != NULL && room->meta.deletion_wall_ns != 0) {
