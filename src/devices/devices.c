@@ -71,7 +71,7 @@ enum at_rc at_devices_inventory(const char *state_dir, const char *file, json_t 
         return rc;
     }
     json_t *gpus = json_array();
-    at_devices_nvml(gpus);
+    at_devices_nvml(AT_DEVICES_NVML, gpus);
     size_t n_gpus = json_array_size(gpus);
     int64_t memory = machine.memory_bytes;
     AT_CLEANUP(at_cleanup_json)

@@ -6,9 +6,10 @@
 #define AT_DEVICES_GPUS_MAX 64
 #define AT_DEVICES_FILE_BYTES_MAX ((size_t)1 << 20)
 
+#define AT_DEVICES_NVML "libnvidia-ml.so.1"
 /* Append {id, model, memory} of each GPU that NVIDIA's library knows; without the library nothing.
  */
-void at_devices_nvml(json_t *gpus);
+void at_devices_nvml(const char *library, json_t *gpus);
 /* Put what a parsed devices file says over an inventory. err: AT_INVALID with the field. */
 enum at_rc at_devices_override(json_t *inventory, const json_t *file,
                                struct at_err *err) AT_WARN_UNUSED;

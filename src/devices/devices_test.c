@@ -2,8 +2,10 @@
 
 #include "core/mem.h"
 #include "core/units.h"
+#include "devices/devices_priv.h"
 #include "sys/file.h"
 #include "sys/machine.h"
+#include "sys/process.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -67,6 +69,52 @@ static void this_machine_is_measured(void **state)
     json_decref(found);
 }
 
+/* Two GPUs, the second of which cannot be asked. */
+static const char PRETENDED_NVML[] =
+    "#include <string.h>\n"
+    "struct memory { unsigned long long total, free, used; };\n"
+    "int nvmlInit_v2(void) { return 0; }\n"
+    "int nvmlShutdown(void) { return 0; }\n"
+    "int nvmlDeviceGetCount_v2(unsigned *n) { *n = 2; return 0; }\n"
+    "int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d)"
+    " { *d = (void *)(unsigned long)(i + 1); return i; }\n"
+    "int nvmlDeviceGetUUID(void *d, char *out, unsigned n) { strncpy(out, \"GPU-1\", n); return 0; "
+    "}\n"
+    "int nvmlDeviceGetName(void *d, char *out, unsigned n) { strncpy(out, \"Toy\", n); return 0; "
+    "}\n"
+    "int nvmlDeviceGetMemoryInfo(void *d, struct memory *m)"
+    " { m->total = 80ull << 30; return 0; }\n";
+
+static void gpus_are_asked_from_nvidias_library(void **state)
+{
+    (void)state;
+    AT_CLEANUP(at_cleanup_free) char *source = at_asprintf("%s/nvml.c", dir);
+    AT_CLEANUP(at_cleanup_free) char *library = at_asprintf("%s/libpretended.so", dir);
+    json_t *gpus = json_array();
+    at_devices_nvml(library, gpus); /* not there yet: no GPUs, no error */
+    assert_int_equal(json_array_size(gpus), 0);
+    assert_int_equal(
+        at_file_write_atomic(source, PRETENDED_NVML, strlen(PRETENDED_NVML), 0600, NULL), AT_OK);
+    struct at_process_options options = {
+        .argv = (const char *const[]){"cc", "-shared", "-fPIC", "-o", library, source, NULL},
+        .stdin_fd = -1,
+        .uid = -1,
+        .gid = -1};
+    int code = -1;
+    if (at_process_run(&options, 60 * AT_NS_PER_S, NULL, &code, NULL) != AT_OK || code != 0) {
+        json_decref(gpus);
+        print_message("skipped: no C compiler at run time\n");
+        skip();
+    }
+    at_devices_nvml(library, gpus);
+    assert_int_equal(json_array_size(gpus), 1);
+    const json_t *gpu = json_array_get(gpus, 0);
+    assert_string_equal(at_json_str_at(gpu, "id", ""), "GPU-1");
+    assert_string_equal(at_json_str_at(gpu, "model", ""), "Toy");
+    assert_string_equal(at_json_str_at(gpu, "memory", ""), "80Gi");
+    json_decref(gpus);
+}
+
 static void a_file_gives_the_machine_another_size(void **state)
 {
     (void)state;
@@ -121,6 +169,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(this_machine_is_measured),
+        cmocka_unit_test(gpus_are_asked_from_nvidias_library),
         cmocka_unit_test(a_file_gives_the_machine_another_size),
         cmocka_unit_test(a_bad_file_is_refused_by_field),
     };

@@ -56,9 +56,9 @@ static void add_gpu(const struct nvml *nvml, unsigned index, json_t *gpus)
     }
 }
 
-void at_devices_nvml(json_t *gpus)
+void at_devices_nvml(const char *library, json_t *gpus)
 {
-    void *lib = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+    void *lib = dlopen(library, RTLD_NOW | RTLD_LOCAL);
     if (lib == NULL) {
         return;
     }
