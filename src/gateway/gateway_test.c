@@ -440,6 +440,57 @@ static void frees_the_replica_when_the_client_goes(void **state)
     stop(&f);
 }
 
+static void gives_up_on_a_replica_that_does_not_answer(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct answer a;
+    start(&f, 2, (struct at_gateway_options){.first_byte_timeout_ns = 30000000});
+    f.backs[0].hold = f.backs[1].hold = true;
+    ask(&f, &a, AT_HTTP_POST, "/v2/models/m/infer", NULL);
+    assert_int_equal(a.status, 504);
+    assert_int_equal(f.backs[0].requests + f.backs[1].requests, 1); /* slow is not lost */
+    at_buf_done(&a.body);
+    stop(&f);
+}
+
+static void a_slow_client_stops_the_replica(void **state)
+{
+    (void)state;
+    static char block[65536];
+    enum { TOTAL = 128 << 20 };
+    struct fixture f;
+    struct answer a;
+    start(&f, 1, (struct at_gateway_options){0});
+    f.backs[0].hold = true;
+    at_http_call_id id = send_with(&f, &a, AT_HTTP_GET, "/v2/models/m/download", NULL);
+    TURN_UNTIL(f.loop, f.backs[0].n_held == 1);
+    char length[64];
+    snprintf(length, sizeof length, "Content-Length: %d\r\n", TOTAL);
+    struct at_http_exchange *ex = f.backs[0].held[0];
+    at_http_stream_begin(ex, 200, NULL, length);
+    at_http_call_pause(f.client, id, true);
+    size_t sent = 0;
+    while (at_http_stream_write(ex, block, sizeof block) == AT_OK) {
+        sent += sizeof block;
+        at_loop_turn(f.loop, at_sys_mono_ns(at_sys_real()));
+        assert_true(sent < TOTAL); /* else the gateway has swallowed it all */
+    }
+    at_http_call_pause(f.client, id, false);
+    while (sent < TOTAL) {
+        if (at_http_stream_write(ex, block, sizeof block) == AT_OK) {
+            sent += sizeof block;
+        }
+        at_loop_turn(f.loop, at_sys_mono_ns(at_sys_real()) + 1000000);
+        at_buf_clear(&a.body);
+    }
+    at_http_stream_end(ex);
+    TURN_UNTIL(f.loop, a.done);
+    assert_int_equal(a.rc, AT_OK);
+    at_buf_done(&a.body);
+    stop(&f);
+}
+
 static void lets_in_who_has_a_token(void **state)
 {
     (void)state;
@@ -697,6 +748,8 @@ int main(void)
         cmocka_unit_test(retries_only_what_is_safe),
         cmocka_unit_test(asks_another_when_a_replica_says_503),
         cmocka_unit_test(frees_the_replica_when_the_client_goes),
+        cmocka_unit_test(gives_up_on_a_replica_that_does_not_answer),
+        cmocka_unit_test(a_slow_client_stops_the_replica),
         cmocka_unit_test(lets_in_who_has_a_token),
         cmocka_unit_test(finishes_what_is_under_way_when_it_stops),
         cmocka_unit_test(cuts_what_does_not_end_in_time),

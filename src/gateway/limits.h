@@ -27,8 +27,8 @@
 #define AT_GW_REPLICA_IDLE_NS (20 * AT_GW_S)   /* less than replicas keep idle connections */
 #define AT_GW_REPLICA_CONNECTIONS_MAX 512      /* per loop and replica */
 #define AT_GW_REPLICA_WAITING_MAX 8192
-#define AT_GW_BODY_BYTES_MAX                                                                       \
-    ((size_t)64 << 20) - 65536 /* what a stream's queue takes with a head */
+/* What a stream's queue takes together with a head. */
+#define AT_GW_BODY_BYTES_MAX (((size_t)64 << 20) - 131072)
 #define AT_GW_CONNECTIONS_MAX 20000
 #define AT_GW_DRAIN_NS (10 * AT_GW_S)
 #define AT_GW_DRAIN_LOOK_NS (10 * AT_GW_MS)
