@@ -1,62 +1,16 @@
 /* Streams: one fd, one watch, at most one deferred task. Callbacks run only from the loop's own
  * events (on_event, on_task, on_timer), never from within a call that the owner makes. */
-#include "net/stream.h"
+#include "net/stream_int.h"
 
 #include "core/mem.h"
-#include "net/limits.h"
-#include "net/tls_priv.h"
-#include "sys/socket.h"
 
 #include <assert.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/uio.h>
-
-enum state { ST_CONNECTING, ST_HANDSHAKE, ST_OPEN, ST_ENDING, ST_LINGER, ST_CLOSED };
-
-enum task { TASK_OPEN = 1, TASK_SHOW = 2, TASK_CLOSE = 4 };
-
-struct at_stream {
-    struct at_loop *loop;
-    struct at_stream_events ev;
-    struct at_tls_session *tls;
-    at_watch_id watch;
-    at_timer_id timer; /* connecting, ending, lingering: one at a time */
-    at_timer_id task_timer;
-    int fd;
-    enum state state;
-    unsigned interest;
-    unsigned tasks;
-    unsigned corks;
-    bool paused;
-    bool held;        /* TLS: input may be waiting in the session or in raw */
-    bool blocked;     /* the socket took less than we had; waiting for AT_LOOP_WRITE */
-    bool broken;      /* writing failed: what the peer sent is still read */
-    bool in_event;    /* the loop's call into this file is running: memory stays until it returns */
-    bool gone;        /* to be released then */
-    struct at_buf in; /* shown but not taken */
-    struct at_buf raw; /* ciphertext not fed yet */
-    struct at_buf plain_out;
-    size_t out_pos; /* sent part of the output buffer */
-    enum at_rc close_rc;
-    struct at_err *close_err;
-    char peer[AT_ADDR_TEXT_BYTES_MAX];
-};
 
 static void on_event(void *ctx, int fd, unsigned events);
 static void on_task(void *ctx);
 
-static struct at_buf *out_of(struct at_stream *s)
-{
-    return s->tls != NULL ? at_tls_session_output(s->tls) : &s->plain_out;
-}
-
-size_t at_stream_queued_bytes(const struct at_stream *s)
-{
-    return (s->tls != NULL ? at_tls_session_output(s->tls)->len : s->plain_out.len) - s->out_pos;
-}
-
-static void set_interest(struct at_stream *s, unsigned events)
+void at_stream_set_interest(struct at_stream *s, unsigned events)
 {
     if (s->interest != events && s->watch != 0) {
         s->interest = events;
@@ -124,7 +78,7 @@ static void leave(struct at_stream *s)
 }
 
 /* As finish, soon: for failures seen inside the owner's calls. The first reason counts. */
-static void finish_later(struct at_stream *s, enum at_rc rc, const struct at_err *err)
+void at_stream_finish_later(struct at_stream *s, enum at_rc rc, const struct at_err *err)
 {
     if (s->tasks & TASK_CLOSE) {
         return;
@@ -142,202 +96,6 @@ static bool is_alive(const struct at_stream *s)
 {
     return !s->gone && s->state != ST_CLOSED;
 }
-
-static void compact(struct at_stream *s, struct at_buf *out)
-{
-    if (s->out_pos == out->len) {
-        if (out->cap > AT_STREAM_IDLE_BYTES_MAX) {
-            at_buf_done(out);
-        } else {
-            at_buf_clear(out);
-        }
-        s->out_pos = 0;
-    } else if (s->out_pos > AT_STREAM_CORK_BYTES_MAX && s->out_pos > out->len / 2) {
-        at_buf_consume(out, s->out_pos);
-        s->out_pos = 0;
-    }
-}
-
-/* Writing is over; the queue is dropped. Reading goes on and will meet the end by itself. */
-static void break_writing(struct at_stream *s)
-{
-    s->broken = true;
-    s->blocked = false;
-    s->out_pos = out_of(s)->len;
-    compact(s, out_of(s));
-    if (s->paused || s->state == ST_ENDING || s->state == ST_LINGER) {
-        struct at_err err;
-        enum at_rc rc = at_err_set(&err, AT_UNAVAILABLE, "the connection broke while writing");
-        finish_later(s, rc, &err);
-        set_interest(s, 0);
-    } else {
-        set_interest(s, AT_LOOP_READ);
-    }
-}
-
-static void set_blocked(struct at_stream *s, bool blocked)
-{
-    s->blocked = blocked;
-    set_interest(s, (s->interest & AT_LOOP_READ) | (blocked ? AT_LOOP_WRITE : 0));
-}
-
-static void flush(struct at_stream *s)
-{
-    struct at_buf *out = out_of(s);
-    while (s->out_pos < out->len) {
-        size_t n = 0;
-        enum at_rc rc = at_sock_write(s->fd, out->data + s->out_pos, out->len - s->out_pos, &n);
-        if (rc == AT_AGAIN) {
-            set_blocked(s, true);
-            return;
-        }
-        if (rc != AT_OK) {
-            break_writing(s);
-            return;
-        }
-        s->out_pos += n;
-    }
-    compact(s, out);
-    if (s->blocked) {
-        set_blocked(s, false);
-    }
-}
-
-static size_t iov_bytes(const struct iovec *iov, int n)
-{
-    size_t total = 0;
-    for (int i = 0; i < n; i++) {
-        total += iov[i].iov_len;
-    }
-    return total;
-}
-
-static void join(char *to, const struct iovec *iov, int n)
-{
-    for (int i = 0; i < n; i++) {
-        if (iov[i].iov_len > 0) {
-            memcpy(to, iov[i].iov_base, iov[i].iov_len);
-            to += iov[i].iov_len;
-        }
-    }
-}
-
-static enum at_rc queue_plain(struct at_stream *s, const struct iovec *iov, int n, size_t skip)
-{
-    compact(s, &s->plain_out);
-    for (int i = 0; i < n; i++) {
-        size_t cut = skip < iov[i].iov_len ? skip : iov[i].iov_len;
-        skip -= cut;
-        enum at_rc rc =
-            at_buf_append(&s->plain_out, (const char *)iov[i].iov_base + cut, iov[i].iov_len - cut);
-        if (rc != AT_OK) {
-            return rc;
-        }
-    }
-    return AT_OK;
-}
-
-/* Nothing to be held back: what is queued and the new bytes go out in one call. */
-static enum at_rc send_plain(struct at_stream *s, const struct iovec *iov, int n, size_t total)
-{
-    struct iovec all[AT_STREAM_IOV_MAX + 1];
-    char joined[AT_STREAM_JOIN_BYTES_MAX];
-    size_t queued = s->plain_out.len - s->out_pos;
-    all[0] = (struct iovec){queued > 0 ? s->plain_out.data + s->out_pos : NULL, queued};
-    memcpy(all + 1, iov, sizeof *iov * (size_t)n);
-    size_t sent = 0;
-    int first = queued == 0;
-    enum at_rc rc;
-    if (queued + total <= sizeof joined) { /* send(2) of one piece costs less than sendmsg(2) */
-        join(joined, all + first, n + 1 - first);
-        rc = at_sock_write(s->fd, joined, queued + total, &sent);
-    } else {
-        rc = at_sock_writev(s->fd, all + first, n + 1 - first, &sent);
-    }
-    if (rc != AT_OK && rc != AT_AGAIN) {
-        break_writing(s);
-        return AT_UNAVAILABLE;
-    }
-    size_t from_queue = sent < queued ? sent : queued;
-    s->out_pos += from_queue;
-    compact(s, &s->plain_out);
-    sent -= from_queue;
-    if (from_queue < queued || sent < total) {
-        rc = queue_plain(s, iov, n, sent);
-        set_blocked(s, true);
-        return rc;
-    }
-    return AT_OK;
-}
-
-/* Small pieces become one TLS record. */
-static enum at_rc send_tls(struct at_stream *s, const struct iovec *iov, int n, size_t total)
-{
-    char joined[AT_TLS_JOIN_BYTES_MAX];
-    struct at_err err;
-    enum at_rc rc = AT_OK;
-    compact(s, out_of(s));
-    if (n > 1 && total <= sizeof joined) {
-        join(joined, iov, n);
-        rc = at_tls_session_write(s->tls, joined, total, &err);
-    } else {
-        for (int i = 0; rc == AT_OK && i < n; i++) {
-            rc = at_tls_session_write(s->tls, iov[i].iov_base, iov[i].iov_len, &err);
-        }
-    }
-    if (rc != AT_OK) {
-        break_writing(s);
-        return AT_UNAVAILABLE;
-    }
-    if (!s->blocked && (s->corks == 0 || at_stream_queued_bytes(s) > AT_STREAM_CORK_BYTES_MAX)) {
-        flush(s);
-    }
-    return AT_OK;
-}
-
-enum at_rc at_stream_writev(struct at_stream *s, const struct iovec *iov, int n)
-{
-    assert(n >= 0 && n <= AT_STREAM_IOV_MAX);
-    if (s->state != ST_OPEN || s->broken) {
-        return AT_UNAVAILABLE;
-    }
-    size_t total = iov_bytes(iov, n);
-    size_t queued = at_stream_queued_bytes(s);
-    if (total > AT_STREAM_QUEUE_BYTES_MAX || queued > AT_STREAM_QUEUE_BYTES_MAX - total) {
-        return AT_EXHAUSTED;
-    }
-    if (total == 0) {
-        return AT_OK;
-    }
-    if (s->tls != NULL) {
-        return send_tls(s, iov, n, total);
-    }
-    if (s->blocked || (s->corks > 0 && queued + total <= AT_STREAM_CORK_BYTES_MAX)) {
-        return queue_plain(s, iov, n, 0);
-    }
-    return send_plain(s, iov, n, total);
-}
-
-enum at_rc at_stream_write(struct at_stream *s, const void *data, size_t len)
-{
-    struct iovec iov = {(void *)(uintptr_t)data, len};
-    return at_stream_writev(s, &iov, 1);
-}
-
-void at_stream_cork(struct at_stream *s)
-{
-    s->corks++;
-}
-
-void at_stream_uncork(struct at_stream *s)
-{
-    assert(s->corks > 0);
-    if (--s->corks == 0 && !s->blocked && !s->broken && s->fd >= 0 &&
-        at_stream_queued_bytes(s) > 0) {
-        flush(s);
-    }
-}
-
 void at_stream_pause(struct at_stream *s)
 {
     s->paused = true; /* the watch is changed only if bytes do come */
@@ -354,7 +112,7 @@ void at_stream_resume(struct at_stream *s)
         s->interest = AT_LOOP_READ;
         s->watch = at_loop_watch(s->loop, s->fd, s->interest, on_event, s);
     }
-    set_interest(s, s->interest | AT_LOOP_READ);
+    at_stream_set_interest(s, s->interest | AT_LOOP_READ);
     if (s->in.len > 0 || s->held) {
         defer(s, TASK_SHOW);
     }
@@ -405,7 +163,7 @@ static bool advance_handshake(struct at_stream *s)
 {
     struct at_err err;
     enum at_rc rc = at_tls_session_handshake(s->tls, &err);
-    flush(s);
+    at_stream_flush(s);
     if (rc == AT_AGAIN) {
         return true;
     }
@@ -414,6 +172,17 @@ static bool advance_handshake(struct at_stream *s)
         return false;
     }
     return call_open(s);
+}
+
+/* The peer has said its last while we are still sending: it may be reading on. */
+static bool sends_on(struct at_stream *s, enum at_rc rc)
+{
+    if (s->state != ST_ENDING || rc != AT_EOF || s->broken) {
+        return false;
+    }
+    s->peer_done = true;
+    at_stream_set_interest(s, AT_LOOP_WRITE);
+    return true;
 }
 
 /* Decrypt and show what the session has, until it wants more or the owner pauses. */
@@ -436,6 +205,9 @@ static bool pump_tls(struct at_stream *s)
             return true;
         }
         if (rc != AT_OK) {
+            if (sends_on(s, rc)) {
+                return true;
+            }
             bool ended = s->state != ST_OPEN;
             finish(s, ended ? AT_OK : rc, ended || rc == AT_EOF ? NULL : &err);
             return false;
@@ -470,7 +242,7 @@ static bool feed_tls(struct at_stream *s, const char *data, size_t len)
     }
     at_tls_session_input(s->tls, NULL, 0);
     if (!s->blocked && s->corks == 0 && !s->broken && at_stream_queued_bytes(s) > 0) {
-        flush(s);
+        at_stream_flush(s);
     }
     return true;
 }
@@ -478,11 +250,14 @@ static bool feed_tls(struct at_stream *s, const char *data, size_t len)
 /* The peer is done, or the connection broke. */
 static void on_read_end(struct at_stream *s, enum at_rc rc)
 {
+    struct at_err err;
+    if (sends_on(s, rc)) {
+        return;
+    }
     if (s->state == ST_LINGER || s->state == ST_ENDING) {
         finish(s, AT_OK, NULL);
         return;
     }
-    struct at_err err;
     if (s->state == ST_HANDSHAKE) {
         rc = at_err_set(&err, AT_UNAVAILABLE, "the peer closed the connection in the handshake");
     } else if (rc == AT_EOF && s->tls == NULL) {
@@ -556,7 +331,7 @@ static void linger(struct at_stream *s)
 {
     s->state = ST_LINGER;
     at_sock_shutdown_write(s->fd);
-    set_interest(s, AT_LOOP_READ);
+    at_stream_set_interest(s, AT_LOOP_READ);
     set_timer(s, AT_STREAM_LINGER_NS);
 }
 
@@ -568,7 +343,7 @@ static bool on_connected(struct at_stream *s)
         finish(s, rc, &err);
         return false;
     }
-    set_interest(s, AT_LOOP_READ);
+    at_stream_set_interest(s, AT_LOOP_READ);
     if (s->tls != NULL) {
         s->state = ST_HANDSHAKE;
         return advance_handshake(s);
@@ -580,11 +355,15 @@ static bool on_connected(struct at_stream *s)
 static bool on_drain(struct at_stream *s)
 {
     size_t before = at_stream_queued_bytes(s);
-    flush(s);
+    at_stream_flush(s);
     size_t now = at_stream_queued_bytes(s);
-    if (s->state == ST_ENDING && now == 0 && !s->broken) {
+    if (s->state == ST_ENDING && now == 0 && !s->broken && !s->peer_done) {
         linger(s);
         return true;
+    }
+    if (s->state == ST_ENDING && now == 0 && !s->broken) {
+        finish(s, AT_OK, NULL);
+        return false;
     }
     bool drained =
         now == 0 || (before > AT_STREAM_LOW_MARK_BYTES && now <= AT_STREAM_LOW_MARK_BYTES);
@@ -598,7 +377,7 @@ static bool on_drain(struct at_stream *s)
 static void on_paused_readable(struct at_stream *s)
 {
     if (s->interest & AT_LOOP_READ) {
-        set_interest(s, s->interest & ~AT_LOOP_READ);
+        at_stream_set_interest(s, s->interest & ~AT_LOOP_READ);
         return;
     }
     /* Asked for nothing and told all the same: the peer hung up. Bytes may still wait in the
@@ -684,7 +463,7 @@ struct at_stream *at_stream_connect(struct at_loop *loop, const char *addr,
         rc = at_tls_session_new(tls, server_name, &s->tls, &err);
     }
     if (rc != AT_OK) {
-        finish_later(s, rc, &err);
+        at_stream_finish_later(s, rc, &err);
         return s;
     }
     s->interest = AT_LOOP_WRITE;
@@ -702,7 +481,7 @@ struct at_stream *at_stream_accept_take(struct at_loop *loop, int fd, struct at_
     s->state = tls != NULL ? ST_HANDSHAKE : ST_OPEN;
     enum at_rc rc = tls != NULL ? at_tls_session_new(tls, NULL, &s->tls, &err) : AT_OK;
     if (rc != AT_OK) {
-        finish_later(s, rc, &err);
+        at_stream_finish_later(s, rc, &err);
         return s;
     }
     s->interest = AT_LOOP_READ;
@@ -723,7 +502,7 @@ void at_stream_end(struct at_stream *s)
     }
     s->state = ST_ENDING;
     if (s->broken) {
-        finish_later(s, AT_OK, NULL);
+        at_stream_finish_later(s, AT_OK, NULL);
         return;
     }
     if (s->tls != NULL) {
@@ -734,7 +513,7 @@ void at_stream_end(struct at_stream *s)
     }
     set_timer(s, AT_STREAM_END_NS);
     if (!s->blocked) {
-        flush(s);
+        at_stream_flush(s);
     }
     if (!s->broken && at_stream_queued_bytes(s) == 0) {
         linger(s);
@@ -751,7 +530,7 @@ void at_stream_close(struct at_stream *s)
     s->state = ST_CLOSED;
     at_free(s->close_err);
     s->close_err = NULL;
-    finish_later(s, AT_CANCELLED, NULL);
+    at_stream_finish_later(s, AT_CANCELLED, NULL);
 }
 
 void at_stream_free(struct at_stream *s)

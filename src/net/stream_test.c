@@ -163,6 +163,27 @@ static void sends_everything_before_it_ends(void **state)
     stop(&f);
 }
 
+static void sends_on_when_the_peer_has_said_its_last(void **state)
+{
+    (void)state;
+    struct fixture f;
+    size_t len = (size_t)8 << 20;
+    char *big = at_alloc(len);
+    start(&f, "127.0.0.1:0");
+    at_stream_pause(f.b.stream);
+    assert_int_equal(at_stream_write(f.a.stream, big, len), AT_OK);
+    at_stream_end(f.a.stream);
+    at_sock_shutdown_write(at_stream_fd(f.b.stream));
+    turn_some(&f);
+    assert_false(f.a.closed);
+    at_stream_resume(f.b.stream);
+    TURN_UNTIL(f.loop, f.a.closed && f.b.closed);
+    assert_int_equal(f.b.got.len, len);
+    assert_int_equal(f.a.rc, AT_OK);
+    at_free(big);
+    stop(&f);
+}
+
 static void queues_no_more_than_its_limit(void **state)
 {
     (void)state;
@@ -243,6 +264,7 @@ int main(void)
         cmocka_unit_test(shows_again_what_was_not_taken),
         cmocka_unit_test(shows_all_after_a_pause_although_the_peer_hung_up),
         cmocka_unit_test(sends_everything_before_it_ends),
+        cmocka_unit_test(sends_on_when_the_peer_has_said_its_last),
         cmocka_unit_test(queues_no_more_than_its_limit),
         cmocka_unit_test(may_be_freed_in_its_own_callback),
         cmocka_unit_test(tells_the_close_that_was_asked_for_from_the_loop),
