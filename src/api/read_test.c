@@ -281,6 +281,37 @@ static void a_watch_ends_when_its_time_is_over(void **state)
     answer_done(&w);
 }
 
+/* A client that does not read costs a bounded queue, and is cut; others go on. */
+static void a_watch_that_is_not_read_is_cut(void **state)
+{
+    struct kit *kit = *state;
+    struct kit_answer slow;
+    struct kit_answer metrics;
+    kit_make_site(kit, "a");
+    kit_start(kit, &slow, NULL, AT_HTTP_GET, ATOLL "/sites?watch=1", NULL, NULL);
+    KIT_UNTIL(kit, count_events(&slow) == 1);
+    at_http_call_pause(kit->client, slow.call, true);
+    size_t len = 200000;
+    char *body = at_alloc(len + 200);
+    bool cut = false;
+    for (int i = 0; i < 400 && !cut; i++) {
+        int head = snprintf(body, 100, "{\"metadata\":{\"annotations\":{\"a\":\"%d", i);
+        memset(body + head, 'x', len);
+        strcpy(body + (size_t)head + len, "\"}}}");
+        assert_int_equal(kit_status(kit, NULL, AT_HTTP_PATCH, ATOLL "/sites/a", KIT_MERGE, body),
+                         200);
+        assert_int_equal(kit_admin(kit, &metrics, AT_HTTP_GET, "/metrics", NULL, NULL), 200);
+        cut = strstr(metrics.body.data, "atoll_api_watches_cut_total 1") != NULL;
+        answer_done(&metrics);
+    }
+    assert_true(cut);
+    at_http_call_pause(kit->client, slow.call, false);
+    KIT_UNTIL(kit, slow.done);
+    assert_int_not_equal(slow.rc, AT_OK);
+    answer_done(&slow);
+    at_free(body);
+}
+
 static void a_watched_table_names_its_columns_once(void **state)
 {
     struct kit *kit = *state;
@@ -381,6 +412,7 @@ int main(void)
         T(bookmarks_follow_changes_of_other_kinds),
         T(a_forgotten_version_is_gone),
         T(a_watch_ends_when_its_time_is_over),
+        T(a_watch_that_is_not_read_is_cut),
         T(a_watched_table_names_its_columns_once),
         T(discovery_names_every_kind_in_both_forms),
         T(openapi_has_a_path_and_a_schema_for_every_kind),
