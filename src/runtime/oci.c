@@ -320,6 +320,7 @@ static void task_free(struct at_runtime_task *task)
     at_loop_timer_cancel(task->rt->loop, task->timer);
     at_supervise_forget(&task->run);
     at_cgroup_free(task->run.cgroup);
+    at_free(task->run.mark);
     at_buf_done(&task->isolation);
     at_buf_done(&task->lacks);
     at_free(task->id);
@@ -376,7 +377,7 @@ static void describe_isolation(struct at_runtime_task *task, bool copied)
 {
     struct at_buf *text = &task->isolation;
     at_supervise_note(text, "oci: own pid, mount, ipc and uts namespaces, no capabilities, "
-                            "no_new_privs, seccomp, limits ");
+                            "no_new_privs, seccomp");
     at_supervise_note_limits(text, &task->limits);
     if (copied) {
         at_supervise_note(&task->lacks, ", overlay mounts (the image was copied)");
@@ -490,7 +491,6 @@ static void on_prepared(void *ctx)
     bool copied = job->copied;
     job_free(job);
     if (rc == AT_OK) {
-        at_supervise_cgroup(&task->run, task->node, task->id, &task->limits, &task->lacks);
         describe_isolation(task, copied);
         rc = spawn_runc(task, &err);
     }
@@ -515,6 +515,10 @@ static void refuse(void *ctx)
 static void submit_prepare(struct at_runtime_task *task)
 {
     struct at_runtime *rt = task->rt;
+    /* First the group: the container's configuration may ask only for limits that are kept here. */
+    at_supervise_cgroup(&task->run, task->node, task->id, &task->limits, &task->lacks);
+    task->limits = at_supervise_kept(&task->run, &task->limits);
+    task->job->limits = task->limits;
     task->job->submitted = true;
     if (at_pool_submit(rt->pool, rt->loop, prepare, on_prepared, task->job) != AT_OK) {
         job_free(task->job);
@@ -541,6 +545,18 @@ static enum at_rc require(const char *program, struct at_err *err)
     return at_err_set(err, AT_UNSUPPORTED, "%s is not installed", program);
 }
 
+/* runc does not start without control groups. */
+static enum at_rc require_cgroups(struct at_err *err)
+{
+    struct at_cgroup *cg = NULL;
+    enum at_rc rc = at_cgroup_open("atoll/oci-check", &(struct at_cgroup_limits){0}, &cg, err);
+    if (rc == AT_OK) {
+        rc = at_cgroup_remove(cg, err);
+        at_cgroup_free(cg);
+    }
+    return rc;
+}
+
 static enum at_rc oci_open(struct at_loop *loop, struct at_pool *pool, const char *state_dir,
                            struct at_runtime **ret, struct at_err *err)
 {
@@ -557,7 +573,8 @@ static enum at_rc oci_open(struct at_loop *loop, struct at_pool *pool, const cha
         }
     }
     AT_CLEANUP(at_cleanup_free) char *containers = at_asprintf("%s/containers", state_dir);
-    enum at_rc rc = at_dir_make(containers, 0711, err);
+    enum at_rc rc = require_cgroups(err);
+    rc = rc == AT_OK ? at_dir_make(containers, 0711, err) : rc;
     if (rc != AT_OK) {
         return rc;
     }
@@ -604,7 +621,6 @@ static void oci_start(struct at_runtime *rt, const struct at_runtime_spec *spec,
     job->shared = shared_ref(rt->shared);
     job->task = task;
     spec_copy(&job->spec, spec);
-    job->limits = task->limits;
     job->bundle = at_strdup(task->bundle);
     task->job = job;
     if (at_map_get(rt->removing, task->id) == NULL) {

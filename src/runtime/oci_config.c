@@ -94,8 +94,11 @@ static json_t *make_resources(const struct at_cgroup_limits *limits)
     }
     json_array_append_new(list, json_pack("{s:b, s:s, s:i, s:s}", "allow", 1, "type", "c", "major",
                                           136, "access", "rwm"));
-    json_t *resources =
-        json_pack("{s:o, s:{s:I}}", "devices", list, "pids", "limit", (json_int_t)limits->pids);
+    json_t *resources = json_pack("{s:o}", "devices", list);
+    if (limits->pids > 0) {
+        json_object_set_new(resources, "pids",
+                            json_pack("{s:I}", "limit", (json_int_t)limits->pids));
+    }
     if (limits->cpu_milli > 0) {
         int64_t quota = limits->cpu_milli * CPU_PERIOD_US / 1000;
         json_object_set_new(resources, "cpu",

@@ -71,6 +71,7 @@ static void task_free(struct at_runtime_task *task)
     at_loop_timer_cancel(task->rt->loop, task->start_timer);
     at_supervise_forget(&task->run);
     at_cgroup_free(task->run.cgroup);
+    at_free(task->run.mark);
     at_buf_done(&task->isolation);
     at_free(task->id);
     at_free(task->node);
@@ -151,13 +152,28 @@ static void describe_isolation(struct at_runtime_task *task, const struct at_cgr
     }
     if ((lack & AT_PROCESS_LACK_CGROUP) != 0) {
         at_supervise_note(lacks, ", control groups (cannot join)");
-    } else if (task->run.cgroup != NULL) {
-        at_supervise_note(text, ", limits ");
-        at_supervise_note_limits(text, limits);
+    } else {
+        struct at_cgroup_limits kept = at_supervise_kept(&task->run, limits);
+        at_supervise_note_limits(text, &kept);
     }
     if (lacks->len > 0) {
         at_supervise_note(text, "; this machine lacks: %s", lacks->data + 2);
     }
+}
+
+/* The environment and the mark, borrowing both. own: caller at_free of the list. */
+static const char **with_mark(const char *const *envp, const char *mark)
+{
+    size_t n = 0;
+    while (envp != NULL && envp[n] != NULL) {
+        n++;
+    }
+    const char **list = at_alloc((n + 2) * sizeof *list);
+    for (size_t i = 0; i < n; i++) {
+        list[i] = envp[i];
+    }
+    list[n] = mark;
+    return list;
 }
 
 static enum at_rc run(struct at_runtime_task *task, const struct at_runtime_spec *spec,
@@ -172,9 +188,11 @@ static enum at_rc run(struct at_runtime_task *task, const struct at_runtime_spec
     }
     at_supervise_cgroup(&task->run, spec->node, spec->id, &limits, &lacks);
     int64_t uid = choose_user(task->rt, spec, &lacks);
+    task->run.mark = at_supervise_mark(spec->id);
+    AT_CLEANUP(at_cleanup_free) const char **envp = with_mark(spec->envp, task->run.mark);
     struct at_process_options options = {
         .argv = spec->argv,
-        .envp = spec->envp,
+        .envp = envp,
         .cwd =
             spec->working_dir != NULL && *spec->working_dir != '\0' ? spec->working_dir : spec->dir,
         .stdin_fd = -1,

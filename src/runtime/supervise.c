@@ -23,13 +23,38 @@ void at_supervise_note(struct at_buf *buf, const char *fmt, ...)
 void at_supervise_note_limits(struct at_buf *buf, const struct at_cgroup_limits *limits)
 {
     char text[AT_UNITS_TEXT_BYTES_MAX];
+    const char *sep = ", limits ";
     if (limits->cpu_milli > 0) {
-        at_supervise_note(buf, "cpu %s, ", at_quantity_format_milli(limits->cpu_milli, text));
+        at_supervise_note(buf, "%scpu %s", sep, at_quantity_format_milli(limits->cpu_milli, text));
+        sep = ", ";
     }
     if (limits->memory_bytes > 0) {
-        at_supervise_note(buf, "memory %s, ", at_quantity_format_bytes(limits->memory_bytes, text));
+        at_supervise_note(buf, "%smemory %s", sep,
+                          at_quantity_format_bytes(limits->memory_bytes, text));
+        sep = ", ";
     }
-    at_supervise_note(buf, "pids %lld", (long long)limits->pids);
+    if (limits->pids > 0) {
+        at_supervise_note(buf, "%spids %lld", sep, (long long)limits->pids);
+    }
+}
+
+struct at_cgroup_limits at_supervise_kept(const struct at_supervised *s,
+                                          const struct at_cgroup_limits *limits)
+{
+    if (s->cgroup == NULL) {
+        return (struct at_cgroup_limits){0};
+    }
+    struct at_cgroup_limits kept = *limits;
+    const char *lack = at_cgroup_lack(s->cgroup) != NULL ? at_cgroup_lack(s->cgroup) : "";
+    kept.cpu_milli = strstr(lack, "cpu") == NULL ? kept.cpu_milli : 0;
+    kept.memory_bytes = strstr(lack, "memory") == NULL ? kept.memory_bytes : 0;
+    kept.pids = strstr(lack, "pids") == NULL ? kept.pids : 0;
+    return kept;
+}
+
+char *at_supervise_mark(const char *id)
+{
+    return at_asprintf("ATOLL_TASK=%s", id);
 }
 
 int64_t at_supervise_uid(const char *id)
@@ -108,6 +133,8 @@ void at_supervise_kill(struct at_supervised *s)
     }
     if (s->cgroup != NULL) {
         at_cgroup_kill(s->cgroup);
+    } else if (s->mark != NULL) {
+        at_process_kill_marked(s->mark);
     }
 }
 
@@ -129,6 +156,8 @@ void at_supervise_remove(struct at_supervised *s)
         at_cgroup_free(s->cgroup);
         s->cgroup = NULL;
     }
+    at_free(s->mark);
+    s->mark = NULL;
 }
 
 void at_supervise_sweep(const char *node, const char *id)
@@ -137,6 +166,7 @@ void at_supervise_sweep(const char *node, const char *id)
     struct at_buf lacks = {0};
     at_supervise_cgroup(&s, node, id, &(struct at_cgroup_limits){0}, &lacks);
     at_buf_done(&lacks);
+    s.mark = at_supervise_mark(id);
     at_supervise_kill(&s);
     at_supervise_remove(&s);
 }
@@ -167,5 +197,6 @@ enum at_rc at_supervise_adopt(struct at_supervised *s, const json_t *record, str
     struct at_buf lacks = {0};
     at_supervise_cgroup(s, node, id, &(struct at_cgroup_limits){0}, &lacks);
     at_buf_done(&lacks);
+    s->mark = at_supervise_mark(id);
     return AT_OK;
 }

@@ -16,12 +16,13 @@ struct at_supervised {
     struct at_process process; /* pid 0: none */
     uint64_t start_ticks;
     at_watch_id watch;
-    struct at_cgroup *cgroup; /* NULL: the machine has none */
+    struct at_cgroup *cgroup; /* NULL: the machine has none, or not for us */
+    char *mark; /* environment entry by which members are found without a group; may be NULL */
     at_supervised_exit_fn *on_exit;
     void *owner;
 };
 
-/* Open the group atoll/<node>/<id>; a lack is appended to lacks as ", control groups: why". */
+/* Open the group atoll/<node>/<id>; a lack is appended to lacks as ", limits (why)". */
 void at_supervise_cgroup(struct at_supervised *s, const char *node, const char *id,
                          const struct at_cgroup_limits *limits, struct at_buf *lacks);
 /* Watch s->process. */
@@ -32,6 +33,8 @@ void at_supervise_kill(struct at_supervised *s);
 void at_supervise_forget(struct at_supervised *s); /* stop watching; nothing is killed */
 enum at_rc at_supervise_usage(const struct at_supervised *s,
                               struct at_cgroup_usage *ret) AT_WARN_UNUSED;
+/* "ATOLL_TASK=<id>"; own: caller at_free. */
+char *at_supervise_mark(const char *id);
 /* Remove the group (after at_supervise_kill or the end) and free it. */
 void at_supervise_remove(struct at_supervised *s);
 /* Kill and remove the group of a task that nobody holds any more. */
@@ -46,8 +49,11 @@ enum at_rc at_supervise_adopt(struct at_supervised *s, const json_t *record,
 
 /* Append, never failing: texts here are short; what does not fit is dropped. */
 void at_supervise_note(struct at_buf *buf, const char *fmt, ...) AT_PRINTF(2, 3);
-/* "cpu 500m, memory 64Mi, pids 4096" */
+/* ", limits cpu 500m, memory 64Mi, pids 4096", those of 0 left out; nothing when all are 0. */
 void at_supervise_note_limits(struct at_buf *buf, const struct at_cgroup_limits *limits);
+/* limits without those that s's group does not keep. */
+struct at_cgroup_limits at_supervise_kept(const struct at_supervised *s,
+                                          const struct at_cgroup_limits *limits);
 /* Private user id for an instance. */
 int64_t at_supervise_uid(const char *id);
 struct at_cgroup_limits at_supervise_limits(const struct at_runtime_spec *spec);

@@ -71,6 +71,10 @@ void at_process_signal(const struct at_process *p, int signal_number); /* by pid
 void at_process_signal_group(const struct at_process *p,
                              int signal_number); /* the session's process group */
 void at_process_close(struct at_process *p);
+/* SIGKILL to every process that was started with this environment entry ("NAME=value", exact), as
+ * far as /proc lets us see: for machines without control groups. Repeated until none is left or
+ * 1 s. Returns how many there were. */
+int at_process_kill_marked(const char *entry);
 /* Resident bytes and CPU time of a process, from /proc. err: AT_NOT_FOUND. */
 enum at_rc at_process_usage(pid_t pid, int64_t *ret_rss_bytes, int64_t *ret_cpu_ns) AT_WARN_UNUSED;
 

@@ -207,6 +207,24 @@ static void a_run_collects_output_and_ends_in_time_or_when_cancelled(void **stat
     assert_int_equal(at_process_run(&options, 90 * AT_NS_PER_S, NULL, &code, &err), AT_CANCELLED);
 }
 
+static void marked_processes_are_found_and_killed(void **state)
+{
+    (void)state;
+    char mark[64];
+    snprintf(mark, sizeof mark, "ATOLL_TASK=test-%d", (int)getpid());
+    struct at_process_options options = PLAIN;
+    options.argv = (const char *[]){"sh", "-c", "setsid sleep 100 & exec sleep 100", NULL};
+    options.envp = (const char *[]){"PATH=/usr/bin:/bin", mark, NULL};
+    struct at_process p;
+    assert_int_equal(at_process_start(&options, true, &p, NULL, NULL), AT_OK);
+    assert_int_equal(at_process_kill_marked("ATOLL_TASK=test-"), 0);
+    assert_in_range(at_process_kill_marked(mark), 1, 3);
+    int code, sig;
+    finish(&p, &code, &sig);
+    assert_int_equal(sig, SIGKILL);
+    assert_int_equal(at_process_kill_marked(mark), 0);
+}
+
 static void an_outliving_process_is_adopted_by_pid_and_start(void **state)
 {
     (void)state;
@@ -232,8 +250,8 @@ static struct at_cgroup *open_group(const char *suffix, const struct at_cgroup_l
 {
     struct at_cgroup *cg = NULL;
     struct at_err err = {0};
-    AT_CLEANUP(at_cleanup_free)
-    char *name = at_asprintf("atoll/sys-test-%d/%s", (int)getpid(), suffix);
+    char name[64];
+    snprintf(name, sizeof name, "atoll/sys-test-%d/%s", (int)getpid(), suffix);
     if (at_cgroup_open(name, limits, &cg, &err) != AT_OK) {
         print_message("no control groups here: %s\n", err.msg);
         skip();
@@ -315,6 +333,7 @@ int main(void)
         cmocka_unit_test(seccomp_denies_even_root),
         cmocka_unit_test(capabilities_are_gone_even_for_root),
         cmocka_unit_test(a_run_collects_output_and_ends_in_time_or_when_cancelled),
+        cmocka_unit_test(marked_processes_are_found_and_killed),
         cmocka_unit_test(an_outliving_process_is_adopted_by_pid_and_start),
         cmocka_unit_test(a_group_kills_all_members_and_goes),
         cmocka_unit_test(a_sweep_spares_groups_that_are_young),

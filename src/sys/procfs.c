@@ -2,11 +2,19 @@
 
 #include "sys/file.h"
 
+#include "core/mem.h"
+#include "core/str.h"
+
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define STAT_BYTES_MAX 4096
+#define ENVIRON_BYTES_MAX ((size_t)4 << 20)
+#define MARKED_ROUNDS_MAX 100
+#define MARKED_ROUND_NS 10000000
 
 /* Fields of /proc/PID/stat by their numbers in proc(5): 14 utime, 15 stime, 22 starttime, 24 rss.
  */
@@ -53,4 +61,56 @@ enum at_rc at_process_usage(pid_t pid, int64_t *ret_rss_bytes, int64_t *ret_cpu_
     *ret_rss_bytes = st.rss_pages * sysconf(_SC_PAGESIZE);
     *ret_cpu_ns = (int64_t)(st.utime_ticks + st.stime_ticks) * ns_per_tick;
     return AT_OK;
+}
+
+/* Was it started with this entry in its environment, and does it still run? */
+static bool is_marked(pid_t pid, const char *entry)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/environ", (int)pid);
+    struct at_buf text = {0};
+    bool found = false;
+    if (at_file_read(path, ENVIRON_BYTES_MAX, &text, NULL) == AT_OK) {
+        struct at_str rest = {text.data, text.len};
+        while (rest.len > 0 && !found) {
+            found = at_str_eq(at_str_cut(&rest, '\0'), entry);
+        }
+    }
+    at_buf_done(&text);
+    return found;
+}
+
+static int kill_marked_once(const char *entry)
+{
+    char **names = NULL;
+    size_t n = 0;
+    int killed = 0;
+    if (at_dir_list("/proc", &names, &n, NULL) != AT_OK) {
+        return 0;
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint64_t pid;
+        if (at_str_to_u64(at_str_of(names[i]), &pid) == AT_OK && pid > 1 &&
+            is_marked((pid_t)pid, entry)) {
+            killed += kill((pid_t)pid, SIGKILL) == 0;
+        }
+        at_free(names[i]);
+    }
+    at_free(names);
+    return killed;
+}
+
+int at_process_kill_marked(const char *entry)
+{
+    int total = 0;
+    for (int round = 0; round < MARKED_ROUNDS_MAX; round++) {
+        int killed = kill_marked_once(entry);
+        total = killed > total ? killed : total;
+        if (killed == 0) {
+            break;
+        }
+        struct timespec ts = {.tv_nsec = MARKED_ROUND_NS};
+        nanosleep(&ts, NULL);
+    }
+    return total;
 }
