@@ -70,6 +70,33 @@ static enum at_rc dirs_make(struct at_agent *a, struct at_err *err)
     return at_file_lock(lock, &a->lock_fd, err);
 }
 
+static void on_joined(void *ctx, enum at_rc rc, struct at_client *client, const char *site,
+                      const struct at_err *err)
+{
+    struct at_agent *a = ctx;
+    if (rc != AT_OK) {
+        agent_failed(a, rc, err);
+        return;
+    }
+    a->client = client;
+    a->site = at_strdup(site != NULL ? site : "");
+    agent_node_start(a);
+}
+
+static enum at_rc join(struct at_agent *a, const struct at_agent_options *o, struct at_err *err)
+{
+    struct at_join_options options = {.loop = a->loop,
+                                      .server = o->server,
+                                      .role = "agent",
+                                      .name = o->name,
+                                      .token = o->token,
+                                      .ca_pin = o->ca_pin,
+                                      .state_dir = o->state_dir,
+                                      .on_ready = on_joined,
+                                      .ctx = a};
+    return at_join_start(&options, &a->join, err);
+}
+
 enum at_rc at_agent_new(const struct at_agent_options *o, struct at_agent **ret, struct at_err *err)
 {
     enum at_rc rc = options_check(o, err);
@@ -79,9 +106,6 @@ enum at_rc at_agent_new(const struct at_agent_options *o, struct at_agent **ret,
     struct at_agent *a = AT_NEW(struct at_agent);
     a->loop = o->loop;
     a->pool = o->pool;
-    a->server = at_strdup(o->server);
-    a->token = at_strdup(o->token);
-    a->ca_pin = at_strdup(o->ca_pin);
     a->name = at_strdup(o->name);
     a->state_dir = at_strdup(o->state_dir);
     a->devices_file = at_strdup(o->devices_file);
@@ -100,7 +124,7 @@ enum at_rc at_agent_new(const struct at_agent_options *o, struct at_agent **ret,
         a->http = at_http_client_new(a->loop, &(struct at_http_client_options){0});
         a->fetches = agent_fetches_new(a);
         drivers_open(a, o->drivers);
-        rc = agent_identity_start(a, err);
+        rc = join(a, o, err);
     }
     if (rc != AT_OK) {
         at_agent_free(a);
@@ -118,28 +142,6 @@ void agent_failed(struct at_agent *a, enum at_rc rc, const struct at_err *err)
         return;
     }
     at_log(AT_LOG_ERROR, "agent.failed", "%s", err->msg);
-}
-
-void agent_identity_ready(struct at_agent *a)
-{
-    struct at_client_options options = {.server = a->server,
-                                        .ca_pem = a->ca_pem,
-                                        .cert_pem = a->cert_pem,
-                                        .key_pem = a->key_pem,
-                                        .user_agent = "atoll-agent/" AT_VERSION};
-    struct at_err err = {0};
-    if (a->client != NULL) { /* renewed */
-        if (at_client_set_identity(a->client, a->cert_pem, a->key_pem, &err) != AT_OK) {
-            at_log(AT_LOG_ERROR, "identity.refused", "%s", err.msg);
-        }
-        return;
-    }
-    enum at_rc rc = at_client_new(a->loop, &options, &a->client, &err);
-    if (rc != AT_OK) {
-        agent_failed(a, rc, &err);
-        return;
-    }
-    agent_node_start(a);
 }
 
 static void on_object(void *ctx, json_t *object, bool deleted)
@@ -222,9 +224,8 @@ void at_agent_stop(struct at_agent *a, void (*done)(void *ctx), void *ctx)
 
 static void texts_free(struct at_agent *a)
 {
-    char *texts[] = {a->server,    a->token,        a->ca_pin,     a->name,           a->site,
-                     a->state_dir, a->devices_file, a->models_dir, a->listen_host,    a->self_exe,
-                     a->cert_pem,  a->key_pem,      a->ca_pem,     a->pending_key_pem};
+    char *texts[] = {a->name,       a->site,        a->state_dir, a->devices_file,
+                     a->models_dir, a->listen_host, a->self_exe};
     for (size_t i = 0; i < AT_ARRAY_LEN(texts); i++) {
         at_free(texts[i]);
     }
@@ -250,7 +251,6 @@ void at_agent_free(struct at_agent *a)
     }
     at_map_free(a->instances);
     agent_fetches_free(a->fetches);
-    agent_identity_done(a);
     agent_node_done(a);
     at_loop_timer_cancel(a->loop, a->stop_timer);
     at_loop_timer_cancel(a->loop, a->log_timer);
@@ -262,7 +262,7 @@ void at_agent_free(struct at_agent *a)
     if (a->http != NULL) {
         at_http_client_free(a->http);
     }
-    at_client_free(a->client);
+    at_join_free(a->join);
     if (a->lock_fd >= 0) {
         at_file_unlock(a->lock_fd);
     }

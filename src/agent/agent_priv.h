@@ -4,7 +4,7 @@
 
 #include "agent/agent.h"
 #include "agent/limits.h"
-#include "client/client.h"
+#include "client/join.h"
 #include "core/map.h"
 #include "core/mem.h"
 #include "core/str.h"
@@ -26,8 +26,7 @@ struct agent_driver {
 struct at_agent {
     struct at_loop *loop;
     struct at_pool *pool;
-    char *server, *token, *ca_pin, *name, *site, *state_dir, *devices_file, *models_dir,
-        *listen_host, *self_exe;
+    char *name, *site, *state_dir, *devices_file, *models_dir, *listen_host, *self_exe;
     char **labels;
     bool stop_instances, stopping;
     bool loaded; /* instances that outlived an earlier agent are known */
@@ -36,16 +35,11 @@ struct at_agent {
     void (*on_stopped)(void *ctx);
     void *stopped_ctx;
 
-    /* identity.c */
     int lock_fd;
-    char *cert_pem, *key_pem, *ca_pem;
-    char *pending_key_pem; /* of a join or a renewal under way */
-    unsigned join_tries;
-    struct at_client *join_client;
-    at_timer_id identity_timer;
+    struct at_join *join;
+    struct at_client *client; /* the join's */
 
     /* node.c */
-    struct at_client *client;
     at_timer_id node_timer, heartbeat_timer;
     int64_t heartbeat_ns;
     bool ready_told;
@@ -61,14 +55,9 @@ struct at_agent {
 };
 
 /* agent.c */
-void agent_identity_ready(struct at_agent *a); /* cert_pem, key_pem, ca_pem, site are set */
-void agent_node_ready(struct at_agent *a);     /* the Node exists, its status was sent */
+void agent_node_ready(struct at_agent *a); /* the Node exists, its status was sent */
 void agent_failed(struct at_agent *a, enum at_rc rc, const struct at_err *err);
 void agent_check_stopped(struct at_agent *a); /* after an instance went away */
-
-/* identity.c: err AT_INVALID no certificate and no token. */
-enum at_rc agent_identity_start(struct at_agent *a, struct at_err *err) AT_WARN_UNUSED;
-void agent_identity_done(struct at_agent *a);
 
 /* node.c */
 void agent_node_start(struct at_agent *a);

@@ -7,7 +7,6 @@
 #define AGENT_HEARTBEAT_NS (500 * AT_NS_PER_MS) /* until the server says otherwise */
 #define AGENT_HEARTBEAT_RETRY_NS (200 * AT_NS_PER_MS)
 #define AGENT_RETRY_NS (500 * AT_NS_PER_MS) /* between tries of any other call */
-#define AGENT_JOIN_TRIES_MAX 20             /* while the server cannot be reached */
 #define AGENT_BACKOFF_MIN_NS (200 * AT_NS_PER_MS)
 #define AGENT_BACKOFF_MAX_NS (30 * AT_NS_PER_S)
 #define AGENT_HEALTHY_NS (60 * AT_NS_PER_S) /* running this long forgets earlier failures */
@@ -25,6 +24,5 @@
 #define AGENT_TUNNEL_LINE_BYTES_MAX 4096
 #define AGENT_ARGS_MAX 2048
 #define AGENT_PIDS_MAX 1024 /* processes of one instance */
-#define AGENT_CERT_RENEW_MIN_NS (10 * AT_NS_PER_S)
 
 #endif

@@ -15,4 +15,9 @@
 #define AT_CLIENT_BACKOFF_NS_MIN (200 * AT_NS_PER_MS)
 #define AT_CLIENT_BACKOFF_NS_MAX (10 * AT_NS_PER_S)
 
+#define AT_JOIN_FILE_BYTES_MAX ((size_t)256 << 10) /* identity.json */
+#define AT_JOIN_TRIES_MAX 20                       /* while the server cannot be reached */
+#define AT_JOIN_RETRY_NS (500 * AT_NS_PER_MS)
+#define AT_JOIN_RENEW_MIN_NS (10 * AT_NS_PER_S) /* between renewals, failed ones too */
+
 #endif

@@ -123,6 +123,37 @@ static enum at_rc load_static(struct at_gateway *g, const char *file, struct at_
     return AT_OK;
 }
 
+/* The certificate is there: watch the routes with it. */
+static void on_joined(void *ctx, enum at_rc rc, struct at_client *client, const char *site,
+                      const struct at_err *err)
+{
+    struct at_gateway *g = ctx;
+    if (rc != AT_OK) {
+        gw_tell(g, rc, err);
+        return;
+    }
+    g->client = client;
+    if (g->site == NULL && site != NULL) {
+        g->site = at_strdup(site);
+    }
+    gw_feed_start(g);
+}
+
+static enum at_rc join(struct at_gateway *g, const struct at_gateway_options *o, struct at_err *err)
+{
+    struct at_join_options options = {.loop = g->loop,
+                                      .server = o->server,
+                                      .role = "gateway",
+                                      .name = o->name,
+                                      .token = o->token,
+                                      .ca_pin = o->ca_pin,
+                                      .state_dir = o->state_dir,
+                                      .on_ready = on_joined,
+                                      .ctx = g};
+    enum at_rc rc = at_dir_make(o->state_dir, 0700, err);
+    return rc == AT_OK ? at_join_start(&options, &g->join, err) : rc;
+}
+
 static void on_ready_timer(void *ctx)
 {
     struct at_gateway *g = ctx;
@@ -142,11 +173,6 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
     }
     struct at_gateway *g = AT_NEW(struct at_gateway);
     g->loop = o->loop;
-    g->server = at_strdup(o->server);
-    g->token = at_strdup(o->token);
-    g->ca_pin = at_strdup(o->ca_pin);
-    g->name = at_strdup(o->name);
-    g->state_dir = at_strdup(o->state_dir);
     g->site = at_strdup(o->site);
     g->is_tls = o->tls != NULL;
     g->is_loopback = is_loopback(o->listen);
@@ -164,8 +190,7 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
         rc = start_workers(g, o, err);
     }
     if (rc == AT_OK) {
-        rc = o->static_routes != NULL ? load_static(g, o->static_routes, err)
-                                      : gw_identity_start(g, err);
+        rc = o->static_routes != NULL ? load_static(g, o->static_routes, err) : join(g, o, err);
     }
     if (rc != AT_OK) {
         at_gateway_free(g);
@@ -236,19 +261,13 @@ void at_gateway_free(struct at_gateway *gateway)
     at_loop_timer_cancel(g->loop, g->ready_timer);
     at_loop_timer_cancel(g->loop, g->stop_timer);
     gw_feed_done(g);
-    gw_identity_done(g);
-    at_client_free(g->client);
+    at_join_free(g->join);
     for (unsigned i = 0; i < g->n_workers; i++) {
         gw_worker_done(&g->workers[i]);
     }
     at_metrics_free(g->metrics.registry);
     at_free(g->workers);
     at_free(g->digests);
-    at_free(g->server);
-    at_free(g->token);
-    at_free(g->ca_pin);
-    at_free(g->name);
-    at_free(g->state_dir);
     at_free(g->site);
     at_free(g->url);
     at_free(g);

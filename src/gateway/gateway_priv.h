@@ -2,7 +2,7 @@
 #ifndef AT_GATEWAY_GATEWAY_PRIV_H
 #define AT_GATEWAY_GATEWAY_PRIV_H
 
-#include "client/client.h"
+#include "client/join.h"
 #include "core/metrics.h"
 #include "gateway/gateway.h"
 #include "gateway/path.h"
@@ -70,14 +70,6 @@ struct gw_worker {
     struct gw_token tokens[AT_GW_TOKEN_CACHE]; /* accepted lately, by a hash of the text */
 };
 
-struct gw_identity {
-    char *cert_pem, *key_pem, *ca_pem, *site;
-    char *pending_key_pem;
-    struct at_client *join_client;
-    at_timer_id timer;
-    unsigned tries;
-};
-
 struct gw_feed {
     struct at_informer *instances, *sites, *nodes;
     struct at_map *facts; /* "namespace/name" → struct fact */
@@ -89,8 +81,7 @@ struct gw_feed {
 
 struct at_gateway {
     struct at_loop *loop;
-    char *server, *token, *ca_pin, *name, *state_dir, *site;
-    char *url;
+    char *site, *url;
     bool is_tls, is_loopback;
     unsigned char (*digests)[32]; /* of accepted tokens */
     size_t n_digests;
@@ -100,8 +91,8 @@ struct at_gateway {
     struct gw_metrics metrics;
     struct gw_worker *workers;
     unsigned n_workers;
-    struct at_client *client; /* to the control plane */
-    struct gw_identity identity;
+    struct at_client *client; /* to the control plane; the join's */
+    struct at_join *join;
     struct gw_feed feed;
     _Atomic int64_t table_at_ns; /* when the newest table was made; 0: none yet */
     at_timer_id ready_timer;
@@ -118,9 +109,6 @@ struct at_gateway {
 void gw_tell(struct at_gateway *gateway, enum at_rc rc,
              const struct at_err *err); /* on_ready, once */
 void gw_publish(struct at_gateway *gateway, struct gw_table *table_take);
-/* identity.c: a certificate, then gw_feed_start. */
-enum at_rc gw_identity_start(struct at_gateway *gateway, struct at_err *err) AT_WARN_UNUSED;
-void gw_identity_done(struct at_gateway *gateway);
 /* feed.c */
 void gw_feed_start(struct at_gateway *gateway);
 void gw_feed_done(struct at_gateway *gateway);

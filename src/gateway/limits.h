@@ -36,11 +36,8 @@
 #define AT_GW_TOKEN_BYTES_MAX 4096
 #define AT_GW_TOKEN_CACHE 64 /* tokens lately accepted, per loop */
 #define AT_GW_FILE_BYTES_MAX ((size_t)16 << 20)
-#define AT_GW_REBUILD_NS (2 * AT_GW_MS) /* changes this close together make one route table */
-#define AT_GW_READY_NS (5 * AT_GW_S)    /* serve without routes when none came until then */
-#define AT_GW_JOIN_TRIES_MAX 20
-#define AT_GW_JOIN_RETRY_NS (500 * AT_GW_MS)
-#define AT_GW_RENEW_MIN_NS (30 * AT_GW_S)
+#define AT_GW_REBUILD_NS (2 * AT_GW_MS)    /* changes this close together make one route table */
+#define AT_GW_READY_NS (5 * AT_GW_S)       /* serve without routes when none came until then */
 #define AT_GW_UNKNOWN_LATENCY_NS (AT_GW_S) /* between sites without a link */
 
 #endif
