@@ -9,8 +9,9 @@ MESON_RELEASE := -Dbuildtype=debugoptimized -Dtests=false -Donnx=enabled
 .PHONY: all deps demo test bench check check-format check-layers format fuzz install clean distclean help
 
 all: deps ## build build/atoll (optimised, with symbols)
-	@[ -f $(RELEASE)/build.ninja ] || { echo "configure $(RELEASE)"; mkdir -p build; \
-	  meson setup $(RELEASE) $(MESON_RELEASE) --prefix "$(PREFIX)" > build/setup.log 2>&1 || { cat build/setup.log; rm -rf $(RELEASE); exit 1; }; }
+	@want="$(CURDIR) $(PREFIX)"; [ -f $(RELEASE)/build.ninja ] && [ "$$(cat $(RELEASE)/.configured 2> /dev/null)" = "$$want" ] || { \
+	  echo "configure $(RELEASE)"; rm -rf $(RELEASE); mkdir -p build; \
+	  meson setup $(RELEASE) $(MESON_RELEASE) --prefix "$(PREFIX)" > build/setup.log 2>&1 && echo "$$want" > $(RELEASE)/.configured || { cat build/setup.log; rm -rf $(RELEASE); exit 1; }; }
 	@if [ -t 1 ]; then ninja -C $(RELEASE) $(if $(V),-v); else ninja -C $(RELEASE) $(if $(V),-v,--quiet) > build/ninja.log 2>&1 || { cat build/ninja.log; exit 1; }; fi
 	@if [ -x $(RELEASE)/atoll ]; then ln -f $(RELEASE)/atoll build/atoll && echo "built build/atoll"; \
 	 else echo "built the libraries; this tree has no src/apps yet"; fi
