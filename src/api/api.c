@@ -47,6 +47,11 @@ static const struct endpoint ENDPOINTS[] = {
     {API_RESOURCE, SHAPE_SUB, "nodes", "tunnel", AT_HTTP_GET, "create", api_tunnel_open},
     {API_RESOURCE, SHAPE_SUB_TAIL, "nodes", "tunnel", AT_HTTP_POST, "create", api_tunnel_answer},
     {API_RESOURCE, SHAPE_SUB, "instances", "log", AT_HTTP_GET, "get", api_instance_log},
+
+    {API_RESOURCE, SHAPE_COLLECTION, "pods", NULL, AT_HTTP_GET, "list", api_list},
+    {API_RESOURCE, SHAPE_ITEM, "pods", NULL, AT_HTTP_GET, "get", api_get},
+    {API_RESOURCE, SHAPE_ITEM, "pods", NULL, AT_HTTP_DELETE, "delete", api_delete},
+    {API_RESOURCE, SHAPE_SUB, "pods", "log", AT_HTTP_GET, "get", api_instance_log},
 };
 
 static enum shape shape_of(const struct api_route *route)
@@ -69,7 +74,8 @@ static bool fits(const struct endpoint *e, const struct api_route *route)
         return true;
     }
     const struct at_model_kind *kind = route->kind;
-    if (e->shape != shape_of(route) || (e->plural != NULL && !at_streq(e->plural, kind->plural))) {
+    if (e->shape != shape_of(route) || (e->plural == NULL && route->pod) ||
+        (e->plural != NULL && !at_streq(e->plural, route->resource))) {
         return false;
     }
     if (e->subresource == NULL) {
@@ -142,7 +148,7 @@ static bool parameters_read(struct api_req *req)
                           "fieldValidation: \"%.64s\" is none of Strict, Warn, Ignore", mode);
         return false;
     }
-    req->table = api_table_wanted(req, at_http_header_get(at_http_request(req->ex), "Accept"));
+    api_table_wanted(req, at_http_header_get(at_http_request(req->ex), "Accept"));
     return true;
 }
 

@@ -55,6 +55,7 @@ struct api_req {
     const char *verb;
     bool by_certificate;
     enum api_table table;
+    bool partial; /* metadata alone */
     bool dry_run;
     enum at_model_unknown unknown;
     struct at_str content_type; /* without parameters, on arena */
@@ -110,6 +111,8 @@ enum at_rc api_authenticate(struct api_req *req, struct at_err *err) AT_WARN_UNU
 bool api_authorize(struct api_req *req);
 /* Node to which the thing belongs, for an agent's rights; NULL: unknown. own: on arena. */
 const char *api_node_of(struct api_req *req, const struct api_route *route, bool use_selector);
+/* Rights to Pods are those to Instances. */
+void api_access_map(struct at_access *what);
 bool api_is_agent(const struct api_req *req, const char **ret_node);
 /* What agents may not change of their own objects. object is the new version, old may be NULL. */
 enum at_rc api_agent_admits(struct api_req *req, const json_t *old, const json_t *object,
@@ -139,12 +142,28 @@ bool api_filter_may_match(const struct api_filter *filter, const char *value, si
 /* Value that the filter demands of a field, NULL when it does not. */
 const char *api_filter_demands(const struct api_filter *filter, const char *path);
 
+/* --- pod.c: Instances as core v1 Pods --- */
+extern const struct at_model_kind API_POD_KIND;
+json_t *api_pod_of(const json_t *instance); /* own: caller decrefs */
+json_t *api_pod_cells(const json_t *pod);   /* what the columns name; own: caller decrefs */
+
+/* --- view.c: in which form a request is shown objects --- */
+const struct at_model_kind *api_view_kind(const struct api_req *req);
+bool api_view_is_stored(const struct api_req *req); /* as stored: nothing is parsed */
+/* own: takes object, caller decrefs the result. */
+json_t *api_view_object(const struct api_req *req, json_t *object_take);
+enum at_rc api_view_append(const struct api_req *req, const char *value, size_t len, int64_t rev,
+                           struct at_buf *out) AT_WARN_UNUSED;
+bool api_view_matches(const struct api_req *req, const struct api_filter *filter,
+                      const struct at_store_kv *kv);
+
 /* --- table.c --- */
 json_t *api_table_new(const struct at_model_kind *kind, bool with_columns);
 /* arena: for the cells. */
 void api_table_add(json_t *table, struct api_req *req, const json_t *object, enum api_table mode,
                    struct at_arena *arena);
-enum api_table api_table_wanted(struct api_req *req, struct at_str accept);
+/* Sets req->table and req->partial. */
+void api_table_wanted(struct api_req *req, struct at_str accept);
 
 /* --- read.c, watch.c --- */
 api_handler_fn api_get, api_list, api_watch;

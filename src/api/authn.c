@@ -117,6 +117,14 @@ const char *api_node_of(struct api_req *req, const struct api_route *route, bool
     return bound;
 }
 
+void api_access_map(struct at_access *what)
+{
+    if (what->group[0] == '\0' && at_streq(what->resource, "pods")) {
+        what->group = "atoll.dev";
+        what->resource = "instances";
+    }
+}
+
 bool api_authorize(struct api_req *req)
 {
     const struct api_route *r = &req->route;
@@ -131,6 +139,7 @@ bool api_authorize(struct api_req *req)
         .path = r->path,
         .node_name = api_node_of(req, r, true),
     };
+    api_access_map(&what);
     char name[API_NAME_BYTES];
     if (at_streq(r->resource, "nodes") && r->name[0] == '\0' && at_streq(req->verb, "create")) {
         /* The name of a Node that is being made stands in its body. */

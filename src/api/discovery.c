@@ -21,6 +21,7 @@
 
 static const char *const OBJECT_VERBS[] = {
     "create", "delete", "deletecollection", "get", "list", "patch", "update", "watch", NULL};
+static const char *const POD_VERBS[] = {"delete", "get", "list", "watch", NULL};
 static const char *const SUB_VERBS[] = {"get", "patch", "update", NULL};
 static const char *const CREATE_VERB[] = {"create", NULL};
 static const char *const GET_VERB[] = {"get", NULL};
@@ -35,6 +36,7 @@ static const struct sub SUBS[] = {
     {NULL, "status", SUB_VERBS, NULL, NULL, NULL},
     {NULL, "scale", SUB_VERBS, "autoscaling", "v1", "Scale"},
     {"instances", "log", GET_VERB, NULL, NULL, NULL},
+    {"pods", "log", GET_VERB, NULL, NULL, NULL},
     {"nodes", "heartbeat", CREATE_VERB, NULL, NULL, NULL},
     {"nodes", "tunnel", CREATE_VERB, NULL, NULL, NULL},
 };
@@ -57,6 +59,11 @@ static bool has_sub(const struct at_model_kind *kind, const struct sub *sub)
         return at_streq(sub->plural, kind->plural);
     }
     return at_streq(sub->name, "status") ? kind->has_status : kind->has_scale;
+}
+
+static const char *const *verbs_of(const struct at_model_kind *kind)
+{
+    return kind == &API_POD_KIND ? POD_VERBS : OBJECT_VERBS;
 }
 
 static json_t *words(const char *const *list)
@@ -99,7 +106,7 @@ static void legacy_kind(json_t *list, const struct at_model_kind *kind)
 {
     json_t *entry = json_pack("{s:s, s:s, s:b, s:s, s:o}", "name", kind->plural, "singularName",
                               kind->singular, "namespaced", (int)kind->namespaced, "kind",
-                              kind->kind, "verbs", words(OBJECT_VERBS));
+                              kind->kind, "verbs", words(verbs_of(kind)));
     if (kind->short_names != NULL && kind->short_names[0] != NULL) {
         json_object_set_new(entry, "shortNames", words(kind->short_names));
     }
@@ -134,6 +141,9 @@ static json_t *legacy_resources(const char *group, const char *group_version)
             legacy_kind(list, kinds[i]);
         }
     }
+    if (group[0] == '\0') {
+        legacy_kind(list, &API_POD_KIND);
+    }
     for (size_t i = 0; i < AT_ARRAY_LEN(REVIEW_KINDS); i++) {
         const struct review_kind *r = &REVIEW_KINDS[i];
         if (at_streq(r->group, group)) {
@@ -167,7 +177,7 @@ static json_t *aggregated_kind(const struct at_model_kind *kind)
     json_t *entry = json_pack("{s:s, s:o, s:s, s:s, s:o}", "resource", kind->plural, "responseKind",
                               response_kind(kind->group, kind->version, kind->kind), "scope",
                               kind->namespaced ? "Namespaced" : "Cluster", "singularResource",
-                              kind->singular, "verbs", words(OBJECT_VERBS));
+                              kind->singular, "verbs", words(verbs_of(kind)));
     if (kind->short_names != NULL && kind->short_names[0] != NULL) {
         json_object_set_new(entry, "shortNames", words(kind->short_names));
     }
@@ -202,6 +212,9 @@ static json_t *aggregated_group(const char *group)
         if (at_streq(kinds[i]->group, group)) {
             json_array_append_new(resources, aggregated_kind(kinds[i]));
         }
+    }
+    if (group[0] == '\0') {
+        json_array_append_new(resources, aggregated_kind(&API_POD_KIND));
     }
     for (size_t i = 0; i < AT_ARRAY_LEN(REVIEW_KINDS); i++) {
         const struct review_kind *r = &REVIEW_KINDS[i];

@@ -98,7 +98,7 @@ struct list_op {
 
 static enum at_rc list_head(struct api_req *req, int64_t rev, const char *token, struct at_buf *out)
 {
-    const struct at_model_kind *kind = req->route.kind;
+    const struct at_model_kind *kind = api_view_kind(req);
     enum at_rc rc = at_buf_printf(
         out, "{\"kind\":\"%s\",\"apiVersion\":\"%s\",\"metadata\":{\"resourceVersion\":\"%lld\"",
         kind->list_kind, at_model_api_version(kind), (long long)rev);
@@ -106,30 +106,6 @@ static enum at_rc list_head(struct api_req *req, int64_t rev, const char *token,
         rc = at_buf_printf(out, ",\"continue\":\"%s\"", token);
     }
     return rc == AT_OK ? at_buf_append_str(out, "},\"items\":[") : rc;
-}
-
-static enum at_rc item_add(struct api_req *req, const struct list_op *op,
-                           const struct at_store_kv *kv, bool first, struct at_buf *out,
-                           bool *ret_added)
-{
-    *ret_added = false;
-    if (!api_filter_is_empty(&op->filter)) {
-        if (!api_filter_may_match(&op->filter, kv->value, kv->value_len)) {
-            return AT_OK;
-        }
-        AT_CLEANUP(at_cleanup_json) json_t *object = NULL;
-        enum at_rc rc = at_object_decode(kv->value, kv->value_len, kv->mod_rev, &object, NULL);
-        if (rc != AT_OK || !api_filter_match(&op->filter, object)) {
-            return rc;
-        }
-    }
-    (void)req;
-    enum at_rc rc = first ? AT_OK : at_buf_append(out, ",", 1);
-    if (rc == AT_OK) {
-        rc = at_object_splice(kv->value, kv->value_len, kv->mod_rev, out);
-    }
-    *ret_added = rc == AT_OK;
-    return rc;
 }
 
 static void list_failed(struct api_req *req, enum at_rc rc)
@@ -142,16 +118,65 @@ static void list_failed(struct api_req *req, enum at_rc rc)
     api_respond_error(req, rc, "a stored object cannot be read");
 }
 
-static void list_plain(struct api_req *req, const struct list_op *op, int64_t rev,
-                       const struct at_store_kv *kvs, size_t n, const char *token)
+/* Token for the page after kv. own: on the request's arena. */
+static const char *token_after(struct api_req *req, int64_t rev, const struct at_store_kv *kv)
 {
+    struct api_continue next = {.rev = rev};
+    /* The smallest key above the last one is it with a 0x01. */
+    snprintf(next.start, sizeof next.start, "%s\x01", kv->key);
+    return api_continue_encode(req->arena, &next);
+}
+
+/* Of kvs[0..n), what a page shows. With a selector the page ends after the last that fits in it,
+ * which only the matching tells. */
+struct page {
+    const struct at_store_kv *kvs;
+    size_t n;
+    int64_t rev;
+    const char *token; /* NULL: nothing follows */
+    size_t shown;
+};
+
+/* Is the page full? Then what is left of it begins the next one. */
+static bool page_full(struct api_req *req, struct page *page, size_t i)
+{
+    const struct list_op *op = req->op;
+    page->shown++;
+    if (op->limit == 0 || page->shown < op->limit || page->token != NULL) {
+        return false;
+    }
+    if (i + 1 < page->n) {
+        page->token = token_after(req, page->rev, &page->kvs[i]);
+    }
+    return true;
+}
+
+static void list_plain(struct api_req *req, struct page *page)
+{
+    const struct list_op *op = req->op;
+    struct at_buf items = {.max = AT_API_LIST_BYTES_MAX};
     struct at_buf out = {.max = AT_API_LIST_BYTES_MAX};
-    enum at_rc rc = list_head(req, rev, token, &out);
-    bool first = true;
-    for (size_t i = 0; rc == AT_OK && i < n; i++) {
-        bool added = false;
-        rc = item_add(req, op, &kvs[i], first, &out, &added);
-        first = first && !added;
+    bool selecting = !api_filter_is_empty(&op->filter);
+    /* Without a selector the head is known before the items, and nothing is copied twice. */
+    enum at_rc rc = selecting ? AT_OK : list_head(req, page->rev, page->token, &out);
+    struct at_buf *to = selecting ? &items : &out;
+    bool full = false;
+    for (size_t i = 0; rc == AT_OK && i < page->n && !full; i++) {
+        const struct at_store_kv *kv = &page->kvs[i];
+        if (!api_view_matches(req, &op->filter, kv)) {
+            continue;
+        }
+        rc = page->shown == 0 ? AT_OK : at_buf_append(to, ",", 1);
+        if (rc == AT_OK) {
+            rc = api_view_append(req, kv->value, kv->value_len, kv->mod_rev, to);
+        }
+        full = page_full(req, page, i);
+    }
+    if (rc == AT_OK && selecting) {
+        rc = list_head(req, page->rev, page->token, &out);
+        if (rc == AT_OK && items.len > 0) {
+            rc = at_buf_append(&out, items.data, items.len);
+        }
     }
     if (rc == AT_OK) {
         rc = at_buf_append_str(&out, "]}");
@@ -161,38 +186,40 @@ static void list_plain(struct api_req *req, const struct list_op *op, int64_t re
     } else {
         list_failed(req, rc);
     }
+    at_buf_done(&items);
     at_buf_done(&out);
 }
 
-static void list_table(struct api_req *req, const struct list_op *op, int64_t rev,
-                       const struct at_store_kv *kvs, size_t n, const char *token)
+static void list_table(struct api_req *req, struct page *page)
 {
-    json_t *table = api_table_new(req->route.kind, true);
-    char text[32];
-    snprintf(text, sizeof text, "%lld", (long long)rev);
-    json_object_set_new(
-        table, "metadata",
-        json_pack("{s:s, s:s}", "resourceVersion", text, "continue", token != NULL ? token : ""));
+    const struct list_op *op = req->op;
+    json_t *table = api_table_new(api_view_kind(req), true);
     struct at_arena *cells = at_arena_new(0);
-    for (size_t i = 0; i < n; i++) {
-        if (!api_filter_may_match(&op->filter, kvs[i].value, kvs[i].value_len)) {
+    bool full = false;
+    for (size_t i = 0; i < page->n && !full; i++) {
+        const struct at_store_kv *kv = &page->kvs[i];
+        if (!api_view_matches(req, &op->filter, kv)) {
             continue;
         }
         json_t *object = NULL;
-        enum at_rc rc =
-            at_object_decode(kvs[i].value, kvs[i].value_len, kvs[i].mod_rev, &object, NULL);
+        enum at_rc rc = at_object_decode(kv->value, kv->value_len, kv->mod_rev, &object, NULL);
         if (rc != AT_OK) {
             json_decref(table);
             at_arena_free(cells);
             list_failed(req, rc);
             return;
         }
-        if (api_filter_match(&op->filter, object)) {
-            at_arena_reset(cells);
-            api_table_add(table, req, object, req->table, cells);
-        }
+        object = api_view_object(req, object);
+        at_arena_reset(cells);
+        api_table_add(table, req, object, req->table, cells);
         json_decref(object);
+        full = page_full(req, page, i);
     }
+    char text[32];
+    snprintf(text, sizeof text, "%lld", (long long)page->rev);
+    json_object_set_new(table, "metadata",
+                        json_pack("{s:s, s:s}", "resourceVersion", text, "continue",
+                                  page->token != NULL ? page->token : ""));
     at_arena_free(cells);
     api_respond_json(req, 200, table);
 }
@@ -215,17 +242,14 @@ static void list_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_sto
     if (op->at_rev > 0) {
         rev = op->at_rev;
     }
-    const char *token = NULL;
+    struct page page = {.kvs = kvs, .n = n, .rev = rev};
     if (more && n > 0) {
-        struct api_continue next = {.rev = rev};
-        /* The next page begins after the last key: the smallest key above it is it with a 0x01. */
-        snprintf(next.start, sizeof next.start, "%s\x01", kvs[n - 1].key);
-        token = api_continue_encode(req->arena, &next);
+        page.token = token_after(req, rev, &kvs[n - 1]);
     }
     if (req->table != API_TABLE_NONE) {
-        list_table(req, op, rev, kvs, n, token);
+        list_table(req, &page);
     } else {
-        list_plain(req, op, rev, kvs, n, token);
+        list_plain(req, &page);
     }
 }
 
@@ -251,8 +275,7 @@ static bool list_version(struct api_req *req, struct list_op *op)
         api_respond_err(req, &err);
         return false;
     }
-    /* A selector would make pages uneven; then everything comes at once, as the API allows. */
-    op->limit = limit > 0 && api_filter_is_empty(&op->filter) ? (size_t)limit : 0;
+    op->limit = limit > 0 ? (size_t)limit : 0;
     const char *token = api_query(req, "continue");
     if (token != NULL && token[0] != '\0') {
         struct api_continue at;
@@ -299,6 +322,8 @@ void api_list(struct api_req *req)
     if (!list_version(req, op)) {
         return;
     }
-    at_store_range(req->api->options.store, op->start, op->span.single ? NULL : op->span.to,
-                   op->limit, op->at_rev, list_done, req);
+    /* How many keys it takes to fill a page is not known with a selector. */
+    size_t keys = api_filter_is_empty(&op->filter) ? op->limit : 0;
+    at_store_range(req->api->options.store, op->start, op->span.single ? NULL : op->span.to, keys,
+                   op->at_rev, list_done, req);
 }

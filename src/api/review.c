@@ -43,6 +43,7 @@ static bool resource_allowed(struct api_req *req, const json_t *a, char *reason,
                              .ns = route.ns,
                              .name = route.name,
                              .node_name = api_node_of(req, &route, false)};
+    api_access_map(&what);
     return at_rbac_allowed(&req->who, &what, reason, size);
 }
 

@@ -159,7 +159,9 @@ static bool resource_find(struct api_route *route, const char *group, const char
         at += 2;
         left -= 2;
     }
-    route->kind = at_model_kind_by_plural(group, version, s->items[at]);
+    route->pod = group[0] == '\0' && at_streq(s->items[at], "pods");
+    route->kind = route->pod ? at_model_kind_find("atoll.dev", "v1", "Instance")
+                             : at_model_kind_by_plural(group, version, s->items[at]);
     if (route->kind == NULL || left > 4 || (inside && !route->kind->namespaced) ||
         (left > 1 && route->kind->namespaced && !inside)) {
         return false;

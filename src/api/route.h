@@ -24,6 +24,7 @@ struct api_route {
     enum api_target target;
     char path[2048];                  /* decoded */
     const struct at_model_kind *kind; /* API_RESOURCE */
+    bool pod;                         /* core v1 pods: kind is that of Instances, shown as Pods */
     char group[64], resource[64];
     char ns[API_NAME_BYTES];   /* "" : all namespaces, or a cluster-scoped kind */
     char name[API_NAME_BYTES]; /* "" : the collection */

@@ -13,6 +13,10 @@ struct field_rule {
 static const struct field_rule FIELDS[] = {
     {NULL, "metadata.name"},
     {NULL, "metadata.namespace"},
+    {"pods", "spec.nodeName"},
+    {"pods", "spec.restartPolicy"},
+    {"pods", "status.phase"},
+    {"pods", "status.podIP"},
     {"instances", "spec.nodeName"},
     {"instances", "status.phase"},
     {"namespaces", "status.phase"},
@@ -30,11 +34,11 @@ static const struct field_rule FIELDS[] = {
     {"events", "reportingComponent"},
 };
 
-static const char *field_path(const struct at_model_kind *kind, struct at_str name)
+static const char *field_path(const char *plural, struct at_str name)
 {
     for (size_t i = 0; i < AT_ARRAY_LEN(FIELDS); i++) {
         if (at_str_eq(name, FIELDS[i].path) &&
-            (FIELDS[i].plural == NULL || at_streq(FIELDS[i].plural, kind->plural))) {
+            (FIELDS[i].plural == NULL || at_streq(FIELDS[i].plural, plural))) {
             return at_str_eq(name, "source") ? "source.component" : FIELDS[i].path;
         }
     }
@@ -73,7 +77,7 @@ static enum at_rc term_parse(struct api_req *req, struct at_str *rest, struct ap
     }
     ret->negate = eq > 0 && rest->ptr[eq - 1] == '!';
     struct at_str name = at_str_trim((struct at_str){rest->ptr, ret->negate ? eq - 1 : eq});
-    ret->path = field_path(req->route.kind, name);
+    ret->path = field_path(req->route.resource, name);
     if (ret->path == NULL) {
         return at_err_set(err, AT_BAD_REQUEST, "field label not supported: %.*s",
                           (int)(name.len < 200 ? name.len : 200), name.ptr);

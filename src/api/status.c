@@ -196,7 +196,7 @@ void api_respond_json(struct api_req *req, int status, json_t *value_take)
 
 static void respond_table(struct api_req *req, int status, const json_t *object)
 {
-    json_t *table = api_table_new(req->route.kind, true);
+    json_t *table = api_table_new(api_view_kind(req), true);
     const char *rv = at_json_str_at(object, "metadata.resourceVersion", "");
     json_object_set_new(table, "metadata", json_pack("{s:s}", "resourceVersion", rv));
     api_table_add(table, req, object, req->table, req->arena);
@@ -205,12 +205,13 @@ static void respond_table(struct api_req *req, int status, const json_t *object)
 
 void api_respond_object_json(struct api_req *req, int status, json_t *object_take)
 {
+    json_t *object = api_view_object(req, object_take);
     if (req->table != API_TABLE_NONE && status < 300) {
-        respond_table(req, status, object_take);
-        json_decref(object_take);
+        respond_table(req, status, object);
+        json_decref(object);
         return;
     }
-    api_respond_json(req, status, object_take);
+    api_respond_json(req, status, object);
 }
 
 void api_respond_object(struct api_req *req, int status, const char *value, size_t len, int64_t rev)
@@ -226,7 +227,7 @@ void api_respond_object(struct api_req *req, int status, const char *value, size
         return;
     }
     struct at_buf text = {0};
-    enum at_rc rc = at_object_splice(value, len, rev, &text);
+    enum at_rc rc = api_view_append(req, value, len, rev, &text);
     if (rc != AT_OK) {
         api_respond_error(req, rc, "the stored object cannot be read");
     } else {

@@ -10,32 +10,51 @@ static bool str_has(struct at_str s, const char *needle)
     return s.ptr != NULL && memmem(s.ptr, s.len, needle, strlen(needle)) != NULL;
 }
 
-enum api_table api_table_wanted(struct api_req *req, struct at_str accept)
+/* One choice of an Accept header asks for as=WHAT in version v1. */
+static bool wants(struct at_str one, const char *what)
 {
-    if (accept.ptr == NULL || req->route.target != API_RESOURCE) {
-        return API_TABLE_NONE;
+    bool as = false;
+    bool v1 = false;
+    while (one.len > 0) {
+        struct at_str part = at_str_trim(at_str_cut(&one, ';'));
+        as = as || (at_str_starts(part, "as=") &&
+                    at_str_eq((struct at_str){part.ptr + 3, part.len - 3}, what));
+        v1 = v1 || at_str_eq(part, "v=v1");
     }
-    struct at_str rest = accept;
-    bool table = false;
-    while (!table && rest.len > 0) {
-        struct at_str one = at_str_trim(at_str_cut(&rest, ','));
-        if (!str_has(one, "application/json") && !str_has(one, "*/*")) {
-            continue; /* protobuf and the like: the next choice decides */
-        }
-        if (!str_has(one, "as=Table")) {
-            return API_TABLE_NONE;
-        }
-        table = str_has(one, "v=v1;") || str_has(one, "v=v1,") ||
-                (one.len >= 4 && memcmp(one.ptr + one.len - 4, "v=v1", 4) == 0);
-    }
-    if (!table) {
-        return API_TABLE_NONE;
-    }
+    return as && v1;
+}
+
+static enum api_table table_mode(struct api_req *req)
+{
     const char *include = api_query(req, "includeObject");
     if (at_streq(include, "None")) {
         return API_TABLE_OBJECT_NONE;
     }
     return at_streq(include, "Object") ? API_TABLE_FULL : API_TABLE_METADATA;
+}
+
+void api_table_wanted(struct api_req *req, struct at_str accept)
+{
+    req->table = API_TABLE_NONE;
+    if (accept.ptr == NULL || req->route.target != API_RESOURCE) {
+        return;
+    }
+    struct at_str rest = accept;
+    while (rest.len > 0) {
+        struct at_str one = at_str_trim(at_str_cut(&rest, ','));
+        if (!str_has(one, "application/json") && !str_has(one, "*/*")) {
+            continue; /* protobuf and the like: the next choice decides */
+        }
+        if (wants(one, "Table")) {
+            req->table = table_mode(req);
+            return;
+        }
+        req->partial =
+            wants(one, "PartialObjectMetadata") || wants(one, "PartialObjectMetadataList");
+        if (req->partial || !str_has(one, "as=")) {
+            return;
+        }
+    }
 }
 
 static void column_add(json_t *list, const char *name, const char *type, const char *format,
@@ -78,12 +97,14 @@ static json_t *cell_json(const struct at_model_column *column, const char *text)
 void api_table_add(json_t *table, struct api_req *req, const json_t *object, enum api_table mode,
                    struct at_arena *arena)
 {
-    const struct at_model_kind *kind = req->route.kind;
+    const struct at_model_kind *kind = api_view_kind(req);
+    AT_CLEANUP(at_cleanup_json)
+    json_t *from = req->route.pod ? api_pod_cells(object) : json_incref((json_t *)object);
     int64_t now = at_sys_wall_ns(req->api->sys);
     json_t *cells = json_array();
     json_array_append_new(cells, json_string(at_json_str_at(object, "metadata.name", "")));
     for (size_t i = 0; i < kind->n_columns; i++) {
-        const char *text = at_model_cell(&kind->columns[i], object, now, arena);
+        const char *text = at_model_cell(&kind->columns[i], from, now, arena);
         json_array_append_new(cells, cell_json(&kind->columns[i], text));
     }
     json_t *row = json_pack("{s:o}", "cells", cells);

@@ -104,8 +104,9 @@ static enum at_rc table_line(struct api_stream *s, const char *value, size_t len
     if (rc != AT_OK) {
         return rc;
     }
+    object = api_view_object(s->req, object);
     AT_CLEANUP(at_cleanup_json)
-    json_t *table = api_table_new(s->req->route.kind, !s->columns_sent);
+    json_t *table = api_table_new(api_view_kind(s->req), !s->columns_sent);
     s->columns_sent = true;
     at_arena_reset(s->cells);
     json_object_set_new(table, "metadata",
@@ -123,7 +124,7 @@ static void line_add(struct api_stream *s, const char *type, const struct at_sto
     if (rc == AT_OK) {
         rc = s->req->table != API_TABLE_NONE
                  ? table_line(s, kv->value, kv->value_len, rev)
-                 : at_object_splice(kv->value, kv->value_len, rev, &s->out);
+                 : api_view_append(s->req, kv->value, kv->value_len, rev, &s->out);
     }
     if (rc == AT_OK) {
         rc = at_buf_append(&s->out, "}\n", 2);
@@ -142,15 +143,7 @@ static void line_add(struct api_stream *s, const char *type, const struct at_sto
 
 static bool matches(struct api_stream *s, const struct at_store_kv *kv)
 {
-    if (api_filter_is_empty(&s->filter)) {
-        return true;
-    }
-    if (!api_filter_may_match(&s->filter, kv->value, kv->value_len)) {
-        return false;
-    }
-    AT_CLEANUP(at_cleanup_json) json_t *object = NULL;
-    return at_object_decode(kv->value, kv->value_len, kv->mod_rev, &object, NULL) == AT_OK &&
-           api_filter_match(&s->filter, object);
+    return api_view_matches(s->req, &s->filter, kv);
 }
 
 /* An object that comes to match is ADDED for this client, one that ceases to is DELETED. */
@@ -197,7 +190,7 @@ static void watch_events(void *ctx, enum at_rc rc, const struct at_store_event *
 
 static void bookmark_add(struct api_stream *s, int64_t rev, bool initial_end)
 {
-    const struct at_model_kind *kind = s->req->route.kind;
+    const struct at_model_kind *kind = api_view_kind(s->req);
     size_t before = s->out.len;
     bool table = s->req->table != API_TABLE_NONE;
     enum at_rc rc = at_buf_printf(

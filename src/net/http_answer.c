@@ -223,6 +223,44 @@ void at_http_stream_begin(struct at_http_exchange *ex, int status, const char *c
     c->head_timer = at_loop_timer(c->server->loop, 0, on_head_timer, c);
 }
 
+void at_http_upgrade(struct at_http_exchange *ex, const char *headers,
+                     size_t (*fn)(void *ctx, const char *data, size_t len), void *ctx)
+{
+    struct at_http_conn *c = at_http_conn_of(ex);
+    assert(c->state == CONN_BUSY);
+    assert(!c->streaming);
+    c->streaming = true;
+    c->bodyless = false;
+    c->has_length = false;
+    c->chunked = false;
+    ex->head.keep_alive = false;
+    c->on_raw = fn;
+    c->raw_ctx = ctx;
+    at_buf_clear(&c->out);
+    enum at_rc rc = at_buf_append_str(&c->out, "HTTP/1.1 101 Switching Protocols\r\n");
+    if (rc == AT_OK) {
+        rc = at_buf_append_str(&c->out, headers);
+    }
+    if (rc == AT_OK) {
+        rc = at_buf_append_str(&c->out, "\r\n");
+    }
+    if (rc != AT_OK || send(c, NULL, 0) != AT_OK) {
+        at_buf_clear(&c->out);
+        at_stream_close(c->stream);
+        return;
+    }
+    at_http_upgraded_resume(ex);
+}
+
+void at_http_upgraded_resume(struct at_http_exchange *ex)
+{
+    struct at_http_conn *c = at_http_conn_of(ex);
+    if (c->paused && !c->in_data) {
+        c->paused = false;
+        at_stream_resume(c->stream);
+    }
+}
+
 enum at_rc at_http_stream_write(struct at_http_exchange *ex, const void *data, size_t len)
 {
     struct at_http_conn *c = at_http_conn_of(ex);

@@ -79,6 +79,7 @@ void at_http_conn_answered(struct at_http_conn *c)
     assert(c->state == CONN_BUSY);
     c->on_gone = NULL;
     c->on_writable = NULL;
+    c->on_raw = NULL;
     trim(&c->in);
     trim(&c->body);
     if (!c->ex.head.keep_alive) {
@@ -312,6 +313,13 @@ static size_t on_data(void *ctx, const char *data, size_t len)
     while (used < len && c->state < CONN_BUSY) {
         used += c->state == CONN_BODY ? body_data(c, data + used, len - used)
                                       : head_data(c, data + used, len - used);
+    }
+    while (used < len && c->state == CONN_BUSY && c->on_raw != NULL) {
+        size_t n = c->on_raw(c->raw_ctx, data + used, len - used);
+        used += n;
+        if (n == 0) {
+            break;
+        }
     }
     c->in_data = false;
     if (c->release_later) {

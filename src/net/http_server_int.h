@@ -40,6 +40,9 @@ struct at_http_conn {
     void *gone_ctx;
     void (*on_writable)(void *ctx);
     void *writable_ctx;
+    /* An upgraded connection: who reads what comes. */
+    size_t (*on_raw)(void *ctx, const char *data, size_t len);
+    void *raw_ctx;
     int64_t deadline_ns;
     size_t parsed_bytes; /* of an incomplete head: size at the last attempt */
     struct at_http1_body body_reader;
