@@ -9,8 +9,10 @@
 static int app_runner(int argc, char **argv)
 {
     if (argc < 1 || strcmp(argv[0], "onnx") != 0) {
-        fputs("atoll runner: say which: atoll runner onnx --model FILE --listen ADDR\n", stderr);
-        return at_rc_exit_status(AT_BAD_REQUEST);
+        bool help = argc > 0 && strcmp(argv[0], "--help") == 0;
+        fputs("atoll runner: say which: atoll runner onnx --model FILE --listen ADDR\n",
+              help ? stdout : stderr);
+        return help ? 0 : at_rc_exit_status(AT_BAD_REQUEST);
     }
     return at_runner_onnx_main(at_sys_real(), argc, argv);
 }

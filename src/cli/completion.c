@@ -22,12 +22,52 @@ static void put_names(FILE *out)
     }
 }
 
+static void put_bash_verb(FILE *out, const struct cli_verb *verb)
+{
+    fprintf(out, "        %s) options='", verb->name);
+    for (size_t o = 0; o < verb->n_options; o++) {
+        fprintf(out, "--%s ", CLI_OPTIONS[verb->options[o]].name);
+    }
+    fputs("'", out);
+    if (verb->takes_kinds) {
+        fputs("; words=$(_atoll_objects '", out);
+        put_kinds(out);
+        fputs("')", out);
+    } else if (strcmp(verb->name, "logs") == 0) {
+        fputs("; words=$(_atoll_names instances)", out);
+    } else if (strcmp(verb->name, "completion") == 0) {
+        fputs("; words='bash zsh fish'", out);
+    } else if (strcmp(verb->name, "help") == 0) {
+        fputs("; words='", out);
+        put_names(out);
+        fputs("'", out);
+    }
+    fputs(" ;;\n", out);
+}
+
+/* Kinds first; then the names of what there is, asked of the server. */
+static const char BASH_OBJECTS[] =
+    "_atoll_names() { atoll get \"$1\" -o name 2> /dev/null | sed 's|.*/||'; }\n"
+    "_atoll_objects() {\n"
+    "    local kind=${COMP_WORDS[2]}\n"
+    "    if [[ $cur == */* ]]; then\n"
+    "        _atoll_names \"${cur%%/*}\" | sed \"s|^|${cur%%/*}/|\"\n"
+    "    elif ((COMP_CWORD > 2)) && [[ $kind != -* ]] && [[ $kind != */* ]]; then\n"
+    "        _atoll_names \"$kind\"\n"
+    "    else\n"
+    "        echo \"$1\"\n"
+    "    fi\n"
+    "}\n";
+
 static void put_bash(FILE *out)
 {
-    fputs("# bash completion for atoll\n_atoll() {\n"
-          "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words=\n"
-          "    case $prev in\n",
-          out);
+    fputs("# bash completion for atoll\n", out);
+    fputs(BASH_OBJECTS, out);
+    fputs(
+        "_atoll() {\n"
+        "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words= options=\n"
+        "    case $prev in\n",
+        out);
     for (int o = 0; o < OPT_COUNT; o++) {
         const struct cli_option_row *row = &CLI_OPTIONS[o];
         if (row->choice != NULL && row->choice[0] == '@') {
@@ -44,21 +84,16 @@ static void put_bash(FILE *out)
     put_names(out);
     fputs("'\n    else\n        case ${COMP_WORDS[1]} in\n", out);
     for (size_t i = 0; i < CLI_VERBS_COUNT; i++) {
-        const struct cli_verb *verb = &CLI_VERBS[i];
-        fprintf(out, "        %s) words='", verb->name);
-        for (size_t o = 0; o < verb->n_options; o++) {
-            fprintf(out, "--%s ", CLI_OPTIONS[verb->options[o]].name);
-        }
-        if (verb->takes_kinds) {
-            put_kinds(out);
-        } else if (strcmp(verb->name, "completion") == 0) {
-            fputs("bash zsh fish", out);
-        } else if (strcmp(verb->name, "help") == 0) {
-            put_names(out);
-        }
-        fputs("' ;;\n", out);
+        put_bash_verb(out, &CLI_VERBS[i]);
     }
-    fputs("        esac\n    fi\n    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\n"
+    for (size_t i = 0; i < CLI_ROLES_COUNT; i++) {
+        fprintf(out, "%s%s", i == 0 ? "        " : "|", CLI_ROLES[i].name);
+    }
+    /* Roles keep their options themselves. */
+    fputs(") options=$(atoll \"${COMP_WORDS[1]}\" --help 2> /dev/null |"
+          " sed -n 's/^  \\(--[a-z-]*\\).*/\\1/p') ;;\n"
+          "        esac\n    fi\n    [[ $cur != -* ]] || words=$options\n"
+          "    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\n"
           "complete -o default -F _atoll atoll\n",
           out);
 }

@@ -30,8 +30,8 @@ static void put_examples(FILE *out, const char *examples, const char *before)
 
 static void verb_help(FILE *out, const struct cli_verb *verb)
 {
-    fprintf(out, "%s.\n\nUsage:\n  atoll %s %s [options]\n", verb->summary, verb->name,
-            verb->synopsis);
+    fprintf(out, "%s.\n\nUsage:\n  atoll %s%s%s [options]\n", verb->summary, verb->name,
+            verb->synopsis[0] != '\0' ? " " : "", verb->synopsis);
     if (verb->about != NULL) {
         fprintf(out, "\n%s\n", verb->about);
     }

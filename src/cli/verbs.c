@@ -144,7 +144,7 @@ const size_t CLI_VERBS_COUNT = AT_ARRAY_LEN(CLI_VERBS);
 
 /* Run by src/apps; named here for help, completion and the man page. */
 const struct cli_role CLI_ROLES[] = {
-    {"dev", "everything on this machine: control plane, three sites, gateway"},
+    {"dev", "everything on this machine: control plane, sites, gateway"},
     {"server", "control plane"},
     {"agent", "one per machine: runs instances"},
     {"gateway", "inference data plane"},

@@ -150,6 +150,13 @@ static bool names_same_variable(const char *a, const char *b)
     return len == strcspn(b, "=") && strncmp(a, b, len) == 0;
 }
 
+/* HOME of an instance is its folder on the machine, which is not in the container. */
+static bool only_outside(const struct at_runtime_spec *spec, const char *variable)
+{
+    return strncmp(variable, "HOME=", 5) == 0 && spec->dir != NULL &&
+           strcmp(variable + 5, spec->dir) == 0;
+}
+
 /* The image's variables, those of the instance over them; PATH stays the image's. */
 static json_t *make_env(const struct at_runtime_spec *spec, const struct at_oci_image *image)
 {
@@ -162,8 +169,8 @@ static json_t *make_env(const struct at_runtime_spec *spec, const struct at_oci_
         bool replaced = false;
         const char *const *own = spec->envp;
         for (; text != NULL && own != NULL && *own != NULL; own++) {
-            replaced =
-                replaced || (names_same_variable(text, *own) && strncmp(*own, "PATH=", 5) != 0);
+            replaced = replaced || (names_same_variable(text, *own) &&
+                                    strncmp(*own, "PATH=", 5) != 0 && !only_outside(spec, *own));
         }
         if (text != NULL && !replaced) {
             json_array_append(env, item);
@@ -176,7 +183,7 @@ static json_t *make_env(const struct at_runtime_spec *spec, const struct at_oci_
     }
     const char *const *own = spec->envp;
     for (; own != NULL && *own != NULL; own++) {
-        if (!has_path || strncmp(*own, "PATH=", 5) != 0) {
+        if ((!has_path || strncmp(*own, "PATH=", 5) != 0) && !only_outside(spec, *own)) {
             json_array_append_new(env, json_string(*own));
         }
     }

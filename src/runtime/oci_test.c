@@ -81,7 +81,7 @@ static struct at_oci_image example_image(void)
 static json_t *config_of(const char *const *argv, int64_t uid)
 {
     struct at_oci_image image = example_image();
-    const char *const env[] = {"PATH=/usr/bin", "KEEP=2", "NEW=3", NULL};
+    const char *const env[] = {"PATH=/usr/bin", "KEEP=2", "NEW=3", "HOME=/state/i1", NULL};
     const char *const models[] = {"/models/m.onnx", NULL};
     struct at_runtime_spec spec = {.id = "i1",
                                    .node = "n1",
