@@ -245,10 +245,8 @@ static void exit_code_and_output_are_kept(void **state)
     assert_non_null(strstr(log, "err\n"));
 }
 
-static void environment_folder_and_model_are_there(void **state)
+static void expect_environment_folder_and_model(void)
 {
-    (void)state;
-    NEED_DRIVER();
     AT_CLEANUP(at_cleanup_free)
     char *script =
         at_asprintf("echo \"$GREETING\"; cat %s; echo; echo mine > %s/file && echo wrote", fx.model,
@@ -261,6 +259,23 @@ static void environment_folder_and_model_are_there(void **state)
     assert_string_equal(log, "hello there\nweights\nwrote\n");
     AT_CLEANUP(at_cleanup_free) char *file = at_asprintf("%s/file", fx.private_dir);
     assert_int_equal(at_file_size(file), 5);
+    assert_int_equal(at_file_remove(file, NULL), AT_OK);
+}
+
+static void environment_folder_and_model_are_there(void **state)
+{
+    (void)state;
+    NEED_DRIVER();
+    expect_environment_folder_and_model();
+}
+
+/* A state folder of mode 0700, which a user of the instance's own cannot pass. */
+static void they_are_there_in_a_folder_closed_to_others(void **state)
+{
+    (void)state;
+    NEED_DRIVER();
+    assert_int_equal(at_file_chmod(fx.dir, 0700, NULL), AT_OK);
+    expect_environment_folder_and_model();
 }
 
 static void the_polite_signal_can_be_handled(void **state)
@@ -407,6 +422,7 @@ int main(void)
     const struct CMUnitTest conformance[] = {
         T(exit_code_and_output_are_kept),
         T(environment_folder_and_model_are_there),
+        T(they_are_there_in_a_folder_closed_to_others),
         T(the_polite_signal_can_be_handled),
         T(the_forced_stop_takes_everything),
         T(more_memory_than_allowed_ends_it),

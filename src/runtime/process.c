@@ -125,6 +125,11 @@ static int64_t choose_user(const struct at_runtime *rt, const struct at_runtime_
     }
     if (blocked != NULL) {
         at_supervise_note(lacks, ", own user (%s is closed to other users)", blocked);
+        /* It runs as us, without the capability to pass over owners: its files are ours again. */
+        if (at_file_chown(spec->dir, 0, 0, NULL) != AT_OK ||
+            at_file_chown(spec->log_path, 0, 0, NULL) != AT_OK) {
+            at_supervise_note(lacks, ", own folder (it cannot be given back)");
+        }
         return -1;
     }
     return uid;
