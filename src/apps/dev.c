@@ -17,6 +17,7 @@
 
 #define DEV_CHILDREN_MAX (AT_APP_LIST_MAX + 1)
 #define DEV_STOP_TIMEOUT_NS (15 * AT_NS_PER_S)
+#define DEV_RESTART_NS AT_NS_PER_S /* from the gateway's end to its next start */
 #define DEV_LINE_BYTES_MAX 512
 #define DEV_ARGS_MAX 24
 #define DEV_LOG_BYTES_MAX ((size_t)4 << 20)
@@ -53,10 +54,13 @@ struct dev {
     size_t n_children;
     bool stopping;
     int exit_status;
-    at_timer_id stop_timer;
+    at_timer_id stop_timer, restart_timer;
+    char *gateway_addr; /* where it served first, and serves again when it was restarted */
+    bool told;
 };
 
 static void dev_fail(struct dev *d, const struct at_err *err);
+static void gateway_again(void *child);
 static bool child_sweep(struct child *c);
 
 /* --- children --- */
@@ -106,14 +110,18 @@ static void child_line(struct child *c)
         return;
     }
     struct at_err err = {0};
-    const char *url = strstr(c->line, "http");
-    if (c->site == NULL && url != NULL &&
-        at_file_write_atomic(d->gateway_file, url, strlen(url), 0644, &err) != AT_OK) {
-        dev_fail(d, &err);
-        return;
+    const char *url = strstr(c->line, "http://");
+    if (c->site == NULL && url != NULL) {
+        at_free(d->gateway_addr);
+        d->gateway_addr = at_strdup(url + strlen("http://"));
+        if (at_file_write_atomic(d->gateway_file, url, strlen(url), 0644, &err) != AT_OK) {
+            dev_fail(d, &err);
+            return;
+        }
     }
     c->state = CHILD_SERVING;
-    if (children_all(d, CHILD_SERVING) && !d->stopping) {
+    if (children_all(d, CHILD_SERVING) && !d->stopping && !d->told) {
+        d->told = true;
         dev_ready(d);
     }
 }
@@ -183,7 +191,7 @@ static void child_ended(void *ctx, pid_t pid, int exit_code, int signal_number)
         }
         return;
     }
-    if (!served) {
+    if (!served && !d->told) {
         struct at_err err = {0};
         child_last_words(c, &err);
         (void)at_err_wrap(&err, AT_INTERNAL, "%s ended before it served (exit %d); its log: %s",
@@ -193,6 +201,9 @@ static void child_ended(void *ctx, pid_t pid, int exit_code, int signal_number)
     }
     at_log(AT_LOG_WARN, "dev.child_ended", "%s ended (exit %d, signal %d); its log: %s", c->name,
            exit_code, signal_number, c->log_file);
+    if (c->site == NULL) { /* an agent that is killed stays away: that is how a site is lost */
+        d->restart_timer = at_loop_timer(d->loop, DEV_RESTART_NS, gateway_again, c);
+    }
 }
 
 /* Standard input and output of a child: ours are hold_fd and out_fd, its own are closed here after
@@ -269,13 +280,25 @@ static enum at_rc child_start(struct child *c, struct at_err *err)
         }
     } else {
         argv[n++] = "--listen";
-        argv[n++] = d->gateway_listen;
+        argv[n++] = d->gateway_addr != NULL ? d->gateway_addr : d->gateway_listen;
         argv[n++] = "--auth-token-file";
         argv[n++] = d->inference_token_file;
         argv[n++] = "--threads";
         argv[n++] = d->gateway_threads;
     }
     return child_spawn(c, argv, err);
+}
+
+static void gateway_again(void *child)
+{
+    struct child *c = child;
+    struct dev *d = c->dev;
+    struct at_err err = {0};
+    d->restart_timer = 0;
+    if (child_start(c, &err) != AT_OK) {
+        at_log(AT_LOG_WARN, "dev.restart", "%s: %s", c->name, err.msg);
+        d->restart_timer = at_loop_timer(d->loop, DEV_RESTART_NS, gateway_again, c);
+    }
 }
 
 /* An agent's tasks outlive it when it crashes. At our own end its successor takes them over and,
@@ -349,6 +372,7 @@ static void dev_stop(void *ctx, int signal_number)
     }
     (void)signal_number;
     d->stopping = true;
+    at_loop_timer_cancel(d->loop, d->restart_timer);
     for (size_t i = 0; i < d->n_children; i++) {
         struct child *c = &d->children[i];
         if (d->client != NULL) { /* else the server does not serve yet */
@@ -542,6 +566,7 @@ static void dev_done(struct dev *d)
     at_free(d->exe);
     at_free(d->inference_token_file);
     at_free(d->gateway_file);
+    at_free(d->gateway_addr);
 }
 
 int at_app_dev(int argc, char **argv)

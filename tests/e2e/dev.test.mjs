@@ -183,6 +183,21 @@ it('the quickstart serves through the gateway while it is updated and while a si
   await nothingLeft(state, 'after the quickstart');
 }, { timeout: 180_000 });
 
+it('a gateway that is killed comes back at the same address', async () => {
+  const state = await fleet.dir('atoll-dev');
+  const p = fleet.start('atoll dev', ['dev', '--state', state, '--free-ports']);
+  await p.line(/^ready dev$/m);
+  const gateway = (await readFile(path.join(state, 'gateway'), 'utf8')).trim().replace('http://', '');
+  const live = async () => (await fetchFrom(gateway, '/v2/health/live')).status;
+  assert.equal(await live(), 200);
+  process.kill(Number(await readFile(path.join(state, 'run/gateway.pid'), 'utf8')), 'SIGKILL');
+  await eventually('it is gone', async () => (await live()) === undefined);
+  await eventually('it is back', async () => (await live()) === 200);
+  assert.equal(p.out.match(/^ready dev$/gm).length, 1);
+  assert.equal((await p.stop({ signal: 'SIGINT' })).code, 0);
+  await nothingLeft(state, 'after a restart of the gateway');
+});
+
 it('names a model folder or devices file that is not there', async () => {
   const state = await fleet.dir('atoll-dev');
   const r = await run(ATOLL, ['dev', '--state', state, '--free-ports', '--site', 'x=/nonexistent.json']);
