@@ -9,6 +9,7 @@ int at_app_server(int argc, char **argv);
 int at_app_agent(int argc, char **argv);
 int at_app_gateway(int argc, char **argv);
 int at_app_dev(int argc, char **argv);
+int at_app_sim(int argc, char **argv); /* simulations: sim place */
 int at_app_cli(int argc, char **argv); /* every other verb */
 
 /* --- what the roles share --- */

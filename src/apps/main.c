@@ -22,7 +22,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } ROLES[] = {
     {"server", at_app_server}, {"agent", at_app_agent}, {"gateway", at_app_gateway},
-    {"dev", at_app_dev},       {"runner", app_runner},
+    {"dev", at_app_dev},       {"runner", app_runner},  {"sim", at_app_sim},
 };
 
 int main(int argc, char **argv)

@@ -1,0 +1,239 @@
+/* Fragmentation of a node for a mix of tasks (FGD, eq. 1 to 4) as table look-ups. */
+#include "core/mem.h"
+#include "scheduler/pack_priv.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool task_uses_model(const struct at_pack_request *r, uint32_t model)
+{
+    return r->models == 0 || (r->models >> model & 1) != 0;
+}
+
+static bool same_tasks(const struct at_pack_share *typical, size_t n, uint32_t a, uint32_t b)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (typical[i].request.gpus > 0 &&
+            task_uses_model(&typical[i].request, a) != task_uses_model(&typical[i].request, b)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int64_t weight_of(const struct at_pack_share *s, bool by_volume)
+{
+    int64_t volume = (int64_t)s->request.gpus * s->request.gpu_milli;
+    return by_volume ? s->count * volume : s->count;
+}
+
+static int cmp_i64(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void frag_steps(struct pack_frag *f, const struct at_pack_share *typical, size_t n)
+{
+    f->cpu_steps = at_alloc((n + 1) * sizeof *f->cpu_steps);
+    size_t n_steps = 0;
+    for (size_t i = 0; i < n; i++) {
+        f->cpu_steps[i] = typical[i].request.cpu_milli;
+    }
+    qsort(f->cpu_steps, n, sizeof *f->cpu_steps, cmp_i64);
+    for (size_t i = 0; i < n; i++) {
+        if (n_steps == 0 || f->cpu_steps[n_steps - 1] != f->cpu_steps[i]) {
+            f->cpu_steps[n_steps++] = f->cpu_steps[i];
+        }
+    }
+    f->n_levels = n_steps + 1;
+    f->levels = at_alloc(f->n_levels * sizeof *f->levels);
+}
+
+/* One task in the table of one level. */
+static void level_add(struct pack_level *l, const struct at_pack_request *r, int64_t weight,
+                      bool open)
+{
+    if (!open || r->gpus == 0) {
+        l->shut += weight;
+        return;
+    }
+    if (r->gpus == 1) {
+        for (uint32_t left = 0; left < r->gpu_milli; left++) {
+            l->by_left[left] += weight * left;
+        }
+        return;
+    }
+    if (r->gpu_milli == AT_PACK_GPU_MILLI) {
+        l->whole += weight;
+        for (uint32_t f = r->gpus; f <= AT_PACK_GPUS_MAX; f++) {
+            l->enough[f] += weight * AT_PACK_GPU_MILLI;
+        }
+    }
+}
+
+static void frag_init(struct pack_frag *f, const struct at_pack_share *typical, size_t n,
+                      uint32_t model, bool by_volume)
+{
+    frag_steps(f, typical, n);
+    f->odd = at_alloc((n + 1) * sizeof *f->odd);
+    for (size_t l = 0; l < f->n_levels; l++) {
+        f->levels[l].by_left = at_alloc((AT_PACK_GPU_MILLI + 1) * sizeof(int64_t));
+        for (size_t i = 0; i < n; i++) {
+            const struct at_pack_request *r = &typical[i].request;
+            bool open = task_uses_model(r, model) && l > 0 && f->cpu_steps[l - 1] >= r->cpu_milli;
+            level_add(&f->levels[l], r, weight_of(&typical[i], by_volume), open);
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        const struct at_pack_request *r = &typical[i].request;
+        if (r->gpus > 1 && r->gpu_milli < AT_PACK_GPU_MILLI && task_uses_model(r, model)) {
+            f->odd[f->n_odd++] = (struct pack_odd){r->cpu_milli, weight_of(&typical[i], by_volume),
+                                                   r->gpus, r->gpu_milli};
+        }
+    }
+}
+
+void pack_mix_init(struct pack_mix *mix, const struct at_pack_mix *given, bool by_volume)
+{
+    const struct at_pack_share *typical = given->shares;
+    size_t n = given->n;
+    *mix = (struct pack_mix){.frags = at_alloc(AT_PACK_MODELS_MAX * sizeof *mix->frags)};
+    uint32_t first[AT_PACK_MODELS_MAX];
+    for (uint32_t model = 0; model < AT_PACK_MODELS_MAX; model++) {
+        size_t group = 0;
+        while (group < mix->n_frags && !same_tasks(typical, n, first[group], model)) {
+            group++;
+        }
+        if (group == mix->n_frags) {
+            frag_init(&mix->frags[group], typical, n, model, by_volume);
+            first[group] = model;
+            mix->n_frags++;
+        }
+        mix->frag_of_model[model] = (uint8_t)group;
+    }
+    double count = 0, seen = (double)given->seen;
+    for (size_t i = 0; i < n; i++) {
+        mix->weight += weight_of(&typical[i], by_volume);
+        count += typical[i].count;
+    }
+    mix->tasks = at_alloc((n + 1) * sizeof *mix->tasks);
+    mix->n_tasks = n;
+    for (size_t i = 0; i < n; i++) {
+        mix->tasks[i] =
+            (struct pack_task){typical[i].request, typical[i].count / seen / (count / seen)};
+    }
+}
+
+void pack_mix_done(struct pack_mix *mix)
+{
+    for (size_t i = 0; i < mix->n_frags; i++) {
+        struct pack_frag *f = &mix->frags[i];
+        for (size_t l = 0; l < f->n_levels; l++) {
+            at_free(f->levels[l].by_left);
+        }
+        at_free(f->levels);
+        at_free(f->cpu_steps);
+        at_free(f->odd);
+    }
+    at_free(mix->frags);
+    at_free(mix->tasks);
+    *mix = (struct pack_mix){0};
+}
+
+/* F of the tasks that ask for several GPUs, given how many are free. */
+static int64_t frag_several(const struct pack_frag *f, const struct pack_level *l,
+                            const struct pack_left *left)
+{
+    int64_t sum = l->whole * left->idle_milli - l->enough[left->free_gpus];
+    for (size_t i = 0; i < f->n_odd; i++) {
+        const struct pack_odd *o = &f->odd[i];
+        if (left->cpu_milli < o->cpu_milli) {
+            continue; /* counted as shut out */
+        }
+        uint32_t fit = 0;
+        int64_t small = 0;
+        for (uint32_t g = 0; g < left->n_gpus; g++) {
+            fit += left->gpu[g] >= o->gpu_milli;
+            small += left->gpu[g] >= o->gpu_milli ? 0 : left->gpu[g];
+        }
+        sum += o->weight * (fit < o->gpus ? (int64_t)left->idle_milli : small);
+    }
+    return sum;
+}
+
+static int64_t sum_by_left(const struct pack_level *l, const struct pack_left *left)
+{
+    int64_t sum = 0;
+    for (uint32_t g = 0; g < left->n_gpus; g++) {
+        sum += l->by_left[left->gpu[g]];
+    }
+    return sum;
+}
+
+int64_t pack_frag_of(const struct pack_frag *f, const struct pack_left *left)
+{
+    const struct pack_level *l = &f->levels[pack_level_of(f, left->cpu_milli)];
+    return sum_by_left(l, left) + l->shut * left->idle_milli + frag_several(f, l, left);
+}
+
+void pack_trial_begin(struct pack_trial *t, const struct pack_frag *f, const struct pack_left *left,
+                      int64_t cpu_milli)
+{
+    t->f = f;
+    t->left = *left;
+    t->left.cpu_milli -= cpu_milli;
+    t->level = &f->levels[pack_level_of(f, t->left.cpu_milli)];
+    t->by_left = sum_by_left(t->level, left);
+}
+
+int64_t pack_trial_take(const struct pack_trial *t, uint32_t gpu, uint32_t gpu_milli)
+{
+    const struct pack_level *l = t->level;
+    uint32_t before = t->left.gpu[gpu], after = before - gpu_milli;
+    int64_t sum = t->by_left - l->by_left[before] + l->by_left[after];
+    int64_t idle = (int64_t)t->left.idle_milli - gpu_milli;
+    if (t->f->n_odd > 0) {
+        struct pack_left left = t->left;
+        left.gpu[gpu] = (uint16_t)after;
+        left.idle_milli -= gpu_milli;
+        left.free_gpus -= before == AT_PACK_GPU_MILLI;
+        return sum + l->shut * idle + frag_several(t->f, l, &left);
+    }
+    uint32_t free_gpus = t->left.free_gpus - (before == AT_PACK_GPU_MILLI);
+    return sum + (l->shut + l->whole) * idle - l->enough[free_gpus];
+}
+
+/* The kinds of fragment that the published simulator adds up apart; satisfied is no fragment. */
+enum frag_kind { LACK_BOTH, LACK_GPU, LACK_CPU, NO_GPU_FIT, NO_GPU_LACK_CPU, NO_ACCESS, KINDS };
+
+double pack_frag_published(const struct pack_mix *mix, uint32_t model, const struct pack_left *left)
+{
+    double sums[KINDS] = {0};
+    for (size_t i = 0; i < mix->n_tasks; i++) {
+        const struct at_pack_request *r = &mix->tasks[i].request;
+        bool cpu = left->cpu_milli >= r->cpu_milli;
+        uint32_t fit = 0, small = 0;
+        for (uint32_t g = 0; g < left->n_gpus; g++) {
+            fit += left->gpu[g] >= r->gpu_milli;
+            small += left->gpu[g] >= r->gpu_milli ? 0 : left->gpu[g];
+        }
+        enum frag_kind kind = cpu ? LACK_GPU : LACK_BOTH;
+        uint32_t lost = left->idle_milli;
+        if (r->gpus == 0) {
+            kind = cpu ? NO_GPU_FIT : NO_GPU_LACK_CPU;
+        } else if (!task_uses_model(r, model)) {
+            kind = NO_ACCESS;
+        } else if (fit >= r->gpus) {
+            kind = cpu ? LACK_GPU : LACK_CPU;
+            lost = cpu ? small : lost;
+        }
+        sums[kind] += mix->tasks[i].share * (double)lost;
+    }
+    double sum = 0;
+    for (int kind = 0; kind < KINDS; kind++) {
+        sum += sums[kind];
+    }
+    return sum;
+}

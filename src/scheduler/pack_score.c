@@ -1,0 +1,246 @@
+/* The policies: may a node take a request, on which of its GPUs, and how good is that. */
+#include "scheduler/pack_priv.h"
+
+#include <math.h>
+
+/* Scales of the published scores: the largest node of the reference cluster. */
+#define REF_CPU_MILLI 128000.0
+#define REF_GPU_MILLI 8000.0
+
+bool pack_fits(const struct at_pack_request *r, const struct pack_node *n)
+{
+    if (r->cpu_milli > n->left.cpu_milli || r->memory_mib > n->memory_mib) {
+        return false;
+    }
+    if (r->gpus == 0) {
+        return true;
+    }
+    if (r->models != 0 && (r->models >> n->model & 1) == 0) {
+        return false;
+    }
+    if (r->gpu_milli == AT_PACK_GPU_MILLI) {
+        return n->left.free_gpus >= r->gpus;
+    }
+    uint32_t fit = 0;
+    for (uint32_t g = 0; g < n->left.n_gpus; g++) {
+        fit += n->left.gpu[g] >= r->gpu_milli;
+    }
+    return fit >= r->gpus;
+}
+
+/* The first GPUs with enough left. */
+static uint32_t gpus_first(const struct at_pack_request *r, const struct pack_left *left)
+{
+    uint32_t set = 0;
+    for (uint32_t g = 0, n = 0; n < r->gpus; g++) {
+        if (left->gpu[g] >= r->gpu_milli) {
+            set |= 1u << g;
+            n++;
+        }
+    }
+    return set;
+}
+
+/* Those with the least left that is enough; the first on ties. */
+static uint32_t gpus_tightest(const struct at_pack_request *r, const struct pack_left *left)
+{
+    uint32_t set = 0;
+    for (uint32_t n = 0; n < r->gpus; n++) {
+        uint32_t best = AT_PACK_GPUS_MAX;
+        for (uint32_t g = 0; g < left->n_gpus; g++) {
+            if ((set >> g & 1) == 0 && left->gpu[g] >= r->gpu_milli &&
+                (best == AT_PACK_GPUS_MAX || left->gpu[g] < left->gpu[best])) {
+                best = g;
+            }
+        }
+        set |= 1u << best;
+    }
+    return set;
+}
+
+/* FGD's score is trunc(100 * sigmoid(gain / 1000)). Gains are integers here (milli-GPU times the
+ * weight of the mix), so the least gain of each score is found once and compared exactly:
+ * sigmoid(x) >= s / 100 when x >= ln(s / (100 - s)). */
+void pack_steps_init(struct at_pack *p)
+{
+    double unit =
+        1000.0 * (double)(p->policy == AT_PACK_ATOLL ? p->own.weight : p->published.weight);
+    for (int s = 1; s < PACK_STEPS; s++) {
+        p->steps[s] = s == 50 ? 0 : (int64_t)ceil(unit * log(s / (100.0 - s)));
+    }
+    p->steps[0] = INT64_MIN;
+    p->steps[PACK_STEPS] = INT64_MAX;
+}
+
+static int step_of(const struct at_pack *p, int64_t gain)
+{
+    int at = 0;
+    for (int half = 64; half > 0; half /= 2) {
+        at += at + half <= PACK_STEPS && p->steps[at + half] <= gain ? half : 0;
+    }
+    return at;
+}
+
+/* A gain of exactly 0 stands on the step from 49 to 50, and the published simulator's sums in
+ * floating point fall to either side of it. Its decisions are reproduced by doing the same sums. */
+static int step_of_nothing(const struct at_pack *p, const struct pack_node *n,
+                           const struct pack_left *after)
+{
+    if (p->policy != AT_PACK_FGD || n->left.idle_milli == 0) {
+        return PACK_STEPS / 2;
+    }
+    double before = pack_frag_published(&p->published, n->model, &n->left);
+    double gain = before - pack_frag_published(&p->published, n->model, after);
+    return (int)(1.0 / (1.0 + exp(-gain / 1000)) * 100.0);
+}
+
+static struct pack_left left_after(const struct at_pack_request *r, const struct pack_left *left,
+                                   uint32_t gpus)
+{
+    struct pack_left after = *left;
+    after.cpu_milli -= r->cpu_milli;
+    for (uint32_t g = 0; g < after.n_gpus; g++) {
+        if ((gpus >> g & 1) != 0) {
+            after.free_gpus -= after.gpu[g] == AT_PACK_GPU_MILLI;
+            after.gpu[g] = (uint16_t)(after.gpu[g] - r->gpu_milli);
+            after.idle_milli -= r->gpu_milli;
+        }
+    }
+    return after;
+}
+
+static int score_first_gpus(const struct at_pack *p, const struct pack_frag *f, int64_t frag_now,
+                            const struct at_pack_request *r, const struct pack_node *n,
+                            uint32_t *ret_gpus)
+{
+    *ret_gpus = gpus_first(r, &n->left);
+    struct pack_left after = left_after(r, &n->left, *ret_gpus);
+    if (r->gpus == 0 && pack_level_of(f, n->left.cpu_milli) == pack_level_of(f, after.cpu_milli)) {
+        return PACK_STEPS / 2;
+    }
+    int64_t gain = frag_now - pack_frag_of(f, &after);
+    return gain == 0 ? step_of_nothing(p, n, &after) : step_of(p, gain);
+}
+
+/* The GPU that leaves the node best, by steps of the score; the first one on ties. */
+static int score_best_gpu(const struct at_pack *p, const struct pack_frag *f, int64_t frag_now,
+                          const struct at_pack_request *r, const struct pack_node *n,
+                          uint32_t *ret_gpus)
+{
+    struct pack_trial t;
+    pack_trial_begin(&t, f, &n->left, r->cpu_milli);
+    int best = -1;
+    uint32_t tried = 0;
+    for (uint32_t g = 0; g < n->left.n_gpus; g++) {
+        if (n->left.gpu[g] < r->gpu_milli || n->left.gpu[g] == tried) {
+            continue;
+        }
+        tried = n->left.gpu[g];
+        int64_t gain = frag_now - pack_trial_take(&t, g, r->gpu_milli);
+        if (best >= 0 && gain < p->steps[best + 1]) {
+            continue;
+        }
+        int step = step_of(p, gain);
+        if (gain == 0) {
+            struct pack_left after = left_after(r, &n->left, 1u << g);
+            step = step_of_nothing(p, n, &after);
+        }
+        if (step > best) {
+            best = step;
+            *ret_gpus = 1u << g;
+        }
+    }
+    return best;
+}
+
+static int score_fgd(const struct at_pack *p, const struct pack_mix *mix, int64_t frag_now,
+                     const struct at_pack_request *r, const struct pack_node *n, uint32_t *ret_gpus)
+{
+    const struct pack_frag *f = &mix->frags[mix->frag_of_model[n->model]];
+    return r->gpus == 1 ? score_best_gpu(p, f, frag_now, r, n, ret_gpus)
+                        : score_first_gpus(p, f, frag_now, r, n, ret_gpus);
+}
+
+static int score_bestfit(const struct at_pack_request *r, const struct pack_left *left)
+{
+    double cpu = (double)(left->cpu_milli - r->cpu_milli) / REF_CPU_MILLI;
+    double gpu = (double)(left->idle_milli - r->gpus * r->gpu_milli) / REF_GPU_MILLI;
+    return (int)(100 * (1 - 0.5 * cpu - 0.5 * gpu));
+}
+
+static int score_dotprod(const struct at_pack_request *r, const struct pack_left *left)
+{
+    double cpu = (double)left->cpu_milli / REF_CPU_MILLI * ((double)r->cpu_milli / REF_CPU_MILLI);
+    double gpu = left->idle_milli / REF_GPU_MILLI * (r->gpus * r->gpu_milli / REF_GPU_MILLI);
+    return (int)(100 * (1 - (cpu + gpu) / 2));
+}
+
+static int score_packing(const struct at_pack_request *r, const struct pack_left *left,
+                         uint32_t chosen)
+{
+    if (r->gpus == 0) {
+        return 0;
+    }
+    int free_gpus = left->free_gpus, opened = 0, left_percent = 0;
+    if (free_gpus == left->n_gpus) {
+        return 33 - free_gpus > free_gpus ? 33 - free_gpus : free_gpus;
+    }
+    for (uint32_t g = 0; g < left->n_gpus; g++) {
+        if ((chosen >> g & 1) != 0) {
+            opened += left->gpu[g] == AT_PACK_GPU_MILLI;
+            left_percent += left->gpu[g] / 10;
+        }
+    }
+    if (opened > 0) {
+        return 50 - opened > 33 ? 50 - opened : 33;
+    }
+    return 100 - left_percent / 10 > 50 ? 100 - left_percent / 10 : 50;
+}
+
+static int score_clustering(const struct at_pack_request *r, const struct pack_node *n)
+{
+    if (r->gpus == 0) {
+        return 0;
+    }
+    int base = (int)(25 * (8000 - (int64_t)n->left.idle_milli) / 8000);
+    uint32_t kind = r->gpu_milli < AT_PACK_GPU_MILLI ? 0 : r->gpus;
+    bool others = false;
+    for (uint32_t k = 0; k <= AT_PACK_GPUS_MAX; k++) {
+        others |= k != kind && n->hosts[k] > 0;
+    }
+    if (n->hosts[kind] > 0) {
+        return base + (others ? 50 : 75);
+    }
+    return base + (others ? 0 : 25);
+}
+
+static uint16_t positive(int score)
+{
+    return (uint16_t)(score < 0 ? 1 : score + 1);
+}
+
+uint16_t pack_score(const struct at_pack *p, const struct pack_class *c, const struct pack_node *n,
+                    uint32_t *ret_gpus)
+{
+    const struct at_pack_request *r = &c->request;
+    if (!pack_fits(r, n)) {
+        return PACK_NO_FIT;
+    }
+    if (p->policy == AT_PACK_FGD) {
+        return (uint16_t)(1 + score_fgd(p, &p->published, n->frag, r, n, ret_gpus));
+    }
+    if (p->policy == AT_PACK_ATOLL) {
+        return (uint16_t)(1 + score_fgd(p, &p->own, n->own, r, n, ret_gpus));
+    }
+    *ret_gpus = gpus_tightest(r, &n->left);
+    switch (p->policy) {
+    case AT_PACK_BESTFIT:
+        return positive(score_bestfit(r, &n->left));
+    case AT_PACK_DOTPROD:
+        return positive(score_dotprod(r, &n->left));
+    case AT_PACK_PACKING:
+        return positive(score_packing(r, &n->left, *ret_gpus));
+    default:
+        return positive(score_clustering(r, n));
+    }
+}

@@ -1,0 +1,39 @@
+/* Replay of a trace against a packing policy. */
+#ifndef AT_SIM_REPLAY_H
+#define AT_SIM_REPLAY_H
+
+#include "sim/trace.h"
+#include "sys/sys.h"
+
+struct at_replay_options {
+    enum at_pack_policy policy;
+    /* Pods leave when their life (deletion - creation time) is over. They arrive evenly, at the
+     * rate by which the GPUs asked for by those alive come to 130 % of the cluster in the end. */
+    bool churn;
+};
+
+/* One state of the cluster, after an arrival; shares of all its GPUs in percent. */
+struct at_replay_point {
+    double demand; /* published protocol: all that arrived; churn: of those whose life goes on */
+    double allocated, fragmented;
+    bool placed;
+    uint32_t node_row; /* if placed */
+};
+
+struct at_replay {
+    struct at_replay_point *points; /* one per arrival */
+    size_t n;
+    double alloc100, alloc130, frag100; /* means over the points with demand of 100, 130 % */
+    double alloc_mean;                  /* over the second half of the arrivals, weighted by time */
+    double accepted;                    /* percent of the GPU share asked for in that half */
+    size_t unscheduled;
+    double seconds, worst_us; /* of deciding only */
+};
+
+/* err: AT_INVALID churn without times; what at_pack_new says. own: at_replay_done. */
+enum at_rc at_replay_run(const struct at_trace *trace, const struct at_trace_order *order,
+                         const struct at_replay_options *options, const struct at_sys *sys,
+                         struct at_replay *ret, struct at_err *err) AT_WARN_UNUSED;
+void at_replay_done(struct at_replay *replay);
+
+#endif
