@@ -73,6 +73,7 @@ struct at_controllers {
     struct at_map *owned;     /* "<ns>/<kind index>/<name>" of objects that have owners */
     struct at_map *finishing; /* the same of owners that wait for what they own */
     struct at_map *pending_since; /* "<ns>/<name>" -> int64_t *mono */
+    struct at_map *told; /* "<ns>/<name>" of an instance -> char *: the reason that was told last */
     at_timer_id drain_timer, health_timer;
     int64_t drain_at_ns;
     bool draining, closed;
@@ -109,6 +110,9 @@ void ctl_patch(struct ctl_pass *p, const struct at_model_kind *kind, const char 
 void ctl_route(struct at_controllers *c, const struct at_snapshot *snap,
                const struct at_model_kind *kind, const char *ns, const char *name);
 void ctl_route_all(struct at_controllers *c, const struct at_snapshot *snap);
+
+/* tell.c: an Event when an instance's reason is a new one; i NULL: it has gone. */
+void ctl_tell_instance(struct at_controllers *c, const char *key, const struct at_instance *i);
 
 /* owner.c: what Deployment and Job share. */
 struct ctl_owned {

@@ -300,6 +300,42 @@ static int64_t events_named(struct rig *r, const char *reason)
     return e.n;
 }
 
+static void what_agents_report_becomes_events(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_init(&r, 23);
+    rig_three_sites(&r);
+    rig_deployment(&r, "web", 1, "v1");
+    RIG_UNTIL(&r, 5, rig_ready(&r, "web"));
+    assert_int_equal(events_named(&r, "ScalingUp"), 1);
+    char name[128];
+    const struct at_snapshot *snap = at_state_snapshot(r.state);
+    snprintf(name, sizeof(name), "%s", snap->instances[0]->meta.name);
+    at_snapshot_unref(snap);
+    static const char UNHEALTHY[] =
+        "{\"status\":{\"reason\":\"Unhealthy\",\"message\":\"the liveness probe failed\"}}";
+    rig_patch(&r, &AT_KIND_INSTANCE, "default", name, UNHEALTHY);
+    RIG_UNTIL(&r, 5, events_named(&r, "Unhealthy") == 1);
+
+    /* The same again is no news; after a life without it, it is, and is counted up. */
+    rig_patch(&r, &AT_KIND_INSTANCE, "default", name, "{\"status\":{\"pid\":7}}");
+    rig_run(&r, AT_NS_PER_S);
+    assert_int_equal(events_named(&r, "Unhealthy"), 1);
+    rig_patch(&r, &AT_KIND_INSTANCE, "default", name,
+              "{\"status\":{\"reason\":null,\"message\":null}}");
+    rig_run(&r, AT_NS_PER_S);
+    rig_patch(&r, &AT_KIND_INSTANCE, "default", name, UNHEALTHY);
+    RIG_UNTIL(&r, 5, events_named(&r, "Unhealthy") == 2);
+
+    /* Controllers that start tell nothing that was told before. */
+    at_controllers_free(r.c);
+    rig_start_controllers(&r);
+    rig_run(&r, AT_NS_PER_S);
+    assert_int_equal(events_named(&r, "Unhealthy"), 2);
+    rig_done(&r);
+}
+
 static void instance_bound_by_hand_is_adopted(void **state)
 {
     (void)state;
@@ -426,6 +462,7 @@ int main(void)
         cmocka_unit_test(own_restart_forgives_silence_for_a_while),
         cmocka_unit_test(instance_that_fails_for_good_is_replaced_after_a_delay),
         cmocka_unit_test(pending_instance_says_why_once_and_goes_when_there_is_room),
+        cmocka_unit_test(what_agents_report_becomes_events),
         cmocka_unit_test(instance_bound_by_hand_is_adopted),
         cmocka_unit_test(no_execute_taint_ends_what_runs),
         cmocka_unit_test(deleting_the_owner_deletes_its_instances),

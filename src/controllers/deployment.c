@@ -76,6 +76,10 @@ static void give_up(struct rollout *r, const struct at_instance *const *copies, 
     for (int64_t k = 0; k < n; k++) {
         ctl_delete(r->p, &AT_KIND_INSTANCE, &copies[k]->meta);
     }
+    if (n > 0) {
+        at_state_event(r->p->c->state, &AT_KIND_DEPLOYMENT, &r->d->meta, false, "ScalingDown",
+                       "%lld fewer, %lld wanted", (long long)n, (long long)r->replicas);
+    }
 }
 
 static int64_t least(int64_t a, int64_t b)
@@ -93,6 +97,11 @@ static void scale_up(struct rollout *r)
         ctl_create(r->p, &AT_KIND_INSTANCE,
                    ctl_make_instance(r->p, &AT_KIND_DEPLOYMENT, &r->d->meta, r->template_json,
                                      CTL_LABEL_DEPLOYMENT, r->hash));
+    }
+    if (missing > 0) {
+        at_state_event(r->p->c->state, &AT_KIND_DEPLOYMENT, &r->d->meta, false, "ScalingUp",
+                       "%lld more of template %.5s, %lld wanted", (long long)missing, r->hash,
+                       (long long)r->replicas);
     }
 }
 

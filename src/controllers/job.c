@@ -261,5 +261,9 @@ void ctl_job(struct ctl_pass *p)
     }
     j.completion_wall_ns = p->wall_ns;
     advance(&j);
+    if (j.complete != NULL || j.failure != NULL) {
+        at_state_event(p->c->state, &AT_KIND_JOB, &job->meta, j.failure != NULL,
+                       j.failure != NULL ? j.failure : j.complete, "%s", j.message);
+    }
     ctl_update(p, &AT_KIND_JOB, job->meta.ns, job->meta.name, set_status, &j);
 }

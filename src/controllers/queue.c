@@ -390,6 +390,7 @@ struct at_controllers *at_controllers_new(struct at_loop *loop, struct at_state 
     c->owned = at_map_new();
     c->finishing = at_map_new();
     c->pending_since = at_map_new();
+    c->told = at_map_new();
     make_metrics(c, metrics);
     at_state_listen(state, changed, c);
     const struct at_snapshot *snap = at_state_snapshot(state);
@@ -423,6 +424,7 @@ static void controllers_done(struct at_controllers *c)
     at_map_free(c->owned);
     at_map_free(c->finishing);
     free_values(c->pending_since);
+    free_values(c->told);
     at_free(c->queue);
     at_free(c);
 }

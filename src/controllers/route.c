@@ -52,6 +52,7 @@ static void route_instance(struct at_controllers *c, const struct at_snapshot *s
     const struct at_instance *i = at_snapshot_instance(snap, ns, name);
     AT_CLEANUP(at_cleanup_free) char *key = at_asprintf("%s/%s", ctl_text(ns), name);
     route_owner(c, key, i);
+    ctl_tell_instance(c, key, i);
     if (concerns_placement(i)) {
         ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
     }

@@ -63,6 +63,7 @@ it('describe says why, and events tell what happened', async () => {
   const text = await atoll(`describe instance ${one.metadata.name}`);
   assert.match(text, /^Why: +placed on (onprem|edge)-1 \(site/m);
   assert.match(text, /Scheduled +placed on/);
+  assert.match(await atoll('describe deployment forms'), /ScalingUp +2 more of template/);
 });
 
 it('a wait shows its progress on a terminal, and prints results only elsewhere', async () => {
@@ -114,6 +115,7 @@ it('a liveness probe that fails restarts the instance', async () => {
   });
   assert.equal(after.metadata.name, before.metadata.name);
   assert.notEqual(after.status.pid, before.status.pid);
+  assert.match(await atoll(`describe instance ${after.metadata.name}`), /Warning +Unhealthy +the liveness probe failed 2 times/);
   await atoll('delete deployment sick');
 });
 
