@@ -144,6 +144,7 @@ it('fractions of GPUs, labels, a cordon and taints decide where instances go, an
   await node({ unschedulable: true });
   await apply(sleeper('local', { placement: { sites: ['edge'] } }));
   await why('local', /Cordoned/);
+  assert.match(await atoll('get nodes'), /^edge-1 +edge +True +true /m);
   await node({ unschedulable: false, taints: [{ key: 'maintenance', effect: 'NoSchedule' }] });
   await why('local', /taint maintenance.* not tolerated/);
   await node({ unschedulable: false, taints: [] });
