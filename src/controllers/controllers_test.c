@@ -1,5 +1,9 @@
 #include "rig_look_test.h"
 
+#include "sys/file.h"
+
+#include <stdlib.h>
+
 static void makes_copies_spread_over_the_sites_and_reports_ready(void **state)
 {
     (void)state;
@@ -25,6 +29,8 @@ static void makes_copies_spread_over_the_sites_and_reports_ready(void **state)
         assert_non_null(strstr(i->status.decision->message, "placed on "));
         for (size_t m = 0; m < k; m++) {
             assert_string_not_equal(i->status.site, snap->instances[m]->status.site);
+            assert_true(i->status.scheduled_at_wall_ns !=
+                        snap->instances[m]->status.scheduled_at_wall_ns);
         }
     }
     at_snapshot_unref(snap);
@@ -152,6 +158,67 @@ static void stuck_update_leaves_the_old_ones_serving(void **state)
     RIG_UNTIL(&r, 3, rig_ready(&r, "web") && rig_all(&r) == 3);
     assert_int_equal(r.min_ready, 3);
     rig_done(&r);
+}
+
+/* An old copy that stumbles while the update is stuck may recover: it is not given up. */
+static void stuck_update_does_not_eat_old_ones_that_stumble(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_init(&r, 18);
+    rig_three_sites(&r);
+    rig_deployment(&r, "web", 3, "oci:/x:1");
+    RIG_UNTIL(&r, 3, rig_ready(&r, "web"));
+    const struct at_snapshot *snap = at_state_snapshot(r.state);
+    char *name = at_strdup(snap->instances[0]->meta.name);
+    at_snapshot_unref(snap);
+    r.never_ready_image = "oci:/x:bad";
+    rig_patch(&r, &AT_KIND_DEPLOYMENT, "default", "web",
+              "{\"spec\":{\"template\":{\"spec\":{\"image\":\"oci:/x:bad\"}}}}");
+    RIG_UNTIL(&r, 3, rig_count(&r, "Running", false) == 4);
+    rig_patch(&r, &AT_KIND_INSTANCE, "default", name, "{\"status\":{\"ready\":false}}");
+    rig_run(&r, 5 * AT_NS_PER_S);
+    assert_false(rig_absent(&r, &AT_KIND_INSTANCE, "default", name));
+    assert_int_equal(rig_count(&r, "Running", false), 4);
+    at_free(name);
+    rig_done(&r);
+}
+
+/* Triggers come at every moment, also while writes are on their way to a disk. */
+static void poke(struct rig *r)
+{
+    if (at_sim_polls(r->sim) % 3 == 0) { /* not always: time must be able to pass */
+        ctl_enqueue(r->c, CTL_DEPLOYMENT, "default", "web");
+        ctl_enqueue(r->c, CTL_PLACEMENT, NULL, "all");
+    }
+    rig_watch_bounds(r);
+}
+
+static void makes_nothing_twice_while_writes_are_in_flight(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/atoll-controllers-XXXXXX";
+    char path[64];
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/db", dir);
+    struct rig r;
+    rig_init_on(&r, 19, "sqlite", path);
+    rig_three_sites(&r);
+    r.check = poke;
+    rig_deployment(&r, "web", 4, "oci:/x:1");
+    RIG_UNTIL(&r, 600, rig_ready(&r, "web") && rig_all(&r) == 4);
+    assert_int_equal(r.max_alive, 4);
+    assert_int_equal(at_map_count(r.started), 4);
+    r.min_ready = 4;
+    rig_patch(&r, &AT_KIND_DEPLOYMENT, "default", "web",
+              "{\"spec\":{\"template\":{\"spec\":{\"image\":\"oci:/x:2\"}}}}");
+    RIG_UNTIL(&r, 600, rig_ready(&r, "web") && rig_all(&r) == 4);
+    assert_int_equal(r.min_ready, 4);
+    assert_int_equal(r.max_alive, 5);
+    assert_int_equal(at_map_count(r.started), 8);
+    rig_done(&r);
+    struct at_err err;
+    assert_int_equal(at_tree_remove(dir, &err), AT_OK);
 }
 
 static void lost_node_is_noticed_and_its_instances_replaced(void **state)
@@ -457,6 +524,8 @@ int main(void)
         cmocka_unit_test(gives_up_those_that_are_not_ready_first_then_the_newest),
         cmocka_unit_test(rolling_update_stays_within_surge_and_unavailable),
         cmocka_unit_test(stuck_update_leaves_the_old_ones_serving),
+        cmocka_unit_test(stuck_update_does_not_eat_old_ones_that_stumble),
+        cmocka_unit_test(makes_nothing_twice_while_writes_are_in_flight),
         cmocka_unit_test(lost_node_is_noticed_and_its_instances_replaced),
         cmocka_unit_test(deleted_node_takes_its_instances_along),
         cmocka_unit_test(own_restart_forgives_silence_for_a_while),

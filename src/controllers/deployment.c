@@ -116,10 +116,7 @@ static void scale_down_old(struct rollout *r)
     int64_t idle = least(r->n_old - r->ready_old, may_go);
     idle = idle > 0 ? idle : 0;
     int64_t serving = least(r->ready_old, r->ready_fresh + r->ready_old - must_serve);
-    serving = least(serving, may_go - idle);
-    if (idle < r->n_old - r->ready_old) {
-        serving = 0; /* the list has the idle ones in front */
-    }
+    serving = least(serving, may_go - idle); /* the list has the idle ones in front */
     give_up(r, r->old, idle + (serving > 0 ? serving : 0));
 }
 

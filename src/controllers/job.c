@@ -74,27 +74,17 @@ static void count(struct job_pass *j)
     qsort(j->active, (size_t)j->n_active, sizeof(*j->active), by_least_done);
 }
 
-/* Instances are started anew by the job, not by their agent, so that each failure counts. */
-static json_t *make_copy(struct job_pass *j, const json_t *template_json, const char *hash)
-{
-    json_t *object =
-        ctl_make_instance(j->p, &AT_KIND_JOB, &j->job->meta, template_json, CTL_LABEL_JOB, hash);
-    json_t *spec = json_object_get(object, "spec");
-    if (at_streq(at_json_str_at(spec, "restartPolicy", "Always"), "Always")) {
-        json_object_set_new(spec, "restartPolicy", json_string("Never"));
-    }
-    return object;
-}
-
 static void start_copies(struct job_pass *j, int64_t n)
 {
     json_t *object = at_state_object(j->p->c->state, &AT_KIND_JOB, j->p->ns, j->p->name);
-    const json_t *template_json = at_json_at(object, "spec.template");
+    const json_t *template_json = at_json_at(object, "spec.template"); /* never restarts: rules.c */
     n = n < CTL_CREATES_PER_PASS ? n : CTL_CREATES_PER_PASS;
     if (template_json != NULL) {
         const char *hash = ctl_template_hash(j->p, template_json);
         for (int64_t k = 0; k < n; k++) {
-            ctl_create(j->p, &AT_KIND_INSTANCE, make_copy(j, template_json, hash));
+            ctl_create(j->p, &AT_KIND_INSTANCE,
+                       ctl_make_instance(j->p, &AT_KIND_JOB, &j->job->meta, template_json,
+                                         CTL_LABEL_JOB, hash));
             j->n_active += j->p->c->writes_left != 0;
         }
     }

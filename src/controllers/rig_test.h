@@ -40,17 +40,22 @@ static inline void rig_start_controllers(struct rig *r)
     r->c = at_controllers_new(r->loop, r->state, r->metrics, &o);
 }
 
-static inline void rig_init(struct rig *r, uint64_t seed)
+static inline void rig_init_on(struct rig *r, uint64_t seed, const char *store, const char *path)
 {
     memset(r, 0, sizeof(*r));
     r->sim = at_sim_new(seed);
     r->loop = at_loop_new(at_sim_sys(r->sim));
     struct at_err err = {0};
-    assert_int_equal(at_store_open("memory", NULL, r->loop, &r->store, &err), AT_OK);
+    assert_int_equal(at_store_open(store, path, r->loop, &r->store, &err), AT_OK);
     assert_int_equal(at_state_new(r->loop, r->store, NULL, NULL, &r->state, &err), AT_OK);
     r->metrics = at_metrics_new();
     r->started = at_map_new();
     rig_start_controllers(r);
+}
+
+static inline void rig_init(struct rig *r, uint64_t seed)
+{
+    rig_init_on(r, seed, "memory", NULL);
 }
 
 static inline void rig_done(struct rig *r)
@@ -77,11 +82,23 @@ static inline void rig_written(void *ctx, enum at_rc rc, int64_t rev, const stru
     w->rc = rc;
     snprintf(w->msg, sizeof(w->msg), "%s", err != NULL ? err->msg : "");
 }
+static inline void rig_beat(struct rig *r)
+{
+    for (size_t k = 0; k < r->n_nodes; k++) {
+        at_state_heartbeat(r->state, r->nodes[k], at_loop_now_ns(r->loop));
+    }
+}
+/* One turn while a write is on its way: simulated time passes, so hearts must beat. */
+static inline void rig_wait_turn(struct rig *r)
+{
+    rig_beat(r);
+    assert_true(at_loop_turn(r->loop, at_sim_now_ns(r->sim) + AT_NS_PER_MS));
+}
 /* What a test writes is there before it goes on. */
 static inline void rig_wait(struct rig *r, struct rig_write *w)
 {
     while (!w->answered) {
-        assert_true(at_loop_turn(r->loop, at_sim_now_ns(r->sim) + AT_NS_PER_MS));
+        rig_wait_turn(r);
     }
     if (w->rc != AT_OK) {
         fail_msg("write refused: %s", w->msg);
@@ -119,7 +136,7 @@ static inline void rig_patch(struct rig *r, const struct at_model_kind *kind, co
         w.answered = false;
         at_state_update(r->state, kind, ns, name, rig_apply_patch, patch, rig_written, &w);
         while (!w.answered) {
-            assert_true(at_loop_turn(r->loop, at_sim_now_ns(r->sim) + AT_NS_PER_MS));
+            rig_wait_turn(r);
         }
     } while (w.rc == AT_CONFLICT);
     rig_wait(r, &w);
@@ -242,9 +259,7 @@ static inline bool rig_drop_finalizer(void *ctx, json_t *object)
 
 static inline void rig_agents(struct rig *r)
 {
-    for (size_t k = 0; k < r->n_nodes; k++) {
-        at_state_heartbeat(r->state, r->nodes[k], at_loop_now_ns(r->loop));
-    }
+    rig_beat(r);
     const struct at_snapshot *snap = at_state_snapshot(r->state);
     for (size_t k = 0; k < snap->n_instances; k++) {
         const struct at_instance *i = snap->instances[k];

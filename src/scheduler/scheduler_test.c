@@ -185,6 +185,51 @@ static void refuses_for_want_of_cpu(void **state)
                    "0 of 1 node fit: 1 NotEnoughCPU (n: 500m cpu free, 1 wanted)");
 }
 
+static void takes_exactly_what_is_left_and_not_a_thousandth_more(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_node *n;
+    struct at_instance *x = one(&w, &n);
+    wants(x)->cpu_milli = 4000;
+    world_schedule(&w);
+    assert_string_equal(world_where(&w, "x"), "n");
+    wants(x)->cpu_milli = 4001;
+    world_schedule(&w);
+    assert_null(world_where(&w, "x"));
+    world_done(&w);
+}
+
+static void over_committed_node_still_takes_what_asks_for_nothing(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_node *n;
+    struct at_instance *x = one(&w, &n);
+    world_bind(world_instance(&w, "by-hand", NULL, 5000), "n", 1);
+    wants(x)->cpu_milli = 0;
+    world_schedule(&w);
+    assert_string_equal(world_where(&w, "x"), "n");
+    world_done(&w);
+}
+
+static void over_committed_gpus_take_nothing_more(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_node *n;
+    struct at_instance *x = one(&w, &n);
+    world_gpus(&w, n, 1, "T4", 16 * GIB);
+    for (int i = 0; i < 2; i++) { /* by hand: both cannot be on one GPU */
+        struct at_instance *old = world_instance(&w, i == 0 ? "a" : "b", NULL, 0);
+        wants(old)->gpu_milli = 600;
+        world_bind(old, "n", i);
+    }
+    wants(x)->gpu_milli = 100;
+    expect_refused(&w, AT_SCHED_GPU,
+                   "0 of 1 node fit: 1 NotEnoughGPU (n: GPUs over-committed, 100m wanted)");
+}
+
 static void refuses_for_want_of_memory_and_disk(void **state)
 {
     (void)state;
@@ -440,6 +485,9 @@ int main(void)
         cmocka_unit_test(refuses_where_the_site_of_restricted_data_is_unknown),
         cmocka_unit_test(refuses_node_without_the_driver),
         cmocka_unit_test(refuses_for_want_of_cpu),
+        cmocka_unit_test(takes_exactly_what_is_left_and_not_a_thousandth_more),
+        cmocka_unit_test(over_committed_node_still_takes_what_asks_for_nothing),
+        cmocka_unit_test(over_committed_gpus_take_nothing_more),
         cmocka_unit_test(refuses_for_want_of_memory_and_disk),
         cmocka_unit_test(refuses_whole_gpu_when_only_fractions_are_left),
         cmocka_unit_test(packs_fractions_so_that_whole_gpus_stay_free),
