@@ -115,7 +115,8 @@ int at_app_agent(int argc, char **argv)
          "sha256:<hex> of the control plane's CA; printed with the token."},
         {"name", &o.name, NULL, NULL, "NAME", "Node name (default: host name)."},
         {"state", &state_dir, NULL, NULL, "DIR",
-         "Where everything is kept (default ~/.local/state/atoll/agent)."},
+         "Where everything is kept (default /var/lib/atoll/agent as root, else "
+         "~/.local/state/atoll/agent)."},
         {"devices", &o.devices_file, NULL, NULL, "FILE",
          "JSON that replaces parts of what was found here."},
         {"models", &o.models_dir, NULL, NULL, "DIR",

@@ -46,7 +46,8 @@ void at_app_on_stdin_eof(struct at_loop *loop, at_signal_fn *fn, void *ctx);
 /* The token itself, or the first line of file. own: caller at_free; NULL when neither was given. */
 enum at_rc at_app_token(const char *token, const char *file, char **ret,
                         struct at_err *err) AT_WARN_UNUSED;
-/* Default state folder of a role: $ATOLL_STATE/<role>, else ~/.local/state/atoll/<role>. own:
+/* Default state folder of a role: $ATOLL_STATE/<role>, else /var/lib/atoll/<role> as root, else
+ * ~/.local/state/atoll/<role>. own:
  * at_free. */
 char *at_app_state_dir(const char *role);
 

@@ -194,12 +194,22 @@ static void on_stdin(void *ctx, int fd, unsigned events)
     w->fn(w->ctx, SIGTERM);
 }
 
+/* A file or /dev/null cannot be waited for: nobody holds the other end. */
+static void stdin_unwatchable(void *ctx)
+{
+    struct stdin_watch *w = ctx;
+    w->fn(w->ctx, SIGTERM);
+}
+
 void at_app_on_stdin_eof(struct at_loop *loop, at_signal_fn *fn, void *ctx)
 {
     static struct stdin_watch watch; /* a process has one standard input */
     struct stdin_watch *w = &watch;
     *w = (struct stdin_watch){.loop = loop, .fn = fn, .ctx = ctx};
     w->id = at_loop_watch(loop, 0, AT_LOOP_READ, on_stdin, w);
+    if (w->id == 0) {
+        at_loop_timer(loop, 0, stdin_unwatchable, w);
+    }
 }
 
 char *at_app_state_dir(const char *role)
@@ -211,6 +221,9 @@ char *at_app_state_dir(const char *role)
     const char *xdg = at_sys_getenv("XDG_STATE_HOME");
     if (xdg != NULL && xdg[0] != '\0') {
         return at_asprintf("%s/atoll/%s", xdg, role);
+    }
+    if (at_sys_is_root()) { /* not under /root, which is closed to the users that instances get */
+        return at_asprintf("/var/lib/atoll/%s", role);
     }
     const char *home = at_sys_getenv("HOME");
     return at_asprintf("%s/.local/state/atoll/%s", home != NULL ? home : "/var/lib", role);

@@ -581,7 +581,8 @@ int at_app_dev(int argc, char **argv)
         .listen = "127.0.0.1:7443", .gateway_listen = "127.0.0.1:7080", .gateway_threads = "1"};
     const struct at_app_option options[] = {
         {"state", &state_dir, NULL, NULL, "DIR",
-         "Where everything is kept (default ~/.local/state/atoll/dev)."},
+         "Where everything is kept (default /var/lib/atoll/dev as root, else "
+         "~/.local/state/atoll/dev)."},
         {"reset", NULL, &reset, NULL, NULL, "Forget the state first."},
         {"listen", &d.listen, NULL, NULL, "ADDR", "Control plane (default 127.0.0.1:7443)."},
         {"gateway-listen", &d.gateway_listen, NULL, NULL, "ADDR",

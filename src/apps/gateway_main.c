@@ -106,7 +106,8 @@ int at_app_gateway(int argc, char **argv)
         {"name", &o.name, NULL, NULL, "NAME", "Name of this gateway (default: host name)."},
         {"site", &o.site, NULL, NULL, "NAME", "Site where it stands: near replicas are preferred."},
         {"state", &state_dir, NULL, NULL, "DIR",
-         "Where its certificate is kept (default ~/.local/state/atoll/gateway)."},
+         "Where its certificate is kept (default /var/lib/atoll/gateway as root, else "
+         "~/.local/state/atoll/gateway)."},
         {"listen", &o.listen, NULL, NULL, "ADDR",
          "Address to serve on (default 127.0.0.1:7080; port 0: a free one)."},
         {"auth-token-file", &o.auth_token_file, NULL, NULL, "FILE",

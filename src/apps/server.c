@@ -409,7 +409,8 @@ int at_app_server(int argc, char **argv)
     bool with_stdin = false;
     const struct at_app_option options[] = {
         {"state", &state_dir, NULL, NULL, "DIR",
-         "Where everything is kept (default ~/.local/state/atoll/server)."},
+         "Where everything is kept (default /var/lib/atoll/server as root, else "
+         "~/.local/state/atoll/server)."},
         {"listen", &listen, NULL, NULL, "ADDR",
          "Address to serve on (default 127.0.0.1:7443; port 0: a free one)."},
         {"store", &store, NULL, NULL, "KIND",

@@ -135,3 +135,8 @@ const char *const *at_sys_environ(void)
 {
     return (const char *const *)environ;
 }
+
+bool at_sys_is_root(void)
+{
+    return geteuid() == 0;
+}

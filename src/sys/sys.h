@@ -39,6 +39,7 @@ const char *at_sys_getenv(const char *name); /* borrowed, NULL when unset */
 void at_sys_setenv(const char *name, const char *value);
 /* The whole environment, NULL-terminated, for a child that inherits it. Borrowed. */
 const char *const *at_sys_environ(void);
+bool at_sys_is_root(void);         /* effective user 0 */
 const char *at_sys_hostname(void); /* borrowed, never NULL */
 /* Absolute path of the running program, for starting itself in another role. own: caller at_free.
  */
