@@ -86,6 +86,9 @@ void at_store_history_trim(struct at_store_history *h, int64_t compact_rev)
         drop_first(h);
         h->compact_rev++;
     }
+    if (h->n == 0 && h->compact_rev < compact_rev) { /* the store's revision is being raised */
+        h->compact_rev = compact_rev;
+    }
     assert(h->compact_rev == compact_rev);
     if (h->cap > RING_MIN && h->n < h->cap / 4) {
         resize(h, h->cap / 2);

@@ -13,9 +13,6 @@
 #include <sqlite3.h>
 #include <string.h>
 
-#define SCHEMA_VERSION 1
-#define APPLICATION_ID 0x41744f6c /* "AtOl" */
-
 struct sqlite_store {
     sqlite3 *db;
     sqlite3_stmt *begin, *commit, *rollback, *insert, *drop, *compact, *newest;
@@ -113,7 +110,8 @@ static enum at_rc set_up(sqlite3 *db, struct at_err *err)
     if (rc != AT_OK) {
         return rc;
     }
-    if (version > SCHEMA_VERSION || (version != 0 && application != APPLICATION_ID)) {
+    if (version > AT_STORE_SQLITE_SCHEMA_VERSION ||
+        (version != 0 && application != AT_STORE_SQLITE_APPLICATION_ID)) {
         return at_err_set(err, AT_CORRUPT,
                           "store: the file is not a store of this or an earlier version of atoll");
     }
@@ -125,7 +123,7 @@ static enum at_rc set_up(sqlite3 *db, struct at_err *err)
             "CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
             "INSERT INTO meta VALUES('compact_rev', 1);"
             "PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT;",
-            APPLICATION_ID, SCHEMA_VERSION);
+            AT_STORE_SQLITE_APPLICATION_ID, AT_STORE_SQLITE_SCHEMA_VERSION);
         rc = exec(db, sql, "make the tables", err);
         sqlite3_free(sql);
     }
@@ -334,6 +332,7 @@ static enum at_rc sqlite_commit(void *backend, const struct at_store_batch *batc
         return rc;
     }
     s->rev += (int64_t)batch->n_changes;
+    s->rev = s->rev > batch->compact_rev ? s->rev : batch->compact_rev;
     return AT_OK;
 }
 

@@ -165,3 +165,15 @@ void at_store_compact(struct at_store *store, int64_t rev, at_store_write_fn *fn
 {
     at_store_enqueue(store, AT_STORE_OP_COMPACT, NULL, NULL, 0, rev, fn, ctx);
 }
+
+void at_store_advance(struct at_store *store, int64_t rev, at_store_write_fn *fn, void *ctx)
+{
+    if (store->kind->commit == NULL) {
+        struct at_err err = {0};
+        at_err_set(&err, AT_UNSUPPORTED, "only writes raise the revision of store %s",
+                   store->kind->kind);
+        fn(ctx, AT_UNSUPPORTED, 0, NULL, &err);
+        return;
+    }
+    at_store_enqueue(store, AT_STORE_OP_ADVANCE, NULL, NULL, 0, rev, fn, ctx);
+}

@@ -93,6 +93,22 @@ struct at_store_stats at_store_stats(const struct at_store *store);
 
 /* Forget history up to and including rev (values that are current stay). */
 void at_store_compact(struct at_store *store, int64_t rev, at_store_write_fn *fn, void *ctx);
+/* Raise the revision to rev, as though there had been writes that are forgotten: the next write
+ * gets a greater one, and history up to rev is compacted. Nothing happens when it is not lower. For
+ * stores that are being filled: there must be no watch. err: AT_UNSUPPORTED only writes can. */
+void at_store_advance(struct at_store *store, int64_t rev, at_store_write_fn *fn, void *ctx);
+
+/* Everything as it is now, kept for as long as it takes, whatever is written or compacted
+ * meanwhile. own: at_store_snapshot_free, before the store is closed. cost: 8 bytes a key, and what
+ * changes. */
+struct at_store_snapshot;
+struct at_store_snapshot *at_store_snapshot_new(struct at_store *store);
+int64_t at_store_snapshot_rev(const struct at_store_snapshot *snapshot);
+size_t at_store_snapshot_count(const struct at_store_snapshot *snapshot);
+/* i < count, in key order. Borrowed from the snapshot. */
+struct at_store_kv at_store_snapshot_at(const struct at_store_snapshot *snapshot, size_t i);
+void at_store_snapshot_free(struct at_store_snapshot *snapshot); /* accepts NULL */
+
 /* The end of a prefix's range: prefix with its last byte raised by one. out: at least
  * strlen(prefix) + 1. */
 void at_store_prefix_end(const char *prefix, char *out, size_t out_size);

@@ -76,7 +76,7 @@ void at_store_history_trim(struct at_store_history *h, int64_t compact_rev);
 struct at_store_batch {
     struct at_store_change *changes; /* in revision order, following the newest durable one */
     size_t n_changes;
-    int64_t compact_rev; /* forget history up to here; 0: no compaction */
+    int64_t compact_rev; /* forget history up to here, which may lie ahead; 0: no compaction */
     int64_t *dead;       /* revisions whose record is not needed after it */
     size_t n_dead;
 };
@@ -102,6 +102,8 @@ struct at_store_backend {
 };
 extern const struct at_store_backend AT_STORE_MEMORY;
 extern const struct at_store_backend AT_STORE_SQLITE;
+#define AT_STORE_SQLITE_SCHEMA_VERSION 1
+#define AT_STORE_SQLITE_APPLICATION_ID 0x41744f6c /* "AtOl" */
 
 /* A thread that commits one batch at a time and rings the loop when it is done. */
 struct at_store_writer;
@@ -115,12 +117,17 @@ bool at_store_writer_take(struct at_store_writer *w, enum at_rc *ret_rc, struct 
 void at_store_writer_stop(struct at_store_writer *w);
 void at_store_writer_free(struct at_store_writer *w);
 
-enum at_store_op_type { AT_STORE_OP_PUT, AT_STORE_OP_DELETE, AT_STORE_OP_COMPACT };
+enum at_store_op_type {
+    AT_STORE_OP_PUT,
+    AT_STORE_OP_DELETE,
+    AT_STORE_OP_COMPACT,
+    AT_STORE_OP_ADVANCE
+};
 struct at_store_op {
     struct at_store_op *next;
     enum at_store_op_type type;
     struct at_store_version *version; /* the new value; for a delete only its key matters */
-    int64_t expect;                   /* for a compaction: the revision */
+    int64_t expect;                   /* for a compaction or an advance: the revision */
     at_store_write_fn *fn;
     void *ctx;
     /* Decided when its batch is made. */

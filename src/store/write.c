@@ -148,6 +148,19 @@ static void decide_compaction(struct at_store *store, struct at_store_op *op)
     }
 }
 
+/* Alone in its batch: what comes before it has the revisions below, what comes after those above.
+ */
+static void decide_advance(struct at_store *store, struct at_store_op *op)
+{
+    assert(store->batch.n_changes == 0);
+    assert(store->stats.watchers == 0);
+    op->rev = store->rev;
+    if (op->expect > store->rev) {
+        op->rev = op->expect;
+        store->batch.compact_rev = op->expect;
+    }
+}
+
 /* The revision up to which the oldest changes must go to be under AT_STORE_HISTORY_BYTES_MAX. */
 static int64_t bytes_goal(const struct at_store_history *h)
 {
@@ -184,9 +197,9 @@ static void list_dead(struct at_store *store)
     if (batch->compact_rev == 0) {
         return;
     }
-    batch->dead =
-        at_alloc((size_t)(batch->compact_rev - h->compact_rev) * 2 * sizeof(batch->dead[0]));
-    for (int64_t rev = h->compact_rev + 1; rev <= batch->compact_rev; rev++) {
+    int64_t last = batch->compact_rev < store->rev ? batch->compact_rev : store->rev;
+    batch->dead = at_alloc((size_t)(last - h->compact_rev) * 2 * sizeof(batch->dead[0]));
+    for (int64_t rev = h->compact_rev + 1; rev <= last; rev++) {
         const struct at_store_change *change = at_store_history_at(h, rev);
         if (change->prev != NULL) {
             batch->dead[batch->n_dead++] = change->prev->mod_rev;
@@ -212,6 +225,10 @@ static bool batch_form(struct at_store *store)
     size_t bytes = 0;
     while (n-- > 0 && bytes < AT_STORE_BATCH_BYTES_MAX) {
         struct at_store_op *op = store->queue;
+        bool advance = op->type == AT_STORE_OP_ADVANCE;
+        if (advance && store->batch_ops != NULL) {
+            break;
+        }
         store->queue = op->next;
         store->queue_n--;
         store->queue_bytes -= op_bytes(op);
@@ -219,6 +236,10 @@ static bool batch_form(struct at_store *store)
         op->next = NULL;
         *tail = op;
         tail = &op->next;
+        if (advance) {
+            decide_advance(store, op);
+            break;
+        }
         if (op->type == AT_STORE_OP_COMPACT) {
             decide_compaction(store, op);
         } else {
@@ -264,6 +285,7 @@ static void batch_apply(struct at_store *store)
     at_store_pump(store);
     if (batch->compact_rev != 0) {
         at_store_history_trim(&store->history, batch->compact_rev);
+        store->rev = store->rev > batch->compact_rev ? store->rev : batch->compact_rev;
         store->stats.compactions++;
     }
     at_store_age_arm(store);
