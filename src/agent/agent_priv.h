@@ -11,6 +11,7 @@
 #include "model/model.h"
 #include "runtime/driver.h"
 
+struct agent_execs;
 struct agent_fetches;
 struct agent_tunnel;
 
@@ -111,6 +112,7 @@ struct agent_instance {
     struct at_runtime_task *task;
     char *model_path, *isolation, *endpoint;
     int port, pid;
+    int64_t log_noted_bytes;
     size_t secret_index;
     json_t *secrets; /* {"name/key": "value"} while launching */
     at_client_call_id secret_call;
@@ -187,6 +189,33 @@ enum at_rc agent_log_since(const char *path, int64_t *offset, struct at_buf *out
 void agent_log_last_line(const char *path, char *out, size_t out_size);
 void agent_log_rotate(const char *path); /* copy and cut when it is over AGENT_LOG_BYTES_MAX */
 void agent_logs_check(void *agent);      /* timer: logs that are too large, in the pool */
+
+/* logtime.c: when lines were written. note: once a second or so; *noted_bytes is the log's size at
+ * the last note. */
+struct agent_log_note {
+    int64_t wall_ns, end_bytes;
+};
+struct agent_log_times {
+    struct at_buf text;
+    int64_t now_wall_ns;
+};
+void agent_log_time_note(const char *log_path, int64_t wall_ns, int64_t *noted_bytes);
+void agent_log_time_remove(const char *log_path);
+void agent_log_times_load(const char *log_path, int64_t now_wall_ns, struct agent_log_times *ret);
+void agent_log_times_done(struct agent_log_times *times);
+/* Where the text begins that was written at since_wall_ns or later. */
+int64_t agent_log_since_offset(const struct agent_log_times *times, int64_t since_wall_ns);
+/* text, which stands at offset in the log, with the time before each line. *mid_line: text begins
+ * (on return: ended) within a line. */
+enum at_rc agent_log_stamp(const struct agent_log_times *times, int64_t offset, const char *text,
+                           size_t len, bool *mid_line, struct at_buf *out) AT_WARN_UNUSED;
+
+/* exec.c: commands that clients run beside instances. ops: exec, stdin, stdin-close, resize,
+ * cancel. */
+struct agent_execs *agent_execs_new(struct at_agent *a);
+void agent_execs_ask(struct agent_execs *x, const char *op, const char *id, const json_t *ask);
+void agent_execs_end(struct agent_execs *x); /* the server is out of reach: end them all */
+void agent_execs_free(struct agent_execs *x);
 
 /* tunnel.c */
 struct agent_tunnel *agent_tunnel_new(struct at_agent *a);

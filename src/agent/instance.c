@@ -123,6 +123,7 @@ void agent_instance_forget(struct agent_instance *i)
     if (at_file_remove(i->log_path, &err) != AT_OK || at_file_remove(old, &err) != AT_OK) {
         at_log(AT_LOG_WARN, "instance.remove", "%s", err.msg);
     }
+    agent_log_time_remove(i->log_path);
     agent_instance_free(i);
 }
 

@@ -17,11 +17,18 @@
 #define AGENT_MODEL_BYTES_MAX (INT64_C(64) << 30)
 #define AGENT_FETCH_TIMEOUT_NS (3600 * AT_NS_PER_S)
 #define AGENT_LOG_BYTES_MAX (INT64_C(10) << 20) /* per instance; then one old file is kept */
-#define AGENT_LOG_CHECK_NS (2 * AT_NS_PER_S)
-#define AGENT_LOG_TAIL_BYTES ((size_t)256 << 10) /* at most sent at once */
+#define AGENT_LOG_CHECK_NS (1 * AT_NS_PER_S)
+#define AGENT_LOG_TIMES_BYTES_MAX (INT64_C(1) << 20) /* notes of when a log grew */
+#define AGENT_LOG_TAIL_BYTES ((size_t)256 << 10)     /* at most sent at once */
 #define AGENT_LOG_POLL_NS (200 * AT_NS_PER_MS)
 #define AGENT_FOLLOWS_MAX 64
-#define AGENT_TUNNEL_LINE_BYTES_MAX 4096
+#define AGENT_TUNNEL_LINE_BYTES_MAX 65536
+#define AGENT_EXECS_MAX 32 /* commands beside instances, at once */
+#define AGENT_EXEC_ARGS_MAX 256
+#define AGENT_EXEC_PIECE_BYTES ((size_t)64 << 10)    /* of output, in one answer */
+#define AGENT_EXEC_INPUT_BYTES_MAX ((size_t)2 << 20) /* the server sends less than this ahead */
+#define AGENT_EXEC_ACK_BYTES ((size_t)64 << 10)      /* input taken before the server is told */
+#define AGENT_EXEC_KILL_NS (1 * AT_NS_PER_S)         /* between SIGTERM and SIGKILL */
 #define AGENT_ARGS_MAX 2048
 #define AGENT_PIDS_MAX 1024 /* processes of one instance */
 

@@ -139,7 +139,8 @@ void agent_logs_check(void *agent)
     const char *uid;
     void *value;
     for (size_t it = 0; at_map_next(a->instances, &it, &uid, &value);) {
-        const struct agent_instance *i = value;
+        struct agent_instance *i = value;
+        agent_log_time_note(i->log_path, at_sys_wall_ns(at_loop_sys(a->loop)), &i->log_noted_bytes);
         if (at_file_size(i->log_path) <= AGENT_LOG_BYTES_MAX) {
             continue;
         }

@@ -126,9 +126,44 @@ static void rotate_keeps_one_old_file(void **state)
     unlink(old);
 }
 
+/* Two notes: lines get the time of the note that covers them, what is newer gets now. */
+static void lines_get_the_time_at_which_the_log_was_seen_to_hold_them(void **state)
+{
+    (void)state;
+    int64_t noted = 0;
+    put("one\ntwo\n", 8);
+    agent_log_time_note(path, 1000 * AT_NS_PER_S, &noted);
+    agent_log_time_note(path, 1001 * AT_NS_PER_S, &noted); /* nothing new: no note */
+    put("three\n", 6);
+    agent_log_time_note(path, 1002 * AT_NS_PER_S, &noted);
+    put("four", 4);
+    struct agent_log_times times;
+    agent_log_times_load(path, 1003 * AT_NS_PER_S, &times);
+    struct at_buf out = {0};
+    bool mid_line = false;
+    assert_int_equal(agent_log_stamp(&times, 0, "one\ntwo\nthree\nfour", 18, &mid_line, &out),
+                     AT_OK);
+    assert_string_equal(out.data, "1970-01-01T00:16:40.000000Z one\n"
+                                  "1970-01-01T00:16:40.000000Z two\n"
+                                  "1970-01-01T00:16:42.000000Z three\n"
+                                  "1970-01-01T00:16:43.000000Z four");
+    assert_true(mid_line);
+    at_buf_clear(&out);
+    assert_int_equal(agent_log_stamp(&times, 18, "teen\n", 5, &mid_line, &out), AT_OK);
+    assert_string_equal(out.data, "teen\n");
+    assert_int_equal(agent_log_since_offset(&times, 999 * AT_NS_PER_S), 0);
+    assert_int_equal(agent_log_since_offset(&times, 1001 * AT_NS_PER_S), 8);
+    assert_int_equal(agent_log_since_offset(&times, 1003 * AT_NS_PER_S), 14);
+    at_buf_done(&out);
+    agent_log_times_done(&times);
+    agent_log_time_remove(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(lines_get_the_time_at_which_the_log_was_seen_to_hold_them,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(tail_gives_the_last_lines, setup, teardown),
         cmocka_unit_test_setup_teardown(tail_of_a_missing_file_is_empty, setup, teardown),
         cmocka_unit_test_setup_teardown(bytes_that_are_not_utf8_are_replaced, setup, teardown),

@@ -1,5 +1,5 @@
-/* Logs: the server asks over a request that the agent holds open, one JSON object a line; answers
- * are posted back. */
+/* Logs and commands: the server asks over a request that the agent holds open, one JSON object a
+ * line; answers are posted back. */
 #include "agent/agent_priv.h"
 
 #include "core/log.h"
@@ -14,6 +14,7 @@ struct follow {
     at_timer_id timer;
     at_client_call_id call;
     bool follow, last;
+    bool timestamps, mid_line;
 };
 
 struct agent_tunnel {
@@ -22,6 +23,7 @@ struct agent_tunnel {
     at_timer_id timer;
     struct at_buf line;
     struct follow *follows[AGENT_FOLLOWS_MAX];
+    struct agent_execs *execs;
 };
 
 static void tunnel_open(void *ctx);
@@ -76,6 +78,38 @@ static bool still_writes(const struct follow *f)
     return i != NULL && i->phase != PHASE_ENDED && i->phase != PHASE_REMOVED;
 }
 
+/* Leave out what was written before since, and put times before lines, as was asked. text ends at
+ * f->offset. */
+static enum at_rc follow_dress(struct follow *f, int64_t since_s, struct at_buf *text)
+{
+    int64_t now = at_sys_wall_ns(at_loop_sys(f->tunnel->agent->loop));
+    struct agent_log_times times;
+    enum at_rc rc = AT_OK;
+    if (text->len == 0 || (since_s < 0 && !f->timestamps)) {
+        return AT_OK;
+    }
+    agent_log_times_load(f->path, now, &times);
+    int64_t from = f->offset - (int64_t)text->len;
+    int64_t since = since_s >= 0 ? agent_log_since_offset(&times, now - since_s * AT_NS_PER_S) : 0;
+    if (since > from) {
+        size_t skip = (size_t)(since - from) < text->len ? (size_t)(since - from) : text->len;
+        const char *line = text->data[skip - 1] == '\n'
+                               ? text->data + skip - 1
+                               : memchr(text->data + skip, '\n', text->len - skip);
+        skip = line != NULL ? (size_t)(line - text->data) + 1 : text->len;
+        at_buf_consume(text, skip);
+        from += (int64_t)skip;
+    }
+    if (f->timestamps && text->len > 0) {
+        struct at_buf stamped = {0};
+        rc = agent_log_stamp(&times, from, text->data, text->len, &f->mid_line, &stamped);
+        at_buf_done(text);
+        *text = stamped;
+    }
+    agent_log_times_done(&times);
+    return rc;
+}
+
 static void follow_more(void *ctx)
 {
     struct follow *f = ctx;
@@ -83,6 +117,9 @@ static void follow_more(void *ctx)
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
     bool more = still_writes(f); /* asked before reading, so that the last words are not lost */
     enum at_rc rc = agent_log_since(f->path, &f->offset, &text);
+    if (rc == AT_OK) {
+        rc = follow_dress(f, -1, &text);
+    }
     f->last = !more || rc != AT_OK;
     if (text.len == 0 && !f->last) {
         f->timer = at_loop_timer(f->tunnel->agent->loop, AGENT_LOG_POLL_NS, follow_more, f);
@@ -91,7 +128,7 @@ static void follow_more(void *ctx)
     post(f, f->last ? "" : "?more=1", &text);
 }
 
-static void follow_begin(struct follow *f, int64_t lines)
+static void follow_begin(struct follow *f, int64_t lines, int64_t since_s)
 {
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
     const struct agent_instance *i = agent_instance_find(f->tunnel->agent, f->ns, f->name);
@@ -102,6 +139,9 @@ static void follow_begin(struct follow *f, int64_t lines)
     }
     f->path = at_strdup(i->log_path);
     enum at_rc rc = agent_log_tail(f->path, lines, &text, &f->offset);
+    if (rc == AT_OK) {
+        rc = follow_dress(f, since_s, &text);
+    }
     f->last = !f->follow || rc != AT_OK;
     post(f,
          rc != AT_OK ? "?error=the%20log%20cannot%20be%20read"
@@ -125,9 +165,10 @@ static void follow_new(struct agent_tunnel *t, const json_t *ask)
                          .id = at_strdup(at_json_str_at(ask, "id", "")),
                          .ns = at_strdup(at_json_str_at(ask, "namespace", "")),
                          .name = at_strdup(at_json_str_at(ask, "name", "")),
-                         .follow = at_json_bool_at(ask, "follow", false)};
+                         .follow = at_json_bool_at(ask, "follow", false),
+                         .timestamps = at_json_bool_at(ask, "timestamps", false)};
     t->follows[slot] = f;
-    follow_begin(f, at_json_int_at(ask, "tailLines", -1));
+    follow_begin(f, at_json_int_at(ask, "tailLines", -1), at_json_int_at(ask, "sinceSeconds", -1));
 }
 
 /* It becomes part of a path. */
@@ -159,6 +200,7 @@ static void on_ask(struct agent_tunnel *t, const char *text, size_t len)
         follow_new(t, ask);
         return;
     }
+    agent_execs_ask(t->execs, op, id, ask);
     for (size_t i = 0; strcmp(op, "cancel") == 0 && i < AGENT_FOLLOWS_MAX; i++) {
         if (t->follows[i] != NULL && strcmp(t->follows[i]->id, id) == 0) {
             follow_free(t->follows[i]);
@@ -189,6 +231,7 @@ static void on_closed(void *ctx, enum at_rc rc, int status, json_t *body, const 
     struct agent_tunnel *t = ctx;
     t->call = 0;
     at_buf_clear(&t->line);
+    agent_execs_end(t->execs);
     t->timer = at_loop_timer(t->agent->loop, AGENT_RETRY_NS, tunnel_open, t);
 }
 
@@ -205,6 +248,7 @@ struct agent_tunnel *agent_tunnel_new(struct at_agent *a)
 {
     struct agent_tunnel *t = AT_NEW(struct agent_tunnel);
     t->agent = a;
+    t->execs = agent_execs_new(a);
     at_buf_init(&t->line, AGENT_TUNNEL_LINE_BYTES_MAX);
     tunnel_open(t);
     return t;
@@ -220,6 +264,7 @@ void agent_tunnel_free(struct agent_tunnel *t)
             follow_free(t->follows[i]);
         }
     }
+    agent_execs_free(t->execs);
     at_client_cancel(t->agent->client, t->call);
     at_loop_timer_cancel(t->agent->loop, t->timer);
     at_buf_done(&t->line);

@@ -52,6 +52,9 @@ static const struct endpoint ENDPOINTS[] = {
     {API_RESOURCE, SHAPE_ITEM, "pods", NULL, AT_HTTP_GET, "get", api_get},
     {API_RESOURCE, SHAPE_ITEM, "pods", NULL, AT_HTTP_DELETE, "delete", api_delete},
     {API_RESOURCE, SHAPE_SUB, "pods", "log", AT_HTTP_GET, "get", api_instance_log},
+    /* Verb create: who may only read must not run commands. */
+    {API_RESOURCE, SHAPE_SUB, "pods", "exec", AT_HTTP_GET, "create", api_instance_exec},
+    {API_RESOURCE, SHAPE_SUB, "instances", "exec", AT_HTTP_GET, "create", api_instance_exec},
 };
 
 static enum shape shape_of(const struct api_route *route)

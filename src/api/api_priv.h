@@ -97,6 +97,7 @@ const char *api_qualified_resource(struct api_req *req);
 void api_warn(struct api_req *req, const char *fmt, ...) AT_PRINTF(2, 3);
 void api_req_free(struct api_req *req); /* without an answer: streams */
 void api_req_measure(struct api_req *req, int status);
+void api_req_audit(struct api_req *req, int status); /* once per change that was asked for */
 
 /* --- query parameters; text on req->arena --- */
 /* NULL when absent. A bad escape counts as absent. */
@@ -215,6 +216,7 @@ enum at_rc api_scale_apply(const struct at_model_kind *kind, const json_t *scale
 api_handler_fn api_heartbeat;
 /* --- tunnel.c --- */
 api_handler_fn api_tunnel_open, api_tunnel_answer, api_instance_log;
+api_handler_fn api_instance_exec; /* exec.c */
 struct api_tunnels *api_tunnels_new(void);
 void api_tunnels_free(struct api_tunnels *tunnels);
 /* --- metrics.c --- */

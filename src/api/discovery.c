@@ -23,6 +23,7 @@ static const char *const OBJECT_VERBS[] = {
     "create", "delete", "deletecollection", "get", "list", "patch", "update", "watch", NULL};
 static const char *const POD_VERBS[] = {"delete", "get", "list", "watch", NULL};
 static const char *const SUB_VERBS[] = {"get", "patch", "update", NULL};
+static const char *const EXEC_VERBS[] = {"create", "get", NULL};
 static const char *const CREATE_VERB[] = {"create", NULL};
 static const char *const GET_VERB[] = {"get", NULL};
 
@@ -37,6 +38,8 @@ static const struct sub SUBS[] = {
     {NULL, "scale", SUB_VERBS, "autoscaling", "v1", "Scale"},
     {"instances", "log", GET_VERB, NULL, NULL, NULL},
     {"pods", "log", GET_VERB, NULL, NULL, NULL},
+    {"pods", "exec", EXEC_VERBS, NULL, NULL, NULL},
+    {"instances", "exec", EXEC_VERBS, NULL, NULL, NULL},
     {"nodes", "heartbeat", CREATE_VERB, NULL, NULL, NULL},
     {"nodes", "tunnel", CREATE_VERB, NULL, NULL, NULL},
 };

@@ -28,6 +28,13 @@
 #define AT_API_TUNNELS_MAX 10000
 #define AT_API_LOG_SESSIONS_MAX 1000
 #define AT_API_LOG_FIRST_ANSWER_NS (10 * AT_NS_PER_S)
+/* Commands beside instances: input that the agent has not taken yet, and output that the client has
+ * not; past them the other side waits. */
+#define AT_API_EXEC_AHEAD_BYTES_MAX ((size_t)512 << 10)
+#define AT_API_EXEC_QUEUE_BYTES ((size_t)1 << 20)
+#define AT_API_EXEC_HOLD_NS (5 * AT_NS_PER_S) /* of an agent's answer, for a slow client */
+#define AT_API_EXEC_WORDS_MAX 256
+#define AT_API_EXEC_RESIZE_BYTES_MAX 256
 #define AT_API_JOIN_TTL_NS_MAX (INT64_C(30) * 24 * 3600 * AT_NS_PER_S)
 #define AT_API_JOIN_TTL_NS_DEFAULT (3600 * AT_NS_PER_S)
 #define AT_API_JOIN_KEEP_NS (INT64_C(7) * 24 * 3600 * AT_NS_PER_S)

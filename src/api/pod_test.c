@@ -96,6 +96,11 @@ static void rights_to_pods_are_rights_to_instances(void **state)
     assert_int_equal(kit_status(kit, nobody, AT_HTTP_GET, PODS "/one", NULL, NULL), 403);
     assert_int_equal(kit_status(kit, agent, AT_HTTP_GET, PODS, NULL, NULL), 403);
     assert_int_equal(kit_status(kit, viewer, AT_HTTP_GET, PODS "/one", NULL, NULL), 200);
+    /* Who may only read must not run commands; who may is asked for a WebSocket. */
+    assert_int_equal(kit_status(kit, viewer, AT_HTTP_GET, PODS "/one/exec?command=x", NULL, NULL),
+                     403);
+    assert_int_equal(kit_status(kit, editor, AT_HTTP_GET, PODS "/one/exec?command=x", NULL, NULL),
+                     400);
     assert_int_equal(kit_status(kit, viewer, AT_HTTP_DELETE, PODS "/one", NULL, NULL), 403);
     assert_int_equal(kit_status(kit, editor, AT_HTTP_DELETE, PODS "/one", NULL, NULL), 200);
     at_tls_config_unref(viewer);

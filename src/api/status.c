@@ -117,7 +117,7 @@ void api_req_measure(struct api_req *req, int status)
 
 /* One JSON line per change that was asked for, whether it was granted or not; but not for the many
  * reports of agents about themselves. */
-static void audit(struct api_req *req, int status)
+void api_req_audit(struct api_req *req, int status)
 {
     const struct at_api_options *o = &req->api->options;
     static const char *const READS[] = {"get", "list", "watch"};
@@ -164,7 +164,7 @@ void api_respond_text(struct api_req *req, int status, const char *content_type,
                       const char *headers, const void *text, size_t len)
 {
     api_req_measure(req, status);
-    audit(req, status);
+    api_req_audit(req, status);
     if (req->ex != NULL) {
         struct at_buf all = {0};
         enum at_rc rc = headers != NULL ? at_buf_append_str(&all, headers) : AT_OK;

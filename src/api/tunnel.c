@@ -1,32 +1,13 @@
 /* Agents call out only: each holds a tunnel open, a stream of JSON lines with what the server wants
- * of it, and posts pieces of the answers. Log requests of clients travel through it. */
-#include "api/api_priv.h"
+ * of it, and posts pieces of the answers. Log requests and commands of clients travel through it.
+ */
+#include "api/tunnel_priv.h"
 #include "core/mem.h"
 #include "core/str.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
-
-struct tunnel {
-    struct api_req *req; /* of the agent's GET */
-    struct api_tunnels *owner;
-    char node[API_NAME_BYTES];
-};
-
-struct session {
-    struct api_req *req; /* of the client's GET */
-    struct api_tunnels *owner;
-    char id[40];
-    char node[API_NAME_BYTES];
-    bool begun;
-    at_timer_id timer;
-};
-
-struct api_tunnels {
-    struct at_map *by_node;  /* struct tunnel */
-    struct at_map *sessions; /* by id: struct session */
-};
 
 struct api_tunnels *api_tunnels_new(void)
 {
@@ -38,21 +19,26 @@ struct api_tunnels *api_tunnels_new(void)
 
 /* --- sessions --- */
 
-static void session_free(struct session *s)
+void api_session_free(struct session *s)
 {
+    api_exec_free(s->exec);
     at_map_remove(s->owner->sessions, s->id);
     at_loop_timer_cancel(s->req->api->options.loop, s->timer);
     api_req_free(s->req);
     at_free(s);
 }
 
-static void session_fail(struct session *s, enum at_rc rc, const char *message)
+void api_session_fail(struct session *s, enum at_rc rc, const char *message)
 {
+    if (s->exec != NULL) {
+        api_exec_fail(s, rc, message);
+        return;
+    }
     struct api_req *req = s->req;
     struct at_http_exchange *ex = req->ex;
     if (s->begun) {
         req->ex = NULL;
-        session_free(s);
+        api_session_free(s);
         if (ex != NULL) {
             at_http_abort(ex); /* what was sent must not look complete */
         }
@@ -71,10 +57,10 @@ static void session_end(struct session *s)
     if (ex != NULL) {
         at_http_stream_end(ex);
     }
-    session_free(s);
+    api_session_free(s);
 }
 
-static bool tunnel_send(struct api_tunnels *tunnels, const char *node, json_t *line_take)
+bool api_tunnel_send(struct api_tunnels *tunnels, const char *node, json_t *line_take)
 {
     struct tunnel *t = at_map_get(tunnels->by_node, node);
     struct at_buf text = {0};
@@ -92,16 +78,16 @@ static void client_gone(void *ctx)
 {
     struct session *s = ctx;
     s->req->ex = NULL;
-    (void)tunnel_send(s->owner, s->node, json_pack("{s:s, s:s}", "id", s->id, "op", "cancel"));
-    session_free(s);
+    (void)api_tunnel_send(s->owner, s->node, json_pack("{s:s, s:s}", "id", s->id, "op", "cancel"));
+    api_session_free(s);
 }
 
 static void no_answer(void *ctx)
 {
     struct session *s = ctx;
     s->timer = 0;
-    (void)tunnel_send(s->owner, s->node, json_pack("{s:s, s:s}", "id", s->id, "op", "cancel"));
-    session_fail(s, AT_TIMEOUT, "the node's agent does not answer");
+    (void)api_tunnel_send(s->owner, s->node, json_pack("{s:s, s:s}", "id", s->id, "op", "cancel"));
+    api_session_fail(s, AT_TIMEOUT, "the node's agent does not answer");
 }
 
 static void session_begin(struct session *s)
@@ -131,7 +117,7 @@ static void tunnel_close(struct tunnel *t, bool end_stream)
     while (at_map_next(tunnels->sessions, &it, &id, &value)) {
         struct session *s = value;
         if (at_streq(s->node, t->node)) {
-            session_fail(s, AT_UNAVAILABLE, "the node's agent is gone");
+            api_session_fail(s, AT_UNAVAILABLE, "the node's agent is gone");
         }
     }
     t->req->ex = NULL;
@@ -175,18 +161,22 @@ void api_tunnel_answer(struct api_req *req)
         api_respond_error(req, AT_NOT_FOUND, "nobody waits for this answer any more");
         return;
     }
+    if (s->exec != NULL) {
+        api_exec_answer(s, req);
+        return;
+    }
     const char *error = api_query(req, "error");
     struct at_str piece = at_http_request_body(req->ex);
     bool more = api_query_bool(req, "more");
     bool over = false;
     if (error != NULL) {
-        session_fail(s, AT_UPSTREAM, error);
+        api_session_fail(s, AT_UPSTREAM, error);
     } else {
         session_begin(s);
         enum at_rc rc = at_http_stream_write(s->req->ex, piece.ptr, piece.len);
         size_t queued = rc == AT_OK ? at_http_stream_queued_bytes(s->req->ex) : 0;
         if (rc != AT_OK || queued > AT_API_STREAM_QUEUE_BYTES_MAX) {
-            session_fail(s, AT_EXHAUSTED, "the client reads too slowly");
+            api_session_fail(s, AT_EXHAUSTED, "the client reads too slowly");
             over = true;
         } else if (!more) {
             session_end(s);
@@ -214,40 +204,32 @@ static const char *node_of_instance(struct api_req *req)
     return at_arena_strdup(req->arena, at_json_str_at(object, "spec.nodeName", ""));
 }
 
-void api_instance_log(struct api_req *req)
+struct session *api_session_new(struct api_req *req, json_t *line_take)
 {
     struct api_tunnels *tunnels = req->api->tunnels;
-    struct at_err err = {0};
-    int64_t tail = -1;
-    if (api_query_int(req, "tailLines", -1, &tail, &err) != AT_OK) {
-        api_respond_err(req, &err);
-        return;
-    }
+    AT_CLEANUP(at_cleanup_json) json_t *line = line_take;
     const char *node = node_of_instance(req);
     if (node == NULL) {
-        return;
+        return NULL;
     }
     if (node[0] == '\0') {
-        api_respond_error(req, AT_BAD_REQUEST, "instance \"%s\" has no node yet, so no log",
+        api_respond_error(req, AT_BAD_REQUEST, "instance \"%s\" has no node yet, so nothing runs",
                           req->route.name);
-        return;
+        return NULL;
     }
     if (at_map_count(tunnels->sessions) >= AT_API_LOG_SESSIONS_MAX) {
-        api_respond_error(req, AT_EXHAUSTED, "%d logs are being read, try again later",
+        api_respond_error(req, AT_EXHAUSTED, "%d logs and commands are open, try again later",
                           AT_API_LOG_SESSIONS_MAX);
-        return;
+        return NULL;
     }
     char id[AT_OBJECT_UID_BYTES];
     at_object_uid(req->api->sys, id);
-    json_t *line =
-        json_pack("{s:s, s:s, s:s, s:s, s:b}", "id", id, "op", "log", "namespace", req->route.ns,
-                  "name", req->route.name, "follow", (int)api_query_bool(req, "follow"));
-    if (tail >= 0) {
-        json_object_set_new(line, "tailLines", json_integer(tail));
-    }
-    if (!tunnel_send(tunnels, node, line)) {
+    json_object_set_new(line, "id", json_string(id));
+    json_object_set_new(line, "namespace", json_string(req->route.ns));
+    json_object_set_new(line, "name", json_string(req->route.name));
+    if (!api_tunnel_send(tunnels, node, json_incref(line))) {
         api_respond_error(req, AT_UNAVAILABLE, "the agent of node \"%s\" is not connected", node);
-        return;
+        return NULL;
     }
     struct session *s = AT_NEW(struct session);
     s->req = req;
@@ -257,6 +239,59 @@ void api_instance_log(struct api_req *req)
     s->timer = at_loop_timer(req->api->options.loop, AT_API_LOG_FIRST_ANSWER_NS, no_answer, s);
     at_map_put(tunnels->sessions, s->id, s);
     at_http_on_gone(req->ex, client_gone, s);
+    return s;
+}
+
+/* kubectl logs --since asks in seconds or with a time. -1: not asked for; -2: answered. */
+static int64_t since_seconds(struct api_req *req)
+{
+    struct at_err err = {0};
+    int64_t seconds = -1;
+    const char *since = api_query(req, "sinceTime");
+    if (since != NULL && since[0] != '\0') {
+        int64_t wall_ns;
+        if (at_time_parse(since, &wall_ns, NULL) != AT_OK) {
+            api_respond_error(req, AT_BAD_REQUEST, "sinceTime: \"%.64s\" is no time", since);
+            return -2;
+        }
+        int64_t ago = at_sys_wall_ns(req->api->sys) - wall_ns;
+        return ago > 0 ? (ago + AT_NS_PER_S - 1) / AT_NS_PER_S : 0;
+    }
+    if (api_query_int(req, "sinceSeconds", -1, &seconds, &err) != AT_OK) {
+        api_respond_err(req, &err);
+        return -2;
+    }
+    return seconds < 0 ? -1 : seconds;
+}
+
+void api_instance_log(struct api_req *req)
+{
+    struct at_err err = {0};
+    int64_t tail = -1;
+    if (api_query_int(req, "tailLines", -1, &tail, &err) != AT_OK) {
+        api_respond_err(req, &err);
+        return;
+    }
+    if (api_query_bool(req, "previous")) {
+        api_respond_error(req, AT_BAD_REQUEST,
+                          "logs of earlier runs are not kept apart: they "
+                          "stand in the one log");
+        return;
+    }
+    int64_t since = since_seconds(req);
+    if (since == -2) {
+        return;
+    }
+    json_t *line =
+        json_pack("{s:s, s:b, s:b}", "op", "log", "follow", (int)api_query_bool(req, "follow"),
+                  "timestamps", (int)api_query_bool(req, "timestamps"));
+    if (tail >= 0) {
+        json_object_set_new(line, "tailLines", json_integer(tail));
+    }
+    if (since >= 0) {
+        json_object_set_new(line, "sinceSeconds", json_integer(since));
+    }
+    (void)api_session_new(req, line);
 }
 
 void api_tunnels_free(struct api_tunnels *tunnels)
@@ -272,7 +307,7 @@ void api_tunnels_free(struct api_tunnels *tunnels)
     }
     it = 0;
     while (at_map_next(tunnels->sessions, &it, &key, &value)) {
-        session_fail(value, AT_UNAVAILABLE, "the server is stopping");
+        api_session_fail(value, AT_UNAVAILABLE, "the server is stopping");
     }
     at_map_free(tunnels->by_node);
     at_map_free(tunnels->sessions);

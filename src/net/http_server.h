@@ -54,8 +54,8 @@ void at_http_stream_end(struct at_http_exchange *ex);
 void at_http_abort(struct at_http_exchange *ex); /* cut the connection */
 size_t at_http_stream_queued_bytes(const struct at_http_exchange *ex);
 
-/* Answer 101 and take the connection over: fn gets what the client sends from now on and returns how
- * many bytes it took; the rest is kept back until at_http_upgraded_resume. at_http_stream_write
+/* Answer 101 and take the connection over: fn gets what the client sends from now on and returns
+ * how many bytes it took; the rest is kept back until at_http_upgraded_resume. at_http_stream_write
  * sends bytes as they are, at_http_stream_end closes once they are sent. headers: lines with \r\n,
  * Upgrade and Connection among them. */
 void at_http_upgrade(struct at_http_exchange *ex, const char *headers,

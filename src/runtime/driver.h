@@ -6,6 +6,7 @@
 #include "core/json.h"
 #include "loop/pool.h"
 #include "sys/cgroup.h"
+#include "sys/process.h"
 
 struct at_runtime;      /* one driver, opened */
 struct at_runtime_task; /* one running instance */
@@ -24,6 +25,13 @@ struct at_runtime_spec {
     struct at_cgroup_limits limits;
     const char *const *readable_paths; /* NULL-terminated: files it must be able to read (model
                                           file): oci mounts them read-only at the same path */
+};
+
+/* A command beside a running task. */
+struct at_runtime_exec {
+    const char *const *argv;            /* NULL-terminated */
+    int stdin_fd, stdout_fd, stderr_fd; /* -1: /dev/null; borrowed */
+    bool terminal;                      /* all three are one terminal, to be its controlling one */
 };
 
 /* The task ended: exit code, or signal > 0. -1/-1: unknown (adopted after a restart). */
@@ -50,6 +58,11 @@ struct at_runtime_ops {
     json_t *(*describe)(const struct at_runtime_task *task); /* what adopt needs; own: caller */
     void (*signal)(struct at_runtime_task *task,
                    int signal_number); /* SIGTERM: polite; SIGKILL: everything in its cgroup */
+    /* May be NULL. Start a command as the task's user, in its namespaces and control group, with
+     * its environment and folder. err: AT_NOT_FOUND no such program, or the task is gone. own: *ret
+     * is the caller's to watch, to signal as a group, to reap. */
+    enum at_rc (*exec)(struct at_runtime_task *task, const struct at_runtime_exec *what,
+                       struct at_process *ret, struct at_err *err);
     enum at_rc (*usage)(struct at_runtime_task *task, struct at_cgroup_usage *ret);
     void (*release)(
         struct at_runtime_task *task); /* after on_exit: removes cgroup, container; frees task */

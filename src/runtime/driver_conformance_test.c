@@ -5,6 +5,7 @@
 #include "core/mem.h"
 #include "core/units.h"
 #include "runtime/test_image.h"
+#include "sys/fd.h"
 #include "sys/file.h"
 
 #include <setjmp.h>
@@ -416,6 +417,66 @@ static void the_same_id_can_start_again_at_once(void **state)
     }
 }
 
+static void on_command_end(void *ctx, pid_t pid, int code, int signal_number)
+{
+    (void)pid;
+    (void)signal_number;
+    struct outcome *o = ctx;
+    o->ended = true;
+    o->code = code;
+}
+
+/* Run a script beside the task; its output goes to out. */
+static void run_beside(struct at_runtime_task *task, const char *script, char *out, size_t size,
+                       int *ret_code)
+{
+    const char *const argv[] = {"/bin/sh", "-c", script, NULL};
+    int fds[2];
+    struct at_process process;
+    struct at_err err = {0};
+    assert_int_equal(at_fd_pipe(fds, NULL), AT_OK);
+    struct at_runtime_exec what = {argv, -1, fds[1], fds[1], false};
+    if (fx.ops->exec(task, &what, &process, &err) != AT_OK) {
+        fail_msg("exec: %s", err.msg);
+    }
+    at_fd_close(fds[1]);
+    struct outcome o = {0};
+    assert_int_equal(at_loop_child(fx.loop, &process, on_command_end, &o), AT_OK);
+    turn_until(&o.ended);
+    size_t used = 0;
+    size_t n = 0;
+    while (used + 1 < size && at_fd_read(fds[0], out + used, size - 1 - used, &n) == AT_OK) {
+        used += n;
+    }
+    out[used] = '\0';
+    at_fd_close(fds[0]);
+    *ret_code = o.code;
+}
+
+static void a_command_runs_beside_a_task_as_the_task_does(void **state)
+{
+    (void)state;
+    NEED_DRIVER();
+    struct outcome o;
+    char out[4096];
+    int code = -1;
+    start_script("beside",
+                 "cat /proc/self/status | grep -E '^(Uid|Gid|CapEff)'; echo armed; "
+                 "exec sleep 1000",
+                 &o);
+    turn_until_logged("armed");
+    run_beside(o.task, "cat /proc/self/status | grep -E '^(Uid|Gid|CapEff)'; exit 5", out,
+               sizeof out, &code);
+    assert_int_equal(code, 5);
+    AT_CLEANUP(at_cleanup_free) char *log = log_text();
+    assert_int_equal(strncmp(log, out, strlen(out)), 0);
+    run_beside(o.task, "echo \"$GREETING\"; readlink /proc/self/ns/uts", out, sizeof out, &code);
+    assert_int_equal(code, 0);
+    assert_int_equal(strncmp(out, "hello there\n", 12), 0);
+    fx.ops->signal(o.task, SIGKILL);
+    finish(&o);
+}
+
 int main(void)
 {
 #define T(t) cmocka_unit_test_setup(t, fresh_files)
@@ -430,6 +491,7 @@ int main(void)
         T(a_task_outlives_the_driver_and_is_adopted),
         T(a_sweep_ends_what_nobody_holds),
         T(the_same_id_can_start_again_at_once),
+        T(a_command_runs_beside_a_task_as_the_task_does),
     };
     int failed =
         cmocka_run_group_tests_name("driver process", conformance, open_process, close_fixture);

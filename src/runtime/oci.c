@@ -680,6 +680,37 @@ static void oci_signal(struct at_runtime_task *task, int signal_number)
     }
 }
 
+#define EXEC_ARGS_MAX 512
+
+static enum at_rc oci_exec(struct at_runtime_task *task, const struct at_runtime_exec *what,
+                           struct at_process *ret, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_free) char *root = at_asprintf("%s/runc", task->rt->shared->state_dir);
+    AT_CLEANUP(at_cleanup_free) char *log = at_asprintf("%s/exec.log", task->bundle);
+    AT_CLEANUP(at_cleanup_free) char *name = container_name(task->id);
+    const char *argv[EXEC_ARGS_MAX + 1] = {"runc", "--root", root, "--log", log, "exec", name};
+    size_t n = 7;
+    for (const char *const *arg = what->argv; *arg != NULL; arg++) {
+        if (n == EXEC_ARGS_MAX) {
+            return at_err_set(err, AT_TOO_LARGE, "the command has too many arguments");
+        }
+        argv[n++] = *arg;
+    }
+    char **envp = at_oci_environment();
+    struct at_process_options options = {.argv = argv,
+                                         .envp = (const char *const *)envp,
+                                         .stdin_fd = what->stdin_fd,
+                                         .stdout_fd = what->stdout_fd,
+                                         .stderr_fd = what->stderr_fd,
+                                         .uid = -1,
+                                         .gid = -1,
+                                         .new_session = true,
+                                         .controlling_terminal = what->terminal};
+    enum at_rc rc = at_process_start(&options, false, ret, NULL, err);
+    at_oci_environment_free(envp);
+    return rc;
+}
+
 static enum at_rc oci_usage(struct at_runtime_task *task, struct at_cgroup_usage *ret)
 {
     return at_supervise_usage(&task->run, ret);
@@ -707,6 +738,7 @@ static const struct at_runtime_ops OCI = {
     .adopt = oci_adopt,
     .describe = oci_describe,
     .signal = oci_signal,
+    .exec = oci_exec,
     .usage = oci_usage,
     .release = oci_release,
     .sweep = oci_sweep,

@@ -290,6 +290,37 @@ static void process_signal(struct at_runtime_task *task, int signal_number)
     }
 }
 
+/* From /proc, not from memory: the same for tasks that an earlier agent started. */
+static enum at_rc process_exec(struct at_runtime_task *task, const struct at_runtime_exec *what,
+                               struct at_process *ret, struct at_err *err)
+{
+    struct at_process_look look;
+    enum at_rc rc = at_process_look(task->run.process.pid, &look, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    struct at_process_options options = {
+        .argv = what->argv,
+        .envp = look.envp,
+        .cwd = look.cwd,
+        .stdin_fd = what->stdin_fd,
+        .stdout_fd = what->stdout_fd,
+        .stderr_fd = what->stderr_fd,
+        .uid = task->rt->root ? look.uid : -1,
+        .gid = task->rt->root ? look.gid : -1,
+        .new_session = true,
+        .controlling_terminal = what->terminal,
+        .no_new_privs = true,
+        .no_capabilities = true,
+        .seccomp = true,
+        .join = task->rt->root ? &task->run.process : NULL,
+        .cgroup_procs = task->run.cgroup != NULL ? at_cgroup_procs_files(task->run.cgroup) : NULL,
+    };
+    rc = at_process_start(&options, false, ret, NULL, err);
+    at_process_look_done(&look);
+    return rc;
+}
+
 static enum at_rc process_usage(struct at_runtime_task *task, struct at_cgroup_usage *ret)
 {
     return at_supervise_usage(&task->run, ret);
@@ -316,6 +347,7 @@ static const struct at_runtime_ops PROCESS = {
     .adopt = process_adopt,
     .describe = process_describe,
     .signal = process_signal,
+    .exec = process_exec,
     .usage = process_usage,
     .release = process_release,
     .sweep = process_sweep,

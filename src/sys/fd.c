@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 enum at_rc at_fd_pipe(int ret_fds[2], struct at_err *err)
@@ -24,6 +26,60 @@ enum at_rc at_fd_read(int fd, void *buf, size_t len, size_t *ret)
         return AT_EOF;
     }
     return errno == EAGAIN ? AT_AGAIN : AT_IO;
+}
+
+enum at_rc at_fd_write(int fd, const void *buf, size_t len, size_t *ret)
+{
+    ssize_t n;
+    do {
+        n = write(fd, buf, len);
+    } while (n < 0 && errno == EINTR);
+    if (n >= 0) {
+        *ret = (size_t)n;
+        return AT_OK;
+    }
+    return errno == EAGAIN ? AT_AGAIN : errno == EPIPE ? AT_UNAVAILABLE : AT_IO;
+}
+
+void at_fd_set_nonblocking(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (flags >= 0) {
+        fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+    }
+}
+
+enum at_rc at_fd_terminal(int *ret_master, int *ret_terminal, struct at_err *err)
+{
+    char name[64];
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (master < 0) {
+        return at_err_set_errno(err, errno, "cannot make a terminal");
+    }
+    int terminal = -1;
+    if (grantpt(master) == 0 && unlockpt(master) == 0 &&
+        ptsname_r(master, name, sizeof name) == 0) {
+        terminal = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    }
+    if (terminal < 0) {
+        enum at_rc rc = at_err_set_errno(err, errno, "cannot open a terminal");
+        close(master);
+        return rc;
+    }
+    *ret_master = master;
+    *ret_terminal = terminal;
+    return AT_OK;
+}
+
+int at_fd_dup(int fd)
+{
+    return fcntl(fd, F_DUPFD_CLOEXEC, 3);
+}
+
+void at_fd_terminal_resize(int master, unsigned columns, unsigned rows)
+{
+    struct winsize size = {.ws_col = (unsigned short)columns, .ws_row = (unsigned short)rows};
+    ioctl(master, TIOCSWINSZ, &size);
 }
 
 void at_fd_close(int fd)

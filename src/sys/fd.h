@@ -9,6 +9,13 @@
 enum at_rc at_fd_pipe(int ret_fds[2], struct at_err *err) AT_WARN_UNUSED;
 /* err: AT_EOF the end; AT_AGAIN nothing now (non-blocking fd); AT_IO. */
 enum at_rc at_fd_read(int fd, void *buf, size_t len, size_t *ret) AT_WARN_UNUSED;
+/* err: AT_AGAIN it takes nothing now; AT_UNAVAILABLE nobody reads any more; AT_IO. */
+enum at_rc at_fd_write(int fd, const void *buf, size_t len, size_t *ret) AT_WARN_UNUSED;
+void at_fd_set_nonblocking(int fd);
+/* A pseudo terminal: what a program on *ret_terminal writes is read from *ret_master. */
+enum at_rc at_fd_terminal(int *ret_master, int *ret_terminal, struct at_err *err) AT_WARN_UNUSED;
+int at_fd_dup(int fd); /* close-on-exec; -1: there are no more descriptors */
+void at_fd_terminal_resize(int master, unsigned columns, unsigned rows);
 void at_fd_close(int fd); /* accepts -1 */
 bool at_fd_is_terminal(int fd);
 /* A write to a closed pipe gives an error instead of ending the process. Once, at start. */

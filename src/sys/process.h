@@ -20,6 +20,9 @@ struct at_process_options {
     bool seccomp; /* the default deny list (mount, kexec, bpf, ptrace of others, ...) by libseccomp
                    */
     bool new_mount_ns, new_pid_ns, new_ipc_ns, new_uts_ns;
+    const struct at_process *join;   /* enter the mount, IPC and UTS namespaces of this one instead;
+                                        NULL: none */
+    bool controlling_terminal;       /* with new_session: stdin_fd is a terminal, make it ours */
     const char *const *cgroup_procs; /* NULL-terminated list of cgroup.procs files to join before
                                         exec; may be NULL */
     int64_t nofile_max;              /* 0: inherit */
@@ -75,6 +78,17 @@ void at_process_close(struct at_process *p);
  * far as /proc lets us see: for machines without control groups. Repeated until none is left or
  * 1 s. Returns how many there were. */
 int at_process_kill_marked(const char *entry);
+/* Who a process is, to start another beside it: what /proc says now. own: at_process_look_done. */
+struct at_process_look {
+    int64_t uid, gid;
+    char *cwd;
+    char *env_text;    /* entries one after another */
+    const char **envp; /* into env_text, NULL-terminated */
+};
+/* err: AT_NOT_FOUND it is gone; AT_FORBIDDEN it is not ours to look at. */
+enum at_rc at_process_look(pid_t pid, struct at_process_look *ret,
+                           struct at_err *err) AT_WARN_UNUSED;
+void at_process_look_done(struct at_process_look *look);
 /* Resident bytes and CPU time of a process, from /proc. err: AT_NOT_FOUND. */
 enum at_rc at_process_usage(pid_t pid, int64_t *ret_rss_bytes, int64_t *ret_cpu_ns) AT_WARN_UNUSED;
 

@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -83,6 +84,9 @@ static void enter_namespaces(const struct child_plan *plan, unsigned *lack)
     const struct at_process_options *o = plan->options;
     int flags = (o->new_mount_ns ? CLONE_NEWNS : 0) | (o->new_ipc_ns ? CLONE_NEWIPC : 0) |
                 (o->new_uts_ns ? CLONE_NEWUTS : 0);
+    if (o->join != NULL && setns(o->join->pidfd, CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS) != 0) {
+        lacks(plan, CHILD_STEP_NAMESPACES, AT_PROCESS_LACK_NAMESPACES, lack);
+    }
     if (flags != 0 && unshare(flags) != 0) {
         lacks(plan, CHILD_STEP_NAMESPACES, AT_PROCESS_LACK_NAMESPACES, lack);
         return;
@@ -173,6 +177,9 @@ _Noreturn void at_process_child(const struct child_plan *plan)
     set_stdio(plan);
     if (o->new_session) {
         setsid();
+        if (o->controlling_terminal) {
+            ioctl(STDIN_FILENO, TIOCSCTTY, 0);
+        }
     }
     join_cgroups(plan, &lack);
     enter_namespaces(plan, &lack);

@@ -114,3 +114,72 @@ int at_process_kill_marked(const char *entry)
     }
     return total;
 }
+
+/* The effective ids stand second in "Uid:" and "Gid:". */
+static bool read_ids(pid_t pid, struct at_process_look *look)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    struct at_buf text = {0};
+    bool ok = at_file_read(path, 2 * STAT_BYTES_MAX, &text, NULL) == AT_OK && text.data != NULL;
+    const char *uid = ok ? strstr(text.data, "\nUid:") : NULL;
+    const char *gid = ok ? strstr(text.data, "\nGid:") : NULL;
+    unsigned u = 0;
+    unsigned g = 0;
+    ok = uid != NULL && gid != NULL && sscanf(uid, "\nUid:\t%*u\t%u", &u) == 1 &&
+         sscanf(gid, "\nGid:\t%*u\t%u", &g) == 1;
+    look->uid = u;
+    look->gid = g;
+    at_buf_done(&text);
+    return ok;
+}
+
+static enum at_rc read_environment(pid_t pid, struct at_process_look *look)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/environ", (int)pid);
+    struct at_buf text = {0};
+    enum at_rc rc = at_file_read(path, ENVIRON_BYTES_MAX, &text, NULL);
+    size_t entries = 0;
+    for (size_t i = 0; rc == AT_OK && i < text.len; i++) {
+        entries += text.data[i] == '\0';
+    }
+    look->envp = at_alloc((entries + 1) * sizeof *look->envp);
+    look->env_text = rc == AT_OK && text.len > 0 ? at_buf_steal(&text, NULL) : NULL;
+    const char *at = look->env_text;
+    for (size_t i = 0; i < entries; i++) {
+        look->envp[i] = at;
+        at += strlen(at) + 1;
+    }
+    look->envp[entries] = NULL;
+    at_buf_done(&text);
+    return rc;
+}
+
+enum at_rc at_process_look(pid_t pid, struct at_process_look *ret, struct at_err *err)
+{
+    struct at_process_look look = {0};
+    char path[64];
+    char cwd[4096];
+    if (!read_ids(pid, &look)) {
+        return at_err_set(err, AT_NOT_FOUND, "process %d is gone", (int)pid);
+    }
+    enum at_rc rc = read_environment(pid, &look);
+    snprintf(path, sizeof path, "/proc/%d/cwd", (int)pid);
+    ssize_t n = readlink(path, cwd, sizeof cwd - 1);
+    if (rc != AT_OK || n < 0) {
+        at_process_look_done(&look);
+        return at_err_set(err, AT_FORBIDDEN, "process %d cannot be looked at", (int)pid);
+    }
+    cwd[n] = '\0';
+    look.cwd = at_strdup(cwd);
+    *ret = look;
+    return AT_OK;
+}
+
+void at_process_look_done(struct at_process_look *look)
+{
+    at_free(look->cwd);
+    at_free(look->env_text);
+    at_free(look->envp);
+}

@@ -1,0 +1,44 @@
+/* What tunnel.c (agents' tunnels, logs) and exec.c (commands) share. */
+#ifndef AT_API_TUNNEL_PRIV_H
+#define AT_API_TUNNEL_PRIV_H
+
+#include "api/api_priv.h"
+
+struct tunnel {
+    struct api_req *req; /* of the agent's GET */
+    struct api_tunnels *owner;
+    char node[API_NAME_BYTES];
+};
+
+struct api_exec;
+
+struct session {
+    struct api_req *req; /* of the client's GET */
+    struct api_tunnels *owner;
+    char id[40];
+    char node[API_NAME_BYTES];
+    bool begun;
+    at_timer_id timer;
+    struct api_exec *exec; /* NULL: a log */
+};
+
+struct api_tunnels {
+    struct at_map *by_node;  /* struct tunnel */
+    struct at_map *sessions; /* by id: struct session */
+};
+
+/* tunnel.c */
+bool api_tunnel_send(struct api_tunnels *tunnels, const char *node, json_t *line_take);
+/* Ask the agent of the instance that the route names: line_take with id and names put in. NULL:
+ * answered. The session is in the map, its first answer is waited for. */
+struct session *api_session_new(struct api_req *req, json_t *line_take);
+void api_session_free(struct session *s); /* with its request, without an answer */
+/* The words of a Status or of the stream, and the end of the session. */
+void api_session_fail(struct session *s, enum at_rc rc, const char *message);
+
+/* exec.c */
+void api_exec_answer(struct session *s, struct api_req *req); /* of the agent; answers it */
+void api_exec_fail(struct session *s, enum at_rc rc, const char *message);
+void api_exec_free(struct api_exec *exec);
+
+#endif

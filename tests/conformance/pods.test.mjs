@@ -1,0 +1,147 @@
+// What runs, as core v1 Pods: stock kubectl's get, describe, logs, exec and delete, and client-node's Exec.
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { PassThrough } from 'node:stream';
+import { before } from 'node:test';
+import { CoreV1Api, Exec, KubeConfig, Log } from '@kubernetes/client-node';
+import { Cluster } from '../e2e/lib/cluster.mjs';
+import { deployment, eventually, Fleet, KUBECTL, run } from '../e2e/lib/atoll.mjs';
+
+const fleet = new Fleet();
+const it = fleet.it.bind(fleet);
+let c;
+let s;
+let pod;
+
+before(async () => {
+  c = await Cluster.start(fleet, { 'edge-1': 'edge' });
+  s = c.server;
+  const loop = 'n=0; while true; do echo line $n; n=$((n+1)); sleep 0.2; done';
+  await s.apply(
+    deployment('talker', {
+      replicas: 1,
+      template: {
+        metadata: { labels: { app: 'talker' } },
+        spec: { command: ['sh', '-c', loop], env: [{ name: 'GREETING', value: 'hello' }], port: -1, resources: { cpu: '50m' }, terminationGracePeriod: '1s' },
+      },
+    }),
+  );
+  await c.ready('talker');
+  pod = (await c.instances('talker'))[0].metadata.name;
+});
+
+const lines = (text) => text.trim().split('\n');
+
+it('get, describe and wait show what runs', async () => {
+  const table = lines(await s.k('get pods'));
+  assert.match(table[0], /^NAME\s+READY\s+STATUS\s+RESTARTS\s+AGE$/);
+  assert.match(table[1], new RegExp(`^${pod}\\s+1/1\\s+Running\\s+0\\s+\\d+s$`));
+  assert.match(lines(await s.k('get po -o wide -A'))[0], /^NAMESPACE\s+NAME\s+READY\s+STATUS\s+RESTARTS\s+AGE\s+IP\s+NODE$/);
+  assert.equal(await s.k('get pods -o jsonpath={.items[0].status.phase}'), 'Running');
+  assert.equal(await s.k('get pods -l app=talker --field-selector spec.nodeName=edge-1 -o name'), `pod/${pod}\n`);
+  const text = await s.k(`describe pod ${pod}`);
+  assert.match(text, /^Node:\s+edge-1/m);
+  assert.match(text, /^Status:\s+Running$/m);
+  assert.match(text, /GREETING:\s+hello/);
+  assert.match(text, /Ready\s+True/);
+  assert.match(await s.k(`wait --for=condition=Ready pod/${pod} --timeout=10s`), /condition met/);
+  assert.equal(await s.k('auth can-i create pods/exec'), 'yes\n');
+  await s.kFails('get pod none', /pods "none" not found/);
+});
+
+it('logs come whole, cut and followed', async () => {
+  await eventually('a few lines', async () => lines(await s.k(`logs ${pod}`)).length > 5);
+  assert.equal(lines(await s.k(`logs ${pod}`))[0], 'line 0');
+  assert.equal(lines(await s.k(`logs ${pod} --tail=2`)).length, 2);
+  assert.match(await s.k('logs -l app=talker --tail=1 --prefix'), new RegExp(`^\\[pod/${pod}/main\\] line \\d+$`, 'm'));
+  const follow = await s.kubectlStart(`logs -f ${pod} --tail=1`);
+  const [, from] = await follow.line(/^line (\d+)$/m);
+  await follow.line(new RegExp(`^line ${Number(from) + 5}$`, 'm'));
+  await follow.stop({ signal: 'SIGINT' }).catch(() => {});
+  await s.kFails(`logs ${pod} --previous`, /not kept apart/);
+});
+
+it('logs know when a line was written', async () => {
+  const stamped = lines(await s.k(`logs ${pod} --timestamps --tail=3`));
+  assert.equal(stamped.length, 3);
+  for (const line of stamped) {
+    const [, when] = /^(\S+) line \d+$/.exec(line);
+    assert.ok(Math.abs(Date.now() - Date.parse(when)) < 10_000, line);
+  }
+  await eventually('it has run for a while', async () => lines(await s.k(`logs ${pod}`)).length > 30, { timeoutMs: 30_000 });
+  const all = lines(await s.k(`logs ${pod}`)).length;
+  const since = lines(await s.k(`logs ${pod} --since=2s`)).length;
+  assert.ok(since >= 5 && since < all, `${since} of ${all}`);
+});
+
+it('exec gives output, exit status, input, environment and a terminal', async () => {
+  assert.equal(await s.k(['exec', pod, '--', 'echo', 'a b', '$GREETING']), 'a b $GREETING\n');
+  assert.equal(await s.k(['exec', pod, '--', 'sh', '-c', 'echo $GREETING $ATOLL_NODE']), 'hello edge-1\n');
+  const failed = await s.kubectl(['exec', pod, '--', 'sh', '-c', 'echo out; echo err >&2; exit 3']);
+  assert.equal(failed.code, 3);
+  assert.equal(failed.out, 'out\n');
+  assert.match(failed.err, /^err$/m);
+  assert.match(failed.err, /exit code 3/);
+  assert.equal(await s.k(['exec', '-i', pod, '--', 'cat'], { input: 'through and back\n' }), 'through and back\n');
+  // kubectl asks for a terminal only where it has one itself: script(1) gives it one.
+  const terminal = await run('script', ['-qec', `${KUBECTL} exec -it ${pod} -- sh -c 'test -t 0 && tty && stty size'`, '/dev/null'], { env: { KUBECONFIG: s.kubeconfig } });
+  assert.match(terminal.out, /\/dev\/pts\/\d+/);
+  assert.equal(terminal.code, 0, terminal.out);
+  await s.kFails(['exec', pod, '--', 'no-such-program'], /not on PATH|No such file/);
+  await s.kFails(['exec', 'none', '--', 'true'], /not found/);
+});
+
+it('exec carries megabytes both ways without a loss', async () => {
+  const input = randomBytes(6 << 20).toString('base64');
+  const r = await s.kubectl(['exec', '-i', pod, '--', 'sha256sum'], { input });
+  assert.equal(r.code, 0, r.err);
+  assert.match(r.out, new RegExp(`^${createHash('sha256').update(input).digest('hex')}`));
+  const out = await run('sh', ['-c', `${KUBECTL} exec ${pod} -- head -c 8000000 /dev/zero | sha256sum`], { env: { KUBECONFIG: s.kubeconfig } });
+  assert.match(out.out, new RegExp(`^${createHash('sha256').update(Buffer.alloc(8_000_000)).digest('hex')}`), out.err);
+});
+
+it('exec runs as the instance does, and ends with its client', async () => {
+  const { pid } = (await c.get('instances', pod)).status;
+  const ids = (text) => /^Uid:\s+(.*)$/m.exec(text)[1];
+  const inside = await s.k(['exec', pod, '--', 'cat', '/proc/self/status']);
+  assert.equal(ids(inside), ids(await readFile(`/proc/${pid}/status`, 'utf8')));
+  assert.match(inside, /^NoNewPrivs:\s+1$/m);
+  assert.equal(await s.k(['exec', pod, '--', 'cat', '/proc/self/cgroup']), await readFile(`/proc/${pid}/cgroup`, 'utf8'));
+  const mark = `97${process.pid % 1000}.5`;
+  const long = await s.kubectlStart(`exec ${pod} -- sleep ${mark}`);
+  const runs = async () => (await s.kubectl(['exec', pod, '--', 'sh', '-c', `cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '`])).out.includes(`sleep ${mark}`);
+  await eventually('it runs', runs);
+  await long.kill('SIGKILL');
+  await eventually('it is gone', async () => !(await runs()));
+});
+
+it('client-node reads logs and runs commands', async () => {
+  const config = new KubeConfig();
+  config.loadFromFile(s.kubeconfig);
+  const list = await config.makeApiClient(CoreV1Api).listNamespacedPod({ namespace: 'default' });
+  assert.equal(list.items[0].metadata.name, pod);
+  const out = new PassThrough();
+  let text = '';
+  out.on('data', (d) => (text += d));
+  const status = await new Promise((resolve, reject) => {
+    new Exec(config).exec('default', pod, 'main', ['sh', '-c', 'echo from node; exit 4'], out, null, null, false, resolve).catch(reject);
+  });
+  assert.equal(status.status, 'Failure');
+  assert.equal(status.details.causes[0].message, '4');
+  await eventually('output', async () => text === 'from node\n');
+  const log = new PassThrough();
+  let logged = '';
+  log.on('data', (d) => (logged += d));
+  await new Log(config).log('default', pod, 'main', log, { tailLines: 1 });
+  await eventually('a line', async () => /^line \d+\n$/.test(logged));
+});
+
+it('deleting a pod ends the instance, and its deployment makes another', async () => {
+  assert.match(await s.k(`delete pod ${pod}`), /deleted/);
+  await s.kFails(`get instance ${pod}`, /not found/);
+  await eventually('another takes its place', async () => {
+    const pods = (await s.get('pods')).items;
+    return pods.length === 1 && pods[0].metadata.name !== pod && pods[0].status.phase === 'Running';
+  });
+});
