@@ -54,11 +54,12 @@ enum at_rc cli_token(struct cli *cli, struct at_err *err)
         return cli_print_value(cli, format, answer, err);
     }
     FILE *out = cli->env->out;
-    fprintf(out, "token:   %s\nca pin:  %s\nexpires: %s\n\nOn the machine that is to join:\n",
+    fprintf(out,
+            "token:   %s\nca pin:  %s\nexpires: %s\n\nOn the machine that is to join, "
+            "with the token in a file that only its owner can read:\n",
             at_json_str_at(answer, "token", ""), at_json_str_at(answer, "caPin", ""),
             at_json_str_at(answer, "expires", ""));
-    fprintf(out, "  atoll %s --server %s --ca-pin %s --token %s\n", role,
-            cli->config->options.server, at_json_str_at(answer, "caPin", ""),
-            at_json_str_at(answer, "token", ""));
+    fprintf(out, "  atoll %s --server %s --ca-pin %s --token-file FILE\n", role,
+            cli->config->options.server, at_json_str_at(answer, "caPin", ""));
     return AT_OK;
 }
