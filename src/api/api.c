@@ -311,17 +311,13 @@ static void metrics_make(struct at_api *api)
     api->request_seconds = at_metrics_family(m, AT_METRIC_HISTOGRAM, "atoll_api_request_seconds",
                                              "Time to answer a request; streams are left out.",
                                              (const char *const[]){"verb", NULL});
-    api->streams_now = at_metric_with(
-        at_metrics_family(m, AT_METRIC_GAUGE, "atoll_api_watches", "Open watch streams.", NULL),
-        NULL);
-    api->streams_cut_total = at_metric_with(
-        at_metrics_family(m, AT_METRIC_COUNTER, "atoll_api_watches_cut_total",
-                          "Watch streams cut because their client read too slowly.", NULL),
-        NULL);
-    api->watch_events_total =
-        at_metric_with(at_metrics_family(m, AT_METRIC_COUNTER, "atoll_api_watch_events_total",
-                                         "Events written to watch streams.", NULL),
-                       NULL);
+    api->streams_now =
+        at_metric_plain(m, AT_METRIC_GAUGE, "atoll_api_watches", "Open watch streams.");
+    api->streams_cut_total =
+        at_metric_plain(m, AT_METRIC_COUNTER, "atoll_api_watches_cut_total",
+                        "Watch streams cut because their client read too slowly.");
+    api->watch_events_total = at_metric_plain(m, AT_METRIC_COUNTER, "atoll_api_watch_events_total",
+                                              "Events written to watch streams.");
 }
 
 enum at_rc at_api_new(const struct at_api_options *options, struct at_api **ret, struct at_err *err)

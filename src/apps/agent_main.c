@@ -12,7 +12,6 @@
 
 #define AGENT_POOL_THREADS 4
 #define AGENT_POOL_QUEUE_MAX 4096
-#define AGENT_TOKEN_BYTES_MAX 4096
 
 struct agent_app {
     struct at_loop *loop;
@@ -24,19 +23,9 @@ struct agent_app {
 static void on_ready(void *ctx, enum at_rc rc, const struct at_err *err)
 {
     struct agent_app *app = ctx;
-    if (rc != AT_OK) {
-        app->err = *err;
-        app->err.rc = rc;
-        at_loop_stop(app->loop);
-        return;
+    if (at_app_began(app->loop, rc, err, &app->err)) {
+        at_app_ready("ready agent %s", app->name);
     }
-    at_app_ready("ready agent %s", app->name);
-}
-
-static void on_stopped(void *ctx)
-{
-    struct agent_app *app = ctx;
-    at_loop_stop(app->loop);
 }
 
 static void stop(void *ctx, int signal_number)
@@ -47,26 +36,7 @@ static void stop(void *ctx, int signal_number)
         at_loop_stop(app->loop);
         return;
     }
-    at_agent_stop(app->agent, on_stopped, app);
-}
-
-/* The token itself, or the first line of a file. own: caller at_free. */
-enum at_rc at_app_token(const char *token, const char *file, char **ret, struct at_err *err)
-{
-    *ret = NULL;
-    if (file == NULL) {
-        *ret = at_strdup(token);
-        return AT_OK;
-    }
-    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
-    enum at_rc rc = at_file_read(file, AGENT_TOKEN_BYTES_MAX, &text, err);
-    if (rc != AT_OK) {
-        return rc;
-    }
-    struct at_str rest = {text.data, text.len};
-    struct at_str line = at_str_trim(at_str_cut(&rest, '\n'));
-    *ret = at_strndup(line.ptr, line.len);
-    return AT_OK;
+    at_agent_stop(app->agent, at_app_stopped, app->loop);
 }
 
 static int agent_run(struct agent_app *app, struct at_agent_options *o, bool with_stdin)

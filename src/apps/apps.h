@@ -43,6 +43,11 @@ enum at_rc at_app_on_stop(struct at_loop *loop, at_signal_fn *fn, void *ctx,
 /* fn when standard input reaches its end: the parent that held the other end of the pipe is gone.
  */
 void at_app_on_stdin_eof(struct at_loop *loop, at_signal_fn *fn, void *ctx);
+/* What a role's on_ready does first: true when it serves; else the error is kept and the loop ends.
+ */
+bool at_app_began(struct at_loop *loop, enum at_rc rc, const struct at_err *err,
+                  struct at_err *ret_err);
+void at_app_stopped(void *loop); /* a callback: the loop ends */
 /* The token itself, or the first line of file. own: caller at_free; NULL when neither was given. */
 enum at_rc at_app_token(const char *token, const char *file, char **ret,
                         struct at_err *err) AT_WARN_UNUSED;

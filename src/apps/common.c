@@ -4,12 +4,15 @@
 #include "core/str.h"
 #include "core/units.h"
 #include "sys/fd.h"
+#include "sys/file.h"
 #include "sys/sys.h"
 
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+#define TOKEN_BYTES_MAX 4096
 
 static void print_usage(const char *role, const char *summary, const struct at_app_option *options)
 {
@@ -174,6 +177,22 @@ enum at_rc at_app_on_stop(struct at_loop *loop, at_signal_fn *fn, void *ctx, str
     return rc == AT_OK ? at_loop_signal(loop, SIGTERM, fn, ctx, err) : rc;
 }
 
+bool at_app_began(struct at_loop *loop, enum at_rc rc, const struct at_err *err,
+                  struct at_err *ret_err)
+{
+    if (rc != AT_OK) {
+        *ret_err = *err;
+        ret_err->rc = rc;
+        at_loop_stop(loop);
+    }
+    return rc == AT_OK;
+}
+
+void at_app_stopped(void *loop)
+{
+    at_loop_stop(loop);
+}
+
 struct stdin_watch {
     struct at_loop *loop;
     at_watch_id id;
@@ -210,6 +229,25 @@ void at_app_on_stdin_eof(struct at_loop *loop, at_signal_fn *fn, void *ctx)
     if (w->id == 0) {
         at_loop_timer(loop, 0, stdin_unwatchable, w);
     }
+}
+
+/* The token itself, or the first line of a file. own: caller at_free. */
+enum at_rc at_app_token(const char *token, const char *file, char **ret, struct at_err *err)
+{
+    *ret = NULL;
+    if (file == NULL) {
+        *ret = at_strdup(token);
+        return AT_OK;
+    }
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    enum at_rc rc = at_file_read(file, TOKEN_BYTES_MAX, &text, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    struct at_str rest = {text.data, text.len};
+    struct at_str line = at_str_trim(at_str_cut(&rest, '\n'));
+    *ret = at_strndup(line.ptr, line.len);
+    return AT_OK;
 }
 
 char *at_app_state_dir(const char *role)

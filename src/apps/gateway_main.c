@@ -20,19 +20,9 @@ struct gateway_app {
 static void on_ready(void *ctx, enum at_rc rc, const struct at_err *err)
 {
     struct gateway_app *app = ctx;
-    if (rc != AT_OK) {
-        app->err = *err;
-        app->err.rc = rc;
-        at_loop_stop(app->loop);
-        return;
+    if (at_app_began(app->loop, rc, err, &app->err)) {
+        at_app_ready("ready gateway %s", at_gateway_url(app->gateway));
     }
-    at_app_ready("ready gateway %s", at_gateway_url(app->gateway));
-}
-
-static void on_stopped(void *ctx)
-{
-    struct gateway_app *app = ctx;
-    at_loop_stop(app->loop);
 }
 
 static void stop(void *ctx, int signal_number)
@@ -43,7 +33,7 @@ static void stop(void *ctx, int signal_number)
         at_loop_stop(app->loop);
         return;
     }
-    at_gateway_stop(app->gateway, on_stopped, app);
+    at_gateway_stop(app->gateway, at_app_stopped, app->loop);
 }
 
 static enum at_rc tls_load(const char *cert_file, const char *key_file, struct at_tls_config **ret,

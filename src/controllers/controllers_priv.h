@@ -121,6 +121,8 @@ struct ctl_owned {
 };
 /* Instances of ns whose controller is uid. */
 struct ctl_owned ctl_owned_by(struct ctl_pass *p, const char *uid);
+/* qsort's order of those to give up first: not bound to a node, then the newest. */
+int ctl_by_least_done(const struct at_instance *x, const struct at_instance *y);
 bool ctl_ended(const struct at_instance *i); /* Succeeded or Failed */
 bool ctl_lost(const struct at_instance *i);  /* Failed because its node was lost */
 bool ctl_is(const char *phase, const char *want);

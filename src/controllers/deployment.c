@@ -31,15 +31,7 @@ static int by_least_loved(const void *a, const void *b)
     if (x->status.ready != y->status.ready) {
         return x->status.ready ? 1 : -1;
     }
-    bool x_bound = ctl_text(x->spec.node_name)[0] != '\0';
-    bool y_bound = ctl_text(y->spec.node_name)[0] != '\0';
-    if (x_bound != y_bound) {
-        return x_bound ? 1 : -1;
-    }
-    if (x->meta.creation_wall_ns != y->meta.creation_wall_ns) {
-        return x->meta.creation_wall_ns > y->meta.creation_wall_ns ? -1 : 1;
-    }
-    return strcmp(y->meta.name, x->meta.name);
+    return ctl_by_least_done(x, y);
 }
 
 static void sort_copies(struct rollout *r)

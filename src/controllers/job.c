@@ -33,17 +33,8 @@ static bool condition_true(const struct at_job *job, const char *type)
 
 static int by_least_done(const void *a, const void *b)
 {
-    const struct at_instance *x = *(const struct at_instance *const *)a;
-    const struct at_instance *y = *(const struct at_instance *const *)b;
-    bool x_bound = ctl_text(x->spec.node_name)[0] != '\0';
-    bool y_bound = ctl_text(y->spec.node_name)[0] != '\0';
-    if (x_bound != y_bound) {
-        return x_bound ? 1 : -1;
-    }
-    if (x->meta.creation_wall_ns != y->meta.creation_wall_ns) {
-        return x->meta.creation_wall_ns > y->meta.creation_wall_ns ? -1 : 1;
-    }
-    return strcmp(y->meta.name, x->meta.name);
+    return ctl_by_least_done(*(const struct at_instance *const *)a,
+                             *(const struct at_instance *const *)b);
 }
 
 static void count(struct job_pass *j)

@@ -16,6 +16,19 @@ bool ctl_is(const char *phase, const char *want)
     return at_streq(phase, want);
 }
 
+int ctl_by_least_done(const struct at_instance *x, const struct at_instance *y)
+{
+    bool x_bound = ctl_text(x->spec.node_name)[0] != '\0';
+    bool y_bound = ctl_text(y->spec.node_name)[0] != '\0';
+    if (x_bound != y_bound) {
+        return x_bound ? 1 : -1;
+    }
+    if (x->meta.creation_wall_ns != y->meta.creation_wall_ns) {
+        return x->meta.creation_wall_ns > y->meta.creation_wall_ns ? -1 : 1;
+    }
+    return strcmp(y->meta.name, x->meta.name);
+}
+
 bool ctl_ended(const struct at_instance *i)
 {
     return at_streq(i->status.phase, "Succeeded") || at_streq(i->status.phase, "Failed");

@@ -352,23 +352,17 @@ static void make_metrics(struct at_controllers *c, struct at_metrics *metrics)
         c->m_reconciles[i] = at_metric_with(reconciles, labels);
         c->m_errors[i] = at_metric_with(errors, labels);
     }
-    c->m_depth =
-        at_metric_with(at_metrics_family(metrics, AT_METRIC_GAUGE, "atoll_controller_queue_depth",
-                                         "Keys waiting for their reconciler.", NULL),
-                       NULL);
-    c->m_latency =
-        at_metric_with(at_metrics_family(metrics, AT_METRIC_HISTOGRAM, "atoll_scheduling_seconds",
-                                         "From first seen pending to bound.", NULL),
-                       NULL);
+    c->m_depth = at_metric_plain(metrics, AT_METRIC_GAUGE, "atoll_controller_queue_depth",
+                                 "Keys waiting for their reconciler.");
+    c->m_latency = at_metric_plain(metrics, AT_METRIC_HISTOGRAM, "atoll_scheduling_seconds",
+                                   "From first seen pending to bound.");
     struct at_metric_family *decisions =
         at_metrics_family(metrics, AT_METRIC_COUNTER, "atoll_scheduler_decisions_total",
                           "Decisions of the scheduler.", by_result);
     c->m_placed = at_metric_with(decisions, (const char *[]){"placed", NULL});
     c->m_refused = at_metric_with(decisions, (const char *[]){"pending", NULL});
-    c->m_pending =
-        at_metric_with(at_metrics_family(metrics, AT_METRIC_GAUGE, "atoll_instances_pending",
-                                         "Instances that no node takes.", NULL),
-                       NULL);
+    c->m_pending = at_metric_plain(metrics, AT_METRIC_GAUGE, "atoll_instances_pending",
+                                   "Instances that no node takes.");
 }
 
 struct at_controllers *at_controllers_new(struct at_loop *loop, struct at_state *state,

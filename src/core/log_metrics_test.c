@@ -76,10 +76,7 @@ static struct at_metrics *example(void)
                           "Requests, by \"verb\"\\.", (const char *const[]){"verb", "code", NULL});
     at_metric_add(at_metric_with(requests, (const char *const[]){"get\"\\\n", "200", NULL}), 3);
     at_metric_add(at_metric_with(requests, (const char *const[]){"\xff\xc3\xa9", "404", NULL}), 1);
-    at_metric_set(
-        at_metric_with(
-            at_metrics_family(metrics, AT_METRIC_GAUGE, "atoll_nodes", "Nodes known.", NULL), NULL),
-        -2);
+    at_metric_set(at_metric_plain(metrics, AT_METRIC_GAUGE, "atoll_nodes", "Nodes known."), -2);
     struct at_metric *latency = at_metric_with(
         at_metrics_family(metrics, AT_METRIC_HISTOGRAM, "atoll_request_duration_seconds",
                           "Latency.", (const char *const[]){"verb", NULL}),
@@ -89,10 +86,8 @@ static struct at_metrics *example(void)
     at_metric_observe_ns(latency, INT64_C(2000000000));
     at_metric_observe_ns(latency, INT64_C(3600000000000));
     at_metric_observe_ns(latency, -5);
-    at_metric_observe_ns(at_metric_with(at_metrics_family(metrics, AT_METRIC_HISTOGRAM,
-                                                          "atoll_body_bytes", "Sizes.", NULL),
-                                        NULL),
-                         4096);
+    at_metric_observe_ns(
+        at_metric_plain(metrics, AT_METRIC_HISTOGRAM, "atoll_body_bytes", "Sizes."), 4096);
     return metrics;
 }
 
@@ -181,8 +176,7 @@ static void threads_lose_no_update(void **state)
 {
     (void)state;
     struct at_metrics *metrics = at_metrics_new();
-    struct at_metric *metric =
-        at_metric_with(at_metrics_family(metrics, AT_METRIC_COUNTER, "x_total", "X.", NULL), NULL);
+    struct at_metric *metric = at_metric_plain(metrics, AT_METRIC_COUNTER, "x_total", "X.");
     pthread_t threads[3];
     for (size_t i = 0; i < 3; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, add_many, metric), 0);

@@ -234,6 +234,12 @@ struct at_metric *at_metric_with(struct at_metric_family *family, const char *co
     return metric;
 }
 
+struct at_metric *at_metric_plain(struct at_metrics *metrics, enum at_metric_type type,
+                                  const char *name, const char *help)
+{
+    return at_metric_with(at_metrics_family(metrics, type, name, help, NULL), NULL);
+}
+
 void at_metric_add(struct at_metric *metric, int64_t delta)
 {
     assert(metric->family->type != AT_METRIC_HISTOGRAM);

@@ -28,6 +28,9 @@ struct at_metric_family *at_metrics_family(struct at_metrics *metrics, enum at_m
 /* The series with these label values (NULL-terminated, one per label name). Keep the pointer on hot
  * paths. */
 struct at_metric *at_metric_with(struct at_metric_family *family, const char *const *label_values);
+/* The one series of a new family without labels. own: registry. */
+struct at_metric *at_metric_plain(struct at_metrics *metrics, enum at_metric_type type,
+                                  const char *name, const char *help);
 void at_metric_add(struct at_metric *metric, int64_t delta);     /* counter, gauge */
 void at_metric_set(struct at_metric *metric, int64_t value);     /* gauge */
 void at_metric_observe_ns(struct at_metric *metric, int64_t ns); /* histogram of durations */

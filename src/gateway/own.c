@@ -11,7 +11,6 @@ void gw_metrics_init(struct gw_metrics *m)
     static const char *const MODEL[] = {"model", NULL};
     static const char *const MODEL_REASON[] = {"model", "reason", NULL};
     static const char *const MODEL_SITE_REASON[] = {"model", "site", "reason", NULL};
-    static const char *const NONE[] = {NULL};
     struct at_metrics *r = m->registry = at_metrics_new();
     m->requests = at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_requests_total",
                                     "Requests answered, by model, site of the replica and status.",
@@ -24,26 +23,16 @@ void gw_metrics_init(struct gw_metrics *m)
     m->upstream_errors =
         at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_upstream_errors_total",
                           "Attempts that a replica did not answer, by reason.", MODEL_SITE_REASON);
-    m->outstanding =
-        at_metric_with(at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_outstanding_requests",
-                                         "Requests that wait for a replica's answer.", NULL),
-                       NONE);
-    m->route_models =
-        at_metric_with(at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_route_models",
-                                         "Models in the route table.", NULL),
-                       NONE);
-    m->route_replicas =
-        at_metric_with(at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_route_replicas",
-                                         "Replicas in the route table.", NULL),
-                       NONE);
-    m->route_age = at_metric_with(
-        at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_route_table_age_seconds",
-                          "Since the route table last changed; -1 without one.", NULL),
-        NONE);
-    m->connected = at_metric_with(at_metrics_family(r, AT_METRIC_GAUGE,
-                                                    "atoll_gateway_control_plane_connected",
-                                                    "1 while the routes are being watched.", NULL),
-                                  NONE);
+    m->outstanding = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_outstanding_requests",
+                                     "Requests that wait for a replica's answer.");
+    m->route_models = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_route_models",
+                                      "Models in the route table.");
+    m->route_replicas = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_route_replicas",
+                                        "Replicas in the route table.");
+    m->route_age = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_route_table_age_seconds",
+                                   "Since the route table last changed; -1 without one.");
+    m->connected = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_control_plane_connected",
+                                   "1 while the routes are being watched.");
 }
 
 void gw_count(struct gw_worker *worker, const char *model, const char *site, int status)

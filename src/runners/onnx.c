@@ -334,10 +334,8 @@ static void make_metrics(struct at_onnx_service *s)
     s->requests = at_metrics_family(s->metrics, AT_METRIC_COUNTER, "atoll_runner_requests_total",
                                     "Requests answered, by HTTP status.",
                                     (const char *const[]){"code", NULL});
-    s->in_flight =
-        at_metric_with(at_metrics_family(s->metrics, AT_METRIC_GAUGE, "atoll_runner_in_flight",
-                                         "Infer requests read and not yet answered.", NULL),
-                       NULL);
+    s->in_flight = at_metric_plain(s->metrics, AT_METRIC_GAUGE, "atoll_runner_in_flight",
+                                   "Infer requests read and not yet answered.");
     struct at_metric_family *time = at_metrics_family(
         s->metrics, AT_METRIC_HISTOGRAM, "atoll_runner_infer_seconds",
         "Time of an infer request: waiting for a worker, in the model, from request to answer.",
