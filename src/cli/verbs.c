@@ -149,6 +149,7 @@ const struct cli_role CLI_ROLES[] = {
     {"agent", "one per machine: runs instances"},
     {"gateway", "inference data plane"},
     {"runner", "model server for one model file"},
+    {"sim", "planning: replay recorded traces against placement policies"},
 };
 const size_t CLI_ROLES_COUNT = AT_ARRAY_LEN(CLI_ROLES);
 
