@@ -135,7 +135,9 @@ static void watch(struct fixture *f)
 
 static void stop(struct fixture *f)
 {
+    struct at_client *client = f->gateway->client; /* watch's, not the joining's */
     at_gateway_free(f->gateway);
+    at_client_free(client);
     at_http_server_free(f->api);
     at_http_server_free(f->back);
     at_loop_free(f->loop);
