@@ -340,6 +340,26 @@ static void a_token_of_another_site_cannot_take_a_node(void **state)
     at_free(key);
 }
 
+static void a_token_review_tells_whose_a_token_is(void **state)
+{
+    struct kit *kit = *state;
+    static const char REVIEWS[] = "/apis/authentication.k8s.io/v1/tokenreviews";
+    struct kit_answer a;
+    struct at_tls_config *viewer = kit_identity(kit, "eve", AT_GROUP_VIEWERS);
+    static const char KNOWN[] = "{\"spec\":{\"token\":\"" KIT_ADMIN_TOKEN "\"}}";
+    assert_int_equal(kit_status(kit, viewer, AT_HTTP_POST, REVIEWS, NULL, KNOWN), 403);
+    assert_int_equal(kit_admin(kit, &a, AT_HTTP_POST, REVIEWS, NULL, KNOWN), 201);
+    assert_true(at_json_bool_at(a.json, "status.authenticated", false));
+    assert_string_equal(answer_str(&a, "status.user.username"), "admin");
+    assert_null(strstr(a.body.data, KIT_ADMIN_TOKEN));
+    answer_done(&a);
+    assert_int_equal(
+        kit_admin(kit, &a, AT_HTTP_POST, REVIEWS, NULL, "{\"spec\":{\"token\":\"other\"}}"), 201);
+    assert_false(at_json_bool_at(a.json, "status.authenticated", true));
+    answer_done(&a);
+    at_tls_config_unref(viewer);
+}
+
 /* --- logs through the tunnel --- */
 
 static void a_log_comes_through_the_agents_tunnel(void **state)
@@ -461,6 +481,7 @@ int main(void)
         T(only_admins_make_tokens_and_only_holders_renew),
         T(an_agent_sees_and_changes_its_own_only),
         T(a_token_of_another_site_cannot_take_a_node),
+        T(a_token_review_tells_whose_a_token_is),
         T(a_log_comes_through_the_agents_tunnel),
         T(an_agents_error_and_its_loss_reach_the_reader),
         T(a_reader_that_leaves_is_cancelled_at_the_agent),

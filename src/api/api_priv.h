@@ -108,6 +108,8 @@ enum at_rc api_query_int(struct api_req *req, const char *key, int64_t otherwise
 
 /* --- authn.c --- */
 enum at_rc api_authenticate(struct api_req *req, struct at_err *err) AT_WARN_UNUSED;
+/* Whose token is it? False: nobody's. */
+bool api_token_identity(const struct at_api *api, struct at_str token, struct at_identity *ret);
 /* False: answered with 403. */
 bool api_authorize(struct api_req *req);
 /* Node to which the thing belongs, for an agent's rights; NULL: unknown. own: on arena. */

@@ -33,6 +33,17 @@ static bool token_known(const struct at_api *api, struct at_str token)
     return known;
 }
 
+bool api_token_identity(const struct at_api *api, struct at_str token, struct at_identity *ret)
+{
+    if (token.len == 0 || !token_known(api, token)) {
+        return false;
+    }
+    snprintf(ret->user, sizeof ret->user, "admin");
+    snprintf(ret->groups[0], sizeof ret->groups[0], "%s", AT_GROUP_MASTERS);
+    ret->n_groups = 1;
+    return true;
+}
+
 enum at_rc api_authenticate(struct api_req *req, struct at_err *err)
 {
     const struct at_tls_peer *peer = at_http_peer(req->ex);
@@ -49,12 +60,9 @@ enum at_rc api_authenticate(struct api_req *req, struct at_err *err)
     struct at_str token = header;
     struct at_str scheme = at_str_cut(&token, ' ');
     token = at_str_trim(token);
-    if (!at_str_eq_nocase(scheme, "bearer") || token.len == 0 || !token_known(req->api, token)) {
+    if (!at_str_eq_nocase(scheme, "bearer") || !api_token_identity(req->api, token, &req->who)) {
         return at_err_set(err, AT_UNAUTHENTICATED, "Unauthorized");
     }
-    snprintf(req->who.user, sizeof req->who.user, "admin");
-    snprintf(req->who.groups[0], sizeof req->who.groups[0], "%s", AT_GROUP_MASTERS);
-    req->who.n_groups = 1;
     return AT_OK;
 }
 

@@ -50,11 +50,14 @@ struct review_kind {
 static const struct review_kind REVIEW_KINDS[] = {
     {"authorization.k8s.io", "selfsubjectaccessreviews", "selfsubjectaccessreview",
      "SelfSubjectAccessReview"},
+    {"authorization.k8s.io", "subjectaccessreviews", "subjectaccessreview", "SubjectAccessReview"},
+    {"authentication.k8s.io", "tokenreviews", "tokenreview", "TokenReview"},
     {"authorization.k8s.io", "selfsubjectrulesreviews", "selfsubjectrulesreview",
      "SelfSubjectRulesReview"},
     {"authentication.k8s.io", "selfsubjectreviews", "selfsubjectreview", "SelfSubjectReview"},
 };
-static const char *const GROUPS[] = {"atoll.dev", "authorization.k8s.io", "authentication.k8s.io"};
+static const char *const GROUPS[] = {"atoll.dev", "authorization.k8s.io", "authentication.k8s.io",
+                                     "coordination.k8s.io"};
 
 static bool has_sub(const struct at_model_kind *kind, const struct sub *sub)
 {

@@ -260,6 +260,7 @@ void api_openapi_build(struct at_api *api)
 {
     doc_put(api, "api/v1", document(""));
     doc_put(api, "apis/atoll.dev/v1", document("atoll.dev"));
+    doc_put(api, "apis/coordination.k8s.io/v1", document("coordination.k8s.io"));
     json_t *paths = json_object();
     for (size_t i = 0; i < api->n_openapi; i++) {
         char url[160];

@@ -58,6 +58,17 @@ static const struct pb_field ACCESS_SPEC[] = {
     {0}};
 static const struct pb_field ACCESS_REVIEW[] = {
     {1, "metadata", PB_MESSAGE, META}, {2, "spec", PB_MESSAGE, ACCESS_SPEC}, {0}};
+static const struct pb_field SUBJECT_ACCESS_SPEC[] = {
+    {1, "resourceAttributes", PB_MESSAGE, RESOURCE_ATTRIBUTES},
+    {2, "nonResourceAttributes", PB_MESSAGE, NON_RESOURCE_ATTRIBUTES},
+    {3, "user", PB_STRING, NULL},
+    {4, "groups", PB_STRINGS, NULL},
+    {0}};
+static const struct pb_field SUBJECT_ACCESS_REVIEW[] = {
+    {1, "metadata", PB_MESSAGE, META}, {2, "spec", PB_MESSAGE, SUBJECT_ACCESS_SPEC}, {0}};
+static const struct pb_field TOKEN_SPEC[] = {{1, "token", PB_STRING, NULL}, {0}};
+static const struct pb_field TOKEN_REVIEW[] = {
+    {1, "metadata", PB_MESSAGE, META}, {2, "spec", PB_MESSAGE, TOKEN_SPEC}, {0}};
 static const struct pb_field RULES_SPEC[] = {{1, "namespace", PB_STRING, NULL}, {0}};
 static const struct pb_field RULES_REVIEW[] = {
     {1, "metadata", PB_MESSAGE, META}, {2, "spec", PB_MESSAGE, RULES_SPEC}, {0}};
@@ -89,6 +100,8 @@ static const struct {
 } MESSAGES[] = {
     {"SelfSubjectAccessReview", ACCESS_REVIEW},
     {"SelfSubjectRulesReview", RULES_REVIEW},
+    {"SubjectAccessReview", SUBJECT_ACCESS_REVIEW},
+    {"TokenReview", TOKEN_REVIEW},
     {"SelfSubjectReview", SUBJECT_REVIEW},
     {"Namespace", NAMESPACE},
     {"ConfigMap", CONFIG_MAP},

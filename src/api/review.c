@@ -3,6 +3,7 @@
 #include "core/str.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static const char *text_at(const json_t *root, const char *path)
 {
@@ -47,7 +48,23 @@ static bool resource_allowed(struct api_req *req, const json_t *a, char *reason,
     return at_rbac_allowed(&req->who, &what, reason, size);
 }
 
-static void access_review(struct api_req *req)
+/* The person that a SubjectAccessReview asks about. */
+static void subject_of(const json_t *spec, struct at_identity *ret)
+{
+    memset(ret, 0, sizeof *ret);
+    copy(ret->user, sizeof ret->user, text_at(spec, "user"));
+    size_t i;
+    json_t *group;
+    json_array_foreach(json_object_get(spec, "groups"), i, group)
+    {
+        if (ret->n_groups < AT_IDENTITY_GROUPS_MAX && json_is_string(group)) {
+            copy(ret->groups[ret->n_groups], sizeof ret->groups[0], json_string_value(group));
+            ret->n_groups++;
+        }
+    }
+}
+
+static void access_review(struct api_req *req, const char *kind)
 {
     const json_t *resource = at_json_at(req->body, "spec.resourceAttributes");
     const json_t *path = at_json_at(req->body, "spec.nonResourceAttributes");
@@ -69,8 +86,8 @@ static void access_review(struct api_req *req)
         json_object_set_new(status, "reason", json_string(reason));
     }
     api_respond_json(req, 201,
-                     json_pack("{s:s, s:s, s:{}, s:O, s:o}", "kind", "SelfSubjectAccessReview",
-                               "apiVersion", "authorization.k8s.io/v1", "metadata", "spec",
+                     json_pack("{s:s, s:s, s:{}, s:O, s:o}", "kind", kind, "apiVersion",
+                               "authorization.k8s.io/v1", "metadata", "spec",
                                json_object_get(req->body, "spec"), "status", status));
 }
 
@@ -96,13 +113,38 @@ static void rules_review(struct api_req *req)
                                "nonResourceRules", paths, "incomplete", 0));
 }
 
-static void subject_review(struct api_req *req)
+static json_t *groups_of(const struct at_identity *who)
 {
     json_t *groups = json_array();
-    for (size_t i = 0; i < req->who.n_groups; i++) {
-        json_array_append_new(groups, json_string(req->who.groups[i]));
+    for (size_t i = 0; i < who->n_groups; i++) {
+        json_array_append_new(groups, json_string(who->groups[i]));
     }
     json_array_append_new(groups, json_string("system:authenticated"));
+    return groups;
+}
+
+static void token_review(struct api_req *req)
+{
+    struct at_identity who = {0};
+    const char *token = text_at(req->body, "spec.token");
+    bool known = api_token_identity(req->api, at_str_of(token), &who);
+    json_t *status = json_pack("{s:b}", "authenticated", (int)known);
+    if (known) {
+        json_object_set_new(
+            status, "user",
+            json_pack("{s:s, s:o}", "username", who.user, "groups", groups_of(&who)));
+    } else {
+        json_object_set_new(status, "error", json_string("the token is not known"));
+    }
+    /* The token is not said again. */
+    api_respond_json(req, 201,
+                     json_pack("{s:s, s:s, s:{}, s:{}, s:o}", "kind", "TokenReview", "apiVersion",
+                               "authentication.k8s.io/v1", "metadata", "spec", "status", status));
+}
+
+static void subject_review(struct api_req *req)
+{
+    json_t *groups = groups_of(&req->who);
     api_respond_json(req, 201,
                      json_pack("{s:s, s:s, s:{}, s:{s:{s:s, s:o}}}", "kind", "SelfSubjectReview",
                                "apiVersion", "authentication.k8s.io/v1", "metadata", "status",
@@ -117,7 +159,12 @@ void api_review(struct api_req *req)
         return;
     }
     if (at_streq(req->route.resource, "selfsubjectaccessreviews")) {
-        access_review(req);
+        access_review(req, "SelfSubjectAccessReview");
+    } else if (at_streq(req->route.resource, "subjectaccessreviews")) {
+        subject_of(json_object_get(req->body, "spec"), &req->who);
+        access_review(req, "SubjectAccessReview");
+    } else if (at_streq(req->route.resource, "tokenreviews")) {
+        token_review(req);
     } else if (at_streq(req->route.resource, "selfsubjectrulesreviews")) {
         rules_review(req);
     } else {

@@ -38,6 +38,8 @@ struct review {
 static const struct review REVIEWS[] = {
     {"authorization.k8s.io", "v1", "selfsubjectaccessreviews"},
     {"authorization.k8s.io", "v1", "selfsubjectrulesreviews"},
+    {"authorization.k8s.io", "v1", "subjectaccessreviews"},
+    {"authentication.k8s.io", "v1", "tokenreviews"},
     {"authentication.k8s.io", "v1", "selfsubjectreviews"},
 };
 
