@@ -186,6 +186,52 @@ static void refuse_path(struct api_req *req, bool other_method, const struct at_
     }
 }
 
+/* What the request reads must be as new as anything that any server has told anyone. */
+static bool needs_now(struct api_req *req)
+{
+    struct at_store *store = req->api->options.store;
+    const char *sub = req->route.subresource;
+    if (!at_store_is_shared(store) || at_streq(sub, "heartbeat") || at_streq(sub, "tunnel")) {
+        return false;
+    }
+    if (req->route.target != API_RESOURCE) {
+        return req->route.target == API_JOIN;
+    }
+    int64_t rev = -1;
+    if (req->method != AT_HTTP_GET ||
+        api_query_int(req, "resourceVersion", -1, &rev, NULL) != AT_OK) {
+        return true;
+    }
+    return rev < 0 || rev > at_store_rev(store);
+}
+
+static void serve(struct api_req *req)
+{
+    if ((req->route.target != API_JOIN && !api_authorize(req)) || !parameters_read(req)) {
+        return;
+    }
+    if (at_streq(req->verb, "watch")) {
+        api_watch(req);
+        return;
+    }
+    req->handler(req);
+}
+
+static void caught_up(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
+                      const struct at_err *err)
+{
+    (void)rev;
+    (void)current;
+    struct api_req *req = ctx;
+    if (req->ex == NULL) {
+        api_req_free(req);
+    } else if (rc != AT_OK) {
+        api_respond_err(req, err);
+    } else {
+        serve(req);
+    }
+}
+
 void at_api_handle(void *ctx, struct at_http_exchange *ex)
 {
     struct at_api *api = ctx;
@@ -211,6 +257,7 @@ void at_api_handle(void *ctx, struct at_http_exchange *ex)
         return;
     }
     req->verb = e->verb;
+    req->handler = e->fn;
     if (e->fn == api_list && api_query_bool(req, "watch")) {
         req->verb = "watch";
     }
@@ -223,14 +270,11 @@ void at_api_handle(void *ctx, struct at_http_exchange *ex)
                           AT_API_BODY_BYTES_MAX);
         return;
     }
-    if ((req->route.target != API_JOIN && !api_authorize(req)) || !parameters_read(req)) {
-        return;
+    if (needs_now(req)) {
+        at_store_catch_up(api->options.store, caught_up, req);
+    } else {
+        serve(req);
     }
-    if (at_streq(req->verb, "watch")) {
-        api_watch(req);
-        return;
-    }
-    e->fn(req);
 }
 
 /* --- query --- */

@@ -53,6 +53,7 @@ struct api_req {
     struct api_route route;
     struct at_str query; /* on arena */
     const char *verb;
+    api_handler_fn *handler;
     bool by_certificate;
     enum api_table table;
     bool partial; /* metadata alone */

@@ -3,6 +3,7 @@
 #include "api/api.h"
 #include "apps/apps.h"
 #include "controllers/controllers.h"
+#include "controllers/leader.h"
 #include "core/digest.h"
 #include "core/log.h"
 #include "core/mem.h"
@@ -19,6 +20,8 @@
 #define SERVER_IDLE_TIMEOUT_NS (120 * AT_NS_PER_S)
 #define SERVER_HEAD_TIMEOUT_NS (30 * AT_NS_PER_S)
 #define SERVER_NAMES_MAX 64
+#define PKI_LOCK_ATTEMPTS_MAX 100
+#define PKI_LOCK_PAUSE_NS (20 * AT_NS_PER_MS)
 #define SERVER_AUDIT_BYTES_MAX ((int64_t)64 << 20)
 
 struct at_server {
@@ -36,7 +39,9 @@ struct at_server {
     struct at_api *api;
     struct at_http_server *http;
     struct at_controllers *controllers;
-    at_timer_id step_timer;
+    struct at_leader *leader; /* NULL: the store is this process's alone */
+    struct at_metric *m_leading;
+    at_timer_id step_timer, give_up_timer;
     bool closing;
     char *audit_path;
     int64_t audit_bytes;
@@ -176,6 +181,58 @@ static enum at_rc kubeconfig_write(struct at_server *s, struct at_err *err)
     return at_file_write_atomic(s->kubeconfig, text.data, text.len, 0600, err);
 }
 
+static bool leads(void *ctx)
+{
+    const struct at_server *s = ctx;
+    return at_leader_leads(s->leader);
+}
+
+static void controllers_start(struct at_server *s)
+{
+    struct at_controllers_options o = {.node_timeout_ns = s->node_timeout_ns,
+                                       .leads = s->leader != NULL ? leads : NULL,
+                                       .leads_ctx = s};
+    s->controllers = at_controllers_new(s->loop, s->state, s->metrics, &o);
+    at_metric_set(s->m_leading, 1);
+}
+
+static void give_up(void *ctx)
+{
+    struct at_server *s = ctx;
+    s->give_up_timer = 0;
+    at_store_give_up(s->store);
+}
+
+static void leading_changed(void *ctx, bool leading)
+{
+    struct at_server *s = ctx;
+    if (leading) {
+        controllers_start(s);
+        return;
+    }
+    at_controllers_free(s->controllers);
+    s->controllers = NULL;
+    at_metric_set(s->m_leading, 0);
+    /* Their writes that still wait: not from here, which may be a callback of the store. */
+    if (s->give_up_timer == 0) {
+        s->give_up_timer = at_loop_timer(s->loop, 0, give_up, s);
+    }
+}
+
+static void lead_begin(struct at_server *s)
+{
+    s->m_leading =
+        at_metric_with(at_metrics_family(s->metrics, AT_METRIC_GAUGE, "atoll_server_leading",
+                                         "1 where the controllers run.", NULL),
+                       NULL);
+    if (!at_store_is_shared(s->store)) {
+        controllers_start(s);
+        return;
+    }
+    struct at_leader_options o = {.name = s->url, .changed = leading_changed, .ctx = s};
+    s->leader = at_leader_new(s->loop, s->store, s->state, &o);
+}
+
 static enum at_rc serve(struct at_server *s, struct at_err *err)
 {
     struct at_http_server_options http = {
@@ -197,8 +254,7 @@ static enum at_rc serve(struct at_server *s, struct at_err *err)
     if (rc != AT_OK) {
         return rc;
     }
-    struct at_controllers_options controllers = {.node_timeout_ns = s->node_timeout_ns};
-    s->controllers = at_controllers_new(s->loop, s->state, s->metrics, &controllers);
+    lead_begin(s);
     return AT_OK;
 }
 
@@ -259,12 +315,43 @@ static void on_state_ready(void *ctx)
     next_step(ctx, start_api);
 }
 
+static void nothing(void *ctx)
+{
+    (void)ctx;
+}
+
+/* Servers that share the folder may begin at the same moment: only one makes the CA. */
+static enum at_rc ca_open(struct at_server *s, const char *dir, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_free) char *path = at_asprintf("%s/lock", dir);
+    int fd = -1;
+    enum at_rc rc = at_dir_make(dir, 0700, err);
+    for (int i = 0; rc == AT_OK && fd < 0 && i < PKI_LOCK_ATTEMPTS_MAX; i++) {
+        rc = at_file_lock(path, &fd, err);
+        if (rc == AT_CONFLICT && i + 1 < PKI_LOCK_ATTEMPTS_MAX) {
+            struct at_loop *pause = at_loop_new(at_loop_sys(s->loop));
+            at_loop_timer(pause, PKI_LOCK_PAUSE_NS, nothing, NULL);
+            at_loop_turn(pause, INT64_MAX);
+            at_loop_free(pause);
+            rc = AT_OK;
+        }
+    }
+    if (rc == AT_OK) {
+        rc = at_ca_open(dir, at_loop_sys(s->loop), &s->ca, err);
+    }
+    if (fd >= 0) {
+        at_file_unlock(fd);
+    }
+    return rc;
+}
+
 /* Everything up to the first picture of the store; on_state_ready goes on. */
 static enum at_rc open_parts(struct at_server *s, const struct at_server_options *o,
                              struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_free) char *lock = at_asprintf("%s/lock", s->state_dir);
-    AT_CLEANUP(at_cleanup_free) char *pki = at_asprintf("%s/pki", s->state_dir);
+    AT_CLEANUP(at_cleanup_free)
+    char *pki = o->pki_dir != NULL ? at_strdup(o->pki_dir) : at_asprintf("%s/pki", s->state_dir);
     AT_CLEANUP(at_cleanup_free) char *db = at_asprintf("%s/atoll.db", s->state_dir);
     enum at_rc rc = at_dir_make(s->state_dir, 0700, err);
     if (rc == AT_OK) {
@@ -273,10 +360,7 @@ static enum at_rc open_parts(struct at_server *s, const struct at_server_options
     if (rc != AT_OK) {
         return at_err_wrap(err, rc, "state folder %s", s->state_dir);
     }
-    rc = at_dir_make(pki, 0700, err);
-    if (rc == AT_OK) {
-        rc = at_ca_open(pki, at_loop_sys(s->loop), &s->ca, err);
-    }
+    rc = ca_open(s, pki, err);
     if (rc == AT_OK) {
         rc = tls_open(s, err);
     }
@@ -321,9 +405,11 @@ void at_server_free(struct at_server *s)
     }
     s->closing = true;
     at_loop_timer_cancel(s->loop, s->step_timer);
+    at_loop_timer_cancel(s->loop, s->give_up_timer);
     if (s->controllers != NULL) {
         at_controllers_free(s->controllers);
     }
+    at_leader_free(s->leader);
     if (s->http != NULL) {
         at_http_server_free(s->http);
     }
@@ -402,6 +488,7 @@ static void app_stop(void *ctx, int signal_number)
 int at_app_server(int argc, char **argv)
 {
     const char *state_dir = NULL;
+    const char *pki_dir = NULL;
     const char *store = "sqlite";
     const char *listen = "127.0.0.1:7443";
     const char *node_timeout = NULL;
@@ -414,7 +501,9 @@ int at_app_server(int argc, char **argv)
         {"listen", &listen, NULL, NULL, "ADDR",
          "Address to serve on (default 127.0.0.1:7443; port 0: a free one)."},
         {"store", &store, NULL, NULL, "KIND",
-         "sqlite (default, durable) or memory (lost at exit)."},
+         "sqlite (default), memory (lost at exit), or etcd:http://HOST:PORT[,http://...]."},
+        {"pki", &pki_dir, NULL, NULL, "DIR",
+         "The CA's folder, shared by the servers of one etcd (default pki in --state)."},
         {"tls-name", NULL, NULL, names, "NAME",
          "One more name or address in the server's certificate."},
         {"node-timeout", &node_timeout, NULL, NULL, "TIME",
@@ -435,6 +524,7 @@ int at_app_server(int argc, char **argv)
     char *dir = state_dir != NULL ? at_strdup(state_dir) : at_app_state_dir("server");
     at_app_log_start("server");
     o.state_dir = dir;
+    o.pki_dir = pki_dir;
     o.store = store;
     o.listen = listen;
     app.loop = at_loop_new(at_sys_real());

@@ -7,10 +7,15 @@
 #include "core/metrics.h"
 #include "state/state.h"
 
+/* A server that tells nothing of its nodes' beats for so long is gone. */
+#define AT_CONTROLLERS_RELAY_LOST_NS (5 * AT_NS_PER_S)
+
 struct at_controllers;
 struct at_controllers_options {
-    int64_t node_timeout_ns; /* 0: 2 s without a heartbeat makes a node not ready */
-    int64_t start_grace_ns;  /* 0: 5 s after our own start in which silence is forgiven */
+    int64_t node_timeout_ns;  /* 0: 2 s without a heartbeat makes a node not ready */
+    int64_t start_grace_ns;   /* 0: 5 s after our own start in which silence is forgiven */
+    bool (*leads)(void *ctx); /* asked before each write; false: nothing is written. NULL: always */
+    void *leads_ctx;
 };
 struct at_controllers *at_controllers_new(struct at_loop *loop, struct at_state *state,
                                           struct at_metrics *metrics,

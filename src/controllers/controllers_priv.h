@@ -64,6 +64,8 @@ struct at_controllers {
     struct at_state *state;
     const struct at_sys *sys;
     int64_t node_timeout_ns, start_grace_ns, started_ns;
+    bool (*leads)(void *ctx); /* NULL: always */
+    void *leads_ctx;
     struct at_map *items;    /* key -> struct ctl_item */
     struct ctl_item **queue; /* in order of arrival */
     size_t n_queue, cap_queue;

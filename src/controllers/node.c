@@ -35,7 +35,16 @@ static enum health health_of(const struct at_controllers *c, const struct at_nod
 {
     int64_t last = at_state_heartbeat_last(c->state, node->meta.name);
     if (last != 0) {
-        return now_ns - last <= c->node_timeout_ns ? HEALTH_ALIVE : HEALTH_SILENT;
+        /* A node that beats at another server is silent only as far as that server was heard. When
+         * the other server is silent itself, the node's agent gets time to find a third one. */
+        int64_t heard_ns = at_state_heartbeat_heard(c->state, node->meta.name, now_ns);
+        bool relay_lost = now_ns - heard_ns > AT_CONTROLLERS_RELAY_LOST_NS;
+        if ((relay_lost ? now_ns : heard_ns) - last <= c->node_timeout_ns) {
+            return HEALTH_ALIVE;
+        }
+        /* What was before these controllers began (another server led) says nothing yet. */
+        bool early = last < c->started_ns && now_ns - c->started_ns < c->start_grace_ns;
+        return early ? HEALTH_UNKNOWN : HEALTH_SILENT;
     }
     if (ready_condition(node) == NULL) { /* new: its agent is about to beat for the first time */
         int64_t age_ns = at_sys_wall_ns(c->sys) - node->meta.creation_wall_ns;

@@ -179,10 +179,10 @@ static void written(void *ctx, enum at_rc rc, int64_t rev, const struct at_err *
     }
 }
 
-/* NULL: this process is "dead" (tests). */
+/* NULL: this server leads no more, or is "dead" (tests). */
 static struct ctl_write *write_begin(struct ctl_pass *p)
 {
-    if (p->c->writes_left == 0) {
+    if (p->c->writes_left == 0 || (p->c->leads != NULL && !p->c->leads(p->c->leads_ctx))) {
         return NULL;
     }
     p->c->writes_left -= p->c->writes_left > 0;
@@ -286,7 +286,7 @@ static void drain(void *ctx)
 {
     struct at_controllers *c = ctx;
     c->drain_timer = 0;
-    if (c->writes_left == 0) {
+    if (c->writes_left == 0 || (c->leads != NULL && !c->leads(c->leads_ctx))) {
         return;
     }
     const struct at_snapshot *snap = at_state_snapshot(c->state);
@@ -377,6 +377,8 @@ struct at_controllers *at_controllers_new(struct at_loop *loop, struct at_state 
     c->start_grace_ns = options->start_grace_ns > 0 ? options->start_grace_ns : 5 * AT_NS_PER_S;
     c->started_ns = at_loop_now_ns(loop);
     c->writes_left = -1;
+    c->leads = options->leads;
+    c->leads_ctx = options->leads_ctx;
     c->items = at_map_new();
     c->dirty = at_map_new();
     c->owner_of = at_map_new();

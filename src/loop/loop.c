@@ -205,6 +205,16 @@ bool at_loop_turn(struct at_loop *loop, int64_t deadline_mono_ns)
     return true;
 }
 
+int at_loop_fd(const struct at_loop *loop)
+{
+    return loop->epfd;
+}
+
+int64_t at_loop_next_ns(const struct at_loop *loop)
+{
+    return at_timer_heap_next_ns(&loop->timers);
+}
+
 void at_loop_run(struct at_loop *loop)
 {
     while (!__atomic_exchange_n(&loop->stop, false, __ATOMIC_ACQ_REL)) {

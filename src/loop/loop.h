@@ -30,6 +30,11 @@ void at_loop_run(struct at_loop *loop); /* until at_loop_stop */
 bool at_loop_turn(struct at_loop *loop,
                   int64_t deadline_mono_ns); /* one turn, for tests; false: nothing to wait for */
 void at_loop_stop(struct at_loop *loop);     /* any thread */
+/* A loop inside another one: the outer loop watches this descriptor for READ and sets a timer for
+ * the deadline (INT64_MAX: none), and then calls at_loop_turn of the inner one, which does not wait
+ * when its deadline is past. */
+int at_loop_fd(const struct at_loop *loop);
+int64_t at_loop_next_ns(const struct at_loop *loop);
 
 /* fd stays the caller's; remove the watch before closing it. Level-triggered. */
 at_watch_id at_loop_watch(struct at_loop *loop, int fd, unsigned events, at_fd_fn *fn, void *ctx);

@@ -40,7 +40,7 @@ void at_state_list_unref(struct at_state_list *list)
     at_free(list);
 }
 
-enum at_state_slot at_state_slot_of(const struct at_model_kind *kind)
+const struct at_model_kind *at_state_slot_kind(enum at_state_slot slot)
 {
     static const struct at_model_kind *const KINDS[AT_STATE_SLOTS] = {
         [AT_STATE_SITES] = &AT_KIND_SITE,
@@ -51,8 +51,13 @@ enum at_state_slot at_state_slot_of(const struct at_model_kind *kind)
         [AT_STATE_POLICIES] = &AT_KIND_POLICY,
         [AT_STATE_NAMESPACES] = &AT_KIND_NAMESPACE,
     };
+    return KINDS[slot];
+}
+
+enum at_state_slot at_state_slot_of(const struct at_model_kind *kind)
+{
     enum at_state_slot slot = AT_STATE_SITES;
-    while (slot < AT_STATE_SLOTS && KINDS[slot] != kind) {
+    while (slot < AT_STATE_SLOTS && at_state_slot_kind(slot) != kind) {
         slot++;
     }
     return slot;

@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define ROOT_FROM "/atoll/"
@@ -78,11 +79,17 @@ static void snapshot_outdated(struct at_state *state)
     }
 }
 
+static void relist(void *ctx);
+
 static void on_events(void *ctx, enum at_rc rc, const struct at_store_event *events, size_t n)
 {
     struct at_state *state = ctx;
-    /* Watches end only when history is lost before we saw it; ours is fed as history is made. */
-    assert(rc == AT_OK);
+    if (rc != AT_OK) { /* history was lost before we saw it: see what is there now */
+        assert(rc == AT_COMPACTED);
+        state->watch = 0;
+        state->relist_timer = at_loop_timer(state->loop, 0, relist, state);
+        return;
+    }
     for (size_t i = 0; i < n; i++) {
         const struct at_store_event *e = &events[i];
         snapshot_outdated(state);
@@ -103,6 +110,62 @@ static void on_first_list(void *ctx, enum at_rc rc, int64_t rev, const struct at
         take_in(state, kvs[i].key, kvs[i].value, kvs[i].value_len, kvs[i].mod_rev, false);
     }
     state->rev = rev;
+}
+
+struct relisting {
+    struct at_state *state;
+    const struct at_store_kv *kvs;
+    size_t n;
+};
+
+static int kv_compare(const void *key, const void *kv)
+{
+    return strcmp(key, ((const struct at_store_kv *)kv)->key);
+}
+
+/* What is in the index but not in the list is gone. From the end, for entries go away meanwhile. */
+static void drop_missing(const struct relisting *l)
+{
+    for (size_t slot = 0; slot < AT_STATE_SLOTS; slot++) {
+        struct at_state_kind *k = &l->state->kinds[slot];
+        const struct at_model_kind *kind = at_state_slot_kind((enum at_state_slot)slot);
+        for (size_t i = k->n; i-- > 0;) {
+            struct at_state_entry *entry = at_state_entry_ref(k->entries[i]);
+            char key[AT_STORE_KEY_BYTES_MAX];
+            at_state_key(kind, entry->meta->ns, entry->meta->name, key, sizeof key);
+            if (bsearch(key, l->kvs, l->n, sizeof l->kvs[0], kv_compare) == NULL) {
+                take_in(l->state, key, NULL, 0, 0, true);
+            }
+            at_state_entry_unref(entry);
+        }
+    }
+}
+
+static void on_relist(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
+                      size_t n, bool more, const struct at_err *err)
+{
+    (void)err;
+    struct at_state *state = ctx;
+    assert(rc == AT_OK);
+    assert(!more);
+    struct relisting l = {state, kvs, n};
+    snapshot_outdated(state);
+    state->rev = rev;
+    drop_missing(&l);
+    for (size_t i = 0; i < n; i++) {
+        take_in(state, kvs[i].key, kvs[i].value, kvs[i].value_len, kvs[i].mod_rev, true);
+    }
+}
+
+static void relist(void *ctx)
+{
+    struct at_state *state = ctx;
+    state->relist_timer = 0;
+    at_store_range(state->store, ROOT_FROM, ROOT_TO, 0, 0, on_relist, state);
+    if (at_store_watch(state->store, ROOT_FROM, ROOT_TO, state->rev, on_events, state,
+                       &state->watch, NULL) != AT_OK) {
+        assert(false); /* it begins where the list was */
+    }
 }
 
 static void tell_ready(void *ctx)
@@ -153,6 +216,7 @@ void at_state_free(struct at_state *state)
     }
     at_store_unwatch(state->store, state->watch);
     at_loop_timer_cancel(state->loop, state->ready_timer);
+    at_loop_timer_cancel(state->loop, state->relist_timer);
     at_state_events_done(state);
     snapshot_outdated(state);
     for (size_t k = 0; k < AT_STATE_SLOTS; k++) {
@@ -283,18 +347,56 @@ void at_state_each(const struct at_state *state, const struct at_model_kind *kin
     at_free(w.objects);
 }
 
+static struct at_state_beat *beat_of(struct at_state *state, const char *node)
+{
+    struct at_state_beat *beat = at_map_get(state->heartbeats, node);
+    if (beat == NULL) {
+        beat = AT_NEW(struct at_state_beat);
+        at_map_put(state->heartbeats, node, beat);
+    }
+    return beat;
+}
+
 void at_state_heartbeat(struct at_state *state, const char *node, int64_t now_mono_ns)
 {
-    int64_t *last = at_map_get(state->heartbeats, node);
-    if (last == NULL) {
-        last = AT_NEW(int64_t);
-        at_map_put(state->heartbeats, node, last);
-    }
-    *last = now_mono_ns;
+    *beat_of(state, node) = (struct at_state_beat){.last = now_mono_ns};
 }
 
 int64_t at_state_heartbeat_last(const struct at_state *state, const char *node)
 {
-    const int64_t *last = at_map_get(state->heartbeats, node);
-    return last != NULL ? *last : 0;
+    const struct at_state_beat *beat = at_map_get(state->heartbeats, node);
+    return beat != NULL ? beat->last : 0;
+}
+
+void at_state_heartbeat_relayed(struct at_state *state, const char *node, int64_t at_mono_ns,
+                                int64_t heard_ns)
+{
+    struct at_state_beat *beat = beat_of(state, node);
+    if (at_mono_ns >= beat->last) {
+        *beat = (struct at_state_beat){.last = at_mono_ns, .heard = heard_ns};
+    } else if (beat->heard != 0) {
+        beat->heard = heard_ns;
+    }
+}
+
+int64_t at_state_heartbeat_heard(const struct at_state *state, const char *node,
+                                 int64_t now_mono_ns)
+{
+    const struct at_state_beat *beat = at_map_get(state->heartbeats, node);
+    if (beat == NULL) {
+        return 0;
+    }
+    return beat->heard != 0 ? beat->heard : now_mono_ns;
+}
+
+void at_state_heartbeat_each(const struct at_state *state, at_state_beat_fn *fn, void *ctx)
+{
+    const char *node;
+    void *value;
+    for (size_t it = 0; at_map_next(state->heartbeats, &it, &node, &value);) {
+        const struct at_state_beat *beat = value;
+        if (beat->heard == 0) {
+            fn(ctx, node, beat->last);
+        }
+    }
 }

@@ -29,8 +29,8 @@ typedef void at_state_changed_fn(void *ctx, const struct at_model_kind *kind, co
 enum at_rc at_state_new(struct at_loop *loop, struct at_store *store, void (*ready)(void *ctx),
                         void *ctx, struct at_state **ret, struct at_err *err) AT_WARN_UNUSED;
 void at_state_free(struct at_state *state);
-/* changed is called for each object that was put or deleted, after the indexes show it. At most
- * AT_STATE_LISTENERS_MAX. */
+/* changed is called for each object that was put or deleted, after the indexes show it; now and
+ * then also for one that is as it was. At most AT_STATE_LISTENERS_MAX. */
 void at_state_listen(struct at_state *state, at_state_changed_fn *changed, void *ctx);
 #define AT_STATE_LISTENERS_MAX 16
 void at_state_unlisten(struct at_state *state, at_state_changed_fn *changed, void *ctx);
@@ -72,5 +72,16 @@ void at_state_event(struct at_state *state, const struct at_model_kind *kind,
 void at_state_heartbeat(struct at_state *state, const char *node, int64_t now_mono_ns);
 int64_t at_state_heartbeat_last(const struct at_state *state,
                                 const char *node); /* 0: none since start */
+/* With several servers: a beat at another one, as that server told at heard_ns. A later beat, from
+ * wherever, wins. */
+void at_state_heartbeat_relayed(struct at_state *state, const char *node, int64_t at_mono_ns,
+                                int64_t heard_ns);
+/* Until when a beat of this node would have been seen here: now, or, when another server tells of
+ * it, the last time that server told anything of it. 0: no beat yet. */
+int64_t at_state_heartbeat_heard(const struct at_state *state, const char *node,
+                                 int64_t now_mono_ns);
+/* Every node that has beaten at this server itself. */
+typedef void at_state_beat_fn(void *ctx, const char *node, int64_t last_mono_ns);
+void at_state_heartbeat_each(const struct at_state *state, at_state_beat_fn *fn, void *ctx);
 
 #endif

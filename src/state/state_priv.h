@@ -40,6 +40,7 @@ enum at_state_slot {
     AT_STATE_SLOTS,
 };
 enum at_state_slot at_state_slot_of(const struct at_model_kind *kind); /* AT_STATE_SLOTS: none */
+const struct at_model_kind *at_state_slot_kind(enum at_state_slot slot);
 
 /* The objects of one kind as they are now. */
 struct at_state_kind {
@@ -65,6 +66,11 @@ struct at_state_listener {
     void *ctx;
 };
 
+struct at_state_beat {
+    int64_t last;  /* when the node's agent last spoke, here or at another server */
+    int64_t heard; /* when that other server last told of it; 0: it spoke here */
+};
+
 struct at_state {
     struct at_loop *loop;
     struct at_store *store;
@@ -77,8 +83,9 @@ struct at_state {
     void (*ready)(void *ctx);
     void *ready_ctx;
     at_timer_id ready_timer;
-    struct at_map *heartbeats; /* node -> int64_t * */
-    struct at_map *events;     /* key -> struct at_state_event_write *, being written */
+    struct at_map *heartbeats; /* node -> struct at_state_beat * */
+    at_timer_id relist_timer;
+    struct at_map *events; /* key -> struct at_state_event_write *, being written */
     at_timer_id sweep_timer;
     char sweep_from[AT_STORE_KEY_BYTES_MAX];
     uint64_t undecodable;

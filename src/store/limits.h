@@ -29,4 +29,23 @@
 /* Pages of the write-ahead log after which it is moved into the database, between batches. */
 #define AT_STORE_WAL_PAGES_MAX 1000
 
+/* etcd: transactions and other calls under way at once; the rest waits in the queue. */
+#define AT_STORE_ETCD_CALLS_MAX 32
+/* An answer that does not come: the next endpoint is asked. */
+#define AT_STORE_ETCD_ATTEMPT_NS (2 * AT_NS_PER_S)
+/* A write (a read that must be of now) is given up after so long without etcd. */
+#define AT_STORE_ETCD_WRITE_NS (5 * AT_NS_PER_S)
+#define AT_STORE_ETCD_READ_NS (3 * AT_NS_PER_S)
+#define AT_STORE_ETCD_OPEN_NS (10 * AT_NS_PER_S)
+#define AT_STORE_ETCD_RETRY_NS (100 * AT_NS_PER_MS)
+/* etcd is asked for its revision so often, to find out that a watch has silently died. */
+#define AT_STORE_ETCD_PROBE_NS (1 * AT_NS_PER_S)
+#define AT_STORE_ETCD_ENDPOINTS_MAX 8
+/* One answer, one message of a watch; more than that in a watch is read anew in pages. */
+#define AT_STORE_ETCD_ANSWER_BYTES_MAX ((size_t)64 << 20)
+/* Pages are sized so that one has about so many bytes of values. */
+#define AT_STORE_ETCD_PAGE_BYTES ((size_t)4 << 20)
+#define AT_STORE_ETCD_PAGE_KEYS_MIN 8
+#define AT_STORE_ETCD_PAGE_KEYS_MAX 1000
+
 #endif

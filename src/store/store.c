@@ -1,7 +1,7 @@
 #include "store/store.h"
 
 #include "core/mem.h"
-#include "store/store_priv.h"
+#include "store/etcd_priv.h"
 
 #include <assert.h>
 #include <string.h>
@@ -10,7 +10,8 @@
  */
 #define FIRST_REV 1
 
-static const struct at_store_backend *const BACKENDS[] = {&AT_STORE_MEMORY, &AT_STORE_SQLITE};
+static const struct at_store_backend *const BACKENDS[] = {&AT_STORE_MEMORY, &AT_STORE_SQLITE,
+                                                          &AT_STORE_ETCD};
 
 static void load_compacted(void *ctx, int64_t compact_rev)
 {
@@ -54,6 +55,9 @@ static enum at_rc load_record(void *ctx, int64_t rev, int64_t create_rev, const 
 
 static enum at_rc open_backend(struct at_store *store, const char *path, struct at_err *err)
 {
+    if (store->kind == &AT_STORE_ETCD) {
+        return at_etcd_open(store, path, &store->etcd, err);
+    }
     struct at_store_load load = {load_compacted, load_record, store};
     enum at_rc rc = store->kind->open(path, &load, &store->backend, err);
     if (rc != AT_OK || !store->kind->blocking) {
@@ -79,13 +83,18 @@ enum at_rc at_store_open(const char *kind, const char *path, struct at_loop *loo
                          struct at_store **ret, struct at_err *err)
 {
     const struct at_store_backend *backend = NULL;
+    if (strncmp(kind, "etcd:", 5) == 0) {
+        path = kind + 5;
+        kind = "etcd";
+    }
     for (size_t i = 0; i < AT_ARRAY_LEN(BACKENDS); i++) {
         if (strcmp(BACKENDS[i]->kind, kind) == 0) {
             backend = BACKENDS[i];
         }
     }
     if (backend == NULL) {
-        return at_err_set(err, AT_INVALID, "unknown store %s: use memory or sqlite", kind);
+        return at_err_set(err, AT_INVALID,
+                          "unknown store %s: use sqlite, memory or etcd:http://host:port", kind);
     }
     struct at_store *store = AT_NEW(struct at_store);
     store->kind = backend;
@@ -96,6 +105,7 @@ enum at_rc at_store_open(const char *kind, const char *path, struct at_loop *loo
     load_compacted(store, FIRST_REV);
     enum at_rc rc = open_backend(store, path, err);
     if (rc != AT_OK) {
+        at_loop_timer_cancel(loop, store->age_timer);
         store_free(store);
         return rc;
     }
@@ -113,7 +123,11 @@ void at_store_close(struct at_store *store)
     at_store_watchers_done(store);
     at_loop_timer_cancel(store->loop, store->age_timer);
     at_store_writer_free(store->writer);
-    store->kind->close(store->backend);
+    if (store->etcd != NULL) {
+        at_etcd_close(store->etcd);
+    } else {
+        store->kind->close(store->backend);
+    }
     assert(store->queue == NULL);
     store_free(store);
 }
@@ -159,6 +173,29 @@ void at_store_sync(struct at_store *store, at_store_write_fn *fn, void *ctx)
 {
     at_store_enqueue(store, AT_STORE_OP_COMPACT, NULL, NULL, 0, store->history.compact_rev, fn,
                      ctx);
+}
+
+void at_store_catch_up(struct at_store *store, at_store_write_fn *fn, void *ctx)
+{
+    if (store->etcd != NULL && !store->closing) {
+        at_etcd_catch_up(store->etcd, fn, ctx);
+    } else {
+        fn(ctx, AT_OK, store->rev, NULL, NULL);
+    }
+}
+
+void at_store_give_up(struct at_store *store)
+{
+    assert(!store->in_callbacks);
+    if (store->etcd != NULL) {
+        at_etcd_expire(store->etcd, at_etcd_now(store->etcd), true);
+        at_etcd_kick(store->etcd);
+    }
+}
+
+bool at_store_is_shared(const struct at_store *store)
+{
+    return store->etcd != NULL;
 }
 
 void at_store_compact(struct at_store *store, int64_t rev, at_store_write_fn *fn, void *ctx)

@@ -1,6 +1,6 @@
 /* Revisioned keys and bytes. Knows no kinds. One global revision counter that only grows; each
- * write gets its own revision; keys are ordered bytewise. Back ends: memory, sqlite (etcd later)
- * pass one conformance suite. All calls and callbacks on the loop thread given at open; a callback
+ * write gets its own revision; keys are ordered bytewise. Back ends: memory, sqlite and etcd pass
+ * one conformance suite. All calls and callbacks on the loop thread given at open; a callback
  * may run before the call returns. */
 #ifndef AT_STORE_STORE_H
 #define AT_STORE_STORE_H
@@ -36,14 +36,18 @@ typedef void at_store_write_fn(void *ctx, enum at_rc rc, int64_t rev,
 /* Range answer, borrowed until return. more: the limit cut it. rev: the snapshot's revision. */
 typedef void at_store_range_fn(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
                                size_t n, bool more, const struct at_err *err);
-/* In revision order, without gaps. rc AT_COMPACTED: the watch's start is gone, it is over;
- * AT_EXHAUSTED: too slow. */
+/* In revision order, without gaps. rc AT_COMPACTED: what comes next is lost (only with etcd), the
+ * watch is over and its id stale: list again. */
 typedef void at_store_watch_fn(void *ctx, enum at_rc rc, const struct at_store_event *events,
                                size_t n);
 typedef uint64_t at_store_watch_id;
 
-/* kind: "memory" or "sqlite"; path: the database file for sqlite. err: AT_CONFLICT locked by
- * another process; AT_FORBIDDEN read-only; AT_CORRUPT; AT_IO (disk full). own: at_store_close. */
+/* kind: "memory", "sqlite", or "etcd:http://host:port[,http://...]" (also "etcd" with the rest as
+ * path); path: the database file for sqlite. etcd must be Atoll's alone, and may be shared by
+ * several servers: reads are of a mirror in memory that follows it within milliseconds (see
+ * at_store_catch_up); writes are exact. Opening it waits for etcd up to 10 s. err: AT_CONFLICT
+ * locked by another process; AT_FORBIDDEN read-only; AT_CORRUPT; AT_IO (disk full); AT_UNAVAILABLE
+ * etcd does not answer. own: at_store_close. */
 enum at_rc at_store_open(const char *kind, const char *path, struct at_loop *loop,
                          struct at_store **ret, struct at_err *err) AT_WARN_UNUSED;
 /* Orderly end, first step: new writes are refused (AT_UNAVAILABLE), those under way are finished,
@@ -58,9 +62,10 @@ int64_t at_store_compact_rev(const struct at_store *store);
 
 /* expect 0: the key must be absent (else AT_EXISTS); > 0: its mod_rev must be that; < 0: any.
  * in: key and value borrowed until return. A write that waits behind another to the same key sees
- * its result. With AT_OK, current is the value just put. err: the expectation | AT_TOO_LARGE,
- * AT_INVALID key or value | AT_EXHAUSTED too many writes wait | AT_IO the disk refused it (full):
- * nothing was stored, later writes may work | AT_CORRUPT. */
+ * its result; with etcd, writes to different keys may change places. With AT_OK, current is the
+ * value just put. err: the expectation | AT_TOO_LARGE, AT_INVALID key or value | AT_EXHAUSTED too
+ * many writes wait | AT_IO the disk refused it (full): nothing was stored, later writes may work |
+ * AT_CORRUPT | AT_UNAVAILABLE etcd was away for so long that nobody knows. */
 void at_store_put(struct at_store *store, const char *key, const void *value, size_t len,
                   int64_t expect, at_store_write_fn *fn, void *ctx);
 /* expect > 0: its mod_rev must be that; < 0: any. AT_NOT_FOUND when absent. */
@@ -68,6 +73,15 @@ void at_store_delete(struct at_store *store, const char *key, int64_t expect, at
                      void *ctx);
 /* fn (never NULL) with AT_OK once every write that was put before has been answered. */
 void at_store_sync(struct at_store *store, at_store_write_fn *fn, void *ctx);
+/* fn (never NULL) with AT_OK once reads of now show everything that any server of a shared store
+ * was told before this call; before this returns when the store is this process's alone. err:
+ * AT_UNAVAILABLE. */
+void at_store_catch_up(struct at_store *store, at_store_write_fn *fn, void *ctx);
+/* Answer all that waits for a shared store with AT_UNAVAILABLE now: whoever led and cannot renew
+ * its lease must not have writes arrive after another has begun to lead. Not from within a callback
+ * of the store. */
+void at_store_give_up(struct at_store *store);
+bool at_store_is_shared(const struct at_store *store); /* other servers may write to it */
 /* Keys in [from, to), at most limit (0: all), as of at_rev (0: now). One key: from = key, to =
  * NULL. AT_COMPACTED at_rev is gone; AT_TIMEOUT at_rev lies in the future. With at_rev 0, fn is
  * called before this returns, with everything that any callback was told. */

@@ -1,7 +1,17 @@
 /* What every back end must do alike. Each test runs once per back end. */
 #include "store/store_test.h"
 
-static const char *const KINDS[] = {"memory", "sqlite"};
+#ifndef TEST_KINDS
+#define TEST_KINDS "memory", "sqlite"
+#endif
+static const char *const KINDS[] = {TEST_KINDS};
+
+/* etcd has a transaction of its own for each write, and those to different keys may change places.
+ */
+static bool writes_are_grouped(const struct fixture *f)
+{
+    return strcmp(f->kind, "etcd") != 0;
+}
 
 static int set_up(void **state)
 {
@@ -320,14 +330,16 @@ static void history_is_compacted_by_itself(void **state)
         snprintf(key, sizeof key, "/%03d", i % 100);
         at_store_put(f->store, key, "v", 1, -1, on_write, &answers[i]);
     }
-    while (!answers[total - 1].done) {
+    struct answer last = {0};
+    at_store_sync(f->store, on_write, &last);
+    while (!last.done) {
         turn(f);
     }
     put_ok(f, "/000", "w");
     struct at_store_stats stats = at_store_stats(f->store);
     assert_true(stats.history_revs <= AT_STORE_HISTORY_REVS_MAX + AT_STORE_COMPACT_STEP_MIN + 1);
     assert_true(stats.history_revs >= AT_STORE_HISTORY_REVS_MAX);
-    assert_true(stats.batches < 100); /* grouped */
+    assert_true(stats.batches < 100 || !writes_are_grouped(f));
     assert_int_equal(stats.keys, 100);
     assert_true(at_store_compact_rev(f->store) > 1);
     assert_int_equal(at_store_rev(f->store), total + 2);
@@ -486,7 +498,7 @@ static void every_revision_matches_a_plain_model(void **state)
             rev++;
             now[k] = deletes ? (struct model_entry){0} : (struct model_entry){rev, i};
         }
-        if (next_random(&seed) % 16 == 0) {
+        if (next_random(&seed) % 16 == 0 || !writes_are_grouped(f)) {
             while (!answers[i].done) {
                 turn(f);
             }
@@ -509,6 +521,10 @@ static void every_revision_matches_a_plain_model(void **state)
 int main(void)
 {
     prefer_memory_for_files();
+    if (strcmp(KINDS[0], "etcd") == 0 && !etcd_is_installed()) {
+        fprintf(stderr, "skipped: etcd is not installed (package etcd-server)\n");
+        return 77;
+    }
     static const struct CMUnitTest each[] = {
         EACH(a_put_gets_the_next_revision),
         EACH(expectations_are_compared_and_the_present_value_shown),

@@ -104,6 +104,9 @@ extern const struct at_store_backend AT_STORE_MEMORY;
 extern const struct at_store_backend AT_STORE_SQLITE;
 #define AT_STORE_SQLITE_SCHEMA_VERSION 1
 #define AT_STORE_SQLITE_APPLICATION_ID 0x41744f6c /* "AtOl" */
+/* A server of its own, so not driven by batches: see etcd_priv.h. */
+extern const struct at_store_backend AT_STORE_ETCD;
+struct at_etcd;
 
 /* A thread that commits one batch at a time and rings the loop when it is done. */
 struct at_store_writer;
@@ -148,6 +151,7 @@ struct at_store_watcher {
 struct at_store {
     const struct at_store_backend *kind;
     void *backend;
+    struct at_etcd *etcd; /* NULL with other back ends */
     struct at_loop *loop;
     struct at_store_writer *writer; /* NULL: commits are made in place */
     struct at_store_index *index;
@@ -184,8 +188,11 @@ void at_store_enqueue(struct at_store *store, enum at_store_op_type type, const 
                       void *ctx);
 void at_store_batch_landed(void *ctx); /* the writer has a result; ctx: struct at_store * */
 void at_store_age_arm(struct at_store *store);
+/* How far history should be forgotten by itself, in bounded steps. 0: not now. */
+int64_t at_store_compaction_due(const struct at_store *store);
 /* watch.c */
 void at_store_pump(struct at_store *store); /* bring every watcher up to store->rev */
+void at_store_watchers_end(struct at_store *store, enum at_rc rc); /* they are told, and gone */
 void at_store_watchers_done(struct at_store *store);
 
 #endif

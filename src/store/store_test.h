@@ -20,12 +20,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "store/etcd_test.h"
+
 struct fixture {
     const char *kind;
     struct at_loop *loop;
     struct at_store *store;
     char dir[256];
     char path[300];
+    struct etcd_server etcd; /* of kind etcd */
 };
 
 /* These tests sync thousands of times, and what they show does not depend on a real disk. */
@@ -54,12 +57,17 @@ static inline void fixture_init(struct fixture *f, const char *kind)
     snprintf(f->dir, sizeof f->dir, "%s/atoll-store-XXXXXX", tmp != NULL ? tmp : "/tmp");
     assert_non_null(mkdtemp(f->dir));
     snprintf(f->path, sizeof f->path, "%s/store.db", f->dir);
+    if (strcmp(kind, "etcd") == 0) {
+        etcd_start(&f->etcd, f->dir);
+        snprintf(f->path, sizeof f->path, "%s", f->etcd.url);
+    }
 }
 
 static inline void fixture_done(struct fixture *f)
 {
     at_store_close(f->store);
     at_loop_free(f->loop);
+    etcd_stop(&f->etcd);
     struct at_err err;
     assert_int_equal(at_tree_remove(f->dir, &err), AT_OK);
 }

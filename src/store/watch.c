@@ -145,6 +145,20 @@ void at_store_pump(struct at_store *store)
     store->pumping = false;
 }
 
+void at_store_watchers_end(struct at_store *store, enum at_rc rc)
+{
+    uint32_t newest = store->watch_generation; /* those added meanwhile stay */
+    store->in_callbacks = true;
+    for (size_t slot = 0; slot < store->n_watchers; slot++) {
+        struct at_store_watcher w = store->watchers[slot];
+        if (w.id != 0 && (uint32_t)(w.id >> 32) <= newest) {
+            at_store_unwatch(store, w.id);
+            w.fn(w.ctx, rc, NULL, 0);
+        }
+    }
+    store->in_callbacks = false;
+}
+
 void at_store_watchers_done(struct at_store *store)
 {
     for (size_t slot = 0; slot < store->n_watchers; slot++) {

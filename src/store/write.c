@@ -2,7 +2,7 @@
  * batch, made durable together, then shown to readers, watchers and callbacks, in this order. One
  * batch is under way at a time; what comes meanwhile makes up the next one. */
 #include "core/mem.h"
-#include "store/store_priv.h"
+#include "store/etcd_priv.h"
 
 #include <assert.h>
 #include <string.h>
@@ -62,6 +62,13 @@ void at_store_enqueue(struct at_store *store, enum at_store_op_type type, const 
     const char *problem = input_problem(store, key, len, &rc);
     if (problem != NULL) {
         refuse(fn, ctx, rc, problem);
+        return;
+    }
+    if (store->etcd != NULL) {
+        store->queue_n++;
+        store->queue_bytes += key != NULL ? strlen(key) + len : 0;
+        at_etcd_write(store->etcd, type, key != NULL ? at_store_version_new(key, value, len) : NULL,
+                      expect, fn, ctx);
         return;
     }
     struct at_store_op *op = AT_NEW(struct at_store_op);
@@ -172,8 +179,7 @@ static int64_t bytes_goal(const struct at_store_history *h)
     return rev;
 }
 
-/* How far history should be forgotten by itself, in bounded steps. 0: not now. */
-static int64_t compaction_due(const struct at_store *store)
+int64_t at_store_compaction_due(const struct at_store *store)
 {
     const struct at_store_history *h = &store->history;
     int64_t goal = store->age_goal;
@@ -216,7 +222,7 @@ static bool batch_form(struct at_store *store)
     assert(store->batch_ops == NULL);
     size_t n =
         store->queue_n < AT_STORE_BATCH_WRITES_MAX ? store->queue_n : AT_STORE_BATCH_WRITES_MAX;
-    store->batch = (struct at_store_batch){.compact_rev = compaction_due(store)};
+    store->batch = (struct at_store_batch){.compact_rev = at_store_compaction_due(store)};
     if (n == 0 && store->batch.compact_rev == 0) {
         return false;
     }
@@ -373,7 +379,7 @@ static void run(void *ctx)
         return;
     }
     commit_here(store);
-    if (store->queue != NULL || compaction_due(store) != 0) {
+    if (store->queue != NULL || at_store_compaction_due(store) != 0) {
         kick(store);
     }
 }
@@ -407,6 +413,10 @@ void at_store_drain(struct at_store *store)
 {
     assert(!store->in_callbacks);
     store->closing = true;
+    if (store->etcd != NULL) {
+        at_etcd_drain(store->etcd);
+        return;
+    }
     at_loop_timer_cancel(store->loop, store->kick_timer);
     store->kick_timer = 0;
     if (store->writer != NULL) {
@@ -432,7 +442,9 @@ static void age_tick(void *ctx)
     int64_t keep = store->rev - AT_STORE_HISTORY_REVS_MIN;
     store->age_goal = old_enough < keep ? old_enough : keep;
     at_store_age_arm(store);
-    if (store->age_goal > store->history.compact_rev) {
+    if (store->etcd != NULL) {
+        at_etcd_age(store->etcd, store->age_goal);
+    } else if (store->age_goal > store->history.compact_rev) {
         kick(store);
     }
 }

@@ -1,0 +1,207 @@
+#include "controllers/leader_priv.h"
+#include "core/log.h"
+#include "core/mem.h"
+#include "core/str.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+static void tick(void *ctx);
+
+bool at_leader_leads(const struct at_leader *leader)
+{
+    return leader->leading && at_sys_mono_ns(leader->sys) < leader->fence_ns;
+}
+
+const char *at_leader_holder(const struct at_leader *leader)
+{
+    return leader->holder != NULL ? leader->holder : "";
+}
+
+static void lead(struct at_leader *leader, bool leading, const char *why)
+{
+    if (leader->leading == leading) {
+        return;
+    }
+    leader->leading = leading;
+    at_log_kv(AT_LOG_INFO, leading ? "leader.gained" : "leader.lost",
+              (struct at_log_kv[]){{"id", leader->id}, {0}}, "%s", why);
+    leader->changed(leader->ctx, leading);
+}
+
+/* --- the record --- */
+
+static void on_record(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
+                      size_t n, bool more, const struct at_err *err)
+{
+    (void)rev;
+    (void)more;
+    (void)err;
+    struct at_leader *leader = ctx;
+    assert(rc == AT_OK);
+    int64_t now_rev = n != 0 ? kvs[0].mod_rev : 0;
+    if (now_rev == leader->rev && leader->seen_ns != 0) {
+        return;
+    }
+    AT_CLEANUP(at_cleanup_json) json_t *record = NULL;
+    if (n != 0 && at_json_parse(kvs[0].value, kvs[0].value_len, &record, NULL) != AT_OK) {
+        record = NULL; /* not ours: it ends like a lease that nobody renews */
+    }
+    leader->rev = now_rev;
+    leader->seen_ns = at_sys_mono_ns(leader->sys);
+    leader->vacant = n == 0 || at_streq(at_json_str_at(record, "holder", "?"), "");
+    at_free(leader->holder);
+    leader->holder = at_strdup(at_json_str_at(record, "name", ""));
+    if (leader->leading && !at_streq(at_json_str_at(record, "holder", ""), leader->id)) {
+        lead(leader, false, "another server has taken the lease");
+    }
+}
+
+static char *record_text(const struct at_leader *leader, bool hold)
+{
+    char time[AT_UNITS_TEXT_BYTES_MAX];
+    at_time_format_micro(at_sys_wall_ns(leader->sys), time);
+    json_t *record = json_pack("{s:s, s:s, s:s, s:i}", "holder", hold ? leader->id : "", "name",
+                               hold ? leader->name : "", "renewTime", time, "leaseSeconds",
+                               (int)(AT_LEADER_LEASE_NS / AT_NS_PER_S));
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    if (record == NULL || at_json_dump(record, &text) != AT_OK) {
+        assert(false);
+    }
+    json_decref(record);
+    return at_buf_steal(&text, NULL);
+}
+
+static void on_written(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
+                       const struct at_err *err)
+{
+    (void)current;
+    (void)err;
+    struct at_leader *leader = ctx;
+    leader->writing = false;
+    if (leader->closed) {
+        at_leader_call_done(leader);
+        return;
+    }
+    if (rc == AT_OK) {
+        int64_t now = at_sys_mono_ns(leader->sys);
+        leader->rev = rev;
+        leader->seen_ns = now;
+        leader->vacant = false;
+        leader->fence_ns = leader->sent_ns + AT_LEADER_LEASE_NS - AT_LEADER_MARGIN_NS;
+        leader->next_renew_ns = leader->sent_ns + AT_LEADER_RENEW_NS;
+        if (now < leader->fence_ns) {
+            at_free(leader->holder);
+            leader->holder = at_strdup(leader->name);
+            lead(leader, true, "this server holds the lease");
+        }
+    } else if (rc == AT_CONFLICT || rc == AT_EXISTS || rc == AT_NOT_FOUND) {
+        lead(leader, false, "another server has taken the lease");
+    }
+    at_leader_call_done(leader);
+}
+
+static void claim(struct at_leader *leader, int64_t now)
+{
+    AT_CLEANUP(at_cleanup_free) char *text = record_text(leader, true);
+    leader->writing = true;
+    leader->calls++;
+    leader->sent_ns = now;
+    at_store_put(leader->store, AT_LEADER_KEY, text, strlen(text), leader->rev, on_written, leader);
+}
+
+/* --- time --- */
+
+static void tick_after(struct at_leader *leader, int64_t now)
+{
+    int64_t delay = AT_LEADER_LOOK_NS;
+    if (leader->leading && leader->fence_ns - now < delay) {
+        delay = leader->fence_ns - now;
+    }
+    leader->timer = at_loop_timer(leader->loop, delay, tick, leader);
+}
+
+static void tick(void *ctx)
+{
+    struct at_leader *leader = ctx;
+    int64_t now = at_sys_mono_ns(leader->sys);
+    leader->timer = 0;
+    if (leader->leading && now >= leader->fence_ns) {
+        lead(leader, false, "the lease could not be renewed in time");
+    }
+    at_store_range(leader->store, AT_LEADER_KEY, NULL, 1, 0, on_record, leader);
+    bool due = leader->leading ? now >= leader->next_renew_ns
+                               : leader->vacant || now - leader->seen_ns >= AT_LEADER_LEASE_NS;
+    if (due && !leader->writing) {
+        claim(leader, now);
+    }
+    at_relay_tick(leader, now);
+    tick_after(leader, now);
+}
+
+/* --- life --- */
+
+struct at_leader *at_leader_new(struct at_loop *loop, struct at_store *store,
+                                struct at_state *state, const struct at_leader_options *options)
+{
+    struct at_leader *leader = AT_NEW(struct at_leader);
+    leader->loop = loop;
+    leader->store = store;
+    leader->state = state;
+    leader->sys = at_loop_sys(loop);
+    leader->name = at_strdup(options->name);
+    leader->changed = options->changed;
+    leader->ctx = options->ctx;
+    leader->relay.seen = at_map_new();
+    uint64_t random;
+    at_sys_random(leader->sys, &random, sizeof random);
+    snprintf(leader->id, sizeof leader->id, "%.64s-%016llx", at_sys_hostname(),
+             (unsigned long long)random);
+    leader->timer = at_loop_timer(loop, 0, tick, leader);
+    return leader;
+}
+
+static void leader_done(struct at_leader *leader)
+{
+    at_free(leader->name);
+    at_free(leader->holder);
+    at_free(leader);
+}
+
+void at_leader_call_done(struct at_leader *leader)
+{
+    assert(leader->calls > 0);
+    leader->calls--;
+    if (leader->closed && leader->calls == 0) {
+        leader_done(leader);
+    }
+}
+
+static void on_given_back(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
+                          const struct at_err *err)
+{
+    (void)rc;
+    (void)rev;
+    (void)current;
+    (void)err;
+    at_leader_call_done(ctx);
+}
+
+void at_leader_free(struct at_leader *leader)
+{
+    if (leader == NULL) {
+        return;
+    }
+    leader->closed = true;
+    at_loop_timer_cancel(leader->loop, leader->timer);
+    leader->calls++;
+    at_relay_done(leader);
+    if (leader->leading && !leader->writing) {
+        AT_CLEANUP(at_cleanup_free) char *text = record_text(leader, false);
+        leader->calls++;
+        at_store_put(leader->store, AT_LEADER_KEY, text, strlen(text), leader->rev, on_given_back,
+                     leader);
+    }
+    at_leader_call_done(leader);
+}

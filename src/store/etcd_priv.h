@@ -1,0 +1,138 @@
+/* The etcd back end, for this folder and its tests.
+ *
+ * The store's index and history are a mirror of all of etcd, fed by one watch; so reads are as fast
+ * as with the other back ends and parse nothing. Writes go to etcd as compare-and-swap transactions
+ * of one key, many at once, and are answered when the mirror shows them. Everything runs on the
+ * store's thread, on a loop of its own inside the store's, so that opening and draining can wait
+ * for etcd without running anybody else's callbacks. */
+#ifndef AT_STORE_ETCD_PRIV_H
+#define AT_STORE_ETCD_PRIV_H
+
+#include "net/http_client.h"
+#include "store/etcd_wire.h"
+
+enum at_etcd_op_state {
+    AT_ETCD_OP_WAITING, /* behind another write to its key, or in order behind all */
+    AT_ETCD_OP_READY,
+    AT_ETCD_OP_SENT,
+    AT_ETCD_OP_RECHECK, /* refused, but an earlier attempt may have been ours: the mirror will tell
+                         */
+    AT_ETCD_OP_DECIDED, /* answered once the mirror shows need_rev */
+};
+
+struct at_etcd_key { /* the writes to one key that are not answered yet, in order */
+    struct at_etcd_op *first, *last;
+    bool known; /* what the newest decided one left behind: */
+    int64_t known_rev;
+    int64_t known_at;
+};
+
+struct at_etcd_op {
+    struct at_etcd *e;
+    struct at_etcd_op *prev, *next;           /* all, in the order of asking */
+    struct at_etcd_op *side_prev, *side_next; /* ready, or settling */
+    struct at_etcd_op *key_next;
+    struct at_etcd_key *key;
+    enum at_etcd_op_state state;
+    enum at_store_op_type type;
+    struct at_store_version *version;
+    int64_t expect;
+    at_store_write_fn *fn;
+    void *ctx;
+    int64_t asked_ns;
+    int64_t base;  /* the mod_rev that an attempt compares with; 0: absent */
+    int64_t since; /* the write cannot have happened at or before this revision */
+    bool tried;
+    bool unsure; /* an attempt with this base had no answer */
+    at_http_call_id call;
+    enum at_rc rc;
+    int64_t rev, need_rev;
+    struct at_store_version *shown;
+    struct at_err err;
+};
+
+struct at_etcd_list {
+    struct at_etcd_op *first, *last;
+};
+
+struct at_etcd_reader { /* wants to read what is now */
+    struct at_etcd_reader *next;
+    at_store_write_fn *fn;
+    void *ctx;
+    int64_t asked_ns;
+    bool asked;       /* etcd is being asked for its revision */
+    int64_t need_rev; /* 0: not known yet */
+};
+
+struct at_etcd {
+    struct at_store *store;
+    struct at_loop *outer, *loop;
+    at_watch_id fd_watch;
+    at_timer_id outer_timer, tick_timer, kick_timer;
+    bool turning;
+    struct at_http_client *http;
+    char *addrs[AT_STORE_ETCD_ENDPOINTS_MAX];
+    size_t n_addrs, addr; /* addr: the one in use */
+    int64_t last_ok_ns, pause_until_ns;
+    bool closing;
+
+    /* mirror */
+    bool loaded;         /* once */
+    bool loading;        /* now */
+    bool load_idle;      /* the next step waits for the tick */
+    int64_t load_rev;    /* the snapshot's; 0: the newest has to be asked for */
+    int64_t load_newest; /* the newest when it was asked for */
+    struct at_store_index *load_index;
+    struct at_buf page_from;
+    size_t page_limit;
+    struct at_err load_err;
+    at_http_call_id watch_call; /* 0: none */
+    size_t watch_addr;
+    struct at_buf line;
+    int64_t probe_at_ns, lag_rev;
+    int64_t probe_rev; /* the mirror's, when etcd was asked */
+    bool probing;
+    struct at_etcd_reader *readers, **readers_tail;
+    int64_t compacted_rev; /* etcd was last asked to forget up to here */
+
+    /* writes */
+    struct at_etcd_op *first, *last;
+    struct at_etcd_list ready, settling;
+    struct at_map *keys; /* -> struct at_etcd_key * */
+    size_t n_sent;
+};
+
+/* etcd.c */
+enum at_rc at_etcd_open(struct at_store *store, const char *endpoints, struct at_etcd **ret,
+                        struct at_err *err) AT_WARN_UNUSED;
+void at_etcd_drain(struct at_etcd *e);
+void at_etcd_close(struct at_etcd *e);
+int64_t at_etcd_now(const struct at_etcd *e);
+/* answer is NULL unless rc is AT_OK. unsure: it may have had its effect all the same. */
+typedef void at_etcd_done_fn(void *ctx, enum at_rc rc, bool unsure, const json_t *answer,
+                             const struct at_err *err);
+at_http_call_id at_etcd_call(struct at_etcd *e, const char *target, const struct at_buf *body,
+                             at_etcd_done_fn *done, void *ctx);
+/* The endpoint did not do: use the next one, soon. */
+void at_etcd_failed(struct at_etcd *e, size_t addr);
+void at_etcd_kick(struct at_etcd *e); /* at_etcd_send and at_etcd_settle, soon */
+
+/* etcd_mirror.c */
+void at_etcd_load(struct at_etcd *e); /* read all, then follow */
+void at_etcd_mirror_tick(struct at_etcd *e, int64_t now);
+void at_etcd_readers_settle(struct at_etcd *e, int64_t now);
+void at_etcd_readers_ask(struct at_etcd *e, bool paused);
+void at_etcd_catch_up(struct at_etcd *e, at_store_write_fn *fn, void *ctx);
+void at_etcd_forget(struct at_etcd *e, int64_t rev); /* here, not in etcd */
+void at_etcd_age(struct at_etcd *e, int64_t goal);
+void at_etcd_mirror_done(struct at_etcd *e);
+
+/* etcd_write.c */
+void at_etcd_write(struct at_etcd *e, enum at_store_op_type type,
+                   struct at_store_version *version_take, int64_t expect, at_store_write_fn *fn,
+                   void *ctx);
+void at_etcd_send(struct at_etcd *e);
+void at_etcd_settle(struct at_etcd *e); /* answer what the mirror shows by now */
+void at_etcd_expire(struct at_etcd *e, int64_t now, bool all);
+
+#endif

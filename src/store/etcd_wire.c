@@ -1,0 +1,225 @@
+#include "store/etcd_wire.h"
+
+#include "core/digest.h"
+#include "core/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define ALL_KEYS "AA==" /* the byte 0: as a first key the lowest, as an end "no end" */
+
+/* gRPC status codes, as far as etcd uses them. */
+enum { GRPC_INVALID = 3, GRPC_EXHAUSTED = 8, GRPC_OUT_OF_RANGE = 11, GRPC_UNAUTHENTICATED = 16 };
+
+static enum at_rc put_base64(struct at_buf *out, const char *before, const void *data, size_t len,
+                             const char *after)
+{
+    enum at_rc rc = at_buf_append_str(out, before);
+    if (rc == AT_OK) {
+        rc = at_base64_encode(data, len, out);
+    }
+    return rc == AT_OK ? at_buf_append_str(out, after) : rc;
+}
+
+static enum at_rc put_success(const struct at_store_version *v, bool put, int64_t expect,
+                              const char *key, size_t key_len, struct at_buf *out)
+{
+    if (!put) {
+        return put_base64(out,
+                          expect != 0 ? "{\"request_delete_range\":{\"key\":\""
+                                      : "{\"request_range\":{\"key\":\"",
+                          key, key_len, "\"}}");
+    }
+    enum at_rc rc =
+        put_base64(out, "{\"request_put\":{\"key\":\"", key, key_len, "\",\"value\":\"");
+    return rc == AT_OK ? put_base64(out, "", at_store_version_value(v), v->value_len, "\"}}") : rc;
+}
+
+enum at_rc at_etcd_txn_text(const struct at_store_version *v, bool put, int64_t expect,
+                            struct at_buf *out)
+{
+    const char *key = at_store_version_key(v);
+    enum at_rc rc =
+        put_base64(out, "{\"compare\":[{\"target\":\"MOD\",\"result\":\"EQUAL\",\"key\":\"", key,
+                   v->key_len, "\"");
+    if (rc == AT_OK) {
+        rc = at_buf_printf(out, ",\"mod_revision\":\"%lld\"}],\"success\":[", (long long)expect);
+    }
+    if (rc == AT_OK) {
+        rc = put_success(v, put, expect, key, v->key_len, out);
+    }
+    return rc == AT_OK ? put_base64(out, "],\"failure\":[{\"request_range\":{\"key\":\"", key,
+                                    v->key_len, "\"}}]}")
+                       : rc;
+}
+
+enum at_rc at_etcd_range_text(const char *from, size_t len, int64_t rev, size_t limit,
+                              struct at_buf *out)
+{
+    if (limit == 0) {
+        return at_buf_append_str(out, "{\"key\":\"" ALL_KEYS "\",\"count_only\":true}");
+    }
+    enum at_rc rc = put_base64(out, "{\"key\":\"", from, len, "\"");
+    return rc == AT_OK ? at_buf_printf(out,
+                                       ",\"range_end\":\"" ALL_KEYS "\",\"limit\":\"%zu\","
+                                       "\"revision\":\"%lld\"}",
+                                       limit, (long long)rev)
+                       : rc;
+}
+
+enum at_rc at_etcd_watch_text(int64_t start_rev, struct at_buf *out)
+{
+    return at_buf_printf(out,
+                         "{\"create_request\":{\"key\":\"" ALL_KEYS "\",\"range_end\":\"" ALL_KEYS
+                         "\",\"start_revision\":\"%lld\",\"progress_notify\":true}}",
+                         (long long)start_rev);
+}
+
+enum at_rc at_etcd_compact_text(int64_t rev, struct at_buf *out)
+{
+    return at_buf_printf(out, "{\"revision\":\"%lld\"}", (long long)rev);
+}
+
+enum at_rc at_etcd_error(int status, const char *text, size_t len, bool *ret_unsure,
+                         struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_json) json_t *root = NULL;
+    *ret_unsure = true;
+    if (len == 0 || at_json_parse(text, len, &root, NULL) != AT_OK) {
+        return at_err_set(err, AT_UNAVAILABLE, "etcd answers with status %d", status);
+    }
+    const json_t *inner = json_object_get(root, "error"); /* of streams: an object */
+    const json_t *from = json_is_object(inner) ? inner : root;
+    const char *message = at_json_str_at(from, "error", at_json_str_at(from, "message", ""));
+    int64_t code = at_json_int_at(from, "code", at_json_int_at(from, "grpc_code", 0));
+    enum at_rc rc = AT_UNAVAILABLE;
+    if (strstr(message, "too large") != NULL || strstr(message, "larger than max") != NULL) {
+        rc = AT_TOO_LARGE;
+    } else if (code == GRPC_OUT_OF_RANGE) {
+        rc = strstr(message, "compacted") != NULL ? AT_COMPACTED : AT_TIMEOUT;
+    } else if (code == GRPC_INVALID) {
+        rc = AT_INTERNAL;
+    } else if (code == GRPC_UNAUTHENTICATED) {
+        rc = AT_UNAUTHENTICATED;
+    } else if (code == GRPC_EXHAUSTED && strstr(message, "space") != NULL) {
+        rc = AT_IO;
+    }
+    *ret_unsure = rc == AT_UNAVAILABLE;
+    return at_err_set(err, rc, "etcd: %s", message);
+}
+
+static int64_t number(const json_t *object, const char *name)
+{
+    const json_t *value = json_object_get(object, name);
+    if (json_is_integer(value)) {
+        return json_integer_value(value);
+    }
+    return json_is_string(value) ? strtoll(json_string_value(value), NULL, 10) : 0;
+}
+
+int64_t at_etcd_answer_rev(const json_t *answer)
+{
+    return number(json_object_get(answer, "header"), "revision");
+}
+
+static enum at_rc bytes(const json_t *object, const char *name, struct at_buf *out,
+                        struct at_err *err)
+{
+    const json_t *value = json_object_get(object, name);
+    if (value == NULL) {
+        return AT_OK;
+    }
+    if (!json_is_string(value) ||
+        at_base64_decode(json_string_value(value), json_string_length(value), out) != AT_OK) {
+        return at_err_set(err, AT_CORRUPT, "etcd: %s is not base64", name);
+    }
+    return AT_OK;
+}
+
+enum at_rc at_etcd_kv(const json_t *kv, struct at_store_version **ret, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf key = {0};
+    AT_CLEANUP(at_cleanup_buf) struct at_buf value = {0};
+    enum at_rc rc = bytes(kv, "key", &key, err);
+    if (rc == AT_OK) {
+        rc = bytes(kv, "value", &value, err);
+    }
+    if (rc != AT_OK) {
+        return rc;
+    }
+    int64_t mod_rev = number(kv, "mod_revision");
+    if (mod_rev <= 0 || key.len == 0) {
+        return at_err_set(err, AT_CORRUPT, "etcd: a key or its revision is missing");
+    }
+    bool plain = memchr(key.data, '\0', key.len) == NULL;
+    struct at_store_version *v = at_store_version_new(
+        plain ? key.data : "", value.data != NULL ? value.data : "", value.len);
+    v->create_rev = number(kv, "create_revision");
+    v->mod_rev = mod_rev;
+    *ret = v;
+    return AT_OK;
+}
+
+enum at_rc at_etcd_txn_answer(const json_t *answer, struct at_etcd_txn_answer *ret,
+                              struct at_err *err)
+{
+    struct at_etcd_txn_answer got = {.succeeded =
+                                         json_is_true(json_object_get(answer, "succeeded")),
+                                     .rev = at_etcd_answer_rev(answer)};
+    if (got.rev <= 0) {
+        return at_err_set(err, AT_CORRUPT, "etcd: a transaction's answer has no revision");
+    }
+    if (!got.succeeded) {
+        const json_t *first = json_array_get(json_object_get(answer, "responses"), 0);
+        const json_t *kvs = json_object_get(json_object_get(first, "response_range"), "kvs");
+        const json_t *kv = json_array_get(kvs, 0);
+        enum at_rc rc = kv != NULL ? at_etcd_kv(kv, &got.current, err) : AT_OK;
+        if (rc != AT_OK) {
+            return rc;
+        }
+    }
+    *ret = got;
+    return AT_OK;
+}
+
+enum at_rc at_etcd_watch_line(const char *text, size_t len, struct at_etcd_watch_line *ret,
+                              struct at_err *err)
+{
+    json_error_t problem;
+    json_t *root = json_loadb(text, len, 0, &problem); /* may be larger than at_json_parse takes */
+    const json_t *result = json_object_get(root, "result");
+    if (!json_is_object(result)) {
+        const char *why = at_json_str_at(json_object_get(root, "error"), "message", "not a result");
+        enum at_rc rc = at_err_set(err, AT_CORRUPT, "etcd: a watch says: %s", why);
+        json_decref(root);
+        return rc;
+    }
+    const json_t *events = json_object_get(result, "events");
+    *ret = (struct at_etcd_watch_line){
+        .root = root,
+        .created = json_is_true(json_object_get(result, "created")),
+        .canceled = json_is_true(json_object_get(result, "canceled")),
+        .rev = at_etcd_answer_rev(result),
+        .compact_rev = number(result, "compact_revision"),
+        .events = json_is_array(events) ? events : NULL,
+    };
+    return AT_OK;
+}
+
+void at_etcd_watch_line_done(struct at_etcd_watch_line *line)
+{
+    json_decref(line->root);
+    *line = (struct at_etcd_watch_line){0};
+}
+
+enum at_rc at_etcd_event(const json_t *event, bool *ret_deleted,
+                         struct at_store_version **ret_version, struct at_err *err)
+{
+    const json_t *type = json_object_get(event, "type");
+    bool deleted = json_is_string(type) && strcmp(json_string_value(type), "DELETE") == 0;
+    enum at_rc rc = at_etcd_kv(json_object_get(event, "kv"), ret_version, err);
+    if (rc == AT_OK) {
+        *ret_deleted = deleted;
+    }
+    return rc;
+}

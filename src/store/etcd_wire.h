@@ -1,0 +1,56 @@
+/* etcd's JSON gateway as text: requests are composed, answers are taken apart. No I/O.
+ * Keys and values travel as base64, 64-bit numbers as strings, and what is zero is left out. */
+#ifndef AT_STORE_ETCD_WIRE_H
+#define AT_STORE_ETCD_WIRE_H
+
+#include "core/json.h"
+#include "store/store_priv.h"
+
+/* A put (value given) or delete (NULL) of key that happens only while its mod_revision is expect
+ * (0: absent); otherwise the answer shows what is there. err: AT_TOO_LARGE. */
+enum at_rc at_etcd_txn_text(const struct at_store_version *v, bool put, int64_t expect,
+                            struct at_buf *out) AT_WARN_UNUSED;
+/* Keys from from[0..len) to the last one, as of rev (0: now). limit 0 asks for nothing but the
+ * newest revision. */
+enum at_rc at_etcd_range_text(const char *from, size_t len, int64_t rev, size_t limit,
+                              struct at_buf *out) AT_WARN_UNUSED;
+enum at_rc at_etcd_watch_text(int64_t start_rev, struct at_buf *out) AT_WARN_UNUSED;
+enum at_rc at_etcd_compact_text(int64_t rev, struct at_buf *out) AT_WARN_UNUSED;
+
+/* What etcd said instead of 200. *ret_unsure: the call may have had its effect all the same.
+ * AT_UNAVAILABLE is worth another attempt. */
+enum at_rc at_etcd_error(int status, const char *text, size_t len, bool *ret_unsure,
+                         struct at_err *err);
+
+/* header.revision; 0 when there is none. */
+int64_t at_etcd_answer_rev(const json_t *answer);
+/* One element of kvs. A key that a C string cannot hold becomes the empty one: it is not ours.
+ * own: caller unrefs. err: AT_CORRUPT. */
+enum at_rc at_etcd_kv(const json_t *kv, struct at_store_version **ret,
+                      struct at_err *err) AT_WARN_UNUSED;
+
+struct at_etcd_txn_answer {
+    bool succeeded;
+    int64_t rev;                      /* of the store; with succeeded, of this write */
+    struct at_store_version *current; /* not succeeded: what is there; NULL: nothing. own: caller */
+};
+enum at_rc at_etcd_txn_answer(const json_t *answer, struct at_etcd_txn_answer *ret,
+                              struct at_err *err) AT_WARN_UNUSED;
+
+/* One line of a watch. */
+struct at_etcd_watch_line {
+    json_t *root; /* own: at_etcd_watch_line_done */
+    bool created;
+    bool canceled;
+    int64_t rev;
+    int64_t compact_rev;  /* not 0: canceled because the start is compacted */
+    const json_t *events; /* an array, or NULL */
+};
+enum at_rc at_etcd_watch_line(const char *text, size_t len, struct at_etcd_watch_line *ret,
+                              struct at_err *err) AT_WARN_UNUSED;
+void at_etcd_watch_line_done(struct at_etcd_watch_line *line);
+/* One element of events. own: caller unrefs *ret_version, whose mod_rev is the event's revision. */
+enum at_rc at_etcd_event(const json_t *event, bool *ret_deleted,
+                         struct at_store_version **ret_version, struct at_err *err) AT_WARN_UNUSED;
+
+#endif
