@@ -326,22 +326,23 @@ static enum at_rc ca_open(struct at_server *s, const char *dir, struct at_err *e
     AT_CLEANUP(at_cleanup_free) char *path = at_asprintf("%s/lock", dir);
     int fd = -1;
     enum at_rc rc = at_dir_make(dir, 0700, err);
-    for (int i = 0; rc == AT_OK && fd < 0 && i < PKI_LOCK_ATTEMPTS_MAX; i++) {
-        rc = at_file_lock(path, &fd, err);
-        if (rc == AT_CONFLICT && i + 1 < PKI_LOCK_ATTEMPTS_MAX) {
-            struct at_loop *pause = at_loop_new(at_loop_sys(s->loop));
-            at_loop_timer(pause, PKI_LOCK_PAUSE_NS, nothing, NULL);
-            at_loop_turn(pause, INT64_MAX);
-            at_loop_free(pause);
-            rc = AT_OK;
-        }
+    if (rc != AT_OK) {
+        return rc;
     }
-    if (rc == AT_OK) {
-        rc = at_ca_open(dir, at_loop_sys(s->loop), &s->ca, err);
+    struct at_err busy = {0};
+    rc = at_file_lock(path, &fd, &busy);
+    for (int i = 0; rc == AT_CONFLICT && i < PKI_LOCK_ATTEMPTS_MAX; i++) {
+        struct at_loop *pause = at_loop_new(at_loop_sys(s->loop));
+        at_loop_timer(pause, PKI_LOCK_PAUSE_NS, nothing, NULL);
+        at_loop_turn(pause, INT64_MAX);
+        at_loop_free(pause);
+        rc = at_file_lock(path, &fd, &busy);
     }
-    if (fd >= 0) {
-        at_file_unlock(fd);
+    if (rc != AT_OK) {
+        return at_err_set(err, rc, "%s", busy.msg);
     }
+    rc = at_ca_open(dir, at_loop_sys(s->loop), &s->ca, err);
+    at_file_unlock(fd);
     return rc;
 }
 

@@ -50,10 +50,12 @@ static void on_record(void *ctx, enum at_rc rc, int64_t rev, const struct at_sto
     }
     leader->rev = now_rev;
     leader->seen_ns = at_sys_mono_ns(leader->sys);
-    leader->vacant = n == 0 || at_streq(at_json_str_at(record, "holder", "?"), "");
+    const char *holder = at_json_str_at(record, "holder", "?");
+    leader->mine = at_streq(holder, leader->id);
+    leader->vacant = n == 0 || at_streq(holder, "");
     at_free(leader->holder);
     leader->holder = at_strdup(at_json_str_at(record, "name", ""));
-    if (leader->leading && !at_streq(at_json_str_at(record, "holder", ""), leader->id)) {
+    if (leader->leading && !leader->mine) {
         lead(leader, false, "another server has taken the lease");
     }
 }
@@ -89,6 +91,7 @@ static void on_written(void *ctx, enum at_rc rc, int64_t rev, const struct at_st
         leader->rev = rev;
         leader->seen_ns = now;
         leader->vacant = false;
+        leader->mine = true;
         leader->fence_ns = leader->sent_ns + AT_LEADER_LEASE_NS - AT_LEADER_MARGIN_NS;
         leader->next_renew_ns = leader->sent_ns + AT_LEADER_RENEW_NS;
         if (now < leader->fence_ns) {
@@ -131,8 +134,9 @@ static void tick(void *ctx)
         lead(leader, false, "the lease could not be renewed in time");
     }
     at_store_range(leader->store, AT_LEADER_KEY, NULL, 1, 0, on_record, leader);
-    bool due = leader->leading ? now >= leader->next_renew_ns
-                               : leader->vacant || now - leader->seen_ns >= AT_LEADER_LEASE_NS;
+    bool expired = now - leader->seen_ns >= AT_LEADER_LEASE_NS;
+    bool due =
+        leader->leading ? now >= leader->next_renew_ns : leader->vacant || leader->mine || expired;
     if (due && !leader->writing) {
         claim(leader, now);
     }

@@ -25,6 +25,7 @@ struct at_leader {
     int64_t sent_ns, fence_ns, next_renew_ns;
     int64_t rev, seen_ns; /* of the record, and when it was first seen so */
     bool vacant;          /* nobody holds it */
+    bool mine;            /* its last word is ours, though perhaps too old to lead by */
     unsigned calls;       /* to the store, not answered */
     struct at_relay relay;
 };

@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,7 +90,7 @@ static inline void etcd_start(struct etcd_server *s, const char *dir)
         if (i == 3000 || waitpid(s->pid, &status, WNOHANG) == s->pid) {
             fail_msg("etcd does not start, see %s.log", s->dir);
         }
-        usleep(10000);
+        poll(NULL, 0, 10);
     }
 }
 
