@@ -1,6 +1,7 @@
 /* Who asks, and may they. */
 #include "api/api_priv.h"
 #include "core/digest.h"
+#include "core/mem.h"
 #include "core/str.h"
 
 #include <stdio.h>
@@ -172,6 +173,43 @@ static bool same(const json_t *a, const json_t *b, const char *key)
     return (x == NULL && y == NULL) || (x != NULL && y != NULL && json_equal(x, y) == 1);
 }
 
+/* The finalizers but the agent's own. own: caller decrefs. */
+static json_t *finalizers_of_others(const json_t *object)
+{
+    json_t *rest = json_array();
+    size_t i;
+    json_t *item;
+    json_array_foreach(at_json_at(object, "metadata.finalizers"), i, item)
+    {
+        if (!at_streq(json_string_value(item), "atoll.dev/agent")) {
+            json_array_append(rest, item);
+        }
+    }
+    return rest;
+}
+
+/* An agent reports status and takes its finalizer off. One that could edit more could move work to
+ * other nodes, reach other Secrets, or draw the requests of another model by a label. */
+static enum at_rc agent_changes(const json_t *old, const json_t *object, struct at_err *err)
+{
+    static const char *const KEPT[] = {"labels", "annotations", "ownerReferences"};
+    if (!same(old, object, "spec")) {
+        return at_err_set(err, AT_FORBIDDEN, "an agent may not change spec");
+    }
+    const json_t *meta_old = json_object_get(old, "metadata");
+    const json_t *meta = json_object_get(object, "metadata");
+    for (size_t i = 0; i < AT_ARRAY_LEN(KEPT); i++) {
+        if (!same(meta_old, meta, KEPT[i])) {
+            return at_err_set(err, AT_FORBIDDEN, "an agent may not change metadata.%s", KEPT[i]);
+        }
+    }
+    AT_CLEANUP(at_cleanup_json) json_t *others_old = finalizers_of_others(old);
+    AT_CLEANUP(at_cleanup_json) json_t *others = finalizers_of_others(object);
+    return json_equal(others_old, others) == 1
+               ? AT_OK
+               : at_err_set(err, AT_FORBIDDEN, "an agent may change no finalizer but its own");
+}
+
 enum at_rc api_agent_admits(struct api_req *req, const json_t *old, const json_t *object,
                             struct at_err *err)
 {
@@ -182,11 +220,7 @@ enum at_rc api_agent_admits(struct api_req *req, const json_t *old, const json_t
     bool owned =
         at_streq(req->route.resource, "instances") || at_streq(req->route.resource, "nodes");
     if (old != NULL) {
-        /* An agent that could edit specs could move its work to other nodes, or itself elsewhere.
-         */
-        return !owned || same(old, object, "spec")
-                   ? AT_OK
-                   : at_err_set(err, AT_FORBIDDEN, "an agent may not change spec");
+        return owned ? agent_changes(old, object, err) : AT_OK;
     }
     if (!at_streq(req->route.resource, "nodes")) {
         return AT_OK;

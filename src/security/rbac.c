@@ -64,7 +64,6 @@ static const struct rule RULES[] = {
      "nodes/heartbeat nodes/tunnel", SCOPE_OWN_NAME},
     {WHO_GROUP, AT_GROUP_NODES, NODE_USER_PREFIX, "get", GROUP_ATOLL, "sites", SCOPE_ALL},
     {WHO_GROUP, AT_GROUP_NODES, NODE_USER_PREFIX, "get", "", "secrets", SCOPE_OWN_NODE},
-    {WHO_GROUP, AT_GROUP_NODES, NODE_USER_PREFIX, "create patch", "", "events", SCOPE_ALL},
     {WHO_GROUP, AT_GROUP_NODES, NODE_USER_PREFIX, "create", NULL, "/join/v1/renew", SCOPE_ALL},
 
     {WHO_GROUP, AT_GROUP_GATEWAYS, GATEWAY_USER_PREFIX, "get list watch", GROUP_ATOLL,

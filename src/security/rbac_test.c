@@ -68,9 +68,8 @@ static void nobody_gets_anything_by_default(void **state)
         for (size_t k = 0; k < n; k++) {
             for (size_t v = 0; v < AT_ARRAY_LEN(VERBS); v++) {
                 for (size_t s = 0; s < AT_ARRAY_LEN(SUBRESOURCES); s++) {
-                    /* Sites and events are open to every agent, whatever its name. */
-                    bool open = node_group && (at_streq(kinds[k]->plural, "sites") ||
-                                               at_streq(kinds[k]->plural, "events"));
+                    /* Sites are open to every agent, whatever its name. */
+                    bool open = node_group && at_streq(kinds[k]->plural, "sites");
                     if (!open) {
                         assert_false(may(&strangers[w], VERBS[v], kinds[k]->group, kinds[k]->plural,
                                          SUBRESOURCES[s], "", ""));
@@ -137,7 +136,7 @@ static void an_agent_reaches_its_own_node_and_instances(void **state)
     assert_true(may(&who, "create", "atoll.dev", "nodes", "heartbeat", "n1", NULL));
     assert_true(may(&who, "create", "atoll.dev", "nodes", "tunnel", "n1", NULL));
     assert_true(may(&who, "get", "", "secrets", NULL, "s", "n1"));
-    assert_true(may(&who, "create", "", "events", NULL, NULL, NULL));
+    assert_false(may(&who, "create", "", "events", NULL, NULL, NULL));
     assert_true(may_path(&who, "create", "/join/v1/renew"));
 
     assert_false(may(&who, "watch", "atoll.dev", "instances", NULL, NULL, NULL));
