@@ -372,6 +372,9 @@ static void dev_stop(void *ctx, int signal_number)
     }
     (void)signal_number;
     d->stopping = true;
+    if (d->server != NULL) {
+        at_server_rest(d->server);
+    }
     at_loop_timer_cancel(d->loop, d->restart_timer);
     for (size_t i = 0; i < d->n_children; i++) {
         struct child *c = &d->children[i];

@@ -399,6 +399,12 @@ enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *o
     return AT_OK;
 }
 
+void at_server_rest(struct at_server *s)
+{
+    at_controllers_free(s->controllers);
+    s->controllers = NULL;
+}
+
 void at_server_free(struct at_server *s)
 {
     if (s == NULL) {
@@ -407,9 +413,7 @@ void at_server_free(struct at_server *s)
     s->closing = true;
     at_loop_timer_cancel(s->loop, s->step_timer);
     at_loop_timer_cancel(s->loop, s->give_up_timer);
-    if (s->controllers != NULL) {
-        at_controllers_free(s->controllers);
-    }
+    at_server_rest(s);
     at_leader_free(s->leader);
     if (s->http != NULL) {
         at_http_server_free(s->http);

@@ -26,6 +26,9 @@ struct at_server_options {
  * own: at_server_free, after the loop has stopped or from it. */
 enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *options,
                          struct at_server **ret, struct at_err *err) AT_WARN_UNUSED;
+/* The controllers end; clients are still answered. For an owner that ends its agents first: nodes
+ * that fall silent then are not lost, and nothing is moved. */
+void at_server_rest(struct at_server *server);
 void at_server_free(struct at_server *server); /* waits for writes under way; accepts NULL */
 const char *at_server_url(const struct at_server *server);    /* https://host:port, once ready */
 const char *at_server_ca_pin(const struct at_server *server); /* hex, without "sha256:" */

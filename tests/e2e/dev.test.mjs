@@ -100,11 +100,24 @@ it('state survives a restart, and --reset forgets it', async () => {
   let p = await start();
   let c = await clientOf(state);
   await c.api('POST', '/api/v1/namespaces/default/configmaps', { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'kept' }, data: { a: 'b' } });
+  const slow = workload(state); // to end takes it longer than a node may be silent, while the other agents end at once
+  Object.assign(slow.spec, { replicas: 1 }).template.spec.terminationGracePeriod = '4s';
+  const quick = workload(state);
+  quick.metadata.name = 'quick';
+  quick.spec.template.spec.command = ['sleep', '1000'];
+  for (const d of [slow, quick]) {
+    await c.api('POST', '/apis/atoll.dev/v1/namespaces/default/deployments', d);
+    await eventually('they run', async () => condition(await c.get('deployments', d.metadata.name), 'Ready') === 'True');
+  }
+  const where = async () => (await c.list('instances')).map((i) => `${i.metadata.name} on ${i.spec.nodeName}`).sort();
+  const before = await where();
   assert.equal((await p.stop({ signal: 'SIGINT' })).code, 0);
   p = await start();
   c = await clientOf(state);
   assert.equal((await c.api('GET', '/api/v1/namespaces/default/configmaps/kept')).body.data.a, 'b');
   await eventually('its three nodes are ready', async () => (await c.list('nodes')).filter((n) => condition(n, 'Ready') === 'True').length === 3);
+  await eventually('they run again', async () => (await c.list('instances')).filter((i) => i.status.ready).length === 4);
+  assert.deepEqual(await where(), before);
   assert.equal((await p.stop()).code, 0);
   p = await start('--reset');
   c = await clientOf(state);
