@@ -5,6 +5,7 @@
 #include "core/str.h"
 #include "gateway/gateway.h"
 #include "sys/file.h"
+#include "sys/machine.h"
 
 #include <stdio.h>
 
@@ -77,12 +78,27 @@ static int gateway_run(struct gateway_app *app, struct at_gateway_options *o, bo
     return app->err.rc != AT_OK ? at_app_fail("gateway", &app->err) : 0;
 }
 
+static enum at_rc threads_of(const char *text, uint64_t *ret, struct at_err *err)
+{
+    struct at_machine machine;
+    if (text == NULL) {
+        at_machine_read(&machine);
+        *ret = machine.cpus < GATEWAY_THREADS_MAX ? (uint64_t)machine.cpus : GATEWAY_THREADS_MAX;
+        return AT_OK;
+    }
+    if (at_str_to_u64(at_str_of(text), ret) != AT_OK || *ret == 0 || *ret > GATEWAY_THREADS_MAX) {
+        return at_err_set_field(err, AT_INVALID, "threads", "%s: must be 1 to %d", text,
+                                GATEWAY_THREADS_MAX);
+    }
+    return AT_OK;
+}
+
 int at_app_gateway(int argc, char **argv)
 {
     const char *token = NULL;
     const char *token_file = NULL;
     const char *state_dir = NULL;
-    const char *threads = "1";
+    const char *threads = NULL;
     const char *cert = NULL;
     const char *key = NULL;
     bool with_stdin = false;
@@ -106,7 +122,7 @@ int at_app_gateway(int argc, char **argv)
         {"tls-cert", &cert, NULL, NULL, "FILE",
          "Certificate chain, PEM; needed unless the address is loopback."},
         {"tls-key", &key, NULL, NULL, "FILE", "Its key, PEM."},
-        {"threads", &threads, NULL, NULL, "N", "Event loops (default 1)."},
+        {"threads", &threads, NULL, NULL, "N", "Event loops (default: one for each CPU)."},
         {"static-routes", &o.static_routes, NULL, NULL, "FILE",
          "Routes from a file instead of a control plane."},
         {"exit-with-stdin", NULL, &with_stdin, NULL, NULL, "End when standard input is closed."},
@@ -122,11 +138,7 @@ int at_app_gateway(int argc, char **argv)
     AT_CLEANUP(at_cleanup_free) char *secret = NULL;
     uint64_t n = 0;
     at_app_log_start("gateway");
-    enum at_rc rc = at_str_to_u64(at_str_of(threads), &n);
-    if (rc != AT_OK || n == 0 || n > GATEWAY_THREADS_MAX) {
-        rc = at_err_set_field(&app.err, AT_INVALID, "threads", "%s: must be 1 to %d", threads,
-                              GATEWAY_THREADS_MAX);
-    }
+    enum at_rc rc = threads_of(threads, &n, &app.err);
     if (rc == AT_OK) {
         rc = at_app_token(token, token_file, &secret, &app.err);
     }
