@@ -17,15 +17,19 @@ struct at_client_options {
     const char *token;              /* bearer token, or NULL */
     const char *user_agent;         /* "atoll-agent/0.1" */
 };
+/* err: AT_INVALID no server, a malformed address, token or certificate. own: at_client_free, which
+ * ends all calls without telling. Options are copied. */
 enum at_rc at_client_new(struct at_loop *loop, const struct at_client_options *options,
                          struct at_client **ret, struct at_err *err) AT_WARN_UNUSED;
 void at_client_free(struct at_client *client);
-/* New credentials for calls that start from now on (certificate renewal). */
+/* New credentials for calls that start from now on (certificate renewal). err: AT_INVALID they do
+ * not fit together; the old ones stay. */
 enum at_rc at_client_set_identity(struct at_client *client, const char *cert_pem,
                                   const char *key_pem, struct at_err *err) AT_WARN_UNUSED;
 
 /* Options from a kubeconfig file (path NULL: $KUBECONFIG, then ~/.kube/config; context NULL: the
- * current one). own: at_client_kubeconfig_free. */
+ * current one). err: AT_NOT_FOUND no such file or context | AT_INVALID, AT_BAD_REQUEST with the
+ * place in the file. own: at_client_kubeconfig_free. */
 struct at_client_kubeconfig {
     struct at_client_options options;
     char *ns; /* the context's namespace, or "default" */

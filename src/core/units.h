@@ -12,15 +12,15 @@
  * Rounds up like Kubernetes. err: AT_INVALID not a quantity, or out of range. */
 enum at_rc at_quantity_milli(const char *text, int64_t *ret_milli,
                              struct at_err *err) AT_WARN_UNUSED;
-/* The same in whole units: "8Gi" is 8589934592. */
+/* The same in whole units: "8Gi" is 8589934592. err: as above. */
 enum at_rc at_quantity_units(const char *text, int64_t *ret_units,
                              struct at_err *err) AT_WARN_UNUSED;
-/* "1h30m", "250ms", "2s", "10us"; a bare number is seconds. Never negative. */
+/* "1h30m", "250ms", "2s", "10us"; a bare number is seconds. Never negative. err: AT_INVALID. */
 enum at_rc at_duration_ns(const char *text, int64_t *ret_ns, struct at_err *err) AT_WARN_UNUSED;
-/* Decimal dollars ("0.0125") in millionths. */
+/* Decimal dollars ("0.0125") in millionths. err: AT_INVALID. */
 enum at_rc at_money_microusd(const char *text, int64_t *ret_microusd,
                              struct at_err *err) AT_WARN_UNUSED;
-/* RFC 3339 with optional fraction and zone, in ns since 1970 UTC. */
+/* RFC 3339 with optional fraction and zone, in ns since 1970 UTC. err: AT_INVALID. */
 enum at_rc at_time_parse(const char *text, int64_t *ret_wall_ns, struct at_err *err) AT_WARN_UNUSED;
 
 #define AT_UNITS_TEXT_BYTES_MAX 40

@@ -47,10 +47,10 @@ void at_loop_timer_cancel(struct at_loop *loop,
                           at_timer_id id); /* accepts 0 and ids that have fired */
 
 /* Signals arrive by signalfd; the signal is blocked in this thread (start the loop before other
- * threads). */
+ * threads). err: AT_IO no descriptor. */
 enum at_rc at_loop_signal(struct at_loop *loop, int signal_number, at_signal_fn *fn, void *ctx,
                           struct at_err *err) AT_WARN_UNUSED;
-/* fn once when p ends; the loop reaps and closes p->pidfd. */
+/* fn once when p ends; the loop reaps and closes p->pidfd. err: AT_IO it cannot be watched. */
 enum at_rc at_loop_child(struct at_loop *loop, const struct at_process *p, at_child_fn *fn,
                          void *ctx) AT_WARN_UNUSED;
 

@@ -82,7 +82,8 @@ const char *at_model_api_version(const struct at_model_kind *kind);
  * field path. */
 enum at_rc at_model_decode(const struct at_model_kind *kind, const json_t *json,
                            struct at_arena *arena, void *ret, struct at_err *err) AT_WARN_UNUSED;
-/* JSON of a typed object, with apiVersion and kind. own: caller decrefs. */
+/* JSON of a typed object, with apiVersion and kind. err: AT_NOMEM. own:
+ * caller decrefs. */
 enum at_rc at_model_encode(const struct at_model_kind *kind, const void *object, json_t **ret,
                            struct at_err *err) AT_WARN_UNUSED;
 /* JSON of one generated struct, such as a status:
@@ -91,7 +92,7 @@ enum at_rc at_model_encode_struct(const struct at_model_struct *fields, const vo
                                   json_t **ret, struct at_err *err) AT_WARN_UNUSED;
 
 /* Fill in defaults, in place. Defaults apply inside objects that are present; a `$ref` or object
- * property whose own fields have defaults is not created unless it is required. */
+ * property whose own fields have defaults is not created unless it is required. err: AT_NOMEM. */
 enum at_rc at_model_default(const struct at_model_kind *kind, json_t *json,
                             struct at_err *err) AT_WARN_UNUSED;
 
@@ -124,7 +125,8 @@ enum at_rc at_model_validate(const struct at_model_kind *kind, json_t *json, con
 const char *at_model_cell(const struct at_model_column *column, const json_t *object,
                           int64_t now_wall_ns, struct at_arena *arena);
 
-/* Label selector, Kubernetes grammar: =, ==, !=, in (), notin (), key, !key. */
+/* Label selector, Kubernetes grammar: =, ==, !=, in (), notin (), key, !key. err:
+ * AT_BAD_REQUEST with the place. own: arena. */
 struct at_selector;
 enum at_rc at_selector_parse(const char *text, struct at_arena *arena, struct at_selector **ret,
                              struct at_err *err) AT_WARN_UNUSED;

@@ -24,6 +24,8 @@ struct at_http_server_options {
     void *ctx;
 };
 
+/* Listens from the next turn of the loop on. err: AT_CONFLICT the address is taken | AT_INVALID it
+ * is no address | AT_FORBIDDEN. own: at_http_server_free. thread: the loop's, all handlers too. */
 enum at_rc at_http_server_new(struct at_loop *loop, const struct at_http_server_options *options,
                               struct at_http_server **ret, struct at_err *err) AT_WARN_UNUSED;
 const char *

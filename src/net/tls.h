@@ -20,6 +20,9 @@ struct at_tls_options {
                                       this digest */
 };
 
+/* err: AT_INVALID a certificate or key that cannot be read, or that do not belong together; the
+ * message says which | AT_INTERNAL of OpenSSL. own: at_tls_config_unref; connections hold their own
+ * references. */
 enum at_rc at_tls_config_new(const struct at_tls_options *options, struct at_tls_config **ret,
                              struct at_err *err) AT_WARN_UNUSED;
 struct at_tls_config *at_tls_config_ref(struct at_tls_config *config);

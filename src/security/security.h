@@ -8,7 +8,8 @@
 
 /* --- certificates: an own CA, ECDSA P-256, X.509 v3 --- */
 struct at_ca;
-/* Load dir/ca.crt and dir/ca.key, or make them (0600) when absent. */
+/* Load dir/ca.crt and dir/ca.key, or make them (0600) when absent. err: AT_CORRUPT a file is not
+ * what it should be, or the two do not belong together | those of sys/file.h. own: at_ca_free. */
 enum at_rc at_ca_open(const char *dir, const struct at_sys *sys, struct at_ca **ret,
                       struct at_err *err) AT_WARN_UNUSED;
 void at_ca_free(struct at_ca *ca);
@@ -23,18 +24,20 @@ struct at_cert_request {
     bool server, client; /* extended key usage */
     int64_t lifetime_s;
 };
-/* A new key and a certificate for it. own: caller frees both with at_free. */
+/* A new key and a certificate for it. err: AT_INVALID no name or lifetime | AT_INTERNAL
+ * of OpenSSL. own: caller frees both with at_free. */
 enum at_rc at_ca_issue(struct at_ca *ca, const struct at_cert_request *request, char **ret_cert_pem,
                        char **ret_key_pem, struct at_err *err) AT_WARN_UNUSED;
 /* Certificate for a CSR's public key (its signature is checked; its names are ignored: request says
- * them). */
+ * them). err: AT_BAD_REQUEST no CSR, not signed by its own key, or too weak a key. own: caller
+ * at_free. */
 enum at_rc at_ca_sign_csr(struct at_ca *ca, const char *csr_pem,
                           const struct at_cert_request *request, char **ret_cert_pem,
                           struct at_err *err) AT_WARN_UNUSED;
-/* A key and a CSR for it, at the joining side. */
+/* A key and a CSR for it, at the joining side. err: AT_INTERNAL of OpenSSL. own: caller at_free. */
 enum at_rc at_csr_new(const char *common_name, char **ret_csr_pem, char **ret_key_pem,
                       struct at_err *err) AT_WARN_UNUSED;
-/* Not-after of a PEM certificate, ns since 1970. */
+/* Not-after of a PEM certificate, ns since 1970. err: AT_INVALID no certificate. */
 enum at_rc at_cert_expiry(const char *cert_pem, int64_t *ret_wall_ns,
                           struct at_err *err) AT_WARN_UNUSED;
 

@@ -1,5 +1,8 @@
-/* Files and directories. Paths are NUL-terminated; errors name the path. Blocking: call from the
- * worker pool where a disk may be slow. */
+/* Files and directories. Paths are NUL-terminated; errors name the path. Any thread; blocking: call
+ * from the worker pool where a disk may be slow.
+ * err, unless a function says more: what at_err_set_errno makes of the system's own error, such as
+ * AT_NOT_FOUND no such file, AT_FORBIDDEN it may not be touched, AT_IO the disk fails or is full.
+ */
 #ifndef AT_SYS_FILE_H
 #define AT_SYS_FILE_H
 
@@ -7,6 +10,7 @@
 
 #include <sys/types.h>
 
+/* The whole file, appended to out. err: AT_TOO_LARGE over max_bytes. */
 enum at_rc at_file_read(const char *path, size_t max_bytes, struct at_buf *out,
                         struct at_err *err) AT_WARN_UNUSED;
 /* Temporary name in the same folder, fsync, rename, fsync of the folder. mode e.g. 0600. */
@@ -28,6 +32,7 @@ void at_file_unlock(int fd);
  * at_free. */
 enum at_rc at_dir_list(const char *path, char ***ret_names, size_t *ret_count,
                        struct at_err *err) AT_WARN_UNUSED;
+/* In lower-case hex. cost: reads the whole file. */
 enum at_rc at_file_sha256(const char *path, char out_hex[65], struct at_err *err) AT_WARN_UNUSED;
 enum at_rc at_file_rename(const char *from, const char *to, struct at_err *err) AT_WARN_UNUSED;
 enum at_rc at_file_copy(const char *from, const char *to, mode_t mode,
