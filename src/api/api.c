@@ -232,6 +232,15 @@ static void caught_up(void *ctx, enum at_rc rc, int64_t rev, const struct at_sto
     }
 }
 
+void api_serve(struct api_req *req)
+{
+    if (needs_now(req)) {
+        at_store_catch_up(req->api->options.store, caught_up, req);
+    } else {
+        serve(req);
+    }
+}
+
 void at_api_handle(void *ctx, struct at_http_exchange *ex)
 {
     struct at_api *api = ctx;
@@ -270,10 +279,10 @@ void at_api_handle(void *ctx, struct at_http_exchange *ex)
                           AT_API_BODY_BYTES_MAX);
         return;
     }
-    if (needs_now(req)) {
-        at_store_catch_up(api->options.store, caught_up, req);
+    if (req->route.target == API_HEALTH) {
+        serve(req); /* however busy it is */
     } else {
-        serve(req);
+        api_fair_take(req);
     }
 }
 
@@ -376,6 +385,7 @@ enum at_rc at_api_new(const struct at_api_options *options, struct at_api **ret,
     }
     api->sys = at_loop_sys(options->loop);
     api->tunnels = api_tunnels_new();
+    api->fair = api_fair_new(&api->options);
     metrics_make(api);
     api_discovery_build(api);
     api_openapi_build(api);
@@ -398,6 +408,7 @@ void at_api_free(struct at_api *api)
     }
     api_streams_close(api);
     api_tunnels_free(api->tunnels);
+    api_fair_free(api->fair);
     api_docs_free(api->discovery, api->n_discovery);
     api_docs_free(api->openapi, api->n_openapi);
     at_free(api->store_metrics);

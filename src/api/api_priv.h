@@ -14,6 +14,8 @@
 #include "core/metrics.h"
 #include "state/object.h"
 
+struct api_fair;
+struct api_fair_user;
 struct api_stream;
 struct api_tunnels;
 
@@ -34,6 +36,8 @@ struct at_api {
     struct api_stream *streams; /* list of all open watches */
     size_t n_streams;
     struct api_tunnels *tunnels;
+    struct api_fair *fair;
+    uint64_t failed_batches; /* of the store, at the last good check of readiness */
     struct at_metric_family *requests_total, *request_seconds;
     struct api_store_metrics *store_metrics; /* NULL without metrics */
     struct at_metric *streams_now, *streams_cut_total, *watch_events_total;
@@ -67,7 +71,9 @@ struct api_req {
     const char *warnings[AT_API_WARNINGS_MAX];
     size_t n_warnings;
     int64_t begin_ns;
-    void *op; /* of the handler, on arena */
+    void *op;                   /* of the handler, on arena */
+    struct api_fair_user *user; /* whose share it counts for; NULL: nobody's, any more */
+    struct api_req *next;       /* waiting behind it */
 };
 
 /* --- status.c: answers --- */
@@ -99,6 +105,13 @@ void api_warn(struct api_req *req, const char *fmt, ...) AT_PRINTF(2, 3);
 void api_req_free(struct api_req *req); /* without an answer: streams */
 void api_req_measure(struct api_req *req, int status);
 void api_req_audit(struct api_req *req, int status); /* once per change that was asked for */
+
+/* --- fair.c --- */
+struct api_fair *api_fair_new(const struct at_api_options *options);
+void api_fair_free(struct api_fair *fair); /* what waits is answered 503 */
+void api_fair_take(struct api_req *req);   /* serve it now, later, or refuse it */
+void api_fair_leave(struct api_req *req);  /* answered, or a stream from now on */
+void api_serve(struct api_req *req);       /* api.c */
 
 /* --- query parameters; text on req->arena --- */
 /* NULL when absent. A bad escape counts as absent. */

@@ -1,6 +1,6 @@
 /* Discovery documents, made once from the kinds: the legacy ones, and aggregated v2 on /api and
  * /apis for clients that ask for exactly that version (an answer in v2 to a question in v2beta1
- * breaks them). Also version and health. */
+ * breaks them). Also version. */
 #include "api/api_priv.h"
 #include "core/digest.h"
 #include "core/mem.h"
@@ -334,9 +334,4 @@ void api_version(struct api_req *req)
         "\",\"gitCommit\":\"\",\"gitTreeState\":\"clean\",\"buildDate\":\"\",\"goVersion\":\"\","
         "\"compiler\":\"gcc\",\"platform\":\"linux/" AT_API_ARCH "\"}";
     api_respond_text(req, 200, "application/json", NULL, TEXT, sizeof TEXT - 1);
-}
-
-void api_health(struct api_req *req)
-{
-    api_respond_text(req, 200, "text/plain; charset=utf-8", "Cache-Control: no-store\r\n", "ok", 2);
 }

@@ -24,6 +24,12 @@
 #define ATOLL "/apis/atoll.dev/v1"
 #define IN_DEFAULT ATOLL "/namespaces/default"
 
+/* Limits of the kits that are made from now on; 0: the default. */
+static struct {
+    size_t requests_max;
+    int64_t turn_ns;
+} kit_limits;
+
 struct kit {
     char dir[64];
     struct at_loop *loop;
@@ -116,6 +122,8 @@ static inline struct kit *kit_new(void)
                                      .metrics = kit->metrics,
                                      .admin_token_sha256_hex = kit->admin_digests,
                                      .bookmark_period_ns = 100 * AT_NS_PER_MS,
+                                     .requests_max = kit_limits.requests_max,
+                                     .turn_ns = kit_limits.turn_ns,
                                      .audit = kit_audit,
                                      .audit_ctx = kit};
     assert_int_equal(at_api_new(&options, &kit->api, NULL), AT_OK);

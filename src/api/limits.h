@@ -17,6 +17,12 @@
 #define AT_API_STREAMS_MAX 20000
 #define AT_API_WATCH_TIMEOUT_NS (1800 * AT_NS_PER_S)
 #define AT_API_BOOKMARK_PERIOD_NS (10 * AT_NS_PER_S)
+/* Requests that are served or wait; past it users over their share are told 429, past twice that
+ * all are. */
+#define AT_API_REQUESTS_MAX 2000
+#define AT_API_TURN_NS (5 * AT_NS_PER_MS)
+#define AT_API_READY_TIMEOUT_NS (2 * AT_NS_PER_S)
+#define AT_API_READY_KEY "/ready" /* outside of every kind's keys */
 /* Compare-and-swap rounds of one patch or delete. */
 #define AT_API_CAS_ROUNDS_MAX 64
 #define AT_API_NAME_ROUNDS_MAX 8

@@ -102,6 +102,7 @@ static void warning_append(struct at_buf *headers, const char *text)
 void api_req_measure(struct api_req *req, int status)
 {
     struct at_api *api = req->api;
+    api_fair_leave(req);
     if (api->requests_total == NULL) {
         return;
     }
@@ -151,6 +152,7 @@ void api_req_audit(struct api_req *req, int status)
 
 void api_req_free(struct api_req *req)
 {
+    api_fair_leave(req);
     json_decref(req->body);
     json_decref(req->old);
     json_decref(req->object);
