@@ -369,6 +369,10 @@ static void metrics_make(struct at_api *api)
     api->streams_cut_total =
         at_metric_plain(m, AT_METRIC_COUNTER, "atoll_api_watches_cut_total",
                         "Watch streams cut because their client read too slowly.");
+    api->streams_queue_bytes_now =
+        at_metric_with(at_metrics_family(m, AT_METRIC_GAUGE, "atoll_api_watches_queue_bytes",
+                                         "Bytes that wait for slow clients of watches.", NULL),
+                       NULL);
     api->watch_events_total = at_metric_plain(m, AT_METRIC_COUNTER, "atoll_api_watch_events_total",
                                               "Events written to watch streams.");
 }
@@ -382,6 +386,9 @@ enum at_rc at_api_new(const struct at_api_options *options, struct at_api **ret,
     }
     if (api->options.bookmark_period_ns == 0) {
         api->options.bookmark_period_ns = AT_API_BOOKMARK_PERIOD_NS;
+    }
+    if (api->options.watch_queue_bytes_max == 0) {
+        api->options.watch_queue_bytes_max = AT_API_STREAMS_QUEUE_BYTES_MAX;
     }
     api->sys = at_loop_sys(options->loop);
     api->tunnels = api_tunnels_new();

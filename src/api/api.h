@@ -19,6 +19,7 @@ struct at_api_options {
                                                   text; may be NULL */
     int64_t watch_timeout_ns;                  /* 0: 30 min */
     int64_t bookmark_period_ns;                /* 0: 10 s */
+    size_t watch_queue_bytes_max; /* of all slow watch clients together. 0: the default */
     size_t requests_max; /* at once; past it users over their share get 429. 0: the default */
     int64_t turn_ns;     /* of serving, before requests wait for their user's turn. 0: 5 ms */
     /* One JSON line (ends with \n) for each change that was asked for: time, user, verb, path,

@@ -35,12 +35,15 @@ struct at_api {
     size_t n_openapi;
     struct api_stream *streams; /* list of all open watches */
     size_t n_streams;
+    size_t streams_queue_bytes;  /* as last seen, each at its last write */
+    int64_t streams_measured_ns; /* when all were looked at */
     struct api_tunnels *tunnels;
     struct api_fair *fair;
     uint64_t failed_batches; /* of the store, at the last good check of readiness */
     struct at_metric_family *requests_total, *request_seconds;
     struct api_store_metrics *store_metrics; /* NULL without metrics */
-    struct at_metric *streams_now, *streams_cut_total, *watch_events_total;
+    struct at_metric *streams_now, *streams_cut_total, *watch_events_total,
+        *streams_queue_bytes_now;
 };
 
 enum api_table { API_TABLE_NONE, API_TABLE_OBJECT_NONE, API_TABLE_METADATA, API_TABLE_FULL };

@@ -28,6 +28,7 @@
 static struct {
     size_t requests_max;
     int64_t turn_ns;
+    size_t watch_queue_bytes_max;
 } kit_limits;
 
 struct kit {
@@ -124,6 +125,7 @@ static inline struct kit *kit_new(void)
                                      .bookmark_period_ns = 100 * AT_NS_PER_MS,
                                      .requests_max = kit_limits.requests_max,
                                      .turn_ns = kit_limits.turn_ns,
+                                     .watch_queue_bytes_max = kit_limits.watch_queue_bytes_max,
                                      .audit = kit_audit,
                                      .audit_ctx = kit};
     assert_int_equal(at_api_new(&options, &kit->api, NULL), AT_OK);

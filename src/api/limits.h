@@ -13,6 +13,14 @@
 #define AT_API_LIST_ITEMS_MAX 1000000
 /* Bytes that wait for a client of a stream; past it the stream is cut. */
 #define AT_API_STREAM_QUEUE_BYTES_MAX ((size_t)16 << 20)
+/* All streams' queues together. From half of it on a stream may only hold the lower of the two
+ * limits, past it the lowest. */
+#define AT_API_STREAMS_QUEUE_BYTES_MAX ((size_t)256 << 20)
+#define AT_API_STREAM_QUEUE_BYTES_BUSY ((size_t)1 << 20)
+#define AT_API_STREAM_QUEUE_BYTES_FULL ((size_t)64 << 10)
+/* What a watch shows first comes in pages, the next when the client has read so far. */
+#define AT_API_INITIAL_PAGE_KEYS 500
+#define AT_API_INITIAL_AHEAD_BYTES ((size_t)1 << 20)
 #define AT_API_STREAM_PIECE_BYTES ((size_t)256 << 10)
 #define AT_API_STREAMS_MAX 20000
 #define AT_API_WATCH_TIMEOUT_NS (1800 * AT_NS_PER_S)

@@ -1,6 +1,7 @@
 /* More requests than the server takes: users get turns, not connections; who has more than its
  * share is told so; the rest goes on. */
 #include "api/kit_test.h"
+#include "api/limits.h"
 
 #define MANY 24
 
@@ -148,6 +149,116 @@ static void a_full_queue_is_freed_at_the_end(void **state)
     crowd_end(&c);
 }
 
+#define SLOW 30
+#define QUEUE_MAX ((size_t)4 << 20)
+
+static int small_queue(void **state)
+{
+    kit_limits.requests_max = 0;
+    kit_limits.turn_ns = 0;
+    kit_limits.watch_queue_bytes_max = QUEUE_MAX;
+    *state = kit_new();
+    kit_limits.watch_queue_bytes_max = 0;
+    return 0;
+}
+
+static int64_t metric(struct kit *kit, const char *name)
+{
+    struct kit_answer a;
+    char line[100];
+    assert_int_equal(kit_admin(kit, &a, AT_HTTP_GET, "/metrics", NULL, NULL), 200);
+    snprintf(line, sizeof line, "\n%s ", name);
+    const char *at = strstr(a.body.data, line);
+    assert_non_null(at);
+    int64_t value = strtoll(at + strlen(line), NULL, 10);
+    answer_done(&a);
+    return value;
+}
+
+static void patch_large(struct kit *kit, int round)
+{
+    size_t len = 200000;
+    char *body = at_alloc(len + 200);
+    int head = snprintf(body, 100, "{\"metadata\":{\"annotations\":{\"a\":\"%d", round);
+    memset(body + head, 'x', len);
+    strcpy(body + (size_t)head + len, "\"}}}");
+    assert_int_equal(kit_status(kit, NULL, AT_HTTP_PATCH, ATOLL "/sites/a", KIT_MERGE, body), 200);
+    at_free(body);
+}
+
+/* What all slow clients together hold is bounded: they are cut, the one that reads is not. */
+static void many_slow_watchers_cost_no_more_than_the_limit(void **state)
+{
+    struct kit *kit = *state;
+    static struct kit_answer slow[SLOW];
+    struct kit_answer quick;
+    kit_make_site(kit, "a");
+    kit_start(kit, &quick, NULL, AT_HTTP_GET, ATOLL "/sites?watch=1", NULL, NULL);
+    KIT_UNTIL(kit, quick.body.len > 0);
+    for (size_t i = 0; i < SLOW; i++) {
+        kit_start(kit, &slow[i], NULL, AT_HTTP_GET, ATOLL "/sites?watch=1", NULL, NULL);
+        KIT_UNTIL(kit, slow[i].body.len > 0);
+        at_http_call_pause(kit->client, slow[i].call, true);
+    }
+    for (int i = 0; i < 40; i++) {
+        patch_large(kit, i);
+        size_t all = (size_t)metric(kit, "atoll_api_watches_queue_bytes");
+        /* One event to each that is not cut yet may come on top. */
+        assert_true(all <= QUEUE_MAX + (size_t)SLOW * 201000);
+    }
+    assert_true(metric(kit, "atoll_api_watches_cut_total") > 0);
+    assert_true((size_t)metric(kit, "atoll_api_watches_queue_bytes") <= QUEUE_MAX);
+    KIT_UNTIL(kit, quick.body.len > 40 * 200000);
+    assert_false(quick.done);
+    for (size_t i = 0; i < SLOW; i++) {
+        at_http_call_cancel(kit->client, slow[i].call);
+        answer_done(&slow[i]);
+    }
+    at_http_call_cancel(kit->client, quick.call);
+    answer_done(&quick);
+}
+
+static size_t count_text(const struct kit_answer *a, const char *text)
+{
+    size_t n = 0;
+    const char *end = a->body.data + a->body.len;
+    for (const char *at = a->body.data; at != NULL && at < end; n++) {
+        at = memmem(at, (size_t)(end - at), text, strlen(text));
+        if (at == NULL) {
+            break;
+        }
+        at += strlen(text);
+    }
+    return n;
+}
+
+/* More objects than a page: each is shown once, with what changed meanwhile after them. */
+static void a_watch_shows_first_all_there_is_page_by_page(void **state)
+{
+    struct kit *kit = *state;
+    struct kit_answer w;
+    enum { N = AT_API_INITIAL_PAGE_KEYS * 2 + 50 };
+    for (int i = 0; i < N; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "s%05d", i);
+        kit_make_site(kit, name);
+    }
+    kit_start(kit, &w, NULL, AT_HTTP_GET,
+              ATOLL "/sites?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&"
+                    "resourceVersionMatch=NotOlderThan",
+              NULL, NULL);
+    KIT_UNTIL(kit, w.status == 200);
+    kit_make_site(kit, "new");
+    KIT_UNTIL(kit, count_text(&w, "\"name\":\"new\"") == 1);
+    assert_int_equal(count_text(&w, "{\"type\":\"ADDED\""), N + 1);
+    assert_int_equal(count_text(&w, "initial-events-end"), 1);
+    const char *mark = memmem(w.body.data, w.body.len, "initial-events-end", 18);
+    const char *fresh = memmem(w.body.data, w.body.len, "\"name\":\"new\"", 12);
+    assert_true(mark < fresh);
+    at_http_call_cancel(kit->client, w.call);
+    answer_done(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -158,6 +269,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(requests_that_leave_the_queue_are_forgotten,
                                         one_request_a_turn, kit_tear_down),
         cmocka_unit_test_setup_teardown(a_full_queue_is_freed_at_the_end, one_request_a_turn,
+                                        kit_tear_down),
+        cmocka_unit_test_setup_teardown(many_slow_watchers_cost_no_more_than_the_limit, small_queue,
+                                        kit_tear_down),
+        cmocka_unit_test_setup_teardown(a_watch_shows_first_all_there_is_page_by_page, kit_set_up,
                                         kit_tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

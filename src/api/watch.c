@@ -16,6 +16,11 @@ struct api_stream {
     int64_t timeout_ns;
     bool bookmarks;
     bool initial_events, initial_mark;
+    bool initial_under_way; /* the store is not watched yet: pages of what there is come first */
+    bool reading;           /* a page is being read: do not free */
+    char page_from[AT_STORE_KEY_BYTES_MAX];
+    at_timer_id page_timer;
+    size_t queued_bytes; /* counted in api->streams_queue_bytes */
     at_store_watch_id watch;
     at_timer_id timeout_timer, bookmark_timer;
     struct at_buf out; /* lines not yet handed to the connection */
@@ -26,12 +31,45 @@ struct api_stream {
     bool over;
 };
 
+static void queue_count(struct api_stream *s, size_t bytes)
+{
+    struct at_api *api = s->req->api;
+    api->streams_queue_bytes += bytes - s->queued_bytes; /* may wrap in between, not in the sum */
+    s->queued_bytes = bytes;
+    if (api->streams_queue_bytes_now != NULL) {
+        at_metric_set(api->streams_queue_bytes_now, (int64_t)api->streams_queue_bytes);
+    }
+}
+
+/* How much a stream may hold back: the less, the more all of them do. What they hold is known from
+ * their last writes; before anyone is cut for it, all are looked at anew, once a turn. */
+static size_t queue_limit(struct at_api *api)
+{
+    size_t all = api->options.watch_queue_bytes_max;
+    int64_t now = at_loop_now_ns(api->options.loop);
+    if (api->streams_queue_bytes > all / 2 && api->streams_measured_ns != now) {
+        api->streams_measured_ns = now;
+        for (struct api_stream *s = api->streams; s != NULL; s = s->next) {
+            if (s->req->ex != NULL) {
+                queue_count(s, at_http_stream_queued_bytes(s->req->ex));
+            }
+        }
+    }
+    if (api->streams_queue_bytes <= all / 2) {
+        return AT_API_STREAM_QUEUE_BYTES_MAX;
+    }
+    return api->streams_queue_bytes <= all ? AT_API_STREAM_QUEUE_BYTES_BUSY
+                                           : AT_API_STREAM_QUEUE_BYTES_FULL;
+}
+
 static void stream_free(struct api_stream *s)
 {
     struct at_api *api = s->req->api;
     at_store_unwatch(api->options.store, s->watch);
     at_loop_timer_cancel(api->options.loop, s->timeout_timer);
     at_loop_timer_cancel(api->options.loop, s->bookmark_timer);
+    at_loop_timer_cancel(api->options.loop, s->page_timer);
+    queue_count(s, 0);
     if (s->link != NULL) {
         *s->link = s->next;
         if (s->next != NULL) {
@@ -53,7 +91,7 @@ static void stream_gone(void *ctx)
     struct api_stream *s = ctx;
     s->req->ex = NULL;
     s->over = true;
-    if (!s->busy) {
+    if (!s->busy && !s->reading) {
         stream_free(s);
     }
 }
@@ -70,7 +108,10 @@ static void flush(struct api_stream *s)
     if (s->req->ex == NULL) {
         return;
     }
-    if (rc != AT_OK || at_http_stream_queued_bytes(ex) > AT_API_STREAM_QUEUE_BYTES_MAX) {
+    if (rc == AT_OK) {
+        queue_count(s, at_http_stream_queued_bytes(ex));
+    }
+    if (rc != AT_OK || s->queued_bytes > queue_limit(s->req->api)) {
         if (s->req->api->streams_cut_total != NULL) {
             at_metric_add(s->req->api->streams_cut_total, 1);
         }
@@ -212,7 +253,9 @@ static void bookmark_due(void *ctx)
     s->busy = true;
     s->bookmark_timer =
         at_loop_timer(api->options.loop, api->options.bookmark_period_ns, bookmark_due, s);
-    bookmark_add(s, at_store_watch_rev(api->options.store, s->watch), false);
+    if (!s->initial_under_way) { /* else there is nothing yet from which to resume */
+        bookmark_add(s, at_store_watch_rev(api->options.store, s->watch), false);
+    }
     flush(s);
     s->busy = false;
     if (s->over) {
@@ -226,7 +269,10 @@ static void timeout_due(void *ctx)
     s->timeout_timer = 0;
     s->busy = true;
     stream_end(s);
-    stream_free(s);
+    s->busy = false;
+    if (!s->reading) {
+        stream_free(s);
+    }
 }
 
 static void too_old(struct api_stream *s)
@@ -256,26 +302,16 @@ static void list_in(struct api_stream *s)
     }
 }
 
-/* False: answered with an error, s is gone. */
-static bool stream_begin(struct api_stream *s)
+static enum at_rc store_watch(struct api_stream *s, struct at_err *err)
+{
+    return at_store_watch(s->req->api->options.store, s->span.from,
+                          s->span.single ? NULL : s->span.to, s->after_rev, watch_events, s,
+                          &s->watch, err);
+}
+
+static void stream_open(struct api_stream *s)
 {
     struct at_api *api = s->req->api;
-    struct at_err err = {0};
-    enum at_rc rc =
-        at_store_watch(api->options.store, s->span.from, s->span.single ? NULL : s->span.to,
-                       s->after_rev, watch_events, s, &s->watch, &err);
-    if (rc == AT_COMPACTED) {
-        too_old(s);
-        return false;
-    }
-    if (rc != AT_OK) {
-        struct api_req *req = s->req;
-        at_buf_done(&s->out);
-        at_arena_free(s->cells);
-        at_free(s);
-        api_respond_err(req, &err);
-        return false;
-    }
     list_in(s);
     api_req_measure(s->req, 200);
     s->begun = true;
@@ -286,52 +322,125 @@ static bool stream_begin(struct api_stream *s)
         s->bookmark_timer =
             at_loop_timer(api->options.loop, api->options.bookmark_period_ns, bookmark_due, s);
     }
-    return true;
 }
 
-static void stream_drop(struct api_stream *s)
+/* Nothing was sent yet: an answer as to any request. */
+static void stream_refuse(struct api_stream *s, const struct at_err *err)
 {
-    s->over = true;
-    stream_free(s);
+    struct api_req *req = s->req;
+    at_buf_done(&s->out);
+    at_arena_free(s->cells);
+    at_free(s);
+    if (req->ex == NULL) {
+        api_req_free(req);
+    } else {
+        api_respond_err(req, err);
+    }
 }
 
-static void initial_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
-                         size_t n, bool more, const struct at_err *err)
+static void stream_begin(struct api_stream *s)
 {
-    (void)more;
+    struct at_err err = {0};
+    enum at_rc rc = store_watch(s, &err);
+    if (rc == AT_COMPACTED) {
+        too_old(s);
+    } else if (rc != AT_OK) {
+        stream_refuse(s, &err);
+    } else {
+        stream_open(s);
+    }
+}
+
+/* --- what there is, before what changes: pages of one snapshot --- */
+
+static void page_next(void *ctx);
+
+static void page_writable(void *ctx)
+{
     struct api_stream *s = ctx;
-    if (s->req->ex == NULL) {
-        stream_drop(s);
+    if (s->initial_under_way && !s->reading && s->page_timer == 0) {
+        page_next(s);
+    }
+}
+
+/* All was shown: from here on the store tells. */
+static void initial_over(struct api_stream *s)
+{
+    struct at_err err = {0};
+    enum at_rc rc = store_watch(s, &err);
+    if (rc != AT_OK) { /* the client read for so long that the history is gone */
+        error_line(s, rc, err.msg);
+        stream_end(s);
         return;
     }
-    if (rc != AT_OK) {
-        struct api_req *req = s->req;
-        at_buf_done(&s->out);
-        at_arena_free(s->cells);
-        at_free(s);
-        api_respond_error(req, rc, "%s", err != NULL ? err->msg : "the store cannot be read");
-        return;
+    s->initial_under_way = false;
+    if (s->initial_mark) {
+        bookmark_add(s, s->after_rev, true);
     }
-    s->after_rev = rev;
-    s->busy = true;
-    if (!stream_begin(s)) {
-        return;
-    }
+    flush(s);
+}
+
+static void page_show(struct api_stream *s, const struct at_store_kv *kvs, size_t n, bool more)
+{
     for (size_t i = 0; i < n && !s->over; i++) {
         if (matches(s, &kvs[i])) {
             line_add(s, "ADDED", &kvs[i], kvs[i].mod_rev);
         }
     }
-    if (!s->over && s->initial_mark) {
-        bookmark_add(s, rev, true);
+    if (s->over) {
+        return;
     }
-    if (!s->over) {
-        flush(s);
+    if (!more) {
+        initial_over(s);
+        return;
+    }
+    snprintf(s->page_from, sizeof s->page_from, "%s\x01", kvs[n - 1].key);
+    flush(s);
+    /* From the loop, so that others get their turn in between. */
+    if (!s->over && s->queued_bytes <= AT_API_INITIAL_AHEAD_BYTES) {
+        s->page_timer = at_loop_timer(s->req->api->options.loop, 0, page_next, s);
+    }
+}
+
+static void page_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
+                      size_t n, bool more, const struct at_err *err)
+{
+    struct api_stream *s = ctx;
+    s->reading = false;
+    if (s->over || s->req->ex == NULL) {
+        s->over = true;
+        stream_free(s);
+        return;
+    }
+    if (rc != AT_OK && !s->begun) {
+        stream_refuse(s, err);
+        return;
+    }
+    s->busy = true;
+    if (!s->begun) {
+        s->after_rev = rev;
+        stream_open(s);
+        at_http_on_writable(s->req->ex, page_writable, s);
+    }
+    if (rc != AT_OK) {
+        error_line(s, rc, "too old resource version: what there was is forgotten");
+        stream_end(s);
+    } else {
+        page_show(s, kvs, n, more);
     }
     s->busy = false;
     if (s->over) {
         stream_free(s);
     }
+}
+
+static void page_next(void *ctx)
+{
+    struct api_stream *s = ctx;
+    s->page_timer = 0;
+    s->reading = true;
+    at_store_range(s->req->api->options.store, s->page_from, s->span.single ? NULL : s->span.to,
+                   AT_API_INITIAL_PAGE_KEYS, s->begun ? s->after_rev : 0, page_done, s);
 }
 
 /* False: answered. */
@@ -385,14 +494,13 @@ void api_watch(struct api_req *req)
         api_respond_err(req, &err);
         return;
     }
-    if (s->initial_events) {
-        at_store_range(api->options.store, s->span.from, s->span.single ? NULL : s->span.to, 0, 0,
-                       initial_done, s);
+    if (!s->initial_events) {
+        stream_begin(s);
         return;
     }
-    if (stream_begin(s)) {
-        flush(s);
-    }
+    s->initial_under_way = true;
+    memcpy(s->page_from, s->span.from, sizeof s->page_from);
+    page_next(s);
 }
 
 void api_streams_close(struct at_api *api)
