@@ -1,4 +1,5 @@
 #include "cli/cli_priv.h"
+#include "core/digest.h"
 #include "core/str.h"
 
 #include <ctype.h>
@@ -128,7 +129,11 @@ static void hide_secrets(json_t *data)
     json_object_foreach(data, key, value)
     {
         char text[48];
-        snprintf(text, sizeof text, "%zu characters", json_string_length(value));
+        AT_CLEANUP(at_cleanup_buf) struct at_buf bytes = {0};
+        bool readable =
+            json_is_string(value) &&
+            at_base64_decode(json_string_value(value), json_string_length(value), &bytes) == AT_OK;
+        snprintf(text, sizeof text, readable ? "%zu bytes" : "no base64", bytes.len);
         json_object_set_new(data, key, json_string(text));
     }
 }

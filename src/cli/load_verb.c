@@ -128,5 +128,8 @@ enum at_rc cli_load(struct cli *cli, struct at_err *err)
         rc = cli_print_value(cli, format, report, err);
     }
     json_decref(result.by_instance);
+    if (rc == AT_OK && result.requests > 0 && result.failed == result.requests) {
+        rc = at_err_set(err, AT_UPSTREAM, "every request failed");
+    }
     return rc;
 }

@@ -96,6 +96,9 @@ it('a Secret reaches the environment of an instance and no argument list; logs f
   await follow.stop({ signal: 'SIGINT' });
   assert.equal((await atoll('logs deployment/secretive --tail 1')).trim().split('\n').length, 1);
   assert.deepEqual(processesWith('open-sesame-42').filter((p) => p.args.includes('open-sesame-42')), []);
+  const described = await atoll('describe secret db');
+  assert.match(described, /password: 14 bytes/);
+  assert.doesNotMatch(described, /sesame|b3Blbi1/);
   await fails('logs nope', 4, /instances\.atoll\.dev "nope" not found/);
   await atoll('delete deployment secretive');
 });
@@ -170,6 +173,8 @@ it('infer takes an image, a tensor, JSON and a whole request, and names what is 
   await fails('infer digits --input picture=[[1,2]]', 2, /"picture" is not one of the model's: image/);
   await fails('infer digits --image /nonexistent.pgm', 4, /nonexistent\.pgm/);
   await fails('infer nomodel --input image=[[1]]', 4, /nomodel/);
+  assert.match(await atoll(`load digits --data ${QUICKSTART}/data/digits-test.json --requests 50`), /failed +0/);
+  await fails(`load nomodel --data ${QUICKSTART}/data/digits-test.json --requests 5`, 6, /every request failed/);
   await fails('infer digits', 2, /--image, --input, --tensor or --request/);
 });
 
