@@ -52,7 +52,7 @@ static bool request_ok(const struct at_pack_request *r)
 }
 
 static enum at_rc check_input(const struct at_pack_node *nodes, size_t n_nodes,
-                              const struct at_pack_mix *typical, struct at_err *err)
+                              const struct at_pack_mix *mix, struct at_err *err)
 {
     if (n_nodes == 0 || n_nodes > AT_PACK_NODES_MAX) {
         return at_err_set(err, AT_INVALID, "1 to %d nodes can be packed, not %zu",
@@ -63,9 +63,11 @@ static enum at_rc check_input(const struct at_pack_node *nodes, size_t n_nodes,
             return at_err_set(err, AT_INVALID, "node %zu: an amount is out of range", i);
         }
     }
-    for (size_t i = 0; i < typical->n; i++) {
-        if (!request_ok(&typical->shares[i].request) || typical->shares[i].count > 1000000000) {
-            return at_err_set(err, AT_INVALID, "typical request %zu: an amount is out of range", i);
+    int64_t seen = 0;
+    for (size_t i = 0; i < mix->n; i++) {
+        seen += mix->shares[i].count;
+        if (!request_ok(&mix->shares[i].request) || seen > AT_PACK_SEEN_MAX) {
+            return at_err_set(err, AT_INVALID, "mix, request %zu: an amount is out of range", i);
         }
     }
     return AT_OK;
@@ -75,12 +77,11 @@ static enum at_rc check_input(const struct at_pack_node *nodes, size_t n_nodes,
 static void node_changed(struct at_pack *p, uint32_t id)
 {
     struct pack_node *n = &p->nodes[id];
-    int64_t frag =
-        pack_frag_of(&p->published.frags[p->published.frag_of_model[n->model]], &n->left);
+    int64_t frag = pack_frag_of(&p->published, n->model, &n->left);
     p->frag += frag - n->frag;
     n->frag = frag;
     if (p->policy == AT_PACK_ATOLL) {
-        n->own = pack_frag_of(&p->own.frags[p->own.frag_of_model[n->model]], &n->left);
+        n->own = pack_frag_of(&p->own, n->model, &n->left);
     }
     n->changed = p->log_end;
     p->log[p->log_end++ & p->log_mask] = id;
@@ -107,12 +108,30 @@ static void nodes_init(struct at_pack *p, const struct at_pack_node *nodes, size
     p->idle_milli = p->capacity_milli;
 }
 
+/* Ours looks at all requests for GPUs, and learns what is lost of a GPU by what it has left. */
+static void mixes_init(struct at_pack *p, const struct at_pack_mix *mix)
+{
+    pack_mix_init(&p->published, mix->shares, mix->n, NULL);
+    if (p->policy != AT_PACK_ATOLL) {
+        return;
+    }
+    AT_CLEANUP(at_cleanup_free)
+    struct at_pack_share *gpu = at_alloc((mix->n + 1) * sizeof *gpu);
+    int64_t loss[AT_PACK_GPU_MILLI + 1];
+    size_t n = 0;
+    for (size_t i = 0; i < mix->n; i++) {
+        gpu[n] = mix->shares[i];
+        n += gpu[n].request.gpus > 0;
+    }
+    pack_learn(gpu, n, loss);
+    pack_mix_init(&p->own, gpu, n, loss);
+}
+
 enum at_rc at_pack_new(enum at_pack_policy policy, const struct at_pack_node *nodes, size_t n_nodes,
-                       const struct at_pack_mix *typical, struct at_pack **ret_pack,
-                       struct at_err *err)
+                       const struct at_pack_mix *mix, struct at_pack **ret_pack, struct at_err *err)
 {
     assert(policy < AT_PACK_POLICY_COUNT);
-    enum at_rc rc = check_input(nodes, n_nodes, typical, err);
+    enum at_rc rc = check_input(nodes, n_nodes, mix, err);
     if (rc != AT_OK) {
         return rc;
     }
@@ -126,8 +145,7 @@ enum at_rc at_pack_new(enum at_pack_policy policy, const struct at_pack_node *no
     }
     p->log = at_alloc(ring * sizeof *p->log);
     p->log_mask = ring - 1;
-    pack_mix_init(&p->published, typical, false);
-    pack_mix_init(&p->own, typical, true);
+    mixes_init(p, mix);
     pack_steps_init(p);
     nodes_init(p, nodes, n_nodes);
     *ret_pack = p;
@@ -274,16 +292,17 @@ static void class_refresh(const struct at_pack *p, struct pack_class *c)
 
 static bool class_best(const struct at_pack *p, const struct pack_class *c, uint32_t *ret_node)
 {
-    uint16_t best = best_of(c->block_best, p->n_blocks);
+    uint16_t best = best_of(c->block_best, p->n_blocks), slack = pack_slack(p, &c->request);
     if (best == PACK_NO_FIT) {
         return false;
     }
+    uint16_t enough = best > slack ? best - slack : 1;
     size_t block = 0;
-    while (c->block_best[block] != best) {
+    while (c->block_best[block] < enough) {
         block++;
     }
     size_t id = block * PACK_BLOCK;
-    while (c->scores[id] != best) {
+    while (c->scores[id] < enough) {
         id++;
     }
     *ret_node = (uint32_t)id;

@@ -19,6 +19,7 @@
 #define AT_PACK_MODELS_MAX 64
 #define AT_PACK_NODES_MAX 1000000
 #define AT_PACK_CLASSES_MAX 100000
+#define AT_PACK_SEEN_MAX 1000000000           /* requests counted in a mix */
 #define AT_PACK_AMOUNT_MAX (INT64_C(1) << 40) /* cpu milli, memory MiB */
 
 enum at_pack_policy {
@@ -53,10 +54,10 @@ struct at_pack_share {
     uint32_t count;
 };
 
+/* FGD measures the shortest beginning of it that makes up 95 % ("typical pods"), ours the whole. */
 struct at_pack_mix {
-    const struct at_pack_share *shares; /* the order matters to FGD's last digits */
+    const struct at_pack_share *shares; /* the most frequent first */
     size_t n;
-    uint64_t seen; /* all requests, also those of shapes too rare to be in shares */
 };
 
 struct at_pack_place {
@@ -67,11 +68,12 @@ struct at_pack_place {
 struct at_pack;
 
 /* An empty cluster. Ties go to the node that stands earlier in nodes.
- * in:   typical: the mix that fragmentation is measured for (FGD's typical pods), borrowed
+ * in:   mix: what fragmentation is measured for; nothing is kept of it
  * err:  AT_INVALID an amount out of range, with its row in the message
- * own:  at_pack_free.  cost: O(nodes + typical mix). */
+ * own:  at_pack_free.  cost: O(nodes), and some 10 ms for AT_PACK_ATOLL
+ *       to learn what leftovers of GPUs are worth. */
 enum at_rc at_pack_new(enum at_pack_policy policy, const struct at_pack_node *nodes, size_t n_nodes,
-                       const struct at_pack_mix *typical, struct at_pack **ret_pack,
+                       const struct at_pack_mix *mix, struct at_pack **ret_pack,
                        struct at_err *err) AT_WARN_UNUSED;
 void at_pack_free(struct at_pack *pack); /* accepts NULL */
 

@@ -2,30 +2,25 @@
 #include "core/mem.h"
 #include "scheduler/pack_priv.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define TYPICAL_PERCENT 95 /* of what is seen, as published */
 
 static bool task_uses_model(const struct at_pack_request *r, uint32_t model)
 {
     return r->models == 0 || (r->models >> model & 1) != 0;
 }
 
-static bool same_tasks(const struct at_pack_share *typical, size_t n, uint32_t a, uint32_t b)
+static bool same_tasks(const struct at_pack_share *shares, size_t n, uint32_t a, uint32_t b)
 {
     for (size_t i = 0; i < n; i++) {
-        if (typical[i].request.gpus > 0 &&
-            task_uses_model(&typical[i].request, a) != task_uses_model(&typical[i].request, b)) {
+        if (shares[i].request.gpus > 0 &&
+            task_uses_model(&shares[i].request, a) != task_uses_model(&shares[i].request, b)) {
             return false;
         }
     }
     return true;
-}
-
-static int64_t weight_of(const struct at_pack_share *s, bool by_volume)
-{
-    int64_t volume = (int64_t)s->request.gpus * s->request.gpu_milli;
-    return by_volume ? s->count * volume : s->count;
 }
 
 static int cmp_i64(const void *a, const void *b)
@@ -34,12 +29,12 @@ static int cmp_i64(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static void frag_steps(struct pack_frag *f, const struct at_pack_share *typical, size_t n)
+static void frag_steps(struct pack_frag *f, const struct at_pack_share *shares, size_t n)
 {
     f->cpu_steps = at_alloc((n + 1) * sizeof *f->cpu_steps);
     size_t n_steps = 0;
     for (size_t i = 0; i < n; i++) {
-        f->cpu_steps[i] = typical[i].request.cpu_milli;
+        f->cpu_steps[i] = shares[i].request.cpu_milli;
     }
     qsort(f->cpu_steps, n, sizeof *f->cpu_steps, cmp_i64);
     for (size_t i = 0; i < n; i++) {
@@ -52,77 +47,91 @@ static void frag_steps(struct pack_frag *f, const struct at_pack_share *typical,
 }
 
 /* One task in the table of one level. */
-static void level_add(struct pack_level *l, const struct at_pack_request *r, int64_t weight,
-                      bool open)
+static void level_add(struct pack_level *l, const struct at_pack_share *task, bool open,
+                      const int64_t *loss, bool learned)
 {
+    const struct at_pack_request *r = &task->request;
+    int64_t weight = task->count;
     if (!open || r->gpus == 0) {
         l->shut += weight;
         return;
     }
-    if (r->gpus == 1) {
-        for (uint32_t left = 0; left < r->gpu_milli; left++) {
-            l->by_left[left] += weight * left;
-        }
-        return;
+    if (r->gpus > 1 && r->gpu_milli < AT_PACK_GPU_MILLI) {
+        return; /* odd: apart */
     }
-    if (r->gpu_milli == AT_PACK_GPU_MILLI) {
-        l->whole += weight;
-        for (uint32_t f = r->gpus; f <= AT_PACK_GPUS_MAX; f++) {
-            l->enough[f] += weight * AT_PACK_GPU_MILLI;
-        }
+    for (uint32_t left = 0; left <= AT_PACK_GPU_MILLI; left++) {
+        bool small = r->gpus > 1 || learned || left < r->gpu_milli;
+        l->by_left[left] += small ? weight * loss[left] : 0;
+    }
+    for (uint32_t free_gpus = 0; r->gpus > 1 && free_gpus < r->gpus; free_gpus++) {
+        l->lack[free_gpus] += weight;
     }
 }
 
-static void frag_init(struct pack_frag *f, const struct at_pack_share *typical, size_t n,
-                      uint32_t model, bool by_volume)
+static void frag_init(struct pack_frag *f, const struct at_pack_share *shares, size_t n,
+                      uint32_t model, const int64_t *loss, bool learned)
 {
-    frag_steps(f, typical, n);
+    frag_steps(f, shares, n);
     f->odd = at_alloc((n + 1) * sizeof *f->odd);
     for (size_t l = 0; l < f->n_levels; l++) {
         f->levels[l].by_left = at_alloc((AT_PACK_GPU_MILLI + 1) * sizeof(int64_t));
         for (size_t i = 0; i < n; i++) {
-            const struct at_pack_request *r = &typical[i].request;
+            const struct at_pack_request *r = &shares[i].request;
             bool open = task_uses_model(r, model) && l > 0 && f->cpu_steps[l - 1] >= r->cpu_milli;
-            level_add(&f->levels[l], r, weight_of(&typical[i], by_volume), open);
+            level_add(&f->levels[l], &shares[i], open, loss, learned);
         }
     }
     for (size_t i = 0; i < n; i++) {
-        const struct at_pack_request *r = &typical[i].request;
+        const struct at_pack_request *r = &shares[i].request;
         if (r->gpus > 1 && r->gpu_milli < AT_PACK_GPU_MILLI && task_uses_model(r, model)) {
-            f->odd[f->n_odd++] = (struct pack_odd){r->cpu_milli, weight_of(&typical[i], by_volume),
-                                                   r->gpus, r->gpu_milli};
+            f->odd[f->n_odd++] =
+                (struct pack_odd){r->cpu_milli, shares[i].count, r->gpus, r->gpu_milli};
         }
     }
 }
 
-void pack_mix_init(struct pack_mix *mix, const struct at_pack_mix *given, bool by_volume)
+static void mix_tasks(struct pack_mix *mix, const struct at_pack_share *shares, size_t n,
+                      double n_seen)
 {
-    const struct at_pack_share *typical = given->shares;
-    size_t n = given->n;
-    *mix = (struct pack_mix){.frags = at_alloc(AT_PACK_MODELS_MAX * sizeof *mix->frags)};
-    uint32_t first[AT_PACK_MODELS_MAX];
-    for (uint32_t model = 0; model < AT_PACK_MODELS_MAX; model++) {
-        size_t group = 0;
-        while (group < mix->n_frags && !same_tasks(typical, n, first[group], model)) {
-            group++;
-        }
-        if (group == mix->n_frags) {
-            frag_init(&mix->frags[group], typical, n, model, by_volume);
-            first[group] = model;
-            mix->n_frags++;
-        }
-        mix->frag_of_model[model] = (uint8_t)group;
-    }
-    double count = 0, seen = (double)given->seen;
     for (size_t i = 0; i < n; i++) {
-        mix->weight += weight_of(&typical[i], by_volume);
-        count += typical[i].count;
+        mix->weight += shares[i].count;
     }
     mix->tasks = at_alloc((n + 1) * sizeof *mix->tasks);
     mix->n_tasks = n;
     for (size_t i = 0; i < n; i++) {
-        mix->tasks[i] =
-            (struct pack_task){typical[i].request, typical[i].count / seen / (count / seen)};
+        double share = shares[i].count / n_seen / ((double)mix->weight / n_seen);
+        mix->tasks[i] = (struct pack_task){shares[i].request, share};
+    }
+}
+
+void pack_mix_init(struct pack_mix *mix, const struct at_pack_share *shares, size_t n,
+                   const int64_t *learned)
+{
+    *mix = (struct pack_mix){.frags = at_alloc(AT_PACK_MODELS_MAX * sizeof *mix->frags)};
+    double n_seen = 0;
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        n_seen += shares[i].count;
+    }
+    for (double sum = 0; kept < n && (learned != NULL || 100 * sum < TYPICAL_PERCENT * n_seen);) {
+        sum += shares[kept++].count;
+    }
+    mix_tasks(mix, shares, kept, n_seen);
+    for (int left = 0; left <= AT_PACK_GPU_MILLI; left++) {
+        mix->loss[left] = learned != NULL ? learned[left] : left < AT_PACK_GPU_MILLI ? left : 0;
+    }
+    uint32_t first[AT_PACK_MODELS_MAX];
+    for (uint32_t model = 0; model < AT_PACK_MODELS_MAX; model++) {
+        size_t group = 0;
+        while (group < mix->n_frags && !same_tasks(shares, kept, first[group], model)) {
+            group++;
+        }
+        if (group == mix->n_frags) {
+            frag_init(&mix->frags[group], shares, kept, model, mix->loss, learned != NULL);
+            first[group] = model;
+            mix->n_frags++;
+        }
+        mix->frag_of_model[model] = (uint8_t)group;
     }
 }
 
@@ -142,11 +151,9 @@ void pack_mix_done(struct pack_mix *mix)
     *mix = (struct pack_mix){0};
 }
 
-/* F of the tasks that ask for several GPUs, given how many are free. */
-static int64_t frag_several(const struct pack_frag *f, const struct pack_level *l,
-                            const struct pack_left *left)
+static int64_t frag_odd(const struct pack_frag *f, const struct pack_left *left)
 {
-    int64_t sum = l->whole * left->idle_milli - l->enough[left->free_gpus];
+    int64_t sum = 0;
     for (size_t i = 0; i < f->n_odd; i++) {
         const struct pack_odd *o = &f->odd[i];
         if (left->cpu_milli < o->cpu_milli) {
@@ -163,46 +170,55 @@ static int64_t frag_several(const struct pack_frag *f, const struct pack_level *
     return sum;
 }
 
-static int64_t sum_by_left(const struct pack_level *l, const struct pack_left *left)
+static void trial_sums(struct pack_trial *t)
 {
-    int64_t sum = 0;
-    for (uint32_t g = 0; g < left->n_gpus; g++) {
-        sum += l->by_left[left->gpu[g]];
+    t->level = &t->f->levels[pack_level_of(t->f, t->left.cpu_milli)];
+    t->by_left = t->loss = 0;
+    for (uint32_t g = 0; g < t->left.n_gpus; g++) {
+        t->by_left += t->level->by_left[t->left.gpu[g]];
     }
-    return sum;
+    for (uint32_t g = 0; t->level->lack[0] > 0 && g < t->left.n_gpus; g++) {
+        t->loss += t->mix->loss[t->left.gpu[g]];
+    }
 }
 
-int64_t pack_frag_of(const struct pack_frag *f, const struct pack_left *left)
+int64_t pack_frag_of(const struct pack_mix *mix, uint32_t model, const struct pack_left *left)
 {
-    const struct pack_level *l = &f->levels[pack_level_of(f, left->cpu_milli)];
-    return sum_by_left(l, left) + l->shut * left->idle_milli + frag_several(f, l, left);
+    struct pack_trial t = {.mix = mix, .f = &mix->frags[mix->frag_of_model[model]], .left = *left};
+    trial_sums(&t);
+    int64_t idle = left->idle_milli;
+    return t.by_left + t.level->shut * idle + t.level->lack[left->free_gpus] * (idle - t.loss) +
+           frag_odd(t.f, left);
 }
 
-void pack_trial_begin(struct pack_trial *t, const struct pack_frag *f, const struct pack_left *left,
-                      int64_t cpu_milli)
+void pack_trial_begin(struct pack_trial *t, const struct pack_mix *mix, uint32_t model,
+                      const struct pack_left *left, int64_t cpu_milli)
 {
-    t->f = f;
+    t->mix = mix;
+    t->f = &mix->frags[mix->frag_of_model[model]];
     t->left = *left;
     t->left.cpu_milli -= cpu_milli;
-    t->level = &f->levels[pack_level_of(f, t->left.cpu_milli)];
-    t->by_left = sum_by_left(t->level, left);
+    trial_sums(t);
 }
 
 int64_t pack_trial_take(const struct pack_trial *t, uint32_t gpu, uint32_t gpu_milli)
 {
     const struct pack_level *l = t->level;
     uint32_t before = t->left.gpu[gpu], after = before - gpu_milli;
-    int64_t sum = t->by_left - l->by_left[before] + l->by_left[after];
+    uint32_t free_gpus = t->left.free_gpus - (before == AT_PACK_GPU_MILLI);
     int64_t idle = (int64_t)t->left.idle_milli - gpu_milli;
+    int64_t sum = t->by_left - l->by_left[before] + l->by_left[after] + l->shut * idle;
+    if (l->lack[free_gpus] > 0) {
+        int64_t loss = t->loss - t->mix->loss[before] + t->mix->loss[after];
+        sum += l->lack[free_gpus] * (idle - loss);
+    }
     if (t->f->n_odd > 0) {
         struct pack_left left = t->left;
         left.gpu[gpu] = (uint16_t)after;
         left.idle_milli -= gpu_milli;
-        left.free_gpus -= before == AT_PACK_GPU_MILLI;
-        return sum + l->shut * idle + frag_several(t->f, l, &left);
+        sum += frag_odd(t->f, &left);
     }
-    uint32_t free_gpus = t->left.free_gpus - (before == AT_PACK_GPU_MILLI);
-    return sum + (l->shut + l->whole) * idle - l->enough[free_gpus];
+    return sum;
 }
 
 /* The kinds of fragment that the published simulator adds up apart; satisfied is no fragment. */

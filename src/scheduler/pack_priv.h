@@ -10,14 +10,13 @@
 
 /* Fragmentation of one node as table look-ups. For one node, each task of the mix is either shut
  * out (model, or too little CPU: the level says which) and counts all that is idle, or asks for one
- * GPU and counts what stands in GPUs with too little left, or asks for several. So
- * F = sum over GPUs of by_left[left] + idle * shut + (several: by the number of GPUs with enough).
- */
+ * GPU and counts what is lost of each GPU, or asks for several: then what is lost of each GPU if
+ * enough are free, else all that is idle. So
+ * F = sum of by_left[left] + idle * shut + lack[free GPUs] * (idle - sum of loss[left]). */
 struct pack_level {
-    int64_t *by_left;                     /* [AT_PACK_GPU_MILLI + 1] */
-    int64_t shut;                         /* weight of the tasks shut out */
-    int64_t whole;                        /* weight of tasks that ask for several whole GPUs */
-    int64_t enough[AT_PACK_GPUS_MAX + 1]; /* their weight that f free GPUs satisfy, in milli */
+    int64_t *by_left;                   /* [AT_PACK_GPU_MILLI + 1] */
+    int64_t shut;                       /* weight of the tasks shut out */
+    int64_t lack[AT_PACK_GPUS_MAX + 1]; /* of those that ask for more whole GPUs than this */
 };
 
 /* Tasks that ask for a part of each of several GPUs; rare. */
@@ -45,8 +44,9 @@ struct pack_mix {
     struct pack_frag *frags;
     size_t n_frags;
     uint8_t frag_of_model[AT_PACK_MODELS_MAX];
-    int64_t weight;          /* of all tasks */
-    struct pack_task *tasks; /* in the order given */
+    int64_t weight;                      /* of all tasks */
+    int64_t loss[AT_PACK_GPU_MILLI + 1]; /* milli lost of a GPU with so much left */
+    struct pack_task *tasks;             /* in the order given */
     size_t n_tasks;
 };
 
@@ -92,28 +92,36 @@ struct at_pack {
     int64_t capacity_milli, idle_milli, frag;
 };
 
-/* pack_frag.c */
-void pack_mix_init(struct pack_mix *mix, const struct at_pack_mix *given, bool by_volume);
+/* pack_frag.c. learned: what is lost of a GPU by what it has left; NULL: FGD's measure, by which
+ * a task loses what stands in GPUs with less left than it asks for. */
+void pack_mix_init(struct pack_mix *mix, const struct at_pack_share *shares, size_t n,
+                   const int64_t *learned);
 void pack_mix_done(struct pack_mix *mix);
-int64_t pack_frag_of(const struct pack_frag *f, const struct pack_left *left);
+int64_t pack_frag_of(const struct pack_mix *mix, uint32_t model, const struct pack_left *left);
 /* F in the floating point of the published simulator, sum by sum. */
 double pack_frag_published(const struct pack_mix *mix, uint32_t model,
                            const struct pack_left *left);
-/* F after one GPU of each choice: the gpu_milli of it and cpu are taken; before any choice. */
+
+/* What F would be after CPU and a part of one GPU are taken, for one GPU after the other. */
 struct pack_trial {
+    const struct pack_mix *mix;
     const struct pack_frag *f;
     const struct pack_level *level;
-    struct pack_left left; /* cpu taken, GPUs not yet */
-    int64_t by_left;       /* sum of the level's by_left */
+    struct pack_left left; /* CPU taken, GPUs not yet */
+    int64_t by_left, loss; /* sums over the GPUs */
 };
-void pack_trial_begin(struct pack_trial *t, const struct pack_frag *f, const struct pack_left *left,
-                      int64_t cpu_milli);
+void pack_trial_begin(struct pack_trial *t, const struct pack_mix *mix, uint32_t model,
+                      const struct pack_left *left, int64_t cpu_milli);
 int64_t pack_trial_take(const struct pack_trial *t, uint32_t gpu, uint32_t gpu_milli);
+
+/* pack_learn.c */
+void pack_learn(const struct at_pack_share *shares, size_t n, int64_t loss[AT_PACK_GPU_MILLI + 1]);
 
 /* pack_score.c: PACK_NO_FIT or 1 + score; the GPUs it would take into *ret_gpus. */
 uint16_t pack_score(const struct at_pack *p, const struct pack_class *c, const struct pack_node *n,
                     uint32_t *ret_gpus);
 void pack_steps_init(struct at_pack *p);
+uint16_t pack_slack(const struct at_pack *p, const struct at_pack_request *r);
 bool pack_fits(const struct at_pack_request *r, const struct pack_node *n);
 
 static inline size_t pack_level_of(const struct pack_frag *f, int64_t cpu_milli)

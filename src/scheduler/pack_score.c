@@ -7,6 +7,9 @@
 #define REF_CPU_MILLI 128000.0
 #define REF_GPU_MILLI 8000.0
 
+#define SLACK_MILLI 20
+#define SLACK_WHOLE_MILLI 100
+
 bool pack_fits(const struct at_pack_request *r, const struct pack_node *n)
 {
     if (r->cpu_milli > n->left.cpu_milli || r->memory_mib > n->memory_mib) {
@@ -63,8 +66,7 @@ static uint32_t gpus_tightest(const struct at_pack_request *r, const struct pack
  * sigmoid(x) >= s / 100 when x >= ln(s / (100 - s)). */
 void pack_steps_init(struct at_pack *p)
 {
-    double unit =
-        1000.0 * (double)(p->policy == AT_PACK_ATOLL ? p->own.weight : p->published.weight);
+    double unit = 1000.0 * (double)p->published.weight;
     for (int s = 1; s < PACK_STEPS; s++) {
         p->steps[s] = s == 50 ? 0 : (int64_t)ceil(unit * log(s / (100.0 - s)));
     }
@@ -81,12 +83,17 @@ static int step_of(const struct at_pack *p, int64_t gain)
     return at;
 }
 
+static int64_t floor_div(int64_t a, int64_t b)
+{
+    return a / b - (a % b < 0);
+}
+
 /* A gain of exactly 0 stands on the step from 49 to 50, and the published simulator's sums in
  * floating point fall to either side of it. Its decisions are reproduced by doing the same sums. */
 static int step_of_nothing(const struct at_pack *p, const struct pack_node *n,
                            const struct pack_left *after)
 {
-    if (p->policy != AT_PACK_FGD || n->left.idle_milli == 0) {
+    if (n->left.idle_milli == 0) {
         return PACK_STEPS / 2;
     }
     double before = pack_frag_published(&p->published, n->model, &n->left);
@@ -109,26 +116,25 @@ static struct pack_left left_after(const struct at_pack_request *r, const struct
     return after;
 }
 
-static int score_first_gpus(const struct at_pack *p, const struct pack_frag *f, int64_t frag_now,
-                            const struct at_pack_request *r, const struct pack_node *n,
-                            uint32_t *ret_gpus)
+static int fgd_first_gpus(const struct at_pack *p, const struct at_pack_request *r,
+                          const struct pack_node *n, uint32_t *ret_gpus)
 {
     *ret_gpus = gpus_first(r, &n->left);
     struct pack_left after = left_after(r, &n->left, *ret_gpus);
+    const struct pack_frag *f = &p->published.frags[p->published.frag_of_model[n->model]];
     if (r->gpus == 0 && pack_level_of(f, n->left.cpu_milli) == pack_level_of(f, after.cpu_milli)) {
         return PACK_STEPS / 2;
     }
-    int64_t gain = frag_now - pack_frag_of(f, &after);
+    int64_t gain = n->frag - pack_frag_of(&p->published, n->model, &after);
     return gain == 0 ? step_of_nothing(p, n, &after) : step_of(p, gain);
 }
 
 /* The GPU that leaves the node best, by steps of the score; the first one on ties. */
-static int score_best_gpu(const struct at_pack *p, const struct pack_frag *f, int64_t frag_now,
-                          const struct at_pack_request *r, const struct pack_node *n,
-                          uint32_t *ret_gpus)
+static int fgd_best_gpu(const struct at_pack *p, const struct at_pack_request *r,
+                        const struct pack_node *n, uint32_t *ret_gpus)
 {
     struct pack_trial t;
-    pack_trial_begin(&t, f, &n->left, r->cpu_milli);
+    pack_trial_begin(&t, &p->published, n->model, &n->left, r->cpu_milli);
     int best = -1;
     uint32_t tried = 0;
     for (uint32_t g = 0; g < n->left.n_gpus; g++) {
@@ -136,7 +142,7 @@ static int score_best_gpu(const struct at_pack *p, const struct pack_frag *f, in
             continue;
         }
         tried = n->left.gpu[g];
-        int64_t gain = frag_now - pack_trial_take(&t, g, r->gpu_milli);
+        int64_t gain = n->frag - pack_trial_take(&t, g, r->gpu_milli);
         if (best >= 0 && gain < p->steps[best + 1]) {
             continue;
         }
@@ -153,12 +159,44 @@ static int score_best_gpu(const struct at_pack *p, const struct pack_frag *f, in
     return best;
 }
 
-static int score_fgd(const struct at_pack *p, const struct pack_mix *mix, int64_t frag_now,
-                     const struct at_pack_request *r, const struct pack_node *n, uint32_t *ret_gpus)
+/* Ours: the gain itself, in milli-GPU. */
+static int score_own(const struct at_pack *p, const struct at_pack_request *r,
+                     const struct pack_node *n, uint32_t *ret_gpus)
 {
-    const struct pack_frag *f = &mix->frags[mix->frag_of_model[n->model]];
-    return r->gpus == 1 ? score_best_gpu(p, f, frag_now, r, n, ret_gpus)
-                        : score_first_gpus(p, f, frag_now, r, n, ret_gpus);
+    int64_t least = INT64_MAX;
+    if (r->gpus != 1) {
+        *ret_gpus = gpus_first(r, &n->left);
+        struct pack_left after = left_after(r, &n->left, *ret_gpus);
+        least = pack_frag_of(&p->own, n->model, &after);
+    } else {
+        struct pack_trial t;
+        pack_trial_begin(&t, &p->own, n->model, &n->left, r->cpu_milli);
+        uint32_t tried = 0;
+        for (uint32_t g = 0; g < n->left.n_gpus; g++) {
+            if (n->left.gpu[g] < r->gpu_milli || n->left.gpu[g] == tried) {
+                continue;
+            }
+            tried = n->left.gpu[g];
+            int64_t frag = pack_trial_take(&t, g, r->gpu_milli);
+            if (frag < least) {
+                least = frag;
+                *ret_gpus = 1u << g;
+            }
+        }
+    }
+    int64_t span = AT_PACK_GPUS_MAX * AT_PACK_GPU_MILLI; /* no gain or loss is larger */
+    return (int)(p->own.weight == 0 ? 0 : span + floor_div(n->own - least, p->own.weight));
+}
+
+/* Ours: nodes within this of the best are equal, and the first one is taken, so that the cluster is
+ * filled in one order and whole nodes stay free. Requests for whole GPUs all leave the same GPUs
+ * behind; between nodes they differ by CPU only, where the measure is coarse. */
+uint16_t pack_slack(const struct at_pack *p, const struct at_pack_request *r)
+{
+    if (p->policy != AT_PACK_ATOLL) {
+        return 0;
+    }
+    return r->gpu_milli == AT_PACK_GPU_MILLI ? SLACK_WHOLE_MILLI : SLACK_MILLI;
 }
 
 static int score_bestfit(const struct at_pack_request *r, const struct pack_left *left)
@@ -227,10 +265,11 @@ uint16_t pack_score(const struct at_pack *p, const struct pack_class *c, const s
         return PACK_NO_FIT;
     }
     if (p->policy == AT_PACK_FGD) {
-        return (uint16_t)(1 + score_fgd(p, &p->published, n->frag, r, n, ret_gpus));
+        return positive(r->gpus == 1 ? fgd_best_gpu(p, r, n, ret_gpus)
+                                     : fgd_first_gpus(p, r, n, ret_gpus));
     }
     if (p->policy == AT_PACK_ATOLL) {
-        return (uint16_t)(1 + score_fgd(p, &p->own, n->own, r, n, ret_gpus));
+        return positive(score_own(p, r, n, ret_gpus));
     }
     *ret_gpus = gpus_tightest(r, &n->left);
     switch (p->policy) {

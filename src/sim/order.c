@@ -4,8 +4,6 @@
 
 #include <stdlib.h>
 
-#define TYPICAL_PERCENT 95
-
 static enum at_rc read_rows(const char *file, size_t line, struct at_str text, const char *word,
                             size_t n_rows, uint32_t **ret, size_t *ret_n, struct at_err *err)
 {
@@ -229,11 +227,11 @@ static int cmp_count(const void *a, const void *b)
     return x->at < y->at ? -1 : x->at > y->at;
 }
 
-size_t at_trace_typical(const struct at_trace *t, struct at_pack_share **ret)
+size_t at_trace_mix(const struct at_trace *t, struct at_pack_share **ret)
 {
     AT_CLEANUP(at_cleanup_free) uint32_t *rows = rows_sorted(t, t->n_pods, cmp_pod_shape);
     AT_CLEANUP(at_cleanup_free) struct shape *shapes = at_alloc(t->n_pods * sizeof *shapes + 1);
-    size_t n = 0, kept = 0, sum = 0;
+    size_t n = 0;
     for (size_t i = 0; i < t->n_pods; i++) {
         const struct at_trace_pod *pod = &t->pods[rows[i]];
         if (i == 0 || cmp_shape(&t->pods[rows[i - 1]], pod) != 0) {
@@ -244,10 +242,8 @@ size_t at_trace_typical(const struct at_trace *t, struct at_pack_share **ret)
     }
     qsort(shapes, n, sizeof *shapes, cmp_count);
     *ret = at_alloc(n * sizeof **ret + 1);
-    while (kept < n && 100 * sum < TYPICAL_PERCENT * t->n_pods) {
-        sum += shapes[kept].share.count;
-        (*ret)[kept] = shapes[kept].share;
-        kept++;
+    for (size_t i = 0; i < n; i++) {
+        (*ret)[i] = shapes[i].share;
     }
-    return kept;
+    return n;
 }

@@ -177,9 +177,9 @@ static void summarise(struct run *r)
 static enum at_rc run_begin(struct run *r, enum at_pack_policy policy, struct at_err *err)
 {
     const struct at_trace *t = r->trace;
-    AT_CLEANUP(at_cleanup_free) struct at_pack_share *typical = NULL;
-    struct at_pack_mix mix = {.n = at_trace_typical(t, &typical), .seen = t->n_pods};
-    mix.shares = typical;
+    AT_CLEANUP(at_cleanup_free) struct at_pack_share *shares = NULL;
+    struct at_pack_mix mix = {.n = at_trace_mix(t, &shares)};
+    mix.shares = shares;
     AT_CLEANUP(at_cleanup_free) struct at_pack_node *nodes = at_alloc(t->n_nodes * sizeof *nodes);
     for (size_t i = 0; i < t->n_nodes; i++) {
         nodes[i] = t->nodes[r->order->nodes[i]];

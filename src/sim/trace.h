@@ -55,9 +55,8 @@ void at_trace_shuffle(const struct at_trace *trace, uint64_t seed, double gpu_sh
                       struct at_trace_order *ret);
 void at_trace_order_done(struct at_trace_order *order);
 
-/* The published mix: shapes by how often they are seen, as many as make up 95 % of the pods.
- * own: at_free(*ret). */
-size_t at_trace_typical(const struct at_trace *trace, struct at_pack_share **ret);
+/* The mix of shapes, by how often they are seen. own: at_free(*ret). */
+size_t at_trace_mix(const struct at_trace *trace, struct at_pack_share **ret);
 int64_t at_trace_gpu_milli(const struct at_trace *trace); /* of all nodes */
 
 #endif
