@@ -7,6 +7,10 @@
 #include <assert.h>
 #include <string.h>
 
+#define TYPICAL_PERCENT 95 /* FGD, as published */
+#define WINDOW_CHANGES 512
+#define CHURN_PUTS_PER_RELEASE 8 /* fewer are churn */
+
 static const char *const POLICY_NAMES[AT_PACK_POLICY_COUNT] = {
     [AT_PACK_FGD] = "fgd",
     [AT_PACK_BESTFIT] = "bestfit",
@@ -80,8 +84,8 @@ static void node_changed(struct at_pack *p, uint32_t id)
     int64_t frag = pack_frag_of(&p->published, n->model, &n->left);
     p->frag += frag - n->frag;
     n->frag = frag;
-    if (p->policy == AT_PACK_ATOLL) {
-        n->own = pack_frag_of(&p->own, n->model, &n->left);
+    if (p->own != NULL) {
+        n->own = pack_frag_of(p->own, n->model, &n->left);
     }
     n->changed = p->log_end;
     p->log[p->log_end++ & p->log_mask] = id;
@@ -111,7 +115,7 @@ static void nodes_init(struct at_pack *p, const struct at_pack_node *nodes, size
 /* Ours looks at all requests for GPUs, and learns what is lost of a GPU by what it has left. */
 static void mixes_init(struct at_pack *p, const struct at_pack_mix *mix)
 {
-    pack_mix_init(&p->published, mix->shares, mix->n, NULL);
+    pack_mix_init(&p->published, mix->shares, mix->n, TYPICAL_PERCENT, NULL);
     if (p->policy != AT_PACK_ATOLL) {
         return;
     }
@@ -124,7 +128,9 @@ static void mixes_init(struct at_pack *p, const struct at_pack_mix *mix)
         n += gpu[n].request.gpus > 0;
     }
     pack_learn(gpu, n, loss);
-    pack_mix_init(&p->own, gpu, n, loss);
+    pack_mix_init(&p->filling, gpu, n, 100, loss);
+    pack_mix_init(&p->churning, gpu, n, 100, NULL);
+    p->own = &p->filling;
 }
 
 enum at_rc at_pack_new(enum at_pack_policy policy, const struct at_pack_node *nodes, size_t n_nodes,
@@ -162,7 +168,8 @@ void at_pack_free(struct at_pack *p)
         at_free(p->classes[i].block_best);
     }
     pack_mix_done(&p->published);
-    pack_mix_done(&p->own);
+    pack_mix_done(&p->filling);
+    pack_mix_done(&p->churning);
     at_free(p->classes);
     at_free(p->class_slots);
     at_free(p->nodes);
@@ -338,6 +345,30 @@ static void node_move(struct at_pack *p, const struct at_pack_request *r,
     node_changed(p, place->node);
 }
 
+/* What was learned holds while the cluster fills up. Once much leaves again, what becomes of a
+ * leftover is open, and FGD's measure over the whole mix does better. Looked at once a window. */
+static void count_change(struct at_pack *p, bool release)
+{
+    p->window_puts += !release;
+    p->window_releases += release;
+    if (p->own == NULL || p->window_puts + p->window_releases < WINDOW_CHANGES) {
+        return;
+    }
+    bool churns = p->window_releases * CHURN_PUTS_PER_RELEASE > p->window_puts;
+    const struct pack_mix *own = churns ? &p->churning : &p->filling;
+    p->window_puts = p->window_releases = 0;
+    if (own == p->own) {
+        return;
+    }
+    p->own = own;
+    for (size_t i = 0; i < p->n_nodes; i++) {
+        p->nodes[i].own = pack_frag_of(own, p->nodes[i].model, &p->nodes[i].left);
+    }
+    for (size_t i = 0; i < p->n_classes; i++) {
+        p->classes[i].scored = false;
+    }
+}
+
 bool at_pack_put(struct at_pack *p, uint32_t class_id, struct at_pack_place *ret_place)
 {
     assert(class_id < p->n_classes);
@@ -350,6 +381,7 @@ bool at_pack_put(struct at_pack *p, uint32_t class_id, struct at_pack_place *ret
     uint16_t score = pack_score(p, c, &p->nodes[place.node], &place.gpus);
     assert(score != PACK_NO_FIT);
     node_move(p, &c->request, &place, -1);
+    count_change(p, false);
     *ret_place = place;
     return true;
 }
@@ -372,6 +404,7 @@ enum at_rc at_pack_put_at(struct at_pack *p, uint32_t class_id, const struct at_
         }
     }
     node_move(p, r, place, -1);
+    count_change(p, false);
     return AT_OK;
 }
 
@@ -380,6 +413,7 @@ void at_pack_release(struct at_pack *p, uint32_t class_id, const struct at_pack_
     assert(class_id < p->n_classes);
     assert(place->node < p->n_nodes);
     node_move(p, &p->classes[class_id].request, place, 1);
+    count_change(p, true);
     assert(p->nodes[place->node].left.cpu_milli <= p->sizes[place->node].cpu_milli);
     assert(p->nodes[place->node].memory_mib <= p->sizes[place->node].memory_mib);
 }

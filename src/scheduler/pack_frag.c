@@ -4,9 +4,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-
-#define TYPICAL_PERCENT 95 /* of what is seen, as published */
-
 static bool task_uses_model(const struct at_pack_request *r, uint32_t model)
 {
     return r->models == 0 || (r->models >> model & 1) != 0;
@@ -104,7 +101,7 @@ static void mix_tasks(struct pack_mix *mix, const struct at_pack_share *shares, 
     }
 }
 
-void pack_mix_init(struct pack_mix *mix, const struct at_pack_share *shares, size_t n,
+void pack_mix_init(struct pack_mix *mix, const struct at_pack_share *shares, size_t n, int percent,
                    const int64_t *learned)
 {
     *mix = (struct pack_mix){.frags = at_alloc(AT_PACK_MODELS_MAX * sizeof *mix->frags)};
@@ -113,7 +110,7 @@ void pack_mix_init(struct pack_mix *mix, const struct at_pack_share *shares, siz
     for (size_t i = 0; i < n; i++) {
         n_seen += shares[i].count;
     }
-    for (double sum = 0; kept < n && (learned != NULL || 100 * sum < TYPICAL_PERCENT * n_seen);) {
+    for (double sum = 0; kept < n && 100 * sum < percent * n_seen;) {
         sum += shares[kept++].count;
     }
     mix_tasks(mix, shares, kept, n_seen);

@@ -87,14 +87,18 @@ struct at_pack {
     size_t n_classes, classes_cap;
     uint32_t *class_slots; /* open addressing: class + 1 */
     size_t n_slots;
-    struct pack_mix published, own;
+    struct pack_mix published;
+    struct pack_mix filling, churning; /* AT_PACK_ATOLL: while nothing leaves, and else */
+    const struct pack_mix *own;        /* the one of them in use; NULL: other policies */
+    size_t window_puts, window_releases;
     int64_t steps[PACK_STEPS + 1]; /* least gain for each score, see pack_score.c */
     int64_t capacity_milli, idle_milli, frag;
 };
 
-/* pack_frag.c. learned: what is lost of a GPU by what it has left; NULL: FGD's measure, by which
- * a task loses what stands in GPUs with less left than it asks for. */
-void pack_mix_init(struct pack_mix *mix, const struct at_pack_share *shares, size_t n,
+/* pack_frag.c. Of the most frequent shares, those that make up percent. learned: what is lost of a
+ * GPU by what it has left; NULL: FGD's measure, by which a task loses what stands in GPUs with less
+ * left than it asks for. */
+void pack_mix_init(struct pack_mix *mix, const struct at_pack_share *shares, size_t n, int percent,
                    const int64_t *learned);
 void pack_mix_done(struct pack_mix *mix);
 int64_t pack_frag_of(const struct pack_mix *mix, uint32_t model, const struct pack_left *left);

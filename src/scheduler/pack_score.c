@@ -9,6 +9,7 @@
 
 #define SLACK_MILLI 20
 #define SLACK_WHOLE_MILLI 100
+#define SLACK_CHURN_WHOLE_MILLI 20
 
 bool pack_fits(const struct at_pack_request *r, const struct pack_node *n)
 {
@@ -167,10 +168,10 @@ static int score_own(const struct at_pack *p, const struct at_pack_request *r,
     if (r->gpus != 1) {
         *ret_gpus = gpus_first(r, &n->left);
         struct pack_left after = left_after(r, &n->left, *ret_gpus);
-        least = pack_frag_of(&p->own, n->model, &after);
+        least = pack_frag_of(p->own, n->model, &after);
     } else {
         struct pack_trial t;
-        pack_trial_begin(&t, &p->own, n->model, &n->left, r->cpu_milli);
+        pack_trial_begin(&t, p->own, n->model, &n->left, r->cpu_milli);
         uint32_t tried = 0;
         for (uint32_t g = 0; g < n->left.n_gpus; g++) {
             if (n->left.gpu[g] < r->gpu_milli || n->left.gpu[g] == tried) {
@@ -185,7 +186,7 @@ static int score_own(const struct at_pack *p, const struct at_pack_request *r,
         }
     }
     int64_t span = AT_PACK_GPUS_MAX * AT_PACK_GPU_MILLI; /* no gain or loss is larger */
-    return (int)(p->own.weight == 0 ? 0 : span + floor_div(n->own - least, p->own.weight));
+    return (int)(p->own->weight == 0 ? 0 : span + floor_div(n->own - least, p->own->weight));
 }
 
 /* Ours: nodes within this of the best are equal, and the first one is taken, so that the cluster is
@@ -193,8 +194,11 @@ static int score_own(const struct at_pack *p, const struct at_pack_request *r,
  * behind; between nodes they differ by CPU only, where the measure is coarse. */
 uint16_t pack_slack(const struct at_pack *p, const struct at_pack_request *r)
 {
-    if (p->policy != AT_PACK_ATOLL) {
+    if (p->own == NULL) {
         return 0;
+    }
+    if (p->own == &p->churning) {
+        return r->gpu_milli == AT_PACK_GPU_MILLI ? SLACK_CHURN_WHOLE_MILLI : 0;
     }
     return r->gpu_milli == AT_PACK_GPU_MILLI ? SLACK_WHOLE_MILLI : SLACK_MILLI;
 }
