@@ -21,8 +21,9 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } ROLES[] = {
-    {"server", at_app_server}, {"agent", at_app_agent}, {"gateway", at_app_gateway},
-    {"dev", at_app_dev},       {"runner", app_runner},  {"sim", at_app_sim},
+    {"server", at_app_server},   {"agent", at_app_agent}, {"gateway", at_app_gateway},
+    {"dev", at_app_dev},         {"runner", app_runner},  {"store", at_app_store},
+    {"restore", at_app_restore}, {"sim", at_app_sim},
 };
 
 int main(int argc, char **argv)

@@ -57,7 +57,7 @@ void cli_help(FILE *out, const struct cli_verb *verb)
     for (size_t i = 0; i < CLI_VERBS_COUNT; i++) {
         fprintf(out, "  %-14s %s\n", CLI_VERBS[i].name, CLI_VERBS[i].summary);
     }
-    fputs("\nRoles (long-running programs):\n", out);
+    fputs("\nRoles (programs with options of their own):\n", out);
     for (size_t i = 0; i < CLI_ROLES_COUNT; i++) {
         fprintf(out, "  %-14s %s\n", CLI_ROLES[i].name, CLI_ROLES[i].summary);
     }
@@ -134,7 +134,8 @@ void cli_man(FILE *out)
     for (size_t i = 0; i < CLI_VERBS_COUNT; i++) {
         man_verb(out, &CLI_VERBS[i]);
     }
-    fputs(".SH ROLES\nLong\\-running programs; each has its own \\-\\-help.\n", out);
+    fputs(".SH ROLES\nPrograms that run on servers and machines; each has its own \\-\\-help.\n",
+          out);
     for (size_t i = 0; i < CLI_ROLES_COUNT; i++) {
         fprintf(out, ".TP\n.B atoll %s\n", CLI_ROLES[i].name);
         put_troff(out, CLI_ROLES[i].summary);

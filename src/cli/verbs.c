@@ -150,6 +150,8 @@ const struct cli_role CLI_ROLES[] = {
     {"gateway", "inference data plane"},
     {"runner", "model server for one model file"},
     {"sim", "planning: replay recorded traces against placement policies"},
+    {"store", "a store at rest: export, import, check"},
+    {"restore", "a server's state from a backup"},
 };
 const size_t CLI_ROLES_COUNT = AT_ARRAY_LEN(CLI_ROLES);
 

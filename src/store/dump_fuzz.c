@@ -1,4 +1,4 @@
-#include "core/mem.h"
+#include "core/buf.h"
 #include "store/dump.h"
 
 #include <assert.h>

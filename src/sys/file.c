@@ -271,6 +271,80 @@ enum at_rc at_file_rename(const char *from, const char *to, struct at_err *err)
     return AT_OK;
 }
 
+enum at_rc at_file_replace(const char *from, const char *to, struct at_err *err)
+{
+    AT_CLEANUP(cleanup_fd) int fd = -1;
+    enum at_rc rc = open_path(from, O_RDONLY, 0, &fd, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    if (fsync(fd) != 0) {
+        return at_err_set_errno(err, errno, "cannot sync %s", from);
+    }
+    rc = at_file_rename(from, to, err);
+    return rc == AT_OK ? sync_parent(to, err) : rc;
+}
+
+struct at_file_writer {
+    char *path;
+    char *temporary; /* NULL: standard output, or nothing to take back */
+    int fd;
+};
+
+enum at_rc at_file_writer_new(const char *path, mode_t mode, struct at_file_writer **ret,
+                              struct at_err *err)
+{
+    struct at_file_writer *w = AT_NEW(struct at_file_writer);
+    w->path = at_strdup(path);
+    w->fd = STDOUT_FILENO;
+    if (strcmp(path, "-") != 0) {
+        w->temporary = at_asprintf("%s.XXXXXX", path);
+        w->fd = mkostemp(w->temporary, O_CLOEXEC);
+        if (w->fd < 0 || fchmod(w->fd, mode) != 0) {
+            enum at_rc rc = at_err_set_errno(err, errno, "cannot write %s", path);
+            at_file_writer_free(w);
+            return rc;
+        }
+    }
+    *ret = w;
+    return AT_OK;
+}
+
+enum at_rc at_file_writer_write(struct at_file_writer *w, const void *data, size_t len,
+                                struct at_err *err)
+{
+    return write_all(w->fd, data, len, w->path, err);
+}
+
+enum at_rc at_file_writer_commit(struct at_file_writer *w, struct at_err *err)
+{
+    if (w->temporary == NULL) {
+        return AT_OK;
+    }
+    enum at_rc rc = at_file_replace(w->temporary, w->path, err);
+    if (rc == AT_OK) {
+        at_free(w->temporary);
+        w->temporary = NULL;
+    }
+    return rc;
+}
+
+void at_file_writer_free(struct at_file_writer *w)
+{
+    if (w == NULL) {
+        return;
+    }
+    if (w->fd != STDOUT_FILENO) {
+        cleanup_fd(&w->fd);
+    }
+    if (w->temporary != NULL) {
+        unlink(w->temporary);
+    }
+    at_free(w->temporary);
+    at_free(w->path);
+    at_free(w);
+}
+
 enum at_rc at_file_remove(const char *path, struct at_err *err)
 {
     if (unlink(path) != 0 && errno != ENOENT) {

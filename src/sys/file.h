@@ -38,6 +38,20 @@ enum at_rc at_file_rename(const char *from, const char *to, struct at_err *err) 
 enum at_rc at_file_copy(const char *from, const char *to, mode_t mode,
                         struct at_err *err) AT_WARN_UNUSED;
 
+/* Rename that lasts: syncs from, then the folder of to. */
+enum at_rc at_file_replace(const char *from, const char *to, struct at_err *err) AT_WARN_UNUSED;
+
+/* A file written in pieces: it takes its place, whole and durable, at commit, or never. Path "-" is
+ * standard output, where nothing can be taken back. own: at_file_writer_free. */
+struct at_file_writer;
+enum at_rc at_file_writer_new(const char *path, mode_t mode, struct at_file_writer **ret,
+                              struct at_err *err) AT_WARN_UNUSED;
+enum at_rc at_file_writer_write(struct at_file_writer *w, const void *data, size_t len,
+                                struct at_err *err) AT_WARN_UNUSED;
+enum at_rc at_file_writer_commit(struct at_file_writer *w, struct at_err *err) AT_WARN_UNUSED;
+void at_file_writer_free(
+    struct at_file_writer *w); /* without commit: takes it back; accepts NULL */
+
 /* Up to max_bytes at offset, appended to out; *ret_len 0 at or past the end. */
 enum at_rc at_file_read_at(const char *path, int64_t offset, size_t max_bytes, struct at_buf *out,
                            size_t *ret_len, struct at_err *err) AT_WARN_UNUSED;

@@ -88,6 +88,34 @@ static void append_copy_digest_and_truncate_agree(void **state)
     at_buf_done(&buf);
 }
 
+static void a_file_written_in_pieces_appears_whole_or_not_at_all(void **state)
+{
+    const char *dir = *state;
+    AT_CLEANUP(at_cleanup_free) char *path = at_asprintf("%s/whole", dir);
+    struct at_file_writer *w;
+    struct at_err err;
+    assert_int_equal(at_file_writer_new(path, 0600, &w, &err), AT_OK);
+    assert_int_equal(at_file_writer_write(w, "one ", 4, &err), AT_OK);
+    at_file_writer_free(w);
+    char **names;
+    size_t n;
+    assert_int_equal(at_dir_list(dir, &names, &n, &err), AT_OK);
+    assert_int_equal(n, 0);
+    at_free(names);
+    assert_int_equal(at_file_writer_new(path, 0600, &w, &err), AT_OK);
+    assert_int_equal(at_file_writer_write(w, "one ", 4, &err), AT_OK);
+    assert_int_equal(at_file_writer_write(w, "two", 3, &err), AT_OK);
+    assert_false(at_file_exists(path));
+    assert_int_equal(at_file_writer_commit(w, &err), AT_OK);
+    at_file_writer_free(w);
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    assert_int_equal(at_file_read(path, 100, &text, &err), AT_OK);
+    assert_string_equal(text.data, "one two");
+}
+
 static void tree_remove_does_not_follow_links(void **state)
 {
     char *dir = *state;
@@ -218,6 +246,7 @@ int main(void)
 #define WITH_DIR(t) cmocka_unit_test_setup_teardown(t, make_dir, remove_dir)
         WITH_DIR(atomic_write_replaces_and_sets_the_mode),
         WITH_DIR(append_copy_digest_and_truncate_agree),
+        WITH_DIR(a_file_written_in_pieces_appears_whole_or_not_at_all),
         WITH_DIR(tree_remove_does_not_follow_links),
         WITH_DIR(a_second_lock_names_the_holder),
         WITH_DIR(streams_carry_bytes_over_tcp_and_unix),
