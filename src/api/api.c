@@ -28,6 +28,8 @@ static const struct endpoint ENDPOINTS[] = {
     {API_JOIN_TOKENS, SHAPE_ANY, NULL, NULL, AT_HTTP_POST, "create", api_join_tokens},
     {API_JOIN_RENEW, SHAPE_ANY, NULL, NULL, AT_HTTP_POST, "create", api_join_renew},
     {API_REVIEW, SHAPE_ANY, NULL, NULL, AT_HTTP_POST, "create", api_review},
+    /* Verb create: it gives the authority's key away, so it is audited. */
+    {API_BACKUP, SHAPE_ANY, NULL, NULL, AT_HTTP_GET, "create", api_backup},
 
     {API_RESOURCE, SHAPE_COLLECTION, NULL, NULL, AT_HTTP_GET, "list", api_list},
     {API_RESOURCE, SHAPE_COLLECTION, NULL, NULL, AT_HTTP_POST, "create", api_create},
@@ -195,7 +197,7 @@ static bool needs_now(struct api_req *req)
         return false;
     }
     if (req->route.target != API_RESOURCE) {
-        return req->route.target == API_JOIN;
+        return req->route.target == API_JOIN || req->route.target == API_BACKUP;
     }
     int64_t rev = -1;
     if (req->method != AT_HTTP_GET ||
@@ -414,6 +416,7 @@ void at_api_free(struct at_api *api)
         return;
     }
     api_streams_close(api);
+    api_backup_cut(api);
     api_tunnels_free(api->tunnels);
     api_fair_free(api->fair);
     api_docs_free(api->discovery, api->n_discovery);

@@ -9,6 +9,11 @@
 
 struct at_api;
 
+struct at_api_backup_file {
+    const char *name; /* in the backup */
+    const char *path;
+};
+
 struct at_api_options {
     struct at_loop *loop;
     struct at_store *store;
@@ -27,6 +32,8 @@ struct at_api_options {
      * May be NULL. */
     void (*audit)(void *ctx, const char *line, size_t len);
     void *audit_ctx;
+    /* What belongs into a backup beside the store; name NULL ends it; may be NULL. */
+    const struct at_api_backup_file *backup_files;
 };
 enum at_rc at_api_new(const struct at_api_options *options, struct at_api **ret,
                       struct at_err *err) AT_WARN_UNUSED;

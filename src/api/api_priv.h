@@ -18,6 +18,7 @@ struct api_fair;
 struct api_fair_user;
 struct api_stream;
 struct api_tunnels;
+struct api_backup;
 
 struct api_doc { /* a text made once at start */
     char *key;   /* path, or group/version */
@@ -40,6 +41,7 @@ struct at_api {
     struct api_tunnels *tunnels;
     struct api_fair *fair;
     uint64_t failed_batches; /* of the store, at the last good check of readiness */
+    struct api_backup *backup; /* the one being made; NULL */
     struct at_metric_family *requests_total, *request_seconds;
     struct api_store_metrics *store_metrics; /* NULL without metrics */
     struct at_metric *streams_now, *streams_cut_total, *watch_events_total,
@@ -107,6 +109,7 @@ const char *api_qualified_resource(struct api_req *req);
 void api_warn(struct api_req *req, const char *fmt, ...) AT_PRINTF(2, 3);
 void api_req_free(struct api_req *req); /* without an answer: streams */
 void api_req_measure(struct api_req *req, int status);
+void api_req_audit(struct api_req *req, int status); /* for streams; the answers do it */
 void api_req_audit(struct api_req *req, int status); /* once per change that was asked for */
 
 /* --- fair.c --- */
@@ -238,6 +241,9 @@ api_handler_fn api_tunnel_open, api_tunnel_answer, api_instance_log;
 api_handler_fn api_instance_exec; /* exec.c */
 struct api_tunnels *api_tunnels_new(void);
 void api_tunnels_free(struct api_tunnels *tunnels);
+/* --- backup.c --- */
+api_handler_fn api_backup;
+void api_backup_cut(struct at_api *api);
 /* --- metrics.c --- */
 struct api_store_metrics *api_store_metrics_new(struct at_metrics *metrics); /* own: at_free */
 /* --- join.c, review.c, discovery.c, openapi.c --- */

@@ -27,6 +27,7 @@ static const struct fixed FIXED[] = {
     {"/join/v1/tokens", API_JOIN_TOKENS, false},
     {"/join/v1/renew", API_JOIN_RENEW, false},
     {"/join/v1", API_JOIN, false},
+    {"/admin/v1/backup", API_BACKUP, false},
     {"/api", API_DISCOVERY, false},
     {"/api/v1", API_DISCOVERY, false},
     {"/apis", API_DISCOVERY, false},

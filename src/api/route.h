@@ -16,6 +16,7 @@ enum api_target {
     API_JOIN_RENEW,
     API_REVIEW, /* authorization.k8s.io, authentication.k8s.io: group and resource are set */
     API_RESOURCE,
+    API_BACKUP,
 };
 
 #define API_NAME_BYTES 256

@@ -70,6 +70,7 @@ static void fixed_paths_are_found(void **state)
         {"/join/v1", API_JOIN},
         {"/join/v1/tokens", API_JOIN_TOKENS},
         {"/join/v1/renew", API_JOIN_RENEW},
+        {"/admin/v1/backup", API_BACKUP},
         {"/apis/authentication.k8s.io/v1/selfsubjectreviews", API_REVIEW},
     };
     for (size_t i = 0; i < AT_ARRAY_LEN(WANT); i++) {

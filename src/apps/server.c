@@ -43,6 +43,8 @@ struct at_server {
     struct at_metric *m_leading;
     at_timer_id step_timer, give_up_timer;
     bool closing;
+    char *ca_paths[2];
+    struct at_api_backup_file backup_files[3];
     char *audit_path;
     int64_t audit_bytes;
     bool audit_failed; /* said once, until it works again */
@@ -301,7 +303,8 @@ static void start_api(void *ctx)
                                  .ca = s->ca,
                                  .metrics = s->metrics,
                                  .audit = audit_write,
-                                 .audit_ctx = s};
+                                 .audit_ctx = s,
+                                 .backup_files = s->backup_files};
     enum at_rc rc = at_api_new(&api, &s->api, &err);
     if (rc != AT_OK) {
         s->on_ready(s->ctx, rc, &err);
@@ -361,6 +364,10 @@ static enum at_rc open_parts(struct at_server *s, const struct at_server_options
     if (rc != AT_OK) {
         return at_err_wrap(err, rc, "state folder %s", s->state_dir);
     }
+    s->ca_paths[0] = at_asprintf("%s/ca.crt", pki);
+    s->ca_paths[1] = at_asprintf("%s/ca.key", pki);
+    s->backup_files[0] = (struct at_api_backup_file){"pki/ca.crt", s->ca_paths[0]};
+    s->backup_files[1] = (struct at_api_backup_file){"pki/ca.key", s->ca_paths[1]};
     rc = ca_open(s, pki, err);
     if (rc == AT_OK) {
         rc = tls_open(s, err);
@@ -442,6 +449,8 @@ void at_server_free(struct at_server *s)
         at_free(s->addresses[i]);
     }
     at_free(s->state_dir);
+    at_free(s->ca_paths[0]);
+    at_free(s->ca_paths[1]);
     at_free(s->audit_path);
     at_free(s->listen);
     at_free(s->url);

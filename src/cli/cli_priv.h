@@ -281,6 +281,7 @@ const char *cli_nearest_field(const struct cli *cli, const struct at_model_kind 
 /* --- the verbs --- */
 enum at_rc cli_api_resources(struct cli *cli, struct at_err *err);
 enum at_rc cli_apply(struct cli *cli, struct at_err *err);
+enum at_rc cli_backup(struct cli *cli, struct at_err *err);
 enum at_rc cli_delete(struct cli *cli, struct at_err *err);
 enum at_rc cli_describe(struct cli *cli, struct at_err *err);
 enum at_rc cli_explain(struct cli *cli, struct at_err *err);

@@ -130,6 +130,12 @@ const struct cli_verb CLI_VERBS[] = {
      "The token is shown once, works once and expires.",
      "token create --role agent --site edge\ntoken create --role gateway --site edge --ttl 10m",
      OPTIONS(OPT_ROLE, OPT_SITE, OPT_TTL, OPT_OUTPUT, CONNECT), 1, 1, false, cli_token},
+    {"backup", "FILE", "Write all of a running server into a file",
+     "Everything at one revision, and the key of the certificate authority: whoever has the file\n"
+     "is the server. It is written with mode 0600, and takes its name only when it is complete.\n"
+     "- is standard output. Put it back with atoll restore FILE --state DIR.",
+     "backup /var/backups/atoll-$(date +%F)\nbackup - | age -r KEY > atoll.age",
+     OPTIONS(OPT_CONTEXT, OPT_KUBECONFIG, OPT_HELP), 1, 1, false, cli_backup},
     {"version", "", "Show the versions of this program and of the server", NULL, NULL,
      OPTIONS(OPT_CLIENT, OPT_OUTPUT, OPT_CONTEXT, OPT_KUBECONFIG, OPT_HELP), 0, 0, false,
      cli_version},
