@@ -78,12 +78,7 @@ int at_app_agent(int argc, char **argv)
         .name = at_sys_hostname(), .listen_host = "127.0.0.1", .labels = labels};
     bool with_stdin = false;
     const struct at_app_option options[] = {
-        {"server", &o.server, NULL, NULL, "URL", "Control plane, https://host:port."},
-        {"token", &token, NULL, NULL, "TOKEN",
-         "Join token; needed the first time only. Others can see it: --token-file is safer."},
-        {"token-file", &token_file, NULL, NULL, "FILE", "File with the join token."},
-        {"ca-pin", &o.ca_pin, NULL, NULL, "PIN",
-         "sha256:<hex> of the control plane's CA; printed with the token."},
+        AT_APP_JOIN_OPTIONS(&o.server, &token, &token_file, &o.ca_pin),
         {"name", &o.name, NULL, NULL, "NAME", "Node name (default: host name)."},
         {"state", &state_dir, NULL, NULL, "DIR",
          "Where everything is kept (default /var/lib/atoll/agent as root, else "

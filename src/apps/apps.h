@@ -26,6 +26,20 @@ struct at_app_option {
     const char *help;
 };
 #define AT_APP_LIST_MAX 32
+/* The rows by which a machine joins; agents and gateways have the same. */
+#define AT_APP_JOIN_OPTIONS(server, token, token_file, ca_pin)                                     \
+    {"server", (server), NULL, NULL, "URL", "Control plane, https://host:port."},                  \
+        {"token",                                                                                  \
+         (token),                                                                                  \
+         NULL,                                                                                     \
+         NULL,                                                                                     \
+         "TOKEN",                                                                                  \
+         "Join token; needed the first time only. Others can see it: --token-file is safer."},     \
+        {"token-file", (token_file), NULL, NULL, "FILE", "File with the join token."},             \
+    {                                                                                              \
+        "ca-pin", (ca_pin), NULL, NULL, "PIN",                                                     \
+            "sha256:<hex> of the control plane's CA; printed with the token."                      \
+    }
 /* Parse; `--help` prints usage and returns false with *ret_exit 0, an error prints it and sets 2.
  */
 bool at_app_options(const char *role, const char *summary, const struct at_app_option *options,

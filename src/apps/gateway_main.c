@@ -104,12 +104,7 @@ int at_app_gateway(int argc, char **argv)
     bool with_stdin = false;
     struct at_gateway_options o = {.name = at_sys_hostname(), .listen = "127.0.0.1:7080"};
     const struct at_app_option options[] = {
-        {"server", &o.server, NULL, NULL, "URL", "Control plane, https://host:port."},
-        {"token", &token, NULL, NULL, "TOKEN",
-         "Join token; needed the first time only. Others can see it: --token-file is safer."},
-        {"token-file", &token_file, NULL, NULL, "FILE", "File with the join token."},
-        {"ca-pin", &o.ca_pin, NULL, NULL, "PIN",
-         "sha256:<hex> of the control plane's CA; printed with the token."},
+        AT_APP_JOIN_OPTIONS(&o.server, &token, &token_file, &o.ca_pin),
         {"name", &o.name, NULL, NULL, "NAME", "Name of this gateway (default: host name)."},
         {"site", &o.site, NULL, NULL, "NAME", "Site where it stands: near replicas are preferred."},
         {"state", &state_dir, NULL, NULL, "DIR",
