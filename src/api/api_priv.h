@@ -40,7 +40,7 @@ struct at_api {
     int64_t streams_measured_ns; /* when all were looked at */
     struct api_tunnels *tunnels;
     struct api_fair *fair;
-    uint64_t failed_batches; /* of the store, at the last good check of readiness */
+    uint64_t failed_batches;   /* of the store, at the last good check of readiness */
     struct api_backup *backup; /* the one being made; NULL */
     struct at_metric_family *requests_total, *request_seconds;
     struct api_store_metrics *store_metrics; /* NULL without metrics */

@@ -159,7 +159,7 @@ void api_backup(struct api_req *req)
         return;
     }
     parts_free(b);
-    api_respond_error(req, rc, "%s", err.msg);
+    api_respond_error(req, AT_IO, "%s", err.msg);
 }
 
 void api_backup_cut(struct at_api *api)

@@ -1,4 +1,5 @@
 /* GET /admin/v1/backup while other things go on. */
+#include "api/api_priv.h"
 #include "api/kit_test.h"
 
 #include "store/dump.h"
@@ -69,6 +70,13 @@ static void a_backup_is_of_one_revision_while_writes_go_on(void **state)
     struct kit_answer a;
     struct seen seen = {0};
     char name[32];
+    char cert[80];
+    char key[80];
+    const struct at_api_backup_file files[] = {
+        {"pki/ca.crt", cert}, {"pki/ca.key", key}, {NULL, NULL}};
+    snprintf(cert, sizeof cert, "%s/ca.crt", kit->dir);
+    snprintf(key, sizeof key, "%s/ca.key", kit->dir);
+    kit->api->options.backup_files = files;
     for (int i = 0; i < 30; i++) {
         snprintf(name, sizeof name, "m%d", i);
         make_map(kit, name, 100000);
@@ -92,6 +100,19 @@ static void a_backup_is_of_one_revision_while_writes_go_on(void **state)
     assert_int_equal(summary.files, 2);
     assert_string_equal(seen.ca, at_ca_cert_pem(kit->ca));
     assert_non_null(strstr(seen.key, "PRIVATE KEY"));
+    answer_done(&a);
+}
+
+static void an_authority_that_cannot_be_read_is_no_backup(void **state)
+{
+    struct kit *kit = *state;
+    struct kit_answer a;
+    const struct at_api_backup_file files[] = {{"pki/ca.crt", "/nonexistent/ca.crt"}, {NULL, NULL}};
+    kit->api->options.backup_files = files;
+    assert_int_equal(kit_admin(kit, &a, AT_HTTP_GET, BACKUP, NULL, NULL), 500);
+    answer_done(&a);
+    kit->api->options.backup_files = NULL;
+    assert_int_equal(kit_admin(kit, &a, AT_HTTP_GET, BACKUP, NULL, NULL), 200);
     answer_done(&a);
 }
 
@@ -173,6 +194,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, kit_set_up, kit_tear_down)
     const struct CMUnitTest tests[] = {
         T(a_backup_is_of_one_revision_while_writes_go_on),
+        T(an_authority_that_cannot_be_read_is_no_backup),
         T(only_admins_get_one_and_the_attempt_is_audited),
         T(one_at_a_time_and_a_client_that_leaves_makes_room),
         T(the_end_of_the_server_cuts_a_backup_off),

@@ -46,8 +46,6 @@ struct kit {
     char admin_digest[AT_SHA256_HEX_BYTES];
     const char *admin_digests[2];
     struct at_buf audit;
-    char ca_paths[2][80];
-    struct at_api_backup_file backup_files[3];
 };
 
 #define KIT_UNTIL(kit, cond)                                                                       \
@@ -118,10 +116,6 @@ static inline struct kit *kit_new(void)
     KIT_UNTIL(kit, kit->state_ready);
     at_sha256_hex(KIT_ADMIN_TOKEN, strlen(KIT_ADMIN_TOKEN), kit->admin_digest);
     kit->admin_digests[0] = kit->admin_digest;
-    kit->backup_files[0] = (struct at_api_backup_file){"pki/ca.crt", kit->ca_paths[0]};
-    kit->backup_files[1] = (struct at_api_backup_file){"pki/ca.key", kit->ca_paths[1]};
-    snprintf(kit->ca_paths[0], sizeof kit->ca_paths[0], "%s/ca.crt", kit->dir);
-    snprintf(kit->ca_paths[1], sizeof kit->ca_paths[1], "%s/ca.key", kit->dir);
     struct at_api_options options = {.loop = kit->loop,
                                      .store = kit->store,
                                      .state = kit->state,
@@ -133,8 +127,7 @@ static inline struct kit *kit_new(void)
                                      .turn_ns = kit_limits.turn_ns,
                                      .watch_queue_bytes_max = kit_limits.watch_queue_bytes_max,
                                      .audit = kit_audit,
-                                     .audit_ctx = kit,
-                                     .backup_files = kit->backup_files};
+                                     .audit_ctx = kit};
     assert_int_equal(at_api_new(&options, &kit->api, NULL), AT_OK);
     kit->server_tls = kit_tls(kit, true, "atoll-server", NULL);
     kit->client_tls = kit_tls(kit, false, NULL, NULL);
