@@ -151,7 +151,7 @@ void pack_learn(const struct at_pack_share *shares, size_t n, int64_t loss[AT_PA
     learn_begin(l, total);
     for (int round = 0; round < LEARN_ROUNDS; round++) {
         int64_t left_over = learn_fill(l);
-        if (left_over < least) {
+        if (round > 0 && left_over <= least) { /* round 0: nothing learned yet */
             least = left_over;
             memcpy(l->best, l->loss, sizeof l->best);
         }
