@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static void tick(void *ctx);
-
 bool at_leader_leads(const struct at_leader *leader)
 {
     return leader->leading && at_sys_mono_ns(leader->sys) < leader->fence_ns;
@@ -75,6 +73,24 @@ static char *record_text(const struct at_leader *leader, bool hold)
     return at_buf_steal(&text, NULL);
 }
 
+static void on_given_back(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
+                          const struct at_err *err)
+{
+    (void)rc;
+    (void)rev;
+    (void)current;
+    (void)err;
+    at_leader_call_done(ctx);
+}
+
+static void give_back(struct at_leader *leader)
+{
+    AT_CLEANUP(at_cleanup_free) char *text = record_text(leader, false);
+    leader->calls++;
+    at_store_put(leader->store, AT_LEADER_KEY, text, strlen(text), leader->rev, on_given_back,
+                 leader);
+}
+
 static void on_written(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
                        const struct at_err *err)
 {
@@ -83,6 +99,10 @@ static void on_written(void *ctx, enum at_rc rc, int64_t rev, const struct at_st
     struct at_leader *leader = ctx;
     leader->writing = false;
     if (leader->closed) {
+        leader->rev = rev;
+        if (rc == AT_OK) {
+            give_back(leader);
+        }
         at_leader_call_done(leader);
         return;
     }
@@ -122,10 +142,10 @@ static void tick_after(struct at_leader *leader, int64_t now)
     if (leader->leading && leader->fence_ns - now < delay) {
         delay = leader->fence_ns - now;
     }
-    leader->timer = at_loop_timer(leader->loop, delay, tick, leader);
+    leader->timer = at_loop_timer(leader->loop, delay, at_leader_tick, leader);
 }
 
-static void tick(void *ctx)
+void at_leader_tick(void *ctx)
 {
     struct at_leader *leader = ctx;
     int64_t now = at_sys_mono_ns(leader->sys);
@@ -162,7 +182,7 @@ struct at_leader *at_leader_new(struct at_loop *loop, struct at_store *store,
     at_sys_random(leader->sys, &random, sizeof random);
     snprintf(leader->id, sizeof leader->id, "%.64s-%016llx", at_sys_hostname(),
              (unsigned long long)random);
-    leader->timer = at_loop_timer(loop, 0, tick, leader);
+    leader->timer = at_loop_timer(loop, 0, at_leader_tick, leader);
     return leader;
 }
 
@@ -182,16 +202,6 @@ void at_leader_call_done(struct at_leader *leader)
     }
 }
 
-static void on_given_back(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
-                          const struct at_err *err)
-{
-    (void)rc;
-    (void)rev;
-    (void)current;
-    (void)err;
-    at_leader_call_done(ctx);
-}
-
 void at_leader_free(struct at_leader *leader)
 {
     if (leader == NULL) {
@@ -202,10 +212,7 @@ void at_leader_free(struct at_leader *leader)
     leader->calls++;
     at_relay_done(leader);
     if (leader->leading && !leader->writing) {
-        AT_CLEANUP(at_cleanup_free) char *text = record_text(leader, false);
-        leader->calls++;
-        at_store_put(leader->store, AT_LEADER_KEY, text, strlen(text), leader->rev, on_given_back,
-                     leader);
+        give_back(leader);
     }
     at_leader_call_done(leader);
 }

@@ -30,6 +30,7 @@ struct at_leader {
     struct at_relay relay;
 };
 
+void at_leader_tick(void *ctx); /* ctx: struct at_leader *; sets the timer anew */
 void at_leader_call_done(struct at_leader *leader); /* frees a closed one after its last call */
 
 /* relay.c */

@@ -99,7 +99,7 @@ struct at_etcd {
     struct at_etcd_op *first, *last;
     struct at_etcd_list ready, settling;
     struct at_map *keys; /* -> struct at_etcd_key * */
-    size_t n_sent;
+    size_t n_sent, sent_bytes;
 };
 
 /* etcd.c */

@@ -29,6 +29,11 @@ static bool is_write(const struct at_etcd_op *op)
     return op->type != AT_STORE_OP_COMPACT;
 }
 
+static size_t value_bytes(const struct at_etcd_op *op)
+{
+    return op->version != NULL ? op->version->value_len : 0;
+}
+
 static void set_state(struct at_etcd_op *op, enum at_etcd_op_state state)
 {
     struct at_etcd *e = op->e;
@@ -38,6 +43,7 @@ static void set_state(struct at_etcd_op *op, enum at_etcd_op_state state)
         list_remove(&e->settling, op);
     } else if (op->state == AT_ETCD_OP_SENT) {
         e->n_sent--;
+        e->sent_bytes -= value_bytes(op);
     }
     op->state = state;
     if (state == AT_ETCD_OP_READY) {
@@ -46,6 +52,7 @@ static void set_state(struct at_etcd_op *op, enum at_etcd_op_state state)
         list_add(&e->settling, op);
     } else if (state == AT_ETCD_OP_SENT) {
         e->n_sent++;
+        e->sent_bytes += value_bytes(op);
     }
 }
 
@@ -244,10 +251,16 @@ static void send(struct at_etcd_op *op)
     op->call = at_etcd_call(e, "/v3/kv/txn", &text, txn_done, op);
 }
 
+static bool room_for(const struct at_etcd *e, const struct at_etcd_op *op)
+{
+    return e->n_sent == 0 || (e->n_sent < AT_STORE_ETCD_CALLS_MAX &&
+                              e->sent_bytes + value_bytes(op) <= AT_STORE_ETCD_SENT_BYTES_MAX);
+}
+
 void at_etcd_send(struct at_etcd *e)
 {
     bool paused = at_etcd_now(e) < e->pause_until_ns; /* the tick goes on */
-    while (!paused && e->ready.first != NULL && e->n_sent < AT_STORE_ETCD_CALLS_MAX) {
+    while (!paused && e->ready.first != NULL && room_for(e, e->ready.first)) {
         send(e->ready.first);
     }
     at_etcd_readers_ask(e, paused);

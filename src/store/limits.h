@@ -31,6 +31,8 @@
 
 /* etcd: transactions and other calls under way at once; the rest waits in the queue. */
 #define AT_STORE_ETCD_CALLS_MAX 32
+/* Values under way at once; one may be larger. More would only wait in etcd, and time out there. */
+#define AT_STORE_ETCD_SENT_BYTES_MAX ((size_t)2 << 20)
 /* An answer that does not come: the next endpoint is asked. */
 #define AT_STORE_ETCD_ATTEMPT_NS (2 * AT_NS_PER_S)
 /* A write (a read that must be of now) is given up after so long without etcd. */

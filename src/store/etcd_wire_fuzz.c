@@ -1,0 +1,56 @@
+/* What etcd might answer: the first byte chooses how it is read. Nothing may crash or leak; what is
+ * taken has a revision. */
+#include "core/mem.h"
+#include "store/etcd_wire.h"
+
+#include <assert.h>
+
+static void as_watch(const char *text, size_t len)
+{
+    struct at_etcd_watch_line line;
+    if (at_etcd_watch_line(text, len, &line, NULL) != AT_OK) {
+        return;
+    }
+    size_t i;
+    const json_t *event;
+    json_array_foreach((json_t *)line.events, i, event)
+    {
+        struct at_store_version *v;
+        bool deleted;
+        if (at_etcd_event(event, &deleted, &v, NULL) == AT_OK) {
+            assert(v->mod_rev > 0);
+            at_store_version_unref(v);
+        }
+    }
+    at_etcd_watch_line_done(&line);
+}
+
+static void as_txn(const char *text, size_t len)
+{
+    json_error_t problem;
+    AT_CLEANUP(at_cleanup_json) json_t *root = json_loadb(text, len, 0, &problem);
+    struct at_etcd_txn_answer got = {0};
+    if (at_etcd_txn_answer(root, &got, NULL) == AT_OK) {
+        assert(got.rev > 0);
+        at_store_version_unref(got.current);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size == 0) {
+        return 0;
+    }
+    const char *text = (const char *)data + 1;
+    bool unsure;
+    struct at_err err = {0};
+    if (data[0] % 3 == 0) {
+        as_watch(text, size - 1);
+    } else if (data[0] % 3 == 1) {
+        as_txn(text, size - 1);
+    } else {
+        assert(at_etcd_error(500, text, size - 1, &unsure, &err) != AT_OK);
+    }
+    return 0;
+}
