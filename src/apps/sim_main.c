@@ -2,17 +2,18 @@
 #include "apps/apps.h"
 #include "core/buf.h"
 #include "core/mem.h"
-#include "sim/replay.h"
+#include "sim/plot.h"
 #include "sys/file.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define ROLE "sim place"
-#define GPU_SHARE 1.3 /* the published protocol's: arrivals ask for 130 % of the GPUs */
+#define DEMAND_PERCENT 130 /* the published protocol's: arrivals ask for so much of the GPUs */
+#define DEMAND_PERCENT_MAX 10000
 
 struct place_run {
-    const char *nodes, *pods, *order, *policy, *seed, *placements;
+    const char *nodes, *pods, *order, *policy, *seed, *placements, *curve, *plot, *demand;
     bool churn;
     struct at_buf text_nodes, text_pods, text_order;
     struct at_trace trace;
@@ -32,12 +33,17 @@ static enum at_rc read_text(const char *path, struct at_buf *buf, struct at_str 
 static enum at_rc load_order(struct place_run *p, struct at_err *err)
 {
     struct at_str text;
-    uint64_t seed = 42;
+    uint64_t seed = 42, percent = DEMAND_PERCENT;
     if (p->seed != NULL && at_str_to_u64(at_str_of(p->seed), &seed) != AT_OK) {
         return at_err_set(err, AT_BAD_REQUEST, "--seed: '%s' is not a number", p->seed);
     }
+    if (p->demand != NULL && (at_str_to_u64(at_str_of(p->demand), &percent) != AT_OK ||
+                              percent == 0 || percent > DEMAND_PERCENT_MAX)) {
+        return at_err_set(err, AT_BAD_REQUEST, "--demand: '%s' is not a percentage from 1 to %d",
+                          p->demand, DEMAND_PERCENT_MAX);
+    }
     if (p->order == NULL) {
-        at_trace_shuffle(&p->trace, seed, GPU_SHARE, &p->arrivals);
+        at_trace_shuffle(&p->trace, seed, (double)percent / 100, &p->arrivals);
         return AT_OK;
     }
     enum at_rc rc = read_text(p->order, &p->text_order, &text, err);
@@ -60,20 +66,43 @@ static enum at_rc load(struct place_run *p, struct at_err *err)
     return rc == AT_OK ? load_order(p, err) : rc;
 }
 
-static enum at_rc write_placements(const struct place_run *p, struct at_err *err)
+static enum at_rc placements(const struct place_run *p, struct at_buf *out)
 {
-    AT_CLEANUP(at_cleanup_buf) struct at_buf out;
-    at_buf_init(&out, AT_TRACE_FILE_BYTES_MAX);
-    enum at_rc rc = at_buf_append_str(&out, "event,pod_row,node_row\n");
+    enum at_rc rc = at_buf_append_str(out, "event,pod_row,node_row\n");
     for (size_t i = 0; rc == AT_OK && i < p->replay.n; i++) {
         const struct at_replay_point *point = &p->replay.points[i];
-        rc = at_buf_printf(&out, "%zu,%u,%d\n", i, p->arrivals.pods[i % p->arrivals.n_pods],
+        rc = at_buf_printf(out, "%zu,%u,%d\n", i, p->arrivals.pods[i % p->arrivals.n_pods],
                            point->placed ? (int)point->node_row : -1);
     }
-    if (rc != AT_OK) {
-        return at_err_set(err, rc, "%s: too large", p->placements);
+    return rc;
+}
+
+static enum at_rc curve(const struct place_run *p, struct at_buf *out)
+{
+    return at_replay_csv(&p->replay, out);
+}
+
+static enum at_rc plot(const struct place_run *p, struct at_buf *out)
+{
+    char title[512];
+    snprintf(title, sizeof title, "%s%s: %s", p->policy != NULL ? p->policy : "atoll",
+             p->churn ? ", churn" : "", basename(p->pods));
+    return at_replay_svg(&p->replay, title, out);
+}
+
+/* Write what make gives to path, if a path was given. */
+static enum at_rc write_file(const struct place_run *p, const char *path,
+                             enum at_rc (*make)(const struct place_run *, struct at_buf *),
+                             struct at_err *err)
+{
+    if (path == NULL) {
+        return AT_OK;
     }
-    return at_file_write_atomic(p->placements, out.data, out.len, 0644, err);
+    AT_CLEANUP(at_cleanup_buf) struct at_buf out;
+    at_buf_init(&out, AT_TRACE_FILE_BYTES_MAX);
+    enum at_rc rc = make(p, &out);
+    return rc == AT_OK ? at_file_write_atomic(path, out.data, out.len, 0644, err)
+                       : at_err_set(err, rc, "%s: too large", path);
 }
 
 static enum at_rc place(struct place_run *p, struct at_err *err)
@@ -89,8 +118,14 @@ static enum at_rc place(struct place_run *p, struct at_err *err)
     if (rc == AT_OK) {
         rc = at_replay_run(&p->trace, &p->arrivals, &options, at_sys_real(), &p->replay, err);
     }
-    if (rc == AT_OK && p->placements != NULL) {
-        rc = write_placements(p, err);
+    if (rc == AT_OK) {
+        rc = write_file(p, p->placements, placements, err);
+    }
+    if (rc == AT_OK) {
+        rc = write_file(p, p->curve, curve, err);
+    }
+    if (rc == AT_OK) {
+        rc = write_file(p, p->plot, plot, err);
     }
     if (rc != AT_OK) {
         return rc;
@@ -119,6 +154,10 @@ static int app_sim_place(int argc, char **argv)
         {"seed", &p.seed, NULL, NULL, "N", "Of the shuffle, without --order (default 42)"},
         {"churn", NULL, &p.churn, NULL, NULL, "Pods leave when their life in the trace is over"},
         {"placements", &p.placements, NULL, NULL, "FILE", "Write event,pod_row,node_row; -1: none"},
+        {"curve", &p.curve, NULL, NULL, "FILE", "Write demand and allocation over arrivals, CSV"},
+        {"plot", &p.plot, NULL, NULL, "FILE", "Draw them, SVG"},
+        {"demand", &p.demand, NULL, NULL, "PERCENT",
+         "Of the GPUs, asked for by all arrivals, without --order (default 130)"},
         {0},
     };
     int exit_status;

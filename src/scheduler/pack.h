@@ -7,8 +7,8 @@
  * then finds the best of the kept scores by blocks.
  *
  * Policies: FGD (Weng et al., "Beware of Fragmentation", USENIX ATC 2023) and the baselines of its
- * evaluation, best score wins, the node named earlier on ties; and AT_PACK_ATOLL, ours (docs/PACKING.md).
- * Nothing that fits is ever refused. */
+ * evaluation, best score wins, the node named earlier on ties; and AT_PACK_ATOLL, ours
+ * (docs/PACKING.md). Nothing that fits is ever refused. */
 #ifndef AT_SCHEDULER_PACK_H
 #define AT_SCHEDULER_PACK_H
 

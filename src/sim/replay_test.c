@@ -11,7 +11,7 @@
 
 #include "core/buf.h"
 #include "core/mem.h"
-#include "sim/replay.h"
+#include "sim/plot.h"
 #include "sim/sim.h"
 #include "sys/file.h"
 
@@ -220,6 +220,31 @@ static void churn_gives_everything_back_that_left(void **state)
     data_done(&d);
 }
 
+static void a_replay_is_written_and_drawn(void **state)
+{
+    (void)state;
+    struct data d;
+    small_trace(&d);
+    at_trace_shuffle(&d.trace, 1, 1.3, &d.arrivals);
+    struct at_replay r = replay(&d, AT_PACK_ATOLL, false);
+    AT_CLEANUP(at_cleanup_buf) struct at_buf csv = {0};
+    AT_CLEANUP(at_cleanup_buf) struct at_buf svg = {0};
+    size_t lines = 0;
+    char last[96];
+    assert_int_equal(at_replay_csv(&r, &csv), AT_OK);
+    for (size_t i = 0; i < csv.len; i++) {
+        lines += csv.data[i] == '\n';
+    }
+    assert_int_equal(lines, r.n + 1);
+    snprintf(last, sizeof last, ",%zu\n", r.unscheduled);
+    assert_string_equal(csv.data + csv.len - strlen(last), last);
+    assert_int_equal(at_replay_svg(&r, "a<b>&c", &svg), AT_OK);
+    assert_non_null(strstr(svg.data, "a&#60;b&#62;&#38;c"));
+    assert_string_equal(svg.data + svg.len - 7, "</svg>\n");
+    at_replay_done(&r);
+    data_done(&d);
+}
+
 static void ours_packs_the_small_trace_better_than_bestfit(void **state)
 {
     (void)state;
@@ -362,6 +387,7 @@ int main(void)
         cmocka_unit_test(the_curve_is_sampled_after_each_arrival),
         cmocka_unit_test(the_shuffle_keeps_the_published_rule),
         cmocka_unit_test(churn_gives_everything_back_that_left),
+        cmocka_unit_test(a_replay_is_written_and_drawn),
         cmocka_unit_test(ours_packs_the_small_trace_better_than_bestfit),
         cmocka_unit_test(all_policies_allocate_as_published),
         cmocka_unit_test(fgd_decides_as_the_published_simulator),
