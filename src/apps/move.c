@@ -11,7 +11,6 @@
 
 #define PIECE_BYTES ((size_t)1 << 20)
 #define FILL_WRITES_MAX 512 /* outstanding at any time */
-#define RAISE_KEY "/atoll-internal/raise/"
 
 enum at_rc at_app_place_init(struct at_app_place *place, const char *store, const char *dir,
                              struct at_err *err)
@@ -132,48 +131,59 @@ static enum at_rc settle(struct fill *f, size_t most, struct at_err *err)
     return f->rc;
 }
 
-/* Where only writes raise the revision: some, for nothing, to keys that are taken away again. */
-static enum at_rc raise_by_writes(struct fill *f, int64_t rev, struct at_err *err)
+/* etcd counts for itself: tell it what to add, and look again. */
+static enum at_rc raise_etcd(struct fill *f, const struct at_app_place *place, int64_t above,
+                             struct at_err *err)
 {
-    char key[64];
-    int64_t i = 0;
-    enum at_rc rc = AT_OK;
-    for (int64_t goal = at_store_rev(f->store); goal < rev && rc == AT_OK; goal++) {
-        snprintf(key, sizeof key, RAISE_KEY "%lld", (long long)(i++ % FILL_WRITES_MAX));
-        f->waiting++;
-        at_store_put(f->store, key, "", 0, -1, on_written, f);
-        rc = settle(f, FILL_WRITES_MAX - 1, err);
-    }
-    for (i = i < FILL_WRITES_MAX ? i : FILL_WRITES_MAX; i > 0 && rc == AT_OK; i--) {
-        snprintf(key, sizeof key, RAISE_KEY "%lld", (long long)(i - 1));
-        f->waiting++;
-        at_store_delete(f->store, key, -1, on_written, f);
-    }
-    return rc == AT_OK ? settle(f, 0, err) : rc;
-}
-
-static enum at_rc raise_rev(struct fill *f, int64_t rev, struct at_err *err)
-{
+    char offset[32];
+    int len = snprintf(offset, sizeof offset, "%lld", (long long)(above - at_store_rev(f->store)));
     f->waiting++;
-    at_store_advance(f->store, rev, on_written, f);
+    at_store_put(f->store, AT_STORE_ETCD_OFFSET_KEY, offset, (size_t)len, 0, on_written, f);
     enum at_rc rc = settle(f, 0, err);
-    if (rc == AT_UNSUPPORTED) {
-        f->rc = AT_OK;
-        rc = raise_by_writes(f, rev, err);
+    if (rc == AT_OK) {
+        f->waiting++;
+        at_store_compact(f->store, at_store_rev(f->store), on_written, f);
+        rc = settle(f, 0, err);
+    }
+    if (rc != AT_OK) {
+        return rc;
+    }
+    at_store_close(f->store);
+    f->store = NULL;
+    rc = at_store_open(place->store, place->path, f->loop, &f->store, err);
+    if (rc == AT_OK && at_store_rev(f->store) < above) {
+        rc = at_err_set(err, AT_INTERNAL, "the revision could not be raised");
     }
     return rc;
+}
+
+static enum at_rc raise_rev(struct fill *f, const struct at_app_place *place, int64_t above,
+                            struct at_err *err)
+{
+    if (at_store_rev(f->store) >= above) {
+        return AT_OK;
+    }
+    if (!place->file) {
+        return raise_etcd(f, place, above, err);
+    }
+    f->waiting++;
+    at_store_advance(f->store, above, on_written, f);
+    return settle(f, 0, err);
 }
 
 static enum at_rc on_key(void *ctx, const struct at_store_kv *kv, struct at_err *err)
 {
     struct fill *f = ctx;
+    if (strcmp(kv->key, AT_STORE_ETCD_OFFSET_KEY) == 0) {
+        return AT_OK; /* of the store that it came from */
+    }
     f->waiting++;
     at_store_put(f->store, kv->key, kv->value, kv->value_len, 0, on_written, f);
     return settle(f, FILL_WRITES_MAX - 1, err);
 }
 
-static enum at_rc fill_store(struct fill *f, struct at_app_dump *dump, int64_t above, bool file,
-                             struct at_err *err)
+static enum at_rc fill_store(struct fill *f, const struct at_app_place *place,
+                             struct at_app_dump *dump, int64_t above, struct at_err *err)
 {
     struct at_dump_events events = {.ctx = f, .key = on_key};
     struct at_dump_summary again;
@@ -181,7 +191,7 @@ static enum at_rc fill_store(struct fill *f, struct at_app_dump *dump, int64_t a
         return at_err_set(err, AT_EXISTS,
                           "the store is not empty: only an empty one can be filled");
     }
-    enum at_rc rc = raise_rev(f, above, err);
+    enum at_rc rc = raise_rev(f, place, above, err);
     if (rc == AT_OK) {
         rc = at_app_dump_read(dump, &events, &again, err);
     }
@@ -192,7 +202,7 @@ static enum at_rc fill_store(struct fill *f, struct at_app_dump *dump, int64_t a
         at_store_compact(f->store, at_store_rev(f->store), on_written, f);
         rc = settle(f, 0, err);
     }
-    assert(!file || rc != AT_OK || at_store_rev(f->store) >= above);
+    assert(rc != AT_OK || at_store_rev(f->store) >= above);
     return rc;
 }
 
@@ -207,14 +217,15 @@ static enum at_rc file_clear(const char *path, struct at_err *err)
     return rc;
 }
 
-static enum at_rc fill_at(const char *store, const char *path, struct at_app_dump *dump,
-                          int64_t above, bool file, int64_t *ret_rev, struct at_err *err)
+static enum at_rc fill_at(const struct at_app_place *place, const char *path,
+                          struct at_app_dump *dump, int64_t above, int64_t *ret_rev,
+                          struct at_err *err)
 {
     struct fill f = {.loop = at_loop_new(at_sys_real())};
-    enum at_rc rc = at_store_open(store, path, f.loop, &f.store, err);
+    enum at_rc rc = at_store_open(place->store, path, f.loop, &f.store, err);
     if (rc == AT_OK) {
-        rc = fill_store(&f, dump, above, file, err);
-        *ret_rev = at_store_rev(f.store);
+        rc = fill_store(&f, place, dump, above, err);
+        *ret_rev = f.store != NULL ? at_store_rev(f.store) : 0;
         at_store_close(f.store);
     }
     at_loop_free(f.loop);
@@ -239,7 +250,7 @@ static enum at_rc fill_file(const struct at_app_place *place, struct at_app_dump
         rc = file_clear(beside, err);
     }
     if (rc == AT_OK) {
-        rc = fill_at("sqlite", beside, dump, above, true, ret_rev, err);
+        rc = fill_at(place, beside, dump, above, ret_rev, err);
         if (rc == AT_OK) {
             rc = at_file_replace(beside, place->path, err);
         }
@@ -260,5 +271,5 @@ enum at_rc at_app_fill(const struct at_app_place *place, struct at_app_dump *dum
     }
     int64_t above = summary->head.rev + step;
     return place->file ? fill_file(place, dump, above, ret_rev, err)
-                       : fill_at(place->store, place->path, dump, above, false, ret_rev, err);
+                       : fill_at(place, place->path, dump, above, ret_rev, err);
 }

@@ -2,6 +2,7 @@
  * be followed (compacted away while etcd was out of reach, several keys changed by somebody's one
  * transaction) is read anew, and watchers are told to do the same. */
 #include "core/mem.h"
+#include "core/str.h"
 #include "store/etcd_priv.h"
 
 #include <assert.h>
@@ -53,10 +54,32 @@ static void load_failed(struct at_etcd *e, enum at_rc rc, const struct at_err *e
     }
 }
 
+/* Once, when everything is there and nobody has seen it. */
+static void offset_take(struct at_etcd *e)
+{
+    struct at_store_version *v = at_store_index_get(e->load_index, AT_STORE_ETCD_OFFSET_KEY);
+    int64_t offset = 0;
+    if (v == NULL ||
+        at_str_to_i64((struct at_str){at_store_version_value(v), v->value_len}, &offset) != AT_OK ||
+        offset <= 0 || offset > AT_STORE_ETCD_OFFSET_MAX) {
+        return;
+    }
+    e->rev_offset = offset;
+    e->load_rev += offset;
+    e->load_newest += offset;
+    struct at_store_cursor cursor = at_store_index_seek(e->load_index, "");
+    while ((v = at_store_index_next(e->load_index, &cursor)) != NULL) {
+        at_etcd_version_in(e, v);
+    }
+}
+
 static void load_done(struct at_etcd *e)
 {
     struct at_store *store = e->store;
     bool again = e->loaded;
+    if (!again) {
+        offset_take(e);
+    }
     at_store_index_free(store->index);
     store->index = e->load_index;
     e->load_index = NULL;
@@ -91,6 +114,7 @@ static enum at_rc page_take(struct at_etcd *e, const json_t *answer, struct at_e
                             "etcd holds keys of others: give it an etcd of its own");
         } else {
             total += v->key_len + v->value_len;
+            at_etcd_version_in(e, v);
             at_store_index_put(e->load_index, v);
             at_buf_clear(&e->page_from); /* the next page begins with the key just above */
             rc = at_buf_append(&e->page_from, at_store_version_key(v), v->key_len + 1);
@@ -145,7 +169,7 @@ static void newest_done(void *ctx, enum at_rc rc, bool unsure, const json_t *ans
         load_failed(e, rc, err);
         return;
     }
-    int64_t rev = at_etcd_answer_rev(answer);
+    int64_t rev = at_etcd_rev_in(e, at_etcd_answer_rev(answer));
     e->load_newest = rev;
     e->load_rev = rev;
     if (!e->loaded) {
@@ -160,7 +184,7 @@ static void load_next(struct at_etcd *e)
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
     e->load_idle = false;
     bool newest = e->load_rev == 0;
-    if (at_etcd_range_text(e->page_from.data, e->page_from.len, e->load_rev,
+    if (at_etcd_range_text(e->page_from.data, e->page_from.len, at_etcd_rev_out(e, e->load_rev),
                            newest ? 0 : e->page_limit, &text) != AT_OK) {
         assert(false);
     }
@@ -200,6 +224,7 @@ static bool apply_events(struct at_etcd *e, const json_t *events)
         if (at_etcd_event(event, &deleted, &v, NULL) != AT_OK) {
             return false;
         }
+        at_etcd_version_in(e, v);
         bool next = v->mod_rev == e->store->rev + 1;
         if (next) {
             apply(e->store, v, deleted);
@@ -325,7 +350,7 @@ static void watch_over(void *ctx, enum at_rc rc, bool bytes_sent, const struct a
 static void watch_start(struct at_etcd *e)
 {
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
-    if (at_etcd_watch_text(e->store->rev + 1, &text) != AT_OK) {
+    if (at_etcd_watch_text(at_etcd_rev_out(e, e->store->rev + 1), &text) != AT_OK) {
         assert(false);
     }
     struct watch *w = AT_NEW(struct watch);
@@ -388,7 +413,7 @@ static void probe_done(void *ctx, enum at_rc rc, bool unsure, const json_t *answ
     if (e->closing) {
         return;
     }
-    int64_t rev = rc == AT_OK ? at_etcd_answer_rev(answer) : 0;
+    int64_t rev = rc == AT_OK ? at_etcd_rev_in(e, at_etcd_answer_rev(answer)) : 0;
     for (struct at_etcd_reader *r = e->readers; r != NULL; r = r->next) {
         if (r->asked && r->need_rev == 0) {
             r->need_rev = rev;
@@ -496,7 +521,7 @@ void at_etcd_age(struct at_etcd *e, int64_t goal)
     }
     e->compacted_rev = store->history.compact_rev;
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
-    if (at_etcd_compact_text(e->compacted_rev, &text) != AT_OK) {
+    if (at_etcd_compact_text(at_etcd_rev_out(e, e->compacted_rev), &text) != AT_OK) {
         assert(false);
     }
     at_etcd_call(e, "/v3/kv/compaction", &text, compact_done, e);

@@ -74,6 +74,9 @@ struct at_etcd {
     char *addrs[AT_STORE_ETCD_ENDPOINTS_MAX];
     size_t n_addrs, addr; /* addr: the one in use */
     int64_t last_ok_ns, pause_until_ns;
+    /* What is added to etcd's revisions wherever they come in, and taken off where they go out: an
+     * import wrote it, so that revisions go on above those of the store it came from. */
+    int64_t rev_offset;
     bool closing;
 
     /* mirror */
@@ -101,6 +104,23 @@ struct at_etcd {
     struct at_map *keys; /* -> struct at_etcd_key * */
     size_t n_sent, sent_bytes;
 };
+
+static inline int64_t at_etcd_rev_in(const struct at_etcd *e, int64_t raw)
+{
+    return raw != 0 ? raw + e->rev_offset : 0;
+}
+/* 0 stays 0; what lies before the store's beginning becomes what no key has. */
+static inline int64_t at_etcd_rev_out(const struct at_etcd *e, int64_t rev)
+{
+    return rev == 0 ? 0 : rev > e->rev_offset ? rev - e->rev_offset : -1;
+}
+static inline void at_etcd_version_in(const struct at_etcd *e, struct at_store_version *v)
+{
+    if (v != NULL) {
+        v->mod_rev = at_etcd_rev_in(e, v->mod_rev);
+        v->create_rev = at_etcd_rev_in(e, v->create_rev);
+    }
+}
 
 /* etcd.c */
 enum at_rc at_etcd_open(struct at_store *store, const char *endpoints, struct at_etcd **ret,

@@ -244,7 +244,8 @@ static void send(struct at_etcd_op *op)
     if (!op->tried) {
         first_base(op);
     }
-    if (at_etcd_txn_text(op->version, op->type == AT_STORE_OP_PUT, op->base, &text) != AT_OK) {
+    if (at_etcd_txn_text(op->version, op->type == AT_STORE_OP_PUT, at_etcd_rev_out(e, op->base),
+                         &text) != AT_OK) {
         assert(false); /* values are bounded */
     }
     set_state(op, AT_ETCD_OP_SENT);
@@ -294,6 +295,8 @@ static void txn_done(void *ctx, enum at_rc rc, bool unsure, const json_t *json,
     struct at_err own = {0};
     if (rc == AT_OK) {
         rc = at_etcd_txn_answer(json, &got, &own);
+        got.rev = at_etcd_rev_in(e, got.rev);
+        at_etcd_version_in(e, got.current);
         err = &own;
     }
     if (rc == AT_UNAVAILABLE || rc == AT_CANCELLED) {
@@ -406,7 +409,7 @@ static bool in_turn(struct at_etcd_op *op)
     } else if (op->expect > e->store->history.compact_rev) {
         AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
         if (at_etcd_now(e) >= e->pause_until_ns &&
-            at_etcd_compact_text(op->expect, &text) == AT_OK) {
+            at_etcd_compact_text(at_etcd_rev_out(e, op->expect), &text) == AT_OK) {
             set_state(op, AT_ETCD_OP_SENT);
             op->call = at_etcd_call(e, "/v3/kv/compaction", &text, compact_done, op);
         }

@@ -207,7 +207,7 @@ void at_store_advance(struct at_store *store, int64_t rev, at_store_write_fn *fn
 {
     if (store->kind->commit == NULL) {
         struct at_err err = {0};
-        at_err_set(&err, AT_UNSUPPORTED, "only writes raise the revision of store %s",
+        at_err_set(&err, AT_UNSUPPORTED, "the revision of store %s cannot be raised",
                    store->kind->kind);
         fn(ctx, AT_UNSUPPORTED, 0, NULL, &err);
         return;

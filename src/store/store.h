@@ -109,8 +109,13 @@ struct at_store_stats at_store_stats(const struct at_store *store);
 void at_store_compact(struct at_store *store, int64_t rev, at_store_write_fn *fn, void *ctx);
 /* Raise the revision to rev, as though there had been writes that are forgotten: the next write
  * gets a greater one, and history up to rev is compacted. Nothing happens when it is not lower. For
- * stores that are being filled: there must be no watch. err: AT_UNSUPPORTED only writes can. */
+ * stores that are being filled: there must be no watch. err: AT_UNSUPPORTED etcd, see below. */
 void at_store_advance(struct at_store *store, int64_t rev, at_store_write_fn *fn, void *ctx);
+
+/* etcd's revisions are its own: a store on an empty etcd is raised by putting so many (decimal) to
+ * this key, compacting up to it, and opening it anew. */
+#define AT_STORE_ETCD_OFFSET_KEY "/atoll-internal/revision-offset"
+#define AT_STORE_ETCD_OFFSET_MAX (INT64_C(1) << 53)
 
 /* Everything as it is now, kept for as long as it takes, whatever is written or compacted
  * meanwhile. own: at_store_snapshot_free, before the store is closed. cost: 8 bytes a key, and what
