@@ -26,7 +26,7 @@ static const char *const RULE_NAMES[AT_SCHED_RULE_COUNT] = {
 static const char *const OBJECTIVE_NAMES[AT_SCHED_OBJ_COUNT] = {
     [AT_SCHED_OBJ_SPREAD] = "spread",   [AT_SCHED_OBJ_FIT] = "fit",
     [AT_SCHED_OBJ_PRICE] = "price",     [AT_SCHED_OBJ_CARBON] = "carbon",
-    [AT_SCHED_OBJ_LATENCY] = "latency",
+    [AT_SCHED_OBJ_LATENCY] = "latency", [AT_SCHED_OBJ_FRAGMENTATION] = "fragmentation",
 };
 
 const char *at_sched_rule_name(enum at_sched_rule rule)
@@ -198,7 +198,12 @@ static enum at_rc decide(struct sched *s, struct at_sched_decision *decision)
         return AT_NOMEM;
     }
     sched_weights(instance->spec.placement, decision->weights);
+    decision->weights[AT_SCHED_OBJ_FRAGMENTATION] =
+        d.gpu_count > 0 ? decision->weights[AT_SCHED_OBJ_FIT] : 0;
     sched_filter(s, instance, &d, group);
+    if (sched_score_fragmentation(s, &d) != AT_OK) {
+        return AT_NOMEM;
+    }
     sched_score(s, instance, &d, group, decision->weights);
     struct sched_node *best = NULL;
     const struct sched_node *second = NULL;

@@ -2,7 +2,8 @@
  * deterministic. Filters: node ready, cordoned, taints, selector, sites, site class, jurisdictions,
  * residency policy, resources (cpu, memory, disk, GPUs as count or fraction, GPU memory, GPU
  * model), runtime driver, spread (hard skew). Scores 0..1000 each: spread, fit, price, carbon,
- * latency; total = weighted mean. Equal scores: fewer copies of the same owner, then the name.
+ * latency, fragmentation; total = weighted mean. Equal scores: fewer copies of the same owner, then
+ * the name.
  *
  * GPUs: a fraction shares one GPU, more than one is rounded up to whole free ones. Which GPU an
  * instance holds is not recorded yet; it is found by choosing again (tightest that fits) for the
@@ -41,6 +42,7 @@ enum at_sched_objective {
     AT_SCHED_OBJ_PRICE,
     AT_SCHED_OBJ_CARBON,
     AT_SCHED_OBJ_LATENCY,
+    AT_SCHED_OBJ_FRAGMENTATION, /* of GPUs; counts as much as fit when GPUs are asked for */
     AT_SCHED_OBJ_COUNT
 };
 const char *at_sched_objective_name(enum at_sched_objective objective);

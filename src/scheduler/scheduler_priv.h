@@ -57,6 +57,7 @@ struct sched {
     size_t n_nodes, n_sites;
     bool *eligible;               /* per node: scratch of sched_filter */
     int64_t *site_scratch;        /* per site: scratch of sched_score */
+    struct sched_mix *mix;        /* fragment.c: of GPU requests; NULL: not needed yet */
     struct at_map *node_by_name;  /* struct sched_node * */
     struct at_map *site_by_name;  /* struct sched_site * */
     struct at_map *group_by_name; /* struct sched_group * */
@@ -90,6 +91,8 @@ const struct at_residency_rule *sched_residency_refusing(const struct at_snapsho
 void sched_weights(const struct at_placement *placement, int64_t out[AT_SCHED_OBJ_COUNT]);
 void sched_score(struct sched *s, const struct at_instance *instance, const struct sched_demand *d,
                  const struct sched_group *group, const int64_t weights[AT_SCHED_OBJ_COUNT]);
+/* fragment.c, before sched_score: the part of a request for GPUs. err: AT_NOMEM */
+enum at_rc sched_score_fragmentation(struct sched *s, const struct sched_demand *d) AT_WARN_UNUSED;
 bool sched_spread_by_node(const struct at_placement *placement);
 
 /* message.c: refused, example and message of a decision. */

@@ -292,6 +292,31 @@ static void packs_fractions_so_that_whole_gpus_stay_free(void **state)
     world_done(&w);
 }
 
+/* Left on a: 400, which the request fills; the 600 loses them before. b: nothing changes. */
+static void prefers_the_gpu_that_leaves_the_least_useless(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_node *a;
+    struct at_instance *x = one(&w, &a);
+    world_gpus(&w, a, 1, "T4", 16 * GIB);
+    world_gpus(&w, world_node(&w, "o", "s", 8000, 8 * GIB), 1, "T4", 16 * GIB);
+    struct at_instance *old = world_instance(&w, "old", NULL, 0);
+    wants(old)->gpu_milli = 600;
+    world_bind(old, "n", 0);
+    wants(x)->gpu_milli = 400;
+    world_schedule(&w);
+    const struct at_sched_decision *d = world_decision(&w, "x");
+    assert_string_equal(world_where(&w, "x"), "n");
+    assert_int_equal(d->parts[AT_SCHED_OBJ_FRAGMENTATION], 600); /* 500 + (400 / 2) / 2 */
+    assert_int_equal(d->runner_up_parts[AT_SCHED_OBJ_FRAGMENTATION], 500);
+    assert_int_equal(d->weights[AT_SCHED_OBJ_FRAGMENTATION], d->weights[AT_SCHED_OBJ_FIT]);
+    wants(x)->gpu_milli = 0;
+    world_schedule(&w);
+    assert_int_equal(world_decision(&w, "x")->weights[AT_SCHED_OBJ_FRAGMENTATION], 0);
+    world_done(&w);
+}
+
 static void refuses_for_gpu_memory_and_model(void **state)
 {
     (void)state;
@@ -491,6 +516,7 @@ int main(void)
         cmocka_unit_test(refuses_for_want_of_memory_and_disk),
         cmocka_unit_test(refuses_whole_gpu_when_only_fractions_are_left),
         cmocka_unit_test(packs_fractions_so_that_whole_gpus_stay_free),
+        cmocka_unit_test(prefers_the_gpu_that_leaves_the_least_useless),
         cmocka_unit_test(refuses_for_gpu_memory_and_model),
         cmocka_unit_test(holds_back_past_max_skew),
         cmocka_unit_test(spreads_over_sites_then_over_nodes),
