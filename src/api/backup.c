@@ -15,7 +15,8 @@ struct api_backup {
     struct at_buf piece;
     size_t next;
     at_timer_id timer;
-    bool busy; /* within a call that may tell that the client is gone */
+    bool waiting; /* for the client to read: the timer is its patience */
+    bool busy;    /* within a call that may tell that the client is gone */
 };
 
 static void parts_free(struct api_backup *b)
@@ -94,6 +95,13 @@ static enum at_rc piece_make(struct api_backup *b, bool *ret_end)
     return rc == AT_OK && *ret_end ? at_dump_write_end(b->writer) : rc;
 }
 
+static void stalled(void *ctx)
+{
+    struct api_backup *b = ctx;
+    b->timer = 0;
+    backup_cut(b);
+}
+
 static void pump(void *ctx)
 {
     struct api_backup *b = ctx;
@@ -101,6 +109,7 @@ static void pump(void *ctx)
     bool end = false;
     at_loop_timer_cancel(loop, b->timer);
     b->timer = 0;
+    b->waiting = false;
     enum at_rc rc = piece_make(b, &end);
     b->busy = true;
     if (rc == AT_OK) {
@@ -113,14 +122,17 @@ static void pump(void *ctx)
     } else if (end) {
         backup_end(b);
     } else if (at_http_stream_queued_bytes(b->req->ex) == 0) {
-        b->timer = at_loop_timer(loop, 0, pump, b); /* others first; else when it is writable */
+        b->timer = at_loop_timer(loop, 0, pump, b); /* others first */
+    } else {
+        b->waiting = true;
+        b->timer = at_loop_timer(loop, AT_API_BACKUP_STALL_NS, stalled, b);
     }
 }
 
 static void on_writable(void *ctx)
 {
     struct api_backup *b = ctx;
-    if (b->timer == 0 && !b->busy) {
+    if (b->waiting && !b->busy) {
         pump(b);
     }
 }
