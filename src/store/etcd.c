@@ -96,6 +96,7 @@ static void on_head(void *ctx, const struct at_http_head *head)
 static void on_body(void *ctx, const char *data, size_t len)
 {
     struct call *c = ctx;
+    c->e->heard_ns = at_etcd_now(c->e);
     c->too_large = c->too_large || at_buf_append(&c->body, data, len) != AT_OK;
 }
 
@@ -167,7 +168,8 @@ at_http_call_id at_etcd_call(struct at_etcd *e, const char *target, const struct
         .headers = "Content-Type: application/json\r\n",
         .body = body->data,
         .body_len = body->len,
-        .timeout_ns = AT_STORE_ETCD_ATTEMPT_NS,
+        .timeout_ns = AT_STORE_ETCD_ANSWER_NS,
+        .first_byte_timeout_ns = AT_STORE_ETCD_ATTEMPT_NS,
         .ctx = c,
         .on_head = on_head,
         .on_body = on_body,
@@ -204,10 +206,11 @@ static enum at_rc endpoints_parse(struct at_etcd *e, const char *text, struct at
 
 static enum at_rc wait_loaded(struct at_etcd *e, struct at_err *err)
 {
-    int64_t deadline = at_etcd_now(e) + AT_STORE_ETCD_OPEN_NS;
+    e->heard_ns = at_etcd_now(e);
     at_etcd_load(e);
     while (!e->loaded || e->store->rev < e->load_newest) {
         bool fatal = e->load_err.rc != AT_OK && e->load_err.rc != AT_UNAVAILABLE;
+        int64_t deadline = e->heard_ns + AT_STORE_ETCD_OPEN_NS; /* much may take long */
         if (fatal || at_etcd_now(e) >= deadline) {
             if (e->load_err.rc == AT_OK) {
                 at_err_set(&e->load_err, AT_UNAVAILABLE, "etcd at %s does not answer in time",

@@ -308,6 +308,7 @@ static void watch_body(void *ctx, const char *data, size_t len)
     struct watch *w = ctx;
     struct at_etcd *e = w->e;
     at_http_call_id id = w->id; /* w goes with the call */
+    e->heard_ns = at_etcd_now(e);
     if (e->watch_call != id || w->status != 200) {
         return;
     }

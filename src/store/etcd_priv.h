@@ -77,6 +77,7 @@ struct at_etcd {
     /* What is added to etcd's revisions wherever they come in, and taken off where they go out: an
      * import wrote it, so that revisions go on above those of the store it came from. */
     int64_t rev_offset;
+    int64_t heard_ns; /* the newest byte of any answer */
     bool closing;
 
     /* mirror */

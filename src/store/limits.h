@@ -33,11 +33,13 @@
 #define AT_STORE_ETCD_CALLS_MAX 32
 /* Values under way at once; one may be larger. More would only wait in etcd, and time out there. */
 #define AT_STORE_ETCD_SENT_BYTES_MAX ((size_t)2 << 20)
-/* An answer that does not come: the next endpoint is asked. */
+/* An answer that does not begin (end) in time: the next endpoint is asked. */
 #define AT_STORE_ETCD_ATTEMPT_NS (2 * AT_NS_PER_S)
+#define AT_STORE_ETCD_ANSWER_NS (10 * AT_NS_PER_S)
 /* A write (a read that must be of now) is given up after so long without etcd. */
 #define AT_STORE_ETCD_WRITE_NS (5 * AT_NS_PER_S)
 #define AT_STORE_ETCD_READ_NS (3 * AT_NS_PER_S)
+/* Opening is given up when nothing is heard for so long. */
 #define AT_STORE_ETCD_OPEN_NS (10 * AT_NS_PER_S)
 #define AT_STORE_ETCD_RETRY_NS (100 * AT_NS_PER_MS)
 /* etcd is asked for its revision so often, to find out that a watch has silently died. */

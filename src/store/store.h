@@ -45,9 +45,9 @@ typedef uint64_t at_store_watch_id;
 /* kind: "memory", "sqlite", or "etcd:http://host:port[,http://...]" (also "etcd" with the rest as
  * path); path: the database file for sqlite. etcd must be Atoll's alone, and may be shared by
  * several servers: reads are of a mirror in memory that follows it within milliseconds (see
- * at_store_catch_up); writes are exact. Opening it waits for etcd up to 10 s. err: AT_CONFLICT
- * locked by another process; AT_FORBIDDEN read-only; AT_CORRUPT; AT_IO (disk full); AT_UNAVAILABLE
- * etcd does not answer. own: at_store_close. */
+ * at_store_catch_up); writes are exact. Opening it waits for etcd, at most 10 s without a sign of
+ * it. err: AT_CONFLICT locked by another process; AT_FORBIDDEN read-only; AT_CORRUPT; AT_IO (disk
+ * full); AT_UNAVAILABLE etcd does not answer. own: at_store_close. */
 enum at_rc at_store_open(const char *kind, const char *path, struct at_loop *loop,
                          struct at_store **ret, struct at_err *err) AT_WARN_UNUSED;
 /* Orderly end, first step: new writes are refused (AT_UNAVAILABLE), those under way are finished,
