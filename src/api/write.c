@@ -173,7 +173,10 @@ static void namespace_found(void *ctx, enum at_rc rc, int64_t rev, const struct 
         return;
     }
     AT_CLEANUP(at_cleanup_json) json_t *ns = NULL;
+    static const char DELETING[] = "\"deletionTimestamp\"";
+    /* Most are not being deleted, which shows without parsing. */
     bool read =
+        memmem(kvs[0].value, kvs[0].value_len, DELETING, sizeof DELETING - 1) != NULL &&
         at_object_decode(kvs[0].value, kvs[0].value_len, kvs[0].mod_rev, &ns, NULL) == AT_OK;
     if (read && at_object_deleting(ns)) {
         const char *reason = at_arena_printf(

@@ -8,10 +8,11 @@
 
 #define OPS_MAX 10000
 #define COPIED_NODES_MAX 1000000 /* "copy" can double a document each time */
+#define COPIED_BYTES_MAX ((size_t)16 << 20)
 
 struct patch {
     json_t *root;
-    size_t copied;
+    size_t copied, copied_bytes;
     size_t number; /* of the operation, for messages */
     struct at_err *err;
 };
@@ -159,6 +160,24 @@ static enum at_rc take_out(struct patch *p, const char *path, json_t **ret_value
     return rc;
 }
 
+/* Of all strings and keys; its depth is bounded as that of everything that was parsed. */
+static size_t text_bytes(const json_t *value)
+{
+    size_t sum = json_is_string(value) ? json_string_length(value) : 0;
+    const char *key;
+    json_t *item;
+    size_t i;
+    json_object_foreach((json_t *)value, key, item)
+    {
+        sum += strlen(key) + text_bytes(item);
+    }
+    json_array_foreach(value, i, item)
+    {
+        sum += text_bytes(item);
+    }
+    return sum;
+}
+
 static enum at_rc op_move_or_copy(struct patch *p, const char *from, const char *path, bool move)
 {
     size_t from_len = strlen(from);
@@ -192,7 +211,8 @@ static enum at_rc op_move_or_copy(struct patch *p, const char *from, const char 
         return fail(p, AT_INVALID, "nothing to copy at", from);
     }
     at_json_measure(place.value, &p->copied);
-    if (p->copied > COPIED_NODES_MAX) {
+    p->copied_bytes += text_bytes(place.value);
+    if (p->copied > COPIED_NODES_MAX || p->copied_bytes > COPIED_BYTES_MAX) {
         return fail(p, AT_INVALID, "too much copied at", from);
     }
     return put(p, path, json_deep_copy(place.value), false);

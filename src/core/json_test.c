@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <cmocka.h>
 
@@ -262,6 +263,26 @@ static void json_patch_cannot_grow_without_end(void **state)
     json_decref(target);
 }
 
+/* Few values, many bytes: one long text copied again and again. */
+static void json_patch_cannot_copy_a_long_text_without_end(void **state)
+{
+    (void)state;
+    json_t *ops = json_array();
+    char path[16];
+    for (int i = 0; i < 1000; i++) {
+        snprintf(path, sizeof path, "/x%d", i);
+        json_array_append_new(ops, json_pack("{ssssss}", "op", "copy", "from", "/a", "path", path));
+    }
+    static char text[100001];
+    memset(text, 'x', sizeof text - 1);
+    json_t *target = json_pack("{ss}", "a", text);
+    json_t *after = NULL;
+    assert_int_equal(at_json_patch(target, ops, &after, NULL), AT_INVALID);
+    assert_null(after);
+    json_decref(ops);
+    json_decref(target);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -276,6 +297,7 @@ int main(void)
         cmocka_unit_test(json_patch_does_what_rfc6902_says),
         cmocka_unit_test(json_patch_refuses_and_leaves_the_target),
         cmocka_unit_test(json_patch_cannot_grow_without_end),
+        cmocka_unit_test(json_patch_cannot_copy_a_long_text_without_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
