@@ -151,6 +151,17 @@ static bool page_full(struct api_req *req, struct page *page, size_t i)
     return true;
 }
 
+/* Room for all items at once; each gets a version, a comma at most. */
+static enum at_rc items_reserve(const struct page *page, struct at_buf *out)
+{
+    size_t bytes = 0;
+    char *place;
+    for (size_t i = 0; i < page->n; i++) {
+        bytes += page->kvs[i].value_len + sizeof "\"resourceVersion\":\"9223372036854775807\",,";
+    }
+    return at_buf_reserve(out, bytes, &place);
+}
+
 static void list_plain(struct api_req *req, struct page *page)
 {
     const struct list_op *op = req->op;
@@ -159,6 +170,9 @@ static void list_plain(struct api_req *req, struct page *page)
     bool selecting = !api_filter_is_empty(&op->filter);
     /* Without a selector the head is known before the items, and nothing is copied twice. */
     enum at_rc rc = selecting ? AT_OK : list_head(req, page->rev, page->token, &out);
+    if (rc == AT_OK && !selecting && api_view_is_stored(req)) {
+        rc = items_reserve(page, &out);
+    }
     struct at_buf *to = selecting ? &items : &out;
     bool full = false;
     for (size_t i = 0; rc == AT_OK && i < page->n && !full; i++) {

@@ -7,6 +7,7 @@
 #include "core/digest.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "sys/fd.h"
 #include "sys/file.h"
 
 #include <signal.h>
@@ -46,6 +47,7 @@ struct at_server {
     char *ca_paths[2];
     struct at_api_backup_file backup_files[3];
     char *audit_path;
+    int audit_fd; /* -1: to be opened */
     int64_t audit_bytes;
     bool audit_failed; /* said once, until it works again */
     void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);
@@ -62,11 +64,29 @@ static void audit_write(void *ctx, const char *line, size_t len)
         if (at_file_rename(s->audit_path, old, &err) == AT_OK) {
             s->audit_bytes = 0;
         }
+        at_file_close(s->audit_fd);
+        s->audit_fd = -1;
     }
-    if (at_file_append(s->audit_path, line, len, 0600, &err) == AT_OK) {
+    enum at_rc rc = AT_OK;
+    size_t n = 0;
+    if (s->audit_fd < 0) {
+        rc = at_file_open_append(s->audit_path, 0600, &s->audit_fd, &err);
+    }
+    if (rc == AT_OK) {
+        rc = at_fd_write(s->audit_fd, line, len, &n);
+        rc = rc == AT_OK && n < len ? AT_IO : rc;
+    }
+    if (rc == AT_OK) {
         s->audit_bytes += (int64_t)len;
         s->audit_failed = false;
-    } else if (!s->audit_failed) {
+        return;
+    }
+    at_file_close(s->audit_fd); /* the next one tries anew */
+    s->audit_fd = -1;
+    if (err.rc == AT_OK) {
+        at_err_set(&err, rc, "cannot write %s", s->audit_path);
+    }
+    if (!s->audit_failed) {
         s->audit_failed = true;
         at_log(AT_LOG_ERROR, "audit.lost", "audit records are being lost: %s", err.msg);
     }
@@ -390,6 +410,7 @@ enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *o
     s->state_dir = at_strdup(options->state_dir);
     s->listen = at_strdup(options->listen);
     s->audit_path = at_asprintf("%s/audit.log", options->state_dir);
+    s->audit_fd = -1;
     s->audit_bytes = at_file_size(s->audit_path);
     s->kubeconfig = at_asprintf("%s/admin.kubeconfig", options->state_dir);
     s->node_timeout_ns = options->node_timeout_ns;
@@ -451,6 +472,7 @@ void at_server_free(struct at_server *s)
     at_free(s->state_dir);
     at_free(s->ca_paths[0]);
     at_free(s->ca_paths[1]);
+    at_file_close(s->audit_fd);
     at_free(s->audit_path);
     at_free(s->listen);
     at_free(s->url);

@@ -124,9 +124,15 @@ void ctl_collect_route(struct at_controllers *c, const struct at_snapshot *snap,
         route_object(c, kind, ns, name, traits_of_instance(snap, ns, name));
         return;
     }
-    json_t *object = at_state_object(c->state, kind, ns, name);
-    route_object(c, kind, ns, name, traits_of(kind, object));
-    json_decref(object);
+    /* Most objects have no owner and are not being deleted, which shows without parsing. */
+    static const char *const WORDS[] = {"\"ownerReferences\"", "\"deletionTimestamp\"", NULL};
+    struct traits t = {.there = false};
+    if (at_state_mentions(c->state, kind, ns, name, WORDS, &t.there)) {
+        json_t *object = at_state_object(c->state, kind, ns, name);
+        t = traits_of(kind, object);
+        json_decref(object);
+    }
+    route_object(c, kind, ns, name, t);
 }
 
 struct seed {

@@ -18,6 +18,7 @@
 #define AT_STREAM_END_NS (30 * AT_S)       /* sending the rest after at_stream_end */
 #define AT_STREAM_HANDSHAKE_NS (10 * AT_S) /* accepted TLS connections */
 #define AT_TLS_RECORD_BYTES 16384          /* RFC 8446 §5.1 */
+#define AT_TLS_OVERHEAD_BYTES 32           /* of a record: head, content type, tag */
 #define AT_TLS_JOIN_BYTES_MAX 8192         /* pieces of a write copied into one record */
 
 #define AT_HTTP_BACKLOG 1024

@@ -144,6 +144,11 @@ static enum at_rc send_tls(struct at_stream *s, const struct iovec *iov, int n, 
     struct at_err err;
     enum at_rc rc = AT_OK;
     compact(s, at_stream_out(s));
+    if (total > AT_TLS_RECORD_BYTES) { /* once, instead of growing with every record */
+        char *place;
+        size_t records = total / AT_TLS_RECORD_BYTES + (size_t)n;
+        (void)!at_buf_reserve(at_stream_out(s), total + records * AT_TLS_OVERHEAD_BYTES, &place);
+    }
     if (n > 1 && total <= sizeof joined) {
         join(joined, iov, n);
         rc = at_tls_session_write(s->tls, joined, total, &err);

@@ -304,6 +304,36 @@ json_t *at_state_object(const struct at_state *state, const struct at_model_kind
     return at_state_read(state, key, &object, &rev, NULL) == AT_OK ? object : NULL;
 }
 
+struct mention {
+    const char *const *texts;
+    bool there, found;
+};
+
+static void on_mention(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
+                       size_t n, bool more, const struct at_err *err)
+{
+    (void)rev;
+    (void)more;
+    (void)err;
+    struct mention *m = ctx;
+    m->there = rc == AT_OK && n > 0;
+    for (size_t i = 0; m->there && m->texts[i] != NULL; i++) {
+        m->found = m->found ||
+                   memmem(kvs[0].value, kvs[0].value_len, m->texts[i], strlen(m->texts[i])) != NULL;
+    }
+}
+
+bool at_state_mentions(const struct at_state *state, const struct at_model_kind *kind,
+                       const char *ns, const char *name, const char *const *texts, bool *ret_there)
+{
+    char key[AT_STORE_KEY_BYTES_MAX];
+    struct mention m = {.texts = texts};
+    at_state_key(kind, ns, name, key, sizeof key);
+    at_store_range(state->store, key, NULL, 1, 0, on_mention, &m);
+    *ret_there = m.there;
+    return m.found;
+}
+
 /* Decoded first, told afterwards: what is told may write, and that moves what a range lends. */
 struct walk {
     json_t **objects;

@@ -38,6 +38,10 @@ void at_state_unlisten(struct at_state *state, at_state_changed_fn *changed, voi
 /* The newest picture; cheap when nothing changed since the last call. own: at_snapshot_unref. */
 const struct at_snapshot *at_state_snapshot(struct at_state *state);
 void at_snapshot_unref(const struct at_snapshot *snap);
+/* Is the object there, and do its stored bytes hold one of texts (NULL-terminated) anywhere? For
+ * those who need to parse only the few objects that do. */
+bool at_state_mentions(const struct at_state *state, const struct at_model_kind *kind,
+                       const char *ns, const char *name, const char *const *texts, bool *ret_there);
 /* Stored JSON of an object (with resourceVersion put in), NULL when absent. own: caller decrefs. */
 json_t *at_state_object(const struct at_state *state, const struct at_model_kind *kind,
                         const char *ns, const char *name);
