@@ -67,12 +67,20 @@ static enum at_rc check_input(const struct at_pack_node *nodes, size_t n_nodes,
             return at_err_set(err, AT_INVALID, "node %zu: an amount is out of range", i);
         }
     }
-    int64_t seen = 0;
+    int64_t seen = 0, typical = 0;
+    size_t n_typical = 0;
     for (size_t i = 0; i < mix->n; i++) {
         seen += mix->shares[i].count;
         if (!request_ok(&mix->shares[i].request) || seen > AT_PACK_SEEN_MAX) {
             return at_err_set(err, AT_INVALID, "mix, request %zu: an amount is out of range", i);
         }
+    }
+    while (100 * typical < TYPICAL_PERCENT * seen) {
+        typical += mix->shares[n_typical++].count;
+    }
+    if (n_typical > AT_PACK_SHAPES_MAX) {
+        return at_err_set(err, AT_TOO_LARGE, "%zu different requests are typical; %d at most",
+                          n_typical, AT_PACK_SHAPES_MAX);
     }
     return AT_OK;
 }
@@ -123,7 +131,7 @@ static void mixes_init(struct at_pack *p, const struct at_pack_mix *mix)
     struct at_pack_share *gpu = at_alloc((mix->n + 1) * sizeof *gpu);
     int64_t loss[AT_PACK_GPU_MILLI + 1];
     size_t n = 0;
-    for (size_t i = 0; i < mix->n; i++) {
+    for (size_t i = 0; i < mix->n && n < AT_PACK_SHAPES_MAX; i++) {
         gpu[n] = mix->shares[i];
         n += gpu[n].request.gpus > 0;
     }
@@ -223,7 +231,8 @@ enum at_rc at_pack_class(struct at_pack *p, const struct at_pack_request *reques
         *ret_class = p->class_slots[slot] - 1;
         return AT_OK;
     }
-    if (p->n_classes == AT_PACK_CLASSES_MAX) {
+    if (p->n_classes == AT_PACK_CLASSES_MAX ||
+        (int64_t)((p->n_classes + 1) * p->n_nodes) > AT_PACK_SCORES_MAX) {
         return at_err_set(err, AT_TOO_LARGE, "more than %d different requests",
                           AT_PACK_CLASSES_MAX);
     }

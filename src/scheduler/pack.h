@@ -19,6 +19,8 @@
 #define AT_PACK_MODELS_MAX 64
 #define AT_PACK_NODES_MAX 1000000
 #define AT_PACK_CLASSES_MAX 100000
+#define AT_PACK_SHAPES_MAX 16384 /* of typical requests; ours looks at the first so many */
+#define AT_PACK_SCORES_MAX (INT64_C(1) << 31) /* kept: classes times nodes */
 #define AT_PACK_SEEN_MAX 1000000000           /* requests counted in a mix */
 #define AT_PACK_AMOUNT_MAX (INT64_C(1) << 40) /* cpu milli, memory MiB */
 
@@ -69,7 +71,8 @@ struct at_pack;
 
 /* An empty cluster. Ties go to the node that stands earlier in nodes.
  * in:   mix: what fragmentation is measured for; nothing is kept of it
- * err:  AT_INVALID an amount out of range, with its row in the message
+ * err:  AT_INVALID an amount out of range, with its row in the message | AT_TOO_LARGE too many
+ *       different typical requests
  * own:  at_pack_free.  cost: O(nodes), and some 10 ms for AT_PACK_ATOLL
  *       to learn what leftovers of GPUs are worth. */
 enum at_rc at_pack_new(enum at_pack_policy policy, const struct at_pack_node *nodes, size_t n_nodes,

@@ -43,16 +43,13 @@ static void frag_steps(struct pack_frag *f, const struct at_pack_share *shares, 
     f->levels = at_alloc(f->n_levels * sizeof *f->levels);
 }
 
-/* One task in the table of one level. */
-static void level_add(struct pack_level *l, const struct at_pack_share *task, bool open,
-                      const int64_t *loss, bool learned)
+/* At this level a task is no longer shut out. */
+static void level_open(struct pack_level *l, const struct at_pack_share *task, const int64_t *loss,
+                       bool learned)
 {
     const struct at_pack_request *r = &task->request;
     int64_t weight = task->count;
-    if (!open || r->gpus == 0) {
-        l->shut += weight;
-        return;
-    }
+    l->shut -= weight;
     if (r->gpus > 1 && r->gpu_milli < AT_PACK_GPU_MILLI) {
         return; /* odd: apart */
     }
@@ -60,7 +57,8 @@ static void level_add(struct pack_level *l, const struct at_pack_share *task, bo
         bool small = r->gpus > 1 || learned || left < r->gpu_milli;
         l->by_left[left] += small ? weight * loss[left] : 0;
     }
-    for (uint32_t free_gpus = 0; r->gpus > 1 && free_gpus < r->gpus; free_gpus++) {
+    uint32_t more = r->gpus > AT_PACK_GPUS_MAX ? AT_PACK_GPUS_MAX + 1 : r->gpus;
+    for (uint32_t free_gpus = 0; r->gpus > 1 && free_gpus < more; free_gpus++) {
         l->lack[free_gpus] += weight;
     }
 }
@@ -68,21 +66,28 @@ static void level_add(struct pack_level *l, const struct at_pack_share *task, bo
 static void frag_init(struct pack_frag *f, const struct at_pack_share *shares, size_t n,
                       uint32_t model, const int64_t *loss, bool learned)
 {
+    size_t bytes = (AT_PACK_GPU_MILLI + 1) * sizeof(int64_t);
     frag_steps(f, shares, n);
     f->odd = at_alloc((n + 1) * sizeof *f->odd);
-    for (size_t l = 0; l < f->n_levels; l++) {
-        f->levels[l].by_left = at_alloc((AT_PACK_GPU_MILLI + 1) * sizeof(int64_t));
-        for (size_t i = 0; i < n; i++) {
-            const struct at_pack_request *r = &shares[i].request;
-            bool open = task_uses_model(r, model) && l > 0 && f->cpu_steps[l - 1] >= r->cpu_milli;
-            level_add(&f->levels[l], &shares[i], open, loss, learned);
-        }
-    }
+    f->levels[0].by_left = at_alloc(bytes);
     for (size_t i = 0; i < n; i++) {
         const struct at_pack_request *r = &shares[i].request;
+        f->levels[0].shut += shares[i].count;
         if (r->gpus > 1 && r->gpu_milli < AT_PACK_GPU_MILLI && task_uses_model(r, model)) {
             f->odd[f->n_odd++] =
                 (struct pack_odd){r->cpu_milli, shares[i].count, r->gpus, r->gpu_milli};
+        }
+    }
+    for (size_t l = 1; l < f->n_levels; l++) {
+        int64_t *by_left = at_alloc(bytes);
+        memcpy(by_left, f->levels[l - 1].by_left, bytes);
+        f->levels[l] = f->levels[l - 1];
+        f->levels[l].by_left = by_left;
+        for (size_t i = 0; i < n; i++) {
+            const struct at_pack_request *r = &shares[i].request;
+            if (r->gpus > 0 && r->cpu_milli == f->cpu_steps[l - 1] && task_uses_model(r, model)) {
+                level_open(&f->levels[l], &shares[i], loss, learned);
+            }
         }
     }
 }
