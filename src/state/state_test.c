@@ -510,6 +510,33 @@ static void heartbeats_are_remembered_per_node(void **state)
     assert_int_equal(at_state_heartbeat_last(f->state, "m"), 7);
 }
 
+/* Of the store's inside: what an etcd out of reach for too long brings about. */
+void at_store_watchers_end(struct at_store *store, enum at_rc rc);
+
+/* As with etcd, when it was out of reach for longer than its history lasts. */
+static void what_a_lost_watch_did_not_tell_is_found_by_listing_again(void **state)
+{
+    struct fixture *f = *state;
+    create_instance(f, "a", "");
+    create_instance(f, "b", "");
+    f->changes[0] = '\0';
+    /* The deletion happens first, and nobody watches when it does. */
+    at_store_delete(f->store, "/atoll/atoll.dev/instances/default/a", -1, NULL, NULL);
+    at_store_watchers_end(f->store, AT_COMPACTED);
+    while (f->changes[0] == '\0') {
+        at_loop_turn(f->loop, at_sys_mono_ns(at_sys_real()) + AT_NS_PER_S);
+    }
+    const struct at_snapshot *snap = at_state_snapshot(f->state);
+    assert_int_equal(snap->n_instances, 1);
+    assert_string_equal(snap->instances[0]->meta.name, "b");
+    assert_int_equal(snap->rev, at_store_rev(f->store));
+    at_snapshot_unref(snap);
+    assert_non_null(strstr(f->changes, "Instance default/a "));
+    assert_non_null(strstr(f->changes, "Instance default/b "));
+    create_instance(f, "c", ""); /* and it watches on */
+    assert_non_null(strstr(f->changes, "Instance default/c "));
+}
+
 static void what_cannot_be_decoded_is_left_out_and_counted(void **state)
 {
     struct fixture *f = *state;
@@ -544,6 +571,7 @@ int main(void)
         EACH(equal_events_are_counted_up_in_one_object),
         EACH(state_may_end_while_events_are_written),
         EACH(heartbeats_are_remembered_per_node),
+        EACH(what_a_lost_watch_did_not_tell_is_found_by_listing_again),
         EACH(what_cannot_be_decoded_is_left_out_and_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -479,7 +479,7 @@ void at_etcd_mirror_tick(struct at_etcd *e, int64_t now)
     if (e->loading && e->load_idle) {
         load_next(e);
     }
-    if (!e->loaded || e->closing) {
+    if (!e->loaded) {
         return;
     }
     if (!e->loading && e->watch_call == 0) {
@@ -492,7 +492,7 @@ void at_etcd_mirror_tick(struct at_etcd *e, int64_t now)
         watch_stop(e);
         at_etcd_failed(e, e->watch_addr);
     }
-    if (due) {
+    if (due && !e->closing) {
         probe(e);
     }
 }
