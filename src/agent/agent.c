@@ -51,6 +51,18 @@ static enum at_rc options_check(const struct at_agent_options *o, struct at_err 
     if (o->name == NULL || o->name[0] == '\0') {
         return at_err_set_field(err, AT_INVALID, "name", "is required");
     }
+    if (at_streq(o->listen_host, "0.0.0.0") || at_streq(o->listen_host, "::")) {
+        return at_err_set_field(err, AT_INVALID, "listen-host",
+                                "%s: must be the one address at which gateways reach this machine",
+                                o->listen_host);
+    }
+    if (o->models_dir != NULL) {
+        AT_CLEANUP(at_cleanup_free) char *inside = at_asprintf("%s/.", o->models_dir);
+        if (!at_file_exists(inside)) {
+            return at_err_set_field(err, AT_NOT_FOUND, "models", "%s: no such folder",
+                                    o->models_dir);
+        }
+    }
     return AT_OK;
 }
 

@@ -412,7 +412,9 @@ static void on_site_made(void *ctx, enum at_rc rc, int status, json_t *body,
     struct child *c = ctx;
     c->call = 0;
     if (rc != AT_OK && rc != AT_EXISTS) {
-        dev_fail(c->dev, err);
+        struct at_err own = *err;
+        (void)at_err_wrap(&own, rc, "--site %s", c->site);
+        dev_fail(c->dev, &own);
         return;
     }
     child_join(c);
@@ -572,6 +574,19 @@ static void dev_done(struct dev *d)
     at_free(d->gateway_addr);
 }
 
+static enum at_rc sites_check(const struct dev *d, struct at_err *err)
+{
+    for (size_t i = 0; i < d->n_children; i++) {
+        for (size_t k = 0; k < i; k++) {
+            if (at_streq(d->children[i].site, d->children[k].site)) {
+                return at_err_set_field(err, AT_INVALID, "site", "%s is given twice",
+                                        d->children[i].site);
+            }
+        }
+    }
+    return AT_OK;
+}
+
 int at_app_dev(int argc, char **argv)
 {
     const char *state_dir = NULL;
@@ -628,7 +643,8 @@ int at_app_dev(int argc, char **argv)
     }
     child_add(&d, NULL);
     struct at_err err = {0};
-    enum at_rc rc = dev_run(&d, reset, node_timeout_ns, with_stdin, &err);
+    enum at_rc rc = sites_check(&d, &err);
+    rc = rc != AT_OK ? rc : dev_run(&d, reset, node_timeout_ns, with_stdin, &err);
     if (rc != AT_OK) {
         d.exit_status = at_app_fail("dev", &err);
     }

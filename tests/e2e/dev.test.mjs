@@ -211,10 +211,18 @@ it('a gateway that is killed comes back at the same address', async () => {
   await nothingLeft(state, 'after a restart of the gateway');
 });
 
-it('names a model folder or devices file that is not there', async () => {
+it('names a model folder, devices file or site that cannot be', async () => {
   const state = await fleet.dir('atoll-dev');
   const r = await run(ATOLL, ['dev', '--state', state, '--free-ports', '--site', 'x=/nonexistent.json']);
   assert.notEqual(r.code, 0);
   assert.match(r.err, /nonexistent\.json/);
+  const wrong = async (words, ...args) => {
+    const bad = await run(ATOLL, ['dev', '--state', state, '--free-ports', ...args]);
+    assert.notEqual(bad.code, 0);
+    assert.match(bad.err, words);
+  };
+  await wrong(/models: \/nonexistent: no such folder/, '--models', '/nonexistent');
+  await wrong(/site: a is given twice/, '--site', 'a', '--site', 'a');
+  await wrong(/--site Bad_Name: .*metadata\.name/, '--site', 'Bad_Name');
   await nothingLeft(state, 'bad devices');
 });
