@@ -34,6 +34,7 @@ struct child {
     char *dir, *token_file, *pid_file, *log_file;
     enum child_state state;
     bool crashed; /* an agent that did not end in order: what it ran may still run */
+    bool swept;   /* its successor was started, to end what it left */
     struct at_process process;
     int out_fd;  /* its standard output */
     int hold_fd; /* our end of its standard input: closing it ends the child */
@@ -177,7 +178,7 @@ static void child_ended(void *ctx, pid_t pid, int exit_code, int signal_number)
     struct child *c = ctx;
     struct dev *d = c->dev;
     bool served = c->state == CHILD_SERVING;
-    c->crashed = c->site != NULL && exit_code != 0;
+    c->crashed = c->site != NULL && exit_code != 0 && !c->swept;
     c->state = CHILD_ENDED;
     at_fd_close(c->hold_fd);
     c->hold_fd = -1;
@@ -309,7 +310,8 @@ static bool child_sweep(struct child *c)
     if (!c->crashed) {
         return false;
     }
-    c->crashed = false; /* once */
+    c->crashed = false;
+    c->swept = true; /* once: what made it crash may make its successor crash too */
     if (child_start(c, &err) != AT_OK) {
         at_log(AT_LOG_WARN, "dev.sweep", "%s: %s", c->name, err.msg);
         return false;
