@@ -419,6 +419,9 @@ void at_api_free(struct at_api *api)
     api_backup_cut(api);
     api_tunnels_free(api->tunnels);
     api_fair_free(api->fair);
+    for (size_t i = 0; i < AT_API_DECODED_MAX; i++) {
+        json_decref(api->decoded[i].object);
+    }
     api_docs_free(api->discovery, api->n_discovery);
     api_docs_free(api->openapi, api->n_openapi);
     at_free(api->store_metrics);

@@ -27,6 +27,12 @@ struct api_doc { /* a text made once at start */
     char hash[17];
 };
 
+struct api_decoded { /* of view.c */
+    int64_t rev;
+    bool pod;
+    json_t *object; /* NULL: none */
+};
+
 struct at_api {
     struct at_api_options options;
     const struct at_sys *sys;
@@ -40,6 +46,7 @@ struct at_api {
     int64_t streams_measured_ns; /* when all were looked at */
     struct api_tunnels *tunnels;
     struct api_fair *fair;
+    struct api_decoded decoded[AT_API_DECODED_MAX];
     uint64_t failed_batches;   /* of the store, at the last good check of readiness */
     struct api_backup *backup; /* the one being made; NULL */
     struct at_metric_family *requests_total, *request_seconds;

@@ -59,6 +59,29 @@ enum at_rc api_view_append(const struct api_req *req, const char *value, size_t 
     return rc;
 }
 
+/* The object as selectors see it, NULL when it cannot be read. A change is shown to many watchers
+ * in a row: it is parsed for the first of them only. A revision names one version of one object. */
+static const json_t *decoded(const struct api_req *req, const struct at_store_kv *kv)
+{
+    bool pod = req->route.pod;
+    struct api_decoded *d = &req->api->decoded[kv->mod_rev % AT_API_DECODED_MAX];
+    if (d->object != NULL && d->rev == kv->mod_rev && d->pod == pod) {
+        return d->object;
+    }
+    json_t *object = NULL;
+    if (at_object_decode(kv->value, kv->value_len, kv->mod_rev, &object, NULL) != AT_OK) {
+        return NULL;
+    }
+    if (pod) { /* fields are named as in a Pod */
+        json_t *instance = object;
+        object = api_pod_of(instance);
+        json_decref(instance);
+    }
+    json_decref(d->object);
+    *d = (struct api_decoded){.rev = kv->mod_rev, .pod = pod, .object = object};
+    return object;
+}
+
 bool api_view_matches(const struct api_req *req, const struct api_filter *filter,
                       const struct at_store_kv *kv)
 {
@@ -68,16 +91,6 @@ bool api_view_matches(const struct api_req *req, const struct api_filter *filter
     if (!req->route.pod && !api_filter_may_match(filter, kv->value, kv->value_len)) {
         return false;
     }
-    json_t *object = NULL;
-    if (at_object_decode(kv->value, kv->value_len, kv->mod_rev, &object, NULL) != AT_OK) {
-        return false;
-    }
-    if (req->route.pod) { /* fields are named as in a Pod */
-        json_t *instance = object;
-        object = api_pod_of(instance);
-        json_decref(instance);
-    }
-    bool match = api_filter_match(filter, object);
-    json_decref(object);
-    return match;
+    const json_t *object = decoded(req, kv);
+    return object != NULL && api_filter_match(filter, object);
 }
