@@ -140,6 +140,36 @@ it('kill -9 of the leader moves leadership in under 5 s, and a scaling under way
   assert.equal(condition((await c.list('nodes')).find((n) => n.metadata.name === 'n1'), 'Ready'), 'True');
 });
 
+it('of three members of etcd any one may be lost: writes go on by the others', async (t) => {
+  const members = await Etcd.cluster(fleet, 3);
+  const server = await fleet.server({ args: ['--store', `etcd:${members.map((m) => m.url).join(',')}`] });
+  const admin = await credentials(server.kubeconfig);
+  const acked = new Map();
+  let over = false;
+  const workers = Array.from({ length: 4 }, async (_, id) => {
+    for (let i = 0; !over; i++) {
+      const r = await call(admin, 'POST', MAPS, map(`w${id}-${i}`));
+      if (r.status === 201) acked.set(r.body.metadata.name, r.body.metadata.resourceVersion);
+      else assert.ok([503, 504].includes(r.status), `${r.status} ${JSON.stringify(r.body)}`);
+    }
+  });
+  for (const m of [members[0], members[1], members[2]]) {
+    const before = acked.size;
+    await eventually('writes are taken', () => acked.size > before + 10);
+    const lost = Date.now();
+    await m.kill();
+    const then = acked.size;
+    await eventually('writes are taken by the other two', () => acked.size > then + 10, { timeoutMs: 15_000 });
+    t.diagnostic(`${m.name} lost: 10 writes within ${Date.now() - lost} ms`);
+    await m.start();
+  }
+  over = true;
+  await Promise.all(workers);
+  const { body: list } = await call(admin, 'GET', MAPS);
+  const maps = new Map(list.items.map((o) => [o.metadata.name, o.metadata.resourceVersion]));
+  for (const [name, version] of acked) assert.equal(maps.get(name), version, `${name} was acknowledged`);
+});
+
 for (const how of ['killed and started again', 'frozen']) {
   it(`etcd ${how} for 10 s under load: what was acknowledged is there, servers refuse meanwhile and recover`, async (t) => {
     const { etcd, servers } = await trio(2);

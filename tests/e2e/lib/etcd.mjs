@@ -26,10 +26,20 @@ function freePort() {
 
 export class Etcd {
   static async start(fleet) {
-    const e = new Etcd();
-    Object.assign(e, { fleet, dir: await fleet.dir('atoll-etcd'), port: await freePort(), peer: await freePort() });
-    await e.start();
-    return e;
+    return (await Etcd.cluster(fleet, 1))[0];
+  }
+
+  // Members of one cluster.
+  static async cluster(fleet, n) {
+    const members = [];
+    for (let i = 0; i < n; i++) {
+      const e = new Etcd();
+      Object.assign(e, { fleet, name: `e${i}`, dir: await fleet.dir('atoll-etcd'), port: await freePort(), peer: await freePort() });
+      members.push(e);
+    }
+    const all = members.map((e) => `${e.name}=http://127.0.0.1:${e.peer}`).join(',');
+    await Promise.all(members.map((e) => Object.assign(e, { all }).start()));
+    return members;
   }
 
   get url() {
@@ -38,8 +48,8 @@ export class Etcd {
 
   async start() {
     const peer = `http://127.0.0.1:${this.peer}`;
-    const args = ['--name', 'e0', '--data-dir', path.join(this.dir, 'data'), '--listen-client-urls', this.url, '--advertise-client-urls', this.url,
-      '--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer, '--initial-cluster', `e0=${peer}`, '--unsafe-no-fsync', '--logger=zap', '--log-level=error'];
+    const args = ['--name', this.name, '--data-dir', path.join(this.dir, 'data'), '--listen-client-urls', this.url, '--advertise-client-urls', this.url,
+      '--listen-peer-urls', peer, '--initial-advertise-peer-urls', peer, '--initial-cluster', this.all, '--unsafe-no-fsync', '--logger=zap', '--log-level=error'];
     this.proc = this.fleet.start('etcd', args, { command: 'etcd' });
     this.proc.stop = () => this.proc.kill().then(() => ({ code: 0 })); // it has nothing to end politely
     await eventually('etcd is healthy', async () => (await (await fetch(`${this.url}/health`)).json()).health === 'true');
