@@ -171,7 +171,19 @@ it('a disk that is full: writes are refused, reads go on, and room makes it whol
   assert.match(refused.body.message, /full|space|disk/i);
   const names = async () => (await call(full, 'GET', maps)).body.items.map((o) => o.metadata.name).sort();
   assert.deepEqual(await names(), [...acknowledged].sort());
+  // Until the smallest write is refused too: then the server is not ready, and says why.
+  let tiny = refused;
+  for (let i = 0; i < 60 && (i === 0 || tiny.status === 201); i += 1) {
+    tiny = await put(`tiny${i}`, 10);
+    if (tiny.status === 201) acknowledged.push(`tiny${i}`);
+  }
+  assert.notEqual(tiny.status, 201);
+  const ready = await call(full, 'GET', '/readyz');
+  assert.equal(ready.status, 503, String(ready.body));
+  assert.match(ready.body, /store failed: .*(full|space|disk)/i);
+  assert.equal((await call(full, 'GET', '/livez')).status, 200);
   await rm(path.join(inside, 'filler'));
+  await eventually('it is ready again', async () => (await call(full, 'GET', '/readyz')).status === 200);
   await eventually('writes work again', async () => (await put('after', 100)).status === 201);
   assert.deepEqual(await names(), [...acknowledged, 'after'].sort());
 });
