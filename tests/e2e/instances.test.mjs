@@ -1,10 +1,12 @@
 // Deployments and jobs on real agents: what runs is what was asked for, whatever is killed meanwhile.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { before } from 'node:test';
 import { Cluster, condition, fetchFrom, listens, processesWith, web, webRoot } from './lib/cluster.mjs';
 import { eventually, Fleet, run } from './lib/atoll.mjs';
+import { freePort } from './lib/etcd.mjs';
 
 const fleet = new Fleet();
 const it = fleet.it.bind(fleet);
@@ -166,28 +168,58 @@ it('an instance that fits nowhere says why, and starts when it can', async () =>
   await c.server.k('delete deployment big');
 });
 
-it('an instance in a container runs from an image layout', async () => {
+// An image made here from busybox; fn gets its folder (layout img, tag 1) and a shell in it.
+async function withImage(text, fn) {
   const dir = await mkdtemp(path.join(process.env.TMPDIR ?? '/tmp', 'atoll-image-'));
+  const sh = async (script) => {
+    const r = await run('sh', ['-euc', script], { cwd: dir });
+    assert.equal(r.code, 0, r.out + r.err);
+  };
   try {
-    const sh = async (script) => {
-      const r = await run('sh', ['-euc', script], { cwd: dir });
-      assert.equal(r.code, 0, r.out + r.err);
-    };
-    await writeFile(path.join(dir, 'index.html'), 'from a container');
+    await writeFile(path.join(dir, 'index.html'), text);
     await sh(`umoci init --layout img; umoci new --image img:1
       mkdir -p rootfs/bin rootfs/www rootfs/tmp; cp "$(command -v busybox)" rootfs/bin/busybox; cp index.html rootfs/www/
       ln -s busybox rootfs/bin/httpd; ln -s busybox rootfs/bin/sh
       umoci insert --image img:1 rootfs /
       umoci config --image img:1 --config.entrypoint /bin/httpd --config.cmd -f`);
-    const d = web('box', c, { replicas: 1, root: '/www' });
-    Object.assign(d.spec.template.spec, { image: `oci:${dir}/img:1`, command: undefined, args: ['-f', '-p', '127.0.0.1:$(PORT)', '-h', '/www'] });
-    await c.server.apply(d);
-    await c.ready('box', { timeoutMs: 60_000 });
-    const [i] = await c.instances('box');
-    assert.deepEqual(await fetchFrom(i.status.endpoint), { status: 200, body: 'from a container' });
-    await c.server.k('delete deployment box');
-    await eventually('its container goes', async () => !(await listens(i.status.endpoint)) && processesWith(c.mark).length === 0);
+    await fn(dir, sh);
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
+}
+
+async function runsFrom(image, text) {
+  const d = web('box', c, { replicas: 1, root: '/www' });
+  Object.assign(d.spec.template.spec, { image, command: undefined, args: ['-f', '-p', '127.0.0.1:$(PORT)', '-h', '/www'] });
+  await c.server.apply(d);
+  await c.ready('box', { timeoutMs: 60_000 });
+  const [i] = await c.instances('box');
+  assert.deepEqual(await fetchFrom(i.status.endpoint), { status: 200, body: text });
+  await c.server.k('delete deployment box');
+  await eventually('its container goes', async () => !(await listens(i.status.endpoint)) && processesWith(c.mark).length === 0);
+}
+
+it('an instance in a container runs from an image layout', async () => {
+  await withImage('from a container', async (dir) => runsFrom(`oci:${dir}/img:1`, 'from a container'));
+});
+
+it('an instance in a container runs from a registry, by tag and by digest', async () => {
+  await withImage('from a registry', async (dir, sh) => {
+    const port = await freePort();
+    await writeFile(path.join(dir, 'registry.yml'), `version: 0.1
+log: {level: warn}
+storage: {filesystem: {rootdirectory: ${dir}/registry}}
+http: {addr: '127.0.0.1:${port}'}
+`);
+    const registry = spawn('docker-registry', ['serve', path.join(dir, 'registry.yml')], { stdio: 'ignore' });
+    try {
+      await eventually('the registry serves', async () => listens(`127.0.0.1:${port}`));
+      await sh(`skopeo copy --quiet --dest-tls-verify=false --digestfile digest oci:img:1 docker://127.0.0.1:${port}/lib/web:1`);
+      await runsFrom(`docker://127.0.0.1:${port}/lib/web:1`, 'from a registry');
+      const digest = (await readFile(path.join(dir, 'digest'), 'utf8')).trim();
+      await runsFrom(`docker://127.0.0.1:${port}/lib/web@${digest}`, 'from a registry');
+    } finally {
+      registry.kill();
+    }
+  });
 });

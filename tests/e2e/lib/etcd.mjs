@@ -13,7 +13,7 @@ export const ETCD_MISSING = (() => {
   }
 })();
 
-function freePort() {
+export function freePort() {
   return new Promise((resolve, reject) => {
     const s = createServer();
     s.on('error', reject);
