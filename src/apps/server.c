@@ -7,6 +7,7 @@
 #include "core/digest.h"
 #include "core/log.h"
 #include "core/mem.h"
+#include "core/str.h"
 #include "sys/fd.h"
 #include "sys/file.h"
 
@@ -21,6 +22,9 @@
 #define SERVER_IDLE_TIMEOUT_NS (120 * AT_NS_PER_S)
 #define SERVER_HEAD_TIMEOUT_NS (30 * AT_NS_PER_S)
 #define SERVER_NAMES_MAX 64
+#define SERVER_TOKENS_MAX 16
+#define SERVER_TOKEN_BYTES_MIN 16
+#define SERVER_TOKEN_FILE_BYTES_MAX 65536
 #define PKI_LOCK_ATTEMPTS_MAX 100
 #define PKI_LOCK_PAUSE_NS (20 * AT_NS_PER_MS)
 #define SERVER_AUDIT_BYTES_MAX ((int64_t)64 << 20)
@@ -34,6 +38,7 @@ struct at_server {
     int lock_fd;
     struct at_metrics *metrics;
     struct at_ca *ca;
+    char *token_digests[SERVER_TOKENS_MAX + 1]; /* SHA-256 of each administrator's token, hex */
     struct at_tls_config *tls;
     struct at_store *store;
     struct at_state *state;
@@ -322,6 +327,7 @@ static void start_api(void *ctx)
                                  .state = s->state,
                                  .ca = s->ca,
                                  .metrics = s->metrics,
+                                 .admin_token_sha256_hex = (const char *const *)s->token_digests,
                                  .audit = audit_write,
                                  .audit_ctx = s,
                                  .backup_files = s->backup_files};
@@ -366,6 +372,35 @@ static enum at_rc ca_open(struct at_server *s, const char *dir, struct at_err *e
     }
     rc = at_ca_open(dir, at_loop_sys(s->loop), &s->ca, err);
     at_file_unlock(fd);
+    return rc;
+}
+
+/* Only digests are kept. Blank lines and lines that begin with # are skipped. */
+static enum at_rc tokens_read(struct at_server *s, const char *path, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    enum at_rc rc =
+        path != NULL ? at_file_read(path, SERVER_TOKEN_FILE_BYTES_MAX, &text, err) : AT_OK;
+    struct at_str rest = {text.data, text.len};
+    size_t n = 0;
+    for (size_t line = 1; rc == AT_OK && rest.len != 0; line++) {
+        struct at_str token = at_str_cut(&rest, '\n');
+        if (token.len != 0 && token.ptr[token.len - 1] == '\r') {
+            token.len--;
+        }
+        token = at_str_trim(token);
+        if (token.len == 0 || token.ptr[0] == '#') {
+            continue;
+        }
+        if (token.len < SERVER_TOKEN_BYTES_MIN || n == SERVER_TOKENS_MAX) {
+            return at_err_set(err, AT_INVALID,
+                              "%s: line %zu: at most %d tokens of at least %d characters", path,
+                              line, SERVER_TOKENS_MAX, SERVER_TOKEN_BYTES_MIN);
+        }
+        char digest[AT_SHA256_HEX_BYTES];
+        at_sha256_hex(token.ptr, token.len, digest);
+        s->token_digests[n++] = at_strdup(digest);
+    }
     return rc;
 }
 
@@ -418,7 +453,10 @@ enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *o
     s->ctx = options->ctx;
     s->metrics = at_metrics_new();
     names_collect(s, options->extra_names);
-    enum at_rc rc = open_parts(s, options, err);
+    enum at_rc rc = tokens_read(s, options->admin_token_file, err);
+    if (rc == AT_OK) {
+        rc = open_parts(s, options, err);
+    }
     if (rc != AT_OK) {
         at_server_free(s);
         return rc;
@@ -468,6 +506,9 @@ void at_server_free(struct at_server *s)
     for (size_t i = 0; i < SERVER_NAMES_MAX; i++) {
         at_free(s->names[i]);
         at_free(s->addresses[i]);
+    }
+    for (size_t i = 0; s->token_digests[i] != NULL; i++) {
+        at_free(s->token_digests[i]);
     }
     at_free(s->state_dir);
     at_free(s->ca_paths[0]);
@@ -530,6 +571,9 @@ int at_app_server(int argc, char **argv)
     const char *node_timeout = NULL;
     const char *names[AT_APP_LIST_MAX + 1] = {NULL};
     bool with_stdin = false;
+    struct server_app app = {0};
+    struct at_server_options o = {
+        .store = store, .extra_names = names, .on_ready = app_ready, .ctx = &app};
     const struct at_app_option options[] = {
         {"state", &state_dir, NULL, NULL, "DIR",
          "Where everything is kept (default /var/lib/atoll/server as root, else "
@@ -540,6 +584,8 @@ int at_app_server(int argc, char **argv)
          "sqlite (default), memory (lost at exit), or etcd:http://HOST:PORT[,http://...]."},
         {"pki", &pki_dir, NULL, NULL, "DIR",
          "The CA's folder, shared by the servers of one etcd (default pki in --state)."},
+        {"admin-token-file", &o.admin_token_file, NULL, NULL, "FILE",
+         "Bearer tokens of administrators, one a line; read at the start."},
         {"tls-name", NULL, NULL, names, "NAME",
          "One more name or address in the server's certificate."},
         {"node-timeout", &node_timeout, NULL, NULL, "TIME",
@@ -547,9 +593,6 @@ int at_app_server(int argc, char **argv)
         {"exit-with-stdin", NULL, &with_stdin, NULL, NULL, "End when standard input is closed."},
         {NULL, NULL, NULL, NULL, NULL, NULL}};
     int exit_status = 0;
-    struct server_app app = {0};
-    struct at_server_options o = {
-        .store = store, .extra_names = names, .on_ready = app_ready, .ctx = &app};
     if (!at_app_options("server", "the control plane", options, argc, argv, &exit_status)) {
         return exit_status;
     }

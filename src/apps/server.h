@@ -9,9 +9,10 @@
 struct at_server;
 
 struct at_server_options {
-    const char *state_dir; /* made when absent, 0700 */
-    const char *store;     /* as at_store_open takes it */
-    const char *pki_dir;   /* the CA's folder, made when absent; NULL: in state_dir */
+    const char *state_dir;        /* made when absent, 0700 */
+    const char *store;            /* as at_store_open takes it */
+    const char *pki_dir;          /* the CA's folder, made when absent; NULL: in state_dir */
+    const char *admin_token_file; /* bearer tokens of administrators, one a line; may be NULL */
     const char *listen;
     const char *const *
         extra_names; /* more names or addresses for the certificate; NULL-terminated, may be NULL */

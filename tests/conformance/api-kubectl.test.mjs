@@ -1,7 +1,9 @@
 // Stock kubectl against `atoll server`: what the documentation promises works with nothing but kubectl.
 import assert from 'node:assert/strict';
+import { readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
 import { before } from 'node:test';
-import { configMap, deployment, eventually, Fleet, KUBECTL, run, site, yaml } from '../e2e/lib/atoll.mjs';
+import { ATOLL, configMap, deployment, eventually, Fleet, KUBECTL, run, site, yaml } from '../e2e/lib/atoll.mjs';
 
 const fleet = new Fleet();
 const it = fleet.it.bind(fleet);
@@ -358,6 +360,29 @@ it('explain documents every field of every kind', async () => {
   assert.match(await s.k('explain deploy.metadata.labels'), /FIELD: labels/);
   assert.match(await s.k('explain deploy.spec.template'), /-required-/);
   await s.kFails('explain site.spec.colour', /does not exist/);
+});
+
+it("an administrator's bearer token lets in, another one does not", async () => {
+  const dir = await fleet.dir('atoll-token');
+  const file = path.join(dir, 'tokens');
+  await writeFile(file, '# operators\n\nfirst-token-of-the-test\nsecond-token-of-the-test\r\n', { mode: 0o600 });
+  const t = await fleet.server({ args: ['--admin-token-file', file] });
+  const ca = path.join(dir, 'ca.crt');
+  const config = await readFile(t.kubeconfig, 'utf8');
+  await writeFile(ca, Buffer.from(/certificate-authority-data: (\S+)/.exec(config)[1], 'base64'));
+  const as = (token, args) => run(KUBECTL, ['--kubeconfig=/dev/null', `--server=${t.url}`, `--certificate-authority=${ca}`, `--token=${token}`, ...args]);
+  for (const token of ['first-token-of-the-test', 'second-token-of-the-test']) {
+    const who = await as(token, ['auth', 'whoami']);
+    assert.match(who.out, /system:masters/, who.err);
+    assert.equal((await as(token, ['get', 'namespaces'])).code, 0);
+  }
+  for (const token of ['first-token-of-the-tesT', '# operators', 'first-token-of-the-test2']) {
+    assert.notEqual((await as(token, ['get', 'namespaces'])).code, 0, token);
+  }
+  await writeFile(file, 'first-token-of-the-test\nshort\n');
+  const refused = await run(ATOLL, ['server', '--state', path.join(dir, 'other'), '--listen', '127.0.0.1:0', '--admin-token-file', file]);
+  assert.equal(refused.code, 2);
+  assert.match(refused.err, /tokens: line 2: /);
 });
 
 it('auth can-i and whoami', async () => {
