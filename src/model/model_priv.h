@@ -119,6 +119,12 @@ void at_model_annotations_check(struct at_model_check *check, const struct at_mo
 void at_model_meta_check(struct at_model_check *check, const struct at_model_kind *kind,
                          json_t *object);
 
+/* rules_placement.c, for rules.c. */
+void at_model_placement_check(struct at_model_check *check, const struct at_model_path *path,
+                              const json_t *placement);
+void at_model_selector_check(struct at_model_check *check, const struct at_model_path *path,
+                             const json_t *selector);
+
 /* rules.c: what a schema cannot say. Called only when the schema's own checks found nothing. */
 void at_model_rules_check(struct at_model_check *check, const struct at_model_kind *kind,
                           const json_t *object, const json_t *old);

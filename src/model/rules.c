@@ -42,6 +42,9 @@ static void resources_check(struct at_model_check *check, const struct at_model_
     if (gpu_milli == 0 && json_object_get(resources, "gpuMemory") != NULL) {
         forbidden(check, path, "gpuMemory", "may only be set together with gpu");
     }
+    if (gpu_milli == 0 && strcmp(text_at(resources, "topology"), "SameLink") == 0) {
+        forbidden(check, path, "topology", "SameLink is for GPUs, and gpu is not set");
+    }
 }
 
 static void model_check(struct at_model_check *check, const struct at_model_path *path,
@@ -100,8 +103,7 @@ static void workload_check(struct at_model_check *check, const struct at_model_p
                       "may not be set together with value");
         }
     }
-    at_model_labels_check(check, PATH(path, "placement"), "nodeSelector",
-                          at_json_at(spec, "placement.nodeSelector"));
+    at_model_placement_check(check, PATH(path, "placement"), json_object_get(spec, "placement"));
 }
 
 static void template_check(struct at_model_check *check, const json_t *object)
@@ -189,6 +191,22 @@ static void site_check(struct at_model_check *check, const json_t *object, const
                                    "Duplicate value: \"%.100s\"", json_string_value(site));
                 break;
             }
+        }
+    }
+}
+
+static void policy_check(struct at_model_check *check, const json_t *object, const json_t *old)
+{
+    (void)old;
+    const struct at_model_path *rules = PATH(PATH(NULL, "spec"), "placement");
+    const json_t *list = at_json_at(object, "spec.placement");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *rule = json_array_get(list, i);
+        at_model_selector_check(check, PATH(ITEM(rules, i), "labelSelector"),
+                                json_object_get(rule, "labelSelector"));
+        if (json_array_size(json_object_get(rule, "allow")) == 0 &&
+            json_array_size(json_object_get(rule, "deny")) == 0) {
+            required(check, ITEM(rules, i), "allow", "a rule allows or denies some sites");
         }
     }
 }
@@ -307,9 +325,10 @@ static const struct {
     void (*check)(struct at_model_check *check, const json_t *object, const json_t *old);
     void (*fill)(json_t *object);
 } RULES[] = {
-    {&AT_KIND_DEPLOYMENT, deployment_check, NULL},   {&AT_KIND_JOB, job_check, job_default},
-    {&AT_KIND_INSTANCE, instance_check, NULL},       {&AT_KIND_SITE, site_check, NULL},
-    {&AT_KIND_SECRET, secret_check, secret_default}, {&AT_KIND_CONFIG_MAP, config_map_check, NULL},
+    {&AT_KIND_DEPLOYMENT, deployment_check, NULL}, {&AT_KIND_JOB, job_check, job_default},
+    {&AT_KIND_INSTANCE, instance_check, NULL},     {&AT_KIND_SITE, site_check, NULL},
+    {&AT_KIND_POLICY, policy_check, NULL},         {&AT_KIND_SECRET, secret_check, secret_default},
+    {&AT_KIND_CONFIG_MAP, config_map_check, NULL},
 };
 
 void at_model_rules_check(struct at_model_check *check, const struct at_model_kind *kind,
