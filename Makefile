@@ -6,7 +6,7 @@ RELEASE := build/release
 MESON_RELEASE := -Dbuildtype=debugoptimized -Dtests=false -Donnx=enabled
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo test bench check check-format check-layers format fuzz install clean distclean help
+.PHONY: all deps demo test bench bench-gateway check check-format check-layers format fuzz install clean distclean help
 
 all: deps ## build build/atoll (optimised, with symbols)
 	@want="$(CURDIR) $(PREFIX)"; [ -f $(RELEASE)/build.ninja ] && [ "$$(cat $(RELEASE)/.configured 2> /dev/null)" = "$$want" ] || { \
@@ -31,6 +31,10 @@ test: ## build and run every test; ends with the summary
 bench: all ## print the figures beside the peers'
 	@tools/install-deps bench
 	@bench/run
+
+bench-gateway: all ## CPU per request of the gateway beside HAProxy, nginx and the floor, at 64 connections
+	@tools/install-deps bench
+	@ATOLL_BUILD=$(RELEASE) PYTHONDONTWRITEBYTECODE=1 bench/gateway --ratios
 
 check: check-format check-layers ## style and layers only
 
@@ -59,4 +63,4 @@ distclean: clean ## remove what was fetched too
 	rm -rf third_party tests/node_modules
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
