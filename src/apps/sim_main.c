@@ -13,7 +13,8 @@
 #define DEMAND_PERCENT_MAX 10000
 
 struct place_run {
-    const char *nodes, *pods, *order, *policy, *seed, *placements, *curve, *plot, *demand;
+    const char *nodes, *pods, *order, *policy, *seed, *placements, *curve, *plot, *demand,
+        *unplaced;
     bool churn;
     struct at_buf text_nodes, text_pods, text_order;
     struct at_trace trace;
@@ -114,6 +115,12 @@ static enum at_rc place(struct place_run *p, struct at_err *err)
                           "atoll",
                           p->policy);
     }
+    if (p->unplaced != NULL && strcmp(p->unplaced, "drop") != 0 &&
+        strcmp(p->unplaced, "wait") != 0) {
+        return at_err_set(err, AT_BAD_REQUEST, "--unplaced: '%s' is neither drop nor wait",
+                          p->unplaced);
+    }
+    options.wait = p->churn && p->unplaced != NULL && strcmp(p->unplaced, "wait") == 0;
     enum at_rc rc = load(p, err);
     if (rc == AT_OK) {
         rc = at_replay_run(&p->trace, &p->arrivals, &options, at_sys_real(), &p->replay, err);
@@ -153,6 +160,8 @@ static int app_sim_place(int argc, char **argv)
          "fgd, bestfit, dotprod, packing, clustering or atoll (default)"},
         {"seed", &p.seed, NULL, NULL, "N", "Of the shuffle, without --order (default 42)"},
         {"churn", NULL, &p.churn, NULL, NULL, "Pods leave when their life in the trace is over"},
+        {"unplaced", &p.unplaced, NULL, NULL, "drop|wait",
+         "With --churn: what does not fit is dropped (default), or waits for room"},
         {"placements", &p.placements, NULL, NULL, "FILE", "Write event,pod_row,node_row; -1: none"},
         {"curve", &p.curve, NULL, NULL, "FILE", "Write demand and allocation over arrivals, CSV"},
         {"plot", &p.plot, NULL, NULL, "FILE", "Draw them, SVG"},

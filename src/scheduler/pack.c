@@ -121,7 +121,8 @@ static void nodes_init(struct at_pack *p, const struct at_pack_node *nodes, size
 }
 
 /* Ours looks at all requests for GPUs, and learns what is lost of a GPU by what it has left. */
-static void mixes_init(struct at_pack *p, const struct at_pack_mix *mix)
+static void mixes_init(struct at_pack *p, const struct at_pack_node *nodes,
+                       const struct at_pack_mix *mix)
 {
     pack_mix_init(&p->published, mix->shares, mix->n, TYPICAL_PERCENT, NULL);
     if (p->policy != AT_PACK_ATOLL) {
@@ -136,6 +137,7 @@ static void mixes_init(struct at_pack *p, const struct at_pack_mix *mix)
         n += gpu[n].request.gpus > 0;
     }
     pack_learn(gpu, n, loss);
+    pack_scarce(gpu, n, nodes, p->n_nodes, p->scarce);
     pack_mix_init(&p->filling, gpu, n, 100, loss);
     pack_mix_init(&p->churning, gpu, n, 100, NULL);
     p->own = &p->filling;
@@ -159,7 +161,7 @@ enum at_rc at_pack_new(enum at_pack_policy policy, const struct at_pack_node *no
     }
     p->log = at_alloc(ring * sizeof *p->log);
     p->log_mask = ring - 1;
-    mixes_init(p, mix);
+    mixes_init(p, nodes, mix);
     pack_steps_init(p);
     nodes_init(p, nodes, n_nodes);
     *ret_pack = p;

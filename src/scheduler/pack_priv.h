@@ -91,7 +91,8 @@ struct at_pack {
     struct pack_mix filling, churning; /* AT_PACK_ATOLL: while nothing leaves, and else */
     const struct pack_mix *own;        /* the one of them in use; NULL: other policies */
     size_t window_puts, window_releases;
-    int64_t steps[PACK_STEPS + 1]; /* least gain for each score, see pack_score.c */
+    int32_t scarce[AT_PACK_MODELS_MAX]; /* by model: how short it is, of 1000 */
+    int64_t steps[PACK_STEPS + 1];      /* least gain for each score, see pack_score.c */
     int64_t capacity_milli, idle_milli, frag;
 };
 
@@ -120,6 +121,10 @@ int64_t pack_trial_take(const struct pack_trial *t, uint32_t gpu, uint32_t gpu_m
 
 /* pack_learn.c */
 void pack_learn(const struct at_pack_share *shares, size_t n, int64_t loss[AT_PACK_GPU_MILLI + 1]);
+
+/* pack_scarce.c: how much shorter each model is than the least short one, of 1000. */
+void pack_scarce(const struct at_pack_share *shares, size_t n, const struct at_pack_node *nodes,
+                 size_t n_nodes, int32_t ret[AT_PACK_MODELS_MAX]);
 
 /* pack_score.c: PACK_NO_FIT or 1 + score; the GPUs it would take into *ret_gpus. */
 uint16_t pack_score(const struct at_pack *p, const struct pack_class *c, const struct pack_node *n,

@@ -9,7 +9,7 @@
 
 #define SLACK_MILLI 20
 #define SLACK_WHOLE_MILLI 100
-#define SLACK_CHURN_WHOLE_MILLI 20
+#define SLACK_CHURN_WHOLE_MILLI 40
 
 bool pack_fits(const struct at_pack_request *r, const struct pack_node *n)
 {
@@ -160,7 +160,7 @@ static int fgd_best_gpu(const struct at_pack *p, const struct at_pack_request *r
     return best;
 }
 
-/* Ours: the gain itself, in milli-GPU. */
+/* Ours: the gain itself, in milli-GPU, less what is taken of models that are short. */
 static int score_own(const struct at_pack *p, const struct at_pack_request *r,
                      const struct pack_node *n, uint32_t *ret_gpus)
 {
@@ -186,7 +186,12 @@ static int score_own(const struct at_pack *p, const struct at_pack_request *r,
         }
     }
     int64_t span = AT_PACK_GPUS_MAX * AT_PACK_GPU_MILLI; /* no gain or loss is larger */
-    return (int)(p->own->weight == 0 ? 0 : span + floor_div(n->own - least, p->own->weight));
+    if (p->own->weight == 0) {
+        return 0;
+    }
+    int64_t taken = (int64_t)r->gpus * r->gpu_milli * p->scarce[n->model] / AT_PACK_GPU_MILLI;
+    int64_t score = span + floor_div(n->own - least, p->own->weight) - taken;
+    return (int)(score > 0 ? score : 0);
 }
 
 /* Ours: nodes within this of the best are equal, and the first one is taken, so that the cluster is

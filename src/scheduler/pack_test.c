@@ -132,6 +132,30 @@ struct world {
     uint64_t random;
 };
 
+/* Half of the requests insist on model 1, of which there is little: the others leave it alone, so
+ * both kinds fit. Without anybody who insists the first node is taken. */
+static void requests_for_any_model_leave_the_short_one_to_those_who_insist(void **state)
+{
+    (void)state;
+    const struct at_pack_node nodes[] = {{64000, 0, 2, 1}, {64000, 0, 8, 0}};
+    struct at_pack_share shares[] = {{{1000, 0, 1, 1000, 0}, 5}, {{1000, 0, 1, 1000, 2}, 5}};
+    for (size_t n = 1; n <= 2; n++) {
+        struct at_pack_mix mix = {shares, n};
+        struct at_pack *p = NULL;
+        struct at_pack_place place;
+        uint32_t any;
+        int32_t scarce[AT_PACK_MODELS_MAX];
+        pack_scarce(shares, n, nodes, 2, scarce);
+        assert_int_equal(scarce[0], 0);
+        assert_int_equal(scarce[1], n == 1 ? 0 : 1000);
+        assert_int_equal(at_pack_new(AT_PACK_ATOLL, nodes, 2, &mix, &p, NULL), AT_OK);
+        assert_int_equal(at_pack_class(p, &shares[0].request, &any, NULL), AT_OK);
+        assert_true(at_pack_put(p, any, &place));
+        assert_int_equal(place.node, n == 1 ? 0 : 1);
+        at_pack_free(p);
+    }
+}
+
 static void world_init(struct world *w, uint64_t seed)
 {
     static const uint32_t GPUS[] = {0, 1, 2, 4, 8, AT_PACK_GPUS_MAX};
@@ -409,6 +433,7 @@ int main(void)
         cmocka_unit_test(a_task_for_several_gpus_loses_all_that_is_idle_when_too_few_are_free),
         cmocka_unit_test(fgd_puts_a_share_where_fragmentation_grows_least),
         cmocka_unit_test(ours_learns_that_leftovers_which_fit_together_are_not_lost),
+        cmocka_unit_test(requests_for_any_model_leave_the_short_one_to_those_who_insist),
         cmocka_unit_test(nothing_is_overcommitted_and_releases_restore_exactly),
         cmocka_unit_test(the_same_input_gives_the_same_plan),
         cmocka_unit_test(kept_scores_decide_as_new_ones),

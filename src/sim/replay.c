@@ -10,6 +10,8 @@
 #define CHURN_DEMAND 1.3
 #define US_PER_S 1000000
 
+#define NOBODY UINT32_MAX
+
 /* One pod on its way out. */
 struct leaving {
     int64_t at_us;
@@ -27,6 +29,10 @@ struct run {
     int64_t gap_us;     /* between arrivals; 0: nobody leaves */
     struct leaving *heap;
     size_t n_heap;
+    /* Those that wait, by class, in the order of arrival: events as linked lists. */
+    bool wait;
+    uint32_t *next_waiting, *first_waiting, *last_waiting;
+    uint32_t n_classes, n_waiting;
     int64_t demand_milli, deciding_ns, worst_ns;
     struct at_replay *out;
 };
@@ -101,6 +107,55 @@ static int64_t churn_gap_us(const struct at_trace *t, const struct at_trace_orde
     return low;
 }
 
+static uint32_t pod_of(const struct run *r, uint32_t event)
+{
+    return r->order->pods[event % r->order->n_pods];
+}
+
+static void wait_begin(struct run *r, const struct leaving *l)
+{
+    uint32_t *first = &r->first_waiting[l->class_id], *last = &r->last_waiting[l->class_id];
+    r->next_waiting[l->event] = NOBODY;
+    *(*first == NOBODY ? first : &r->next_waiting[*last]) = l->event;
+    *last = l->event;
+    r->n_waiting++;
+}
+
+/* The class whose first has waited longest, among those not tried yet. */
+static uint32_t longest_waiting(const struct run *r, const bool *tried)
+{
+    uint32_t best = NOBODY;
+    for (uint32_t c = 0; c < r->n_classes; c++) {
+        if (!tried[c] && r->first_waiting[c] != NOBODY &&
+            (best == NOBODY || r->first_waiting[c] < r->first_waiting[best])) {
+            best = c;
+        }
+    }
+    return best;
+}
+
+/* Something left: who waits longest tries first; a class whose first does not fit is done. */
+static void retry(struct run *r, int64_t now_us)
+{
+    AT_CLEANUP(at_cleanup_free) bool *tried = at_alloc(r->n_classes + 1);
+    uint32_t class_id;
+    while ((class_id = longest_waiting(r, tried)) != NOBODY) {
+        uint32_t event = r->first_waiting[class_id], pod = pod_of(r, event);
+        struct leaving l = {.event = event, .pod = pod, .class_id = class_id, .placed = true};
+        if (!at_pack_put(r->pack, class_id, &l.place)) {
+            tried[class_id] = true;
+            continue;
+        }
+        r->first_waiting[class_id] = r->next_waiting[event];
+        r->n_waiting--;
+        r->out->points[event].placed = true;
+        r->out->points[event].node_row = r->order->nodes[l.place.node];
+        r->out->unscheduled--;
+        l.at_us = now_us + life_us(&r->trace->pods[pod]);
+        heap_push(r, l);
+    }
+}
+
 static void leave_until(struct run *r, int64_t now_us)
 {
     while (r->n_heap > 0 && r->heap[0].at_us <= now_us) {
@@ -109,12 +164,16 @@ static void leave_until(struct run *r, int64_t now_us)
         if (l.placed) {
             at_pack_release(r->pack, l.class_id, &l.place);
         }
+        bool more = r->n_heap > 0 && r->heap[0].at_us == l.at_us;
+        if (r->n_waiting > 0 && l.placed && !more) {
+            retry(r, l.at_us);
+        }
     }
 }
 
 static void arrive(struct run *r, size_t event)
 {
-    uint32_t pod = r->order->pods[event % r->order->n_pods];
+    uint32_t pod = pod_of(r, (uint32_t)event);
     int64_t now_us = (int64_t)event * r->gap_us;
     double all = (double)at_pack_capacity_gpu_milli(r->pack);
     int64_t begin_ns = at_sys_mono_ns(r->sys);
@@ -125,7 +184,9 @@ static void arrive(struct run *r, size_t event)
     r->deciding_ns += took_ns;
     r->worst_ns = took_ns > r->worst_ns ? took_ns : r->worst_ns;
     r->demand_milli += milli_of(&r->trace->pods[pod]);
-    if (r->gap_us > 0) {
+    if (r->wait && !l.placed) {
+        wait_begin(r, &l);
+    } else if (r->gap_us > 0) {
         l.at_us = now_us + life_us(&r->trace->pods[pod]);
         heap_push(r, l);
     }
@@ -136,6 +197,7 @@ static void arrive(struct run *r, size_t event)
         .fragmented = 100 * at_pack_fragmented_gpu_milli(r->pack) / all,
         .placed = l.placed,
         .node_row = l.placed ? r->order->nodes[l.place.node] : 0,
+        .waiting = r->n_waiting,
     };
 }
 
@@ -188,8 +250,19 @@ static enum at_rc run_begin(struct run *r, enum at_pack_policy policy, struct at
     r->class_of = at_alloc(t->n_pods * sizeof *r->class_of);
     for (size_t i = 0; rc == AT_OK && i < t->n_pods; i++) {
         rc = at_pack_class(r->pack, &t->pods[i].request, &r->class_of[i], err);
+        r->n_classes = r->class_of[i] >= r->n_classes ? r->class_of[i] + 1 : r->n_classes;
     }
     return rc;
+}
+
+static void queues_init(struct run *r)
+{
+    r->next_waiting = at_alloc(r->out->n * sizeof *r->next_waiting);
+    r->first_waiting = at_alloc(r->n_classes * sizeof *r->first_waiting + 1);
+    r->last_waiting = at_alloc(r->n_classes * sizeof *r->last_waiting + 1);
+    for (uint32_t c = 0; c < r->n_classes; c++) {
+        r->first_waiting[c] = NOBODY;
+    }
 }
 
 enum at_rc at_replay_run(const struct at_trace *trace, const struct at_trace_order *order,
@@ -203,12 +276,13 @@ enum at_rc at_replay_run(const struct at_trace *trace, const struct at_trace_ord
         return at_err_set(err, AT_INVALID, "no pods, or no GPUs");
     }
     struct at_replay out = {.n = order->n_pods * (options->churn ? CHURN_PASSES : 1)};
-    struct run r = {.trace = trace, .order = order, .sys = sys, .out = &out};
+    struct run r = {.trace = trace, .order = order, .sys = sys, .out = &out, .wait = options->wait};
     enum at_rc rc = run_begin(&r, options->policy, err);
     if (rc == AT_OK) {
         out.points = at_alloc(out.n * sizeof *out.points);
         r.heap = at_alloc(out.n * sizeof *r.heap);
         r.gap_us = options->churn ? churn_gap_us(trace, order, out.n) : 0;
+        queues_init(&r);
         for (size_t event = 0; event < out.n; event++) {
             arrive(&r, event);
         }
@@ -218,6 +292,9 @@ enum at_rc at_replay_run(const struct at_trace *trace, const struct at_trace_ord
     at_pack_free(r.pack);
     at_free(r.class_of);
     at_free(r.heap);
+    at_free(r.next_waiting);
+    at_free(r.first_waiting);
+    at_free(r.last_waiting);
     return rc;
 }
 

@@ -10,14 +10,17 @@ struct at_replay_options {
     /* Pods leave when their life (deletion - creation time) is over. They arrive evenly, at the
      * rate by which the GPUs asked for by those alive come to 130 % of the cluster in the end. */
     bool churn;
+    bool wait; /* what does not fit waits for room instead of being dropped; first come, first
+                  served within what fits; its life begins when it is placed */
 };
 
 /* One state of the cluster, after an arrival; shares of all its GPUs in percent. */
 struct at_replay_point {
     double demand; /* published protocol: all that arrived; churn: of those whose life goes on */
     double allocated, fragmented;
-    bool placed;
+    bool placed;       /* then, or later on if it waited */
     uint32_t node_row; /* if placed */
+    uint32_t waiting;  /* pods, after this arrival */
 };
 
 struct at_replay {

@@ -57,7 +57,7 @@ static void data_done(struct data *d)
 
 static struct at_replay replay(const struct data *d, enum at_pack_policy policy, bool churn)
 {
-    struct at_replay_options options = {policy, churn};
+    struct at_replay_options options = {.policy = policy, .churn = churn};
     struct at_replay out = {0};
     struct at_err err = {0};
     struct at_sim *sim = at_sim_new(1);
@@ -217,6 +217,33 @@ static void churn_gives_everything_back_that_left(void **state)
         at_replay_done(&r);
         at_replay_done(&again);
     }
+    data_done(&d);
+}
+
+static void what_waits_is_placed_when_there_is_room(void **state)
+{
+    (void)state;
+    struct data d;
+    small_trace(&d);
+    at_trace_shuffle(&d.trace, 5, 1.3, &d.arrivals);
+    struct at_replay_options options = {.policy = AT_PACK_ATOLL, .churn = true, .wait = true};
+    struct at_replay waited = {0}, dropped = replay(&d, AT_PACK_ATOLL, true);
+    struct at_sim *sim = at_sim_new(1);
+    struct at_err err = {0};
+    assert_int_equal(at_replay_run(&d.trace, &d.arrivals, &options, at_sim_sys(sim), &waited, &err),
+                     AT_OK);
+    at_sim_free(sim);
+    size_t never = 0;
+    for (size_t i = 0; i < waited.n; i++) {
+        never += !waited.points[i].placed;
+    }
+    assert_int_equal(never, waited.unscheduled);
+    assert_int_equal(never, waited.points[waited.n - 1].waiting);
+    assert_true(never > 0);
+    assert_true(waited.alloc_mean > dropped.alloc_mean); /* somebody always waits for room */
+    assert_int_equal(dropped.points[dropped.n - 1].waiting, 0);
+    at_replay_done(&waited);
+    at_replay_done(&dropped);
     data_done(&d);
 }
 
@@ -387,6 +414,7 @@ int main(void)
         cmocka_unit_test(the_curve_is_sampled_after_each_arrival),
         cmocka_unit_test(the_shuffle_keeps_the_published_rule),
         cmocka_unit_test(churn_gives_everything_back_that_left),
+        cmocka_unit_test(what_waits_is_placed_when_there_is_room),
         cmocka_unit_test(a_replay_is_written_and_drawn),
         cmocka_unit_test(ours_packs_the_small_trace_better_than_bestfit),
         cmocka_unit_test(all_policies_allocate_as_published),

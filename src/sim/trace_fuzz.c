@@ -26,8 +26,8 @@ static struct at_str part(struct at_str *rest)
 static void run(const struct at_trace *t, const struct at_trace_order *o)
 {
     struct at_sim *sim = at_sim_new(1);
-    for (int i = 0; i < 2 && o->n_pods <= REPLAY_PODS_MAX; i++) {
-        struct at_replay_options options = {i == 0 ? AT_PACK_FGD : AT_PACK_BESTFIT, i == 1};
+    for (int i = 0; i < 3 && o->n_pods <= REPLAY_PODS_MAX; i++) {
+        struct at_replay_options options = {i == 0 ? AT_PACK_FGD : AT_PACK_BESTFIT, i > 0, i > 1};
         struct at_replay r;
         if (at_replay_run(t, o, &options, at_sim_sys(sim), &r, NULL) != AT_OK) {
             continue;
