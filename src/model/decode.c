@@ -88,8 +88,8 @@ static enum at_rc decode_strings(struct decoder *d, const json_t *v,
     return AT_OK;
 }
 
-static enum at_rc decode_map(struct decoder *d, const json_t *v, const struct at_model_path *path,
-                             struct at_model_map *out)
+static enum at_rc decode_map(struct decoder *d, const struct at_model_field *f, const json_t *v,
+                             const struct at_model_path *path, struct at_model_map *out)
 {
     if (!json_is_object(v)) {
         return fail(d, path, "must be a map");
@@ -108,7 +108,7 @@ static enum at_rc decode_map(struct decoder *d, const json_t *v, const struct at
         if (items[n].key == NULL) {
             return out_of_room(d);
         }
-        enum at_rc rc = decode_string(d, value, &at, &items[n].value);
+        enum at_rc rc = decode_text(d, f, value, &at, &items[n].value);
         if (rc != AT_OK) {
             return rc;
         }
@@ -171,7 +171,7 @@ static enum at_rc decode_value(struct decoder *d, const struct at_model_field *f
     case AT_MODEL_T_STRINGS:
         return decode_strings(d, v, path, out);
     case AT_MODEL_T_MAP:
-        return decode_map(d, v, path, out);
+        return decode_map(d, f, v, path, out);
     case AT_MODEL_T_FREE:
         *(json_t **)out = v;
         return AT_OK;

@@ -171,6 +171,19 @@ static void list_check(struct at_model_check *check, const struct at_model_field
     }
 }
 
+/* A whole number where one is taken for its digits: the same rules hold for it. */
+static void text_check(struct at_model_check *check, const struct at_model_field *f, json_t *value,
+                       const struct at_model_path *path)
+{
+    if (json_is_integer(value) && (f->flags & AT_MODEL_F_INT_OR_STRING) != 0) {
+        AT_CLEANUP(at_cleanup_json)
+        json_t *text = json_sprintf("%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        string_check(check, f, text, path);
+        return;
+    }
+    string_check(check, f, value, path);
+}
+
 static void map_check(struct at_model_check *check, const struct at_model_field *f,
                       const json_t *value, const struct at_model_path *path)
 {
@@ -183,7 +196,7 @@ static void map_check(struct at_model_check *check, const struct at_model_field 
     json_object_foreach((json_t *)value, key, v)
     {
         struct at_model_path item = {.up = path, .name = key, .is_key = true};
-        string_check(check, f, v, &item);
+        text_check(check, f, v, &item);
     }
 }
 
@@ -192,9 +205,7 @@ static void value_check(struct at_model_check *check, const struct at_model_fiel
 {
     switch (f->type) {
     case AT_MODEL_T_STRING:
-        if (!json_is_integer(value) || (f->flags & AT_MODEL_F_INT_OR_STRING) == 0) {
-            string_check(check, f, value, path);
-        }
+        text_check(check, f, value, path);
         return;
     case AT_MODEL_T_INT:
         int_check(check, f, value, path);

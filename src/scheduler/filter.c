@@ -1,8 +1,6 @@
 /* Hard rules: which nodes may not take an instance, and the first rule that says so. */
 #include "scheduler/scheduler_priv.h"
 
-#include <assert.h>
-
 bool sched_strings_have(const struct at_model_strings *list, const char *s)
 {
     for (size_t i = 0; i < list->n; i++) {
@@ -85,10 +83,10 @@ static bool driver_ready(const struct at_node *node, const char *driver)
     return false;
 }
 
-/* Rules that no instance's coming or going changes. AT_SCHED_RULE_COUNT: none refuses. */
-static enum at_sched_rule refuse_static(const struct sched *s, const struct sched_node *n,
-                                        const struct at_workload *spec)
+enum at_sched_rule sched_refuse_static(const struct sched *s, const struct sched_request *r,
+                                       const struct sched_node *n)
 {
+    const struct at_workload *spec = r->spec;
     const struct at_placement *p = spec->placement;
     const char *class = n->site != NULL ? n->site->spec.class : NULL;
     const char *jurisdiction = n->site != NULL ? n->site->spec.jurisdiction : NULL;
@@ -130,8 +128,22 @@ static bool is_short(int64_t free_now, int64_t wanted)
     return wanted > 0 && free_now < wanted;
 }
 
-static enum at_sched_rule refuse_resources(const struct sched_node *n, const struct sched_demand *d)
+static bool lacks_extended(const struct sched_node *n, const struct at_model_map *wanted)
 {
+    for (size_t i = 0; wanted != NULL && i < wanted->n; i++) {
+        if (is_short(sched_extended_free(n, wanted->items[i].key),
+                     sched_amount(wanted->items[i].value))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+enum at_sched_rule sched_refuse_room(const struct sched *s, const struct sched_request *r,
+                                     const struct sched_node *n)
+{
+    (void)s;
+    const struct sched_demand *d = &r->demand;
     if (is_short(n->cpu_milli, d->cpu_milli)) {
         return AT_SCHED_CPU;
     }
@@ -141,47 +153,9 @@ static enum at_sched_rule refuse_resources(const struct sched_node *n, const str
     if (is_short(n->disk_bytes, d->disk_bytes)) {
         return AT_SCHED_DISK;
     }
-    return sched_gpu_check(n, d);
-}
-
-/* The emptiest place counts even when its nodes are full, as long as they may take the instance by
- * the static rules: otherwise a full site would let the others run ahead without limit. */
-static void refuse_skew(struct sched *s, const struct at_placement *p,
-                        const struct sched_group *group, const bool *eligible)
-{
-    bool by_node = sched_spread_by_node(p);
-    int64_t least = INT64_MAX;
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        int64_t count = by_node ? group->by_node[i] : group->by_site[s->nodes[i].site_index];
-        if (eligible[i] && count < least) {
-            least = count;
-        }
+    enum at_sched_rule gpu = sched_gpu_check(n, d);
+    if (gpu != AT_SCHED_RULE_COUNT) {
+        return gpu;
     }
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        struct sched_node *n = &s->nodes[i];
-        int64_t count = by_node ? group->by_node[i] : group->by_site[n->site_index];
-        if (n->feasible && count + 1 - least > p->max_skew) {
-            n->feasible = false;
-            n->refusal = AT_SCHED_SPREAD;
-        }
-    }
-}
-
-void sched_filter(struct sched *s, const struct at_instance *instance, const struct sched_demand *d,
-                  const struct sched_group *group)
-{
-    const struct at_placement *p = instance->spec.placement;
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        struct sched_node *n = &s->nodes[i];
-        n->refusal = refuse_static(s, n, &instance->spec);
-        s->eligible[i] = n->refusal == AT_SCHED_RULE_COUNT;
-        if (s->eligible[i]) {
-            n->refusal = refuse_resources(n, d);
-        }
-        n->feasible = n->refusal == AT_SCHED_RULE_COUNT;
-        assert(n->refusal != AT_SCHED_SPREAD);
-    }
-    if (p != NULL && p->max_skew > 0) {
-        refuse_skew(s, p, group, s->eligible);
-    }
+    return lacks_extended(n, d->extended) ? AT_SCHED_EXTENDED : AT_SCHED_RULE_COUNT;
 }

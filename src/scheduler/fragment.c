@@ -107,26 +107,20 @@ static int64_t score_node(const struct sched_mix *mix, int64_t weight, const str
     return score < 0 ? 0 : score > SCORE_MAX ? SCORE_MAX : score;
 }
 
-enum at_rc sched_score_fragmentation(struct sched *s, const struct sched_demand *d)
+enum at_rc sched_mix_load(struct sched *s)
 {
-    if (d->gpu_count == 0) {
-        return AT_OK;
-    }
     if (s->mix == NULL) {
         s->mix = mix_of(s);
-        if (s->mix == NULL) {
-            return AT_NOMEM;
-        }
     }
+    return s->mix != NULL ? AT_OK : AT_NOMEM;
+}
+
+int64_t sched_score_fragmentation(const struct sched *s, const struct sched_node *n,
+                                  const struct sched_demand *d)
+{
     int64_t weight = 0;
     for (size_t t = 0; t < s->mix->n; t++) {
         weight += s->mix->tasks[t].seen;
     }
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        struct sched_node *n = &s->nodes[i];
-        if (n->feasible) {
-            n->parts[AT_SCHED_OBJ_FRAGMENTATION] = score_node(s->mix, weight, n, d);
-        }
-    }
-    return AT_OK;
+    return score_node(s->mix, weight, n, d);
 }

@@ -5,6 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What a node reports is not to be trusted: below nothing is nothing, and there is an end. */
+static int64_t sane(int64_t amount)
+{
+    return amount < 0 ? 0 : amount < AT_SCHED_AMOUNT_MAX ? amount : AT_SCHED_AMOUNT_MAX;
+}
+
 struct sched_demand sched_demand_of(const struct at_workload *spec)
 {
     struct sched_demand d = {0};
@@ -12,18 +18,56 @@ struct sched_demand sched_demand_of(const struct at_workload *spec)
     if (r == NULL) {
         return d;
     }
-    d.cpu_milli = r->cpu_milli > 0 ? r->cpu_milli : 0;
-    d.memory_bytes = r->memory_bytes > 0 ? r->memory_bytes : 0;
-    d.disk_bytes = r->disk_bytes > 0 ? r->disk_bytes : 0;
+    d.cpu_milli = sane(r->cpu_milli);
+    d.memory_bytes = sane(r->memory_bytes);
+    d.disk_bytes = sane(r->disk_bytes);
     if (r->gpu_milli > 0) {
         /* A fraction shares one GPU; more than one is rounded up to whole ones. */
         bool share = r->gpu_milli < AT_SCHED_GPU_MILLI;
         d.gpu_count = share ? 1 : (r->gpu_milli - 1) / AT_SCHED_GPU_MILLI + 1;
         d.gpu_milli = share ? r->gpu_milli : AT_SCHED_GPU_MILLI;
-        d.gpu_memory_bytes = r->gpu_memory_bytes > 0 ? r->gpu_memory_bytes : 0;
+        d.gpu_memory_bytes = sane(r->gpu_memory_bytes);
         d.gpu_models = r->gpu_models.n > 0 ? &r->gpu_models : NULL;
     }
+    d.extended = r->extended.n > 0 ? &r->extended : NULL;
     return d;
+}
+
+/* Validation has checked the form: up to 15 digits. */
+int64_t sched_amount(const char *text)
+{
+    int64_t n = 0;
+    for (; text != NULL && *text >= '0' && *text <= '9' && n <= AT_SCHED_AMOUNT_MAX; text++) {
+        n = n * 10 + (*text - '0');
+    }
+    return n < AT_SCHED_AMOUNT_MAX ? n : AT_SCHED_AMOUNT_MAX;
+}
+
+static enum at_rc extended_init(struct sched_node *n, const struct at_model_map *map,
+                                struct at_arena *arena)
+{
+    size_t count = map->n < AT_SCHED_EXTENDED_MAX ? map->n : AT_SCHED_EXTENDED_MAX;
+    n->extended = at_arena_alloc(arena, sizeof(*n->extended) * (count + 1));
+    n->cap_extended = at_arena_alloc(arena, sizeof(*n->cap_extended) * (count + 1));
+    if (n->extended == NULL || n->cap_extended == NULL) {
+        return AT_NOMEM;
+    }
+    n->n_extended = count;
+    for (size_t i = 0; i < count; i++) {
+        n->cap_extended[i] = sched_amount(map->items[i].value);
+        n->extended[i] = (struct sched_extended){map->items[i].key, n->cap_extended[i]};
+    }
+    return AT_OK;
+}
+
+int64_t sched_extended_free(const struct sched_node *n, const char *name)
+{
+    for (size_t i = 0; i < n->n_extended; i++) {
+        if (at_streq(n->extended[i].name, name)) {
+            return n->extended[i].amount;
+        }
+    }
+    return 0;
 }
 
 static const char *not_ready_reason(const struct at_node *node)
@@ -53,9 +97,12 @@ enum at_rc sched_node_init(struct sched_node *n, const struct at_node *node, str
     if (r == NULL) {
         return AT_OK;
     }
-    n->cpu_milli = n->cap_cpu_milli = r->cpu_milli;
-    n->memory_bytes = n->cap_memory_bytes = r->memory_bytes;
-    n->disk_bytes = n->cap_disk_bytes = r->disk_bytes;
+    n->cpu_milli = n->cap_cpu_milli = sane(r->cpu_milli);
+    n->memory_bytes = n->cap_memory_bytes = sane(r->memory_bytes);
+    n->disk_bytes = n->cap_disk_bytes = sane(r->disk_bytes);
+    if (extended_init(n, &r->extended, arena) != AT_OK) {
+        return AT_NOMEM;
+    }
     int64_t left = r->gpu_milli > 0 ? r->gpu_milli : 0;
     int64_t count = (left + AT_SCHED_GPU_MILLI - 1) / AT_SCHED_GPU_MILLI;
     if (node->status.gpus.n > 0 && count > (int64_t)node->status.gpus.n) {
@@ -147,6 +194,9 @@ void sched_take(struct sched_node *n, const struct sched_demand *d)
     n->cpu_milli -= d->cpu_milli;
     n->memory_bytes -= d->memory_bytes;
     n->disk_bytes -= d->disk_bytes;
+    for (size_t i = 0; d->extended != NULL && i < n->n_extended; i++) {
+        n->extended[i].amount -= sched_amount(at_model_map_get(d->extended, n->extended[i].name));
+    }
     for (int64_t k = 0; k < d->gpu_count && !n->gpus_unknown; k++) {
         size_t i = gpu_best(n, d);
         if (i == n->n_gpus) {

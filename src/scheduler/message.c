@@ -98,6 +98,21 @@ static const char *why_gpu(struct sched *s, const struct sched_node *n,
     return at_arena_printf(s->arena, "%lld whole GPUs free, %s wanted", (long long)whole, want);
 }
 
+static const char *why_extended(struct sched *s, const struct sched_node *n,
+                                const struct sched_demand *d)
+{
+    for (size_t i = 0; i < d->extended->n; i++) {
+        int64_t wanted = sched_amount(d->extended->items[i].value);
+        int64_t free_now = sched_extended_free(n, d->extended->items[i].key);
+        if (free_now < wanted) {
+            return at_arena_printf(s->arena, "%lld %s free, %lld wanted",
+                                   (long long)(free_now > 0 ? free_now : 0),
+                                   d->extended->items[i].key, (long long)wanted);
+        }
+    }
+    return "another resource is short";
+}
+
 static const char *why_resource(struct sched *s, const struct sched_node *n,
                                 const struct sched_demand *d, enum at_sched_rule rule)
 {
@@ -108,6 +123,8 @@ static const char *why_resource(struct sched *s, const struct sched_node *n,
         return bytes_short(s, n->memory_bytes, d->memory_bytes, " memory");
     case AT_SCHED_DISK:
         return bytes_short(s, n->disk_bytes, d->disk_bytes, " disk");
+    case AT_SCHED_EXTENDED:
+        return why_extended(s, n, d);
     default:
         return why_gpu(s, n, d, rule);
     }
@@ -137,10 +154,11 @@ static const char *why_site(struct sched *s, const struct sched_node *n,
 
 /* NULL: out of arena. */
 static const char *why_refused(struct sched *s, const struct sched_node *n,
-                               const struct at_workload *spec, const struct sched_demand *d)
+                               const struct sched_request *r, enum at_sched_rule rule)
 {
+    const struct at_workload *spec = r->spec;
     const struct at_taint *taint;
-    switch (n->refusal) {
+    switch (rule) {
     case AT_SCHED_NODE_NOT_READY:
         return n->not_ready;
     case AT_SCHED_CORDONED:
@@ -157,7 +175,7 @@ static const char *why_refused(struct sched *s, const struct sched_node *n,
     case AT_SCHED_SITE_CLASS:
     case AT_SCHED_JURISDICTION:
     case AT_SCHED_RESIDENCY:
-        return why_site(s, n, spec, n->refusal);
+        return why_site(s, n, spec, rule);
     case AT_SCHED_DRIVER:
         return why_driver(s, n, spec);
     case AT_SCHED_SPREAD:
@@ -165,7 +183,7 @@ static const char *why_refused(struct sched *s, const struct sched_node *n,
                                (long long)spec->placement->max_skew,
                                sched_spread_by_node(spec->placement) ? "node" : "site");
     default:
-        return why_resource(s, n, d, n->refusal);
+        return why_resource(s, n, &r->demand, rule);
     }
 }
 
@@ -212,20 +230,20 @@ static const char *say_pending(struct sched *s, const struct at_sched_decision *
     return text;
 }
 
-enum at_rc sched_explain(struct sched *s, const struct sched_demand *d,
+enum at_rc sched_explain(struct sched *s, const struct sched_turn *turn,
                          struct at_sched_decision *decision)
 {
     for (size_t i = 0; i < s->n_nodes; i++) {
         const struct sched_node *n = &s->nodes[i];
-        if (n->feasible) {
+        enum at_sched_rule rule = sched_turn_refusal(s, turn, n);
+        if (rule == AT_SCHED_RULE_COUNT) {
             continue;
         }
-        assert(n->refusal < AT_SCHED_RULE_COUNT);
-        if (decision->refused[n->refusal]++ == 0) {
-            const char *why = why_refused(s, n, &decision->instance->spec, d);
-            decision->example[n->refusal] =
+        if (decision->refused[rule]++ == 0) {
+            const char *why = why_refused(s, n, turn->request, rule);
+            decision->example[rule] =
                 why != NULL ? at_arena_printf(s->arena, "%s: %s", n->node->meta.name, why) : NULL;
-            if (decision->example[n->refusal] == NULL) {
+            if (decision->example[rule] == NULL) {
                 return AT_NOMEM;
             }
         }

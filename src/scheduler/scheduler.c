@@ -21,7 +21,9 @@ static const char *const RULE_NAMES[AT_SCHED_RULE_COUNT] = {
     [AT_SCHED_GPU] = "NotEnoughGPU",
     [AT_SCHED_GPU_MEMORY] = "NotEnoughGPUMemory",
     [AT_SCHED_GPU_MODEL] = "GPUModel",
+    [AT_SCHED_EXTENDED] = "NotEnoughExtended",
     [AT_SCHED_SPREAD] = "MaxSkew",
+    [AT_SCHED_GANG] = "GangDoesNotFit",
 };
 static const char *const OBJECTIVE_NAMES[AT_SCHED_OBJ_COUNT] = {
     [AT_SCHED_OBJ_SPREAD] = "spread",   [AT_SCHED_OBJ_FIT] = "fit",
@@ -72,7 +74,9 @@ static struct sched_site *site_add(struct sched *s, const char *name)
     if (place == NULL) {
         place = at_arena_alloc(s->arena, sizeof(*place));
         if (place != NULL) {
+            place->name = name;
             place->index = s->n_sites++;
+            s->sites[place->index] = place;
             (void)at_map_put(s->site_by_name, name, place);
         }
     }
@@ -81,6 +85,11 @@ static struct sched_site *site_add(struct sched *s, const char *name)
 
 static enum at_rc load_sites(struct sched *s)
 {
+    s->sites =
+        at_arena_alloc(s->arena, sizeof(*s->sites) * (s->snap->n_sites + s->snap->n_nodes + 1));
+    if (s->sites == NULL) {
+        return AT_NOMEM;
+    }
     for (size_t i = 0; i < s->snap->n_sites; i++) {
         struct sched_site *place = site_add(s, s->snap->sites[i]->meta.name);
         if (place == NULL) {
@@ -96,8 +105,7 @@ static enum at_rc load_nodes(struct sched *s)
     size_t n = s->snap->n_nodes;
     const struct at_node **sorted = at_arena_alloc(s->arena, sizeof(*sorted) * (n + 1));
     s->nodes = at_arena_alloc(s->arena, sizeof(*s->nodes) * (n + 1));
-    s->eligible = at_arena_alloc(s->arena, sizeof(*s->eligible) * (n + 1));
-    if (sorted == NULL || s->nodes == NULL || s->eligible == NULL) {
+    if (sorted == NULL || s->nodes == NULL) {
         return AT_NOMEM;
     }
     for (size_t i = 0; i < n; i++) {
@@ -114,8 +122,7 @@ static enum at_rc load_nodes(struct sched *s)
         s->nodes[i].site_index = place->index;
         (void)at_map_put(s->node_by_name, sorted[i]->meta.name, &s->nodes[i]);
     }
-    s->site_scratch = at_arena_alloc(s->arena, sizeof(*s->site_scratch) * (s->n_sites + 1));
-    return s->site_scratch != NULL ? AT_OK : AT_NOMEM;
+    return AT_OK;
 }
 
 /* Copies are even over places per owner and template, so that a rolling update ends even too. An
@@ -178,67 +185,180 @@ static enum at_rc load_groups(struct sched *s, const struct at_instance *const *
     return AT_OK;
 }
 
-/* Nodes are in name order, so that among equals the first stays. */
-static bool is_better(const struct sched *s, const struct sched_group *group,
-                      const struct sched_node *a, const struct sched_node *b)
+int64_t sched_copies_on(const struct sched *s, const struct sched_group *group,
+                        const struct sched_node *node)
 {
-    if (b == NULL || a->weighted != b->weighted) {
-        return b == NULL || a->weighted > b->weighted;
+    return group->by_node[node - s->nodes];
+}
+
+static enum at_sched_rule refuse_alone(const struct sched *s, const struct sched_request *r,
+                                       const struct sched_node *n, bool *ret_eligible)
+{
+    enum at_sched_rule rule = sched_refuse_static(s, r, n);
+    *ret_eligible = rule == AT_SCHED_RULE_COUNT;
+    return *ret_eligible ? sched_refuse_room(s, r, n) : rule;
+}
+
+static struct sched_turn_node *apart_find(const struct sched_turn *turn,
+                                          const struct sched_node *node)
+{
+    for (size_t i = 0; i < turn->n_apart; i++) {
+        if (turn->apart[i].node == node) {
+            return &turn->apart[i];
+        }
     }
-    return group->by_node[a - s->nodes] < group->by_node[b - s->nodes];
+    return NULL;
+}
+
+struct sched_turn_node *sched_turn_apart(struct sched *s, struct sched_turn *turn,
+                                         const struct sched_node *node)
+{
+    struct sched_turn_node *a = apart_find(turn, node);
+    if (a != NULL) {
+        return a;
+    }
+    struct sched_turn_node *more = at_arena_alloc(s->arena, sizeof(*more) * (turn->n_apart + 1));
+    if (more == NULL) {
+        return NULL;
+    }
+    if (turn->n_apart > 0) {
+        memcpy(more, turn->apart, sizeof(*more) * turn->n_apart);
+    }
+    turn->apart = more;
+    a = &more[turn->n_apart++];
+    *a = (struct sched_turn_node){.node = node, .refusal = AT_SCHED_RULE_COUNT};
+    a->fits = refuse_alone(s, turn->request, node, &a->eligible) == AT_SCHED_RULE_COUNT;
+    turn->sites[node->site_index].eligible -= a->eligible;
+    turn->sites[node->site_index].fits -= a->fits;
+    return a;
+}
+
+enum at_sched_rule sched_turn_refusal(const struct sched *s, const struct sched_turn *turn,
+                                      const struct sched_node *node)
+{
+    bool eligible;
+    enum at_sched_rule rule = refuse_alone(s, turn->request, node, &eligible);
+    if (rule != AT_SCHED_RULE_COUNT) {
+        return rule;
+    }
+    const struct sched_turn_node *a = apart_find(turn, node);
+    if (a != NULL) {
+        return a->refusal;
+    }
+    return turn->others_refused != AT_SCHED_RULE_COUNT ? turn->others_refused
+                                                       : turn->sites[node->site_index].refusal;
+}
+
+static enum at_rc turn_begin(struct sched *s, struct sched_turn *turn)
+{
+    const struct sched_request *r = turn->request;
+    turn->others_refused = AT_SCHED_RULE_COUNT;
+    turn->sites = at_arena_alloc(s->arena, sizeof(*turn->sites) * (s->n_sites + 1));
+    if (turn->sites == NULL) {
+        return AT_NOMEM;
+    }
+    for (size_t i = 0; i < s->n_sites; i++) {
+        turn->sites[i].refusal = AT_SCHED_RULE_COUNT;
+        sched_score_site(s, r, s->sites[i]->site, s->sites[i]->name, turn->sites[i].parts);
+    }
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        bool eligible;
+        enum at_sched_rule rule = refuse_alone(s, r, &s->nodes[i], &eligible);
+        turn->sites[s->nodes[i].site_index].eligible += eligible;
+        turn->sites[s->nodes[i].site_index].fits += rule == AT_SCHED_RULE_COUNT;
+    }
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        if (turn->group->by_node[i] > 0 && sched_turn_apart(s, turn, &s->nodes[i]) == NULL) {
+            return AT_NOMEM;
+        }
+    }
+    return sched_turn_places(s, turn);
+}
+
+struct choice {
+    const struct sched_node *node;
+    int64_t parts[AT_SCHED_OBJ_COUNT];
+    int64_t weighted, copies;
+};
+
+static void choice_of(const struct sched *s, const struct sched_turn *turn,
+                      const struct sched_node *n, struct choice *out)
+{
+    const struct sched_turn_node *a = apart_find(turn, n);
+    const int64_t *place = a != NULL ? a->parts : turn->sites[n->site_index].parts;
+    *out = (struct choice){.node = n, .copies = sched_copies_on(s, turn->group, n)};
+    sched_score_node(s, turn->request, n, out->parts);
+    for (int k = 0; k < AT_SCHED_OBJ_COUNT; k++) {
+        out->parts[k] += place[k];
+        assert(out->parts[k] >= 0);
+        assert(out->parts[k] <= 1000);
+        out->weighted += turn->request->weights[k] * out->parts[k];
+    }
+}
+
+/* Nodes are in name order, so that among equals the first stays. */
+static bool is_better(const struct choice *a, const struct choice *b)
+{
+    if (b->node == NULL || a->weighted != b->weighted) {
+        return b->node == NULL || a->weighted > b->weighted;
+    }
+    return a->copies < b->copies;
+}
+
+static void choose(const struct sched *s, const struct sched_turn *turn,
+                   struct at_sched_decision *d)
+{
+    struct choice best = {0}, second = {0};
+    int64_t weight = 0;
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        struct choice c;
+        if (sched_turn_refusal(s, turn, &s->nodes[i]) != AT_SCHED_RULE_COUNT) {
+            continue;
+        }
+        choice_of(s, turn, &s->nodes[i], &c);
+        if (is_better(&c, &best)) {
+            second = best;
+            best = c;
+        } else if (is_better(&c, &second)) {
+            second = c;
+        }
+    }
+    for (int k = 0; k < AT_SCHED_OBJ_COUNT; k++) {
+        weight += turn->request->weights[k];
+    }
+    weight = weight > 0 ? weight : 1;
+    memcpy(d->weights, turn->request->weights, sizeof(d->weights));
+    if (best.node != NULL) {
+        d->node = best.node->node;
+        d->score = best.weighted / weight;
+        memcpy(d->parts, best.parts, sizeof(d->parts));
+    }
+    if (second.node != NULL) {
+        d->runner_up = second.node->node;
+        d->runner_up_score = second.weighted / weight;
+        memcpy(d->runner_up_parts, second.parts, sizeof(d->runner_up_parts));
+    }
 }
 
 static enum at_rc decide(struct sched *s, struct at_sched_decision *decision)
 {
     const struct at_instance *instance = decision->instance;
-    struct sched_demand d = sched_demand_of(&instance->spec);
+    struct sched_request request = {.spec = &instance->spec,
+                                    .demand = sched_demand_of(&instance->spec)};
     const char *name = group_name(s, instance);
     struct sched_group *group = name != NULL ? at_map_get(s->group_by_name, name) : NULL;
-    if (group == NULL) {
+    struct sched_turn turn = {.instance = instance, .request = &request, .group = group};
+    sched_weights(instance->spec.placement, &request.demand, request.weights);
+    if (group == NULL || sched_mix_load(s) != AT_OK || turn_begin(s, &turn) != AT_OK) {
         return AT_NOMEM;
     }
-    sched_weights(instance->spec.placement, decision->weights);
-    decision->weights[AT_SCHED_OBJ_FRAGMENTATION] =
-        d.gpu_count > 0 ? decision->weights[AT_SCHED_OBJ_FIT] : 0;
-    sched_filter(s, instance, &d, group);
-    if (sched_score_fragmentation(s, &d) != AT_OK) {
-        return AT_NOMEM;
-    }
-    sched_score(s, instance, &d, group, decision->weights);
-    struct sched_node *best = NULL;
-    const struct sched_node *second = NULL;
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        struct sched_node *n = &s->nodes[i];
-        if (!n->feasible) {
-            continue;
-        }
-        if (is_better(s, group, n, best)) {
-            second = best;
-            best = n;
-        } else if (is_better(s, group, n, second)) {
-            second = n;
-        }
-    }
-    int64_t weight_sum = 0;
-    for (int k = 0; k < AT_SCHED_OBJ_COUNT; k++) {
-        weight_sum += decision->weights[k];
-    }
-    weight_sum = weight_sum > 0 ? weight_sum : 1;
-    if (best != NULL) {
-        decision->node = best->node;
-        decision->score = best->weighted / weight_sum;
-        memcpy(decision->parts, best->parts, sizeof(decision->parts));
-    }
-    if (second != NULL) {
-        decision->runner_up = second->node;
-        decision->runner_up_score = second->weighted / weight_sum;
-        memcpy(decision->runner_up_parts, second->parts, sizeof(decision->runner_up_parts));
-    }
-    enum at_rc rc = sched_explain(s, &d, decision);
-    if (best != NULL) {
-        sched_take(best, &d);
-        assert(!best->gpus_unknown || d.gpu_count == 0);
-        group_count(s, group, best);
+    choose(s, &turn, decision);
+    enum at_rc rc = sched_explain(s, &turn, decision);
+    if (decision->node != NULL) {
+        struct sched_node *node = at_map_get(s->node_by_name, decision->node->meta.name);
+        sched_take(node, &request.demand);
+        assert(!node->gpus_unknown || request.demand.gpu_count == 0);
+        group_count(s, group, node);
     }
     return rc;
 }

@@ -1,14 +1,18 @@
 /* Placement: (snapshot, pending instances, now) -> plan, with a reason for each decision. Pure and
  * deterministic. Filters: node ready, cordoned, taints, selector, sites, site class, jurisdictions,
  * residency policy, resources (cpu, memory, disk, GPUs as count or fraction, GPU memory, GPU
- * model), runtime driver, spread (hard skew). Scores 0..1000 each: spread, fit, price, carbon,
- * latency, fragmentation; total = weighted mean. Equal scores: fewer copies of the same owner, then
- * the name.
+ * model, extended), runtime driver, spread (hard skew). Scores 0..1000 each: spread, fit, price,
+ * carbon, latency, fragmentation; total = weighted mean. Equal scores: fewer copies of the same
+ * owner, then the name.
  *
- * GPUs: a fraction shares one GPU, more than one is rounded up to whole free ones. Which GPU an
- * instance holds is not recorded yet; it is found by choosing again (tightest that fits) for the
- * bound instances in (scheduledAt, name) order. So whoever writes a plan gives its decisions
- * scheduledAt times that grow in the plan's order. */
+ * Two ways in: at_schedule looks at one snapshot and keeps nothing; struct at_scheduler is kept
+ * between passes and told what changed, so that a decision does not look at the whole cluster.
+ * Both decide alike.
+ *
+ * GPUs: a fraction shares one GPU, more than one is rounded up to whole free ones. A decision names
+ * the GPUs; they are recorded in status.gpus together with the binding. For a bound instance
+ * without that record (bound by hand, or by an older version) it is found by choosing (tightest
+ * that fits) after the recorded ones, in (scheduledAt, name) order. */
 #ifndef AT_SCHEDULER_SCHEDULER_H
 #define AT_SCHEDULER_SCHEDULER_H
 
@@ -30,7 +34,9 @@ enum at_sched_rule {
     AT_SCHED_GPU,
     AT_SCHED_GPU_MEMORY,
     AT_SCHED_GPU_MODEL,
+    AT_SCHED_EXTENDED, /* another named resource */
     AT_SCHED_SPREAD,
+    AT_SCHED_GANG, /* there is room, but not for the whole gang */
     AT_SCHED_RULE_COUNT
 };
 const char *
@@ -47,9 +53,22 @@ enum at_sched_objective {
 };
 const char *at_sched_objective_name(enum at_sched_objective objective);
 
+/* One GPU of the node, or a part of it. */
+struct at_sched_gpu {
+    uint32_t index; /* in the node's status.gpus */
+    int64_t milli, memory_bytes;
+};
+
 struct at_sched_decision {
     const struct at_instance *instance;
-    const struct at_node *node;        /* NULL: stays pending */
+    const struct at_node *node; /* NULL: stays pending */
+    const struct at_sched_gpu *gpus;
+    size_t n_gpus;
+    bool never; /* no node, were it empty, could ever take it: reason NeverFits */
+    /* Not placed, but room can be made on nominated: once victims (in this order) have ended. */
+    const struct at_node *nominated;
+    const struct at_instance *const *victims;
+    size_t n_victims;
     int64_t score;                     /* 0..1000 */
     int64_t parts[AT_SCHED_OBJ_COUNT]; /* unweighted, of the node chosen */
     int64_t weights[AT_SCHED_OBJ_COUNT];

@@ -1,8 +1,6 @@
 /* How well each feasible node would do, 0 to 1000 per objective. Integers only. */
 #include "scheduler/scheduler_priv.h"
 
-#include <assert.h>
-
 /* The defaults of schema/common.json's Weights, for instances that name none. */
 static const int64_t DEFAULT_WEIGHTS[AT_SCHED_OBJ_COUNT] = {
     [AT_SCHED_OBJ_SPREAD] = 100, [AT_SCHED_OBJ_FIT] = 20,     [AT_SCHED_OBJ_PRICE] = 20,
@@ -12,7 +10,8 @@ static const int64_t DEFAULT_WEIGHTS[AT_SCHED_OBJ_COUNT] = {
 #define SCORE_UNKNOWN 500                   /* nobody told: neither good nor bad */
 #define LATENCY_HALF_NS (10 * AT_NS_PER_MS) /* this far away is worth half */
 
-void sched_weights(const struct at_placement *placement, int64_t out[AT_SCHED_OBJ_COUNT])
+void sched_weights(const struct at_placement *placement, const struct sched_demand *d,
+                   int64_t out[AT_SCHED_OBJ_COUNT])
 {
     const struct at_weights *w = placement != NULL ? placement->weights : NULL;
     for (int i = 0; i < AT_SCHED_OBJ_COUNT; i++) {
@@ -29,54 +28,7 @@ void sched_weights(const struct at_placement *placement, int64_t out[AT_SCHED_OB
         placement->latency_from[0] == '\0') {
         out[AT_SCHED_OBJ_LATENCY] = 0; /* from nowhere, everything is equally far */
     }
-}
-
-bool sched_spread_by_node(const struct at_placement *placement)
-{
-    return placement != NULL && at_streq(placement->spread_by, "node");
-}
-
-/* Each copy ahead of the emptiest place is worth a quarter: with the default weights evenness wins
- * against everything else, and still tells a little from a lot ahead. */
-static int64_t ahead_score(int64_t ahead)
-{
-    return ahead < 5 ? SCORE_MAX >> (2 * ahead) : 0;
-}
-
-/* By site, four fifths are the site's evenness and one fifth that of the nodes inside it. */
-static void score_spread(struct sched *s, const struct at_placement *p,
-                         const struct sched_group *group, int64_t *least_in_site)
-{
-    bool by_node = sched_spread_by_node(p);
-    int64_t least_site = INT64_MAX;
-    int64_t least_node = INT64_MAX;
-    for (size_t i = 0; i < s->n_sites; i++) {
-        least_in_site[i] = INT64_MAX;
-    }
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        const struct sched_node *n = &s->nodes[i];
-        if (!n->feasible) {
-            continue;
-        }
-        int64_t *in_site = &least_in_site[n->site_index];
-        *in_site = group->by_node[i] < *in_site ? group->by_node[i] : *in_site;
-        least_node = group->by_node[i] < least_node ? group->by_node[i] : least_node;
-        least_site =
-            group->by_site[n->site_index] < least_site ? group->by_site[n->site_index] : least_site;
-    }
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        struct sched_node *n = &s->nodes[i];
-        if (!n->feasible) {
-            continue;
-        }
-        if (by_node) {
-            n->parts[AT_SCHED_OBJ_SPREAD] = ahead_score(group->by_node[i] - least_node);
-        } else {
-            int64_t site = ahead_score(group->by_site[n->site_index] - least_site);
-            int64_t node = ahead_score(group->by_node[i] - least_in_site[n->site_index]);
-            n->parts[AT_SCHED_OBJ_SPREAD] = (4 * site + node) / 5;
-        }
-    }
+    out[AT_SCHED_OBJ_FRAGMENTATION] = d->gpu_count > 0 ? out[AT_SCHED_OBJ_FIT] : 0;
 }
 
 static int64_t used_share(int64_t cap, int64_t free_now, int64_t wanted)
@@ -99,7 +51,7 @@ static int64_t score_fit(const struct sched_node *n, const struct sched_demand *
 }
 
 /* Microdollars an hour. An instance that asks for nothing is priced as one core and one GiB. */
-static int64_t hourly_price(const struct at_site *site, const struct sched_demand *d)
+int64_t sched_hourly_price(const struct at_site *site, const struct sched_demand *d)
 {
     const struct at_site_prices *p = site != NULL ? site->spec.prices : NULL;
     if (p == NULL) {
@@ -112,25 +64,6 @@ static int64_t hourly_price(const struct at_site *site, const struct sched_deman
     sum += (__int128)p->memory_gib_hour_microusd * memory_bytes >> 30;
     sum += (__int128)p->gpu_hour_microusd * d->gpu_count * d->gpu_milli / 1000;
     return sum > INT64_MAX / SCORE_MAX ? INT64_MAX / SCORE_MAX : (int64_t)sum;
-}
-
-/* The cheapest gets 1000, twice its price half of that. */
-static void score_price(struct sched *s, const struct sched_demand *d)
-{
-    int64_t least = INT64_MAX;
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        struct sched_node *n = &s->nodes[i];
-        if (n->feasible) {
-            n->parts[AT_SCHED_OBJ_PRICE] = hourly_price(n->site, d);
-            least = n->parts[AT_SCHED_OBJ_PRICE] < least ? n->parts[AT_SCHED_OBJ_PRICE] : least;
-        }
-    }
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        int64_t *part = &s->nodes[i].parts[AT_SCHED_OBJ_PRICE];
-        if (s->nodes[i].feasible) {
-            *part = *part <= least ? SCORE_MAX : SCORE_MAX * least / *part;
-        }
-    }
 }
 
 static int64_t score_carbon(const struct at_site *site)
@@ -153,15 +86,15 @@ static const struct at_site_link *link_to(const struct at_site *site, const char
 }
 
 /* One hop, whichever end names it; no link known: 0. */
-static int64_t score_latency(const struct sched_node *n, const struct at_site *from,
-                             const char *from_name)
+static int64_t score_latency(const struct at_site *site, const char *site_name,
+                             const struct at_site *from, const char *from_name)
 {
-    if (at_streq(n->node->spec.site, from_name)) {
+    if (at_streq(site_name, from_name)) {
         return SCORE_MAX;
     }
-    const struct at_site_link *link = link_to(from, n->node->spec.site);
+    const struct at_site_link *link = link_to(from, site_name);
     if (link == NULL) {
-        link = link_to(n->site, from_name);
+        link = link_to(site, from_name);
     }
     if (link == NULL) {
         return 0;
@@ -170,30 +103,24 @@ static int64_t score_latency(const struct sched_node *n, const struct at_site *f
     return (int64_t)((__int128)SCORE_MAX * LATENCY_HALF_NS / ((__int128)LATENCY_HALF_NS + ns));
 }
 
-void sched_score(struct sched *s, const struct at_instance *instance, const struct sched_demand *d,
-                 const struct sched_group *group, const int64_t weights[AT_SCHED_OBJ_COUNT])
+void sched_score_site(const struct sched *s, const struct sched_request *r,
+                      const struct at_site *site, const char *site_name,
+                      int64_t parts[AT_SCHED_OBJ_COUNT])
 {
-    const struct at_placement *p = instance->spec.placement;
-    const char *from_name = p != NULL ? p->latency_from : NULL;
-    const struct sched_site *place =
-        from_name != NULL ? at_map_get(s->site_by_name, from_name) : NULL;
-    const struct at_site *from = place != NULL ? place->site : NULL;
-    score_spread(s, p, group, s->site_scratch);
-    score_price(s, d);
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        struct sched_node *n = &s->nodes[i];
-        if (!n->feasible) {
-            continue;
-        }
-        n->parts[AT_SCHED_OBJ_FIT] = score_fit(n, d);
-        n->parts[AT_SCHED_OBJ_CARBON] = score_carbon(n->site);
-        n->parts[AT_SCHED_OBJ_LATENCY] =
-            weights[AT_SCHED_OBJ_LATENCY] > 0 ? score_latency(n, from, from_name) : 0;
-        n->weighted = 0;
-        for (int k = 0; k < AT_SCHED_OBJ_COUNT; k++) {
-            assert(n->parts[k] >= 0);
-            assert(n->parts[k] <= SCORE_MAX);
-            n->weighted += weights[k] * n->parts[k];
-        }
+    parts[AT_SCHED_OBJ_CARBON] = score_carbon(site);
+    if (r->weights[AT_SCHED_OBJ_LATENCY] > 0) {
+        const char *from_name = r->spec->placement->latency_from;
+        const struct sched_site *from = at_map_get(s->site_by_name, from_name);
+        parts[AT_SCHED_OBJ_LATENCY] =
+            score_latency(site, site_name, from != NULL ? from->site : NULL, from_name);
+    }
+}
+
+void sched_score_node(const struct sched *s, const struct sched_request *r,
+                      const struct sched_node *n, int64_t parts[AT_SCHED_OBJ_COUNT])
+{
+    parts[AT_SCHED_OBJ_FIT] = score_fit(n, &r->demand);
+    if (r->weights[AT_SCHED_OBJ_FRAGMENTATION] > 0) {
+        parts[AT_SCHED_OBJ_FRAGMENTATION] = sched_score_fragmentation(s, n, &r->demand);
     }
 }
