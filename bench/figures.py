@@ -6,14 +6,18 @@ import os
 import re
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ATOLL = os.environ.get("ATOLL_BIN", os.path.join(ROOT, "build/atoll"))
+RELEASE = os.environ.get("ATOLL_BUILD", os.path.join(ROOT, "build/release"))
+RESULTS = os.environ.get("ATOLL_BENCH_RESULTS", os.path.join(ROOT, "build/bench-results.json"))
 
 
 def figure(name, value, unit):
@@ -27,6 +31,59 @@ def method(text):
 
 def median(values):
     return sorted(values)[len(values) // 2]
+
+
+def table(rows):
+    """Rows of texts in columns, the first one being the heads; every line begins with two spaces."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  " + "  ".join(text.rjust(width) if i else text.ljust(width)
+                               for i, (text, width) in enumerate(zip(row, widths))).rstrip(), flush=True)
+
+
+def machine():
+    with open("/proc/cpuinfo", encoding="utf-8") as f:
+        model = re.search(r"^model name\s*: (.*)$", f.read(), re.M)
+    folder = os.environ.get("TMPDIR", "/tmp")
+    system = subprocess.run(["findmnt", "-no", "FSTYPE", "-T", folder], capture_output=True, text=True, check=False)
+    with open("/proc/loadavg", encoding="ascii") as f:
+        load = f.read().split()[0]
+    return {"cpu": model.group(1) if model else os.uname().machine, "cores": len(os.sched_getaffinity(0)),
+            "kernel": os.uname().release, "filesystem": system.stdout.strip() or "unknown", "load": load,
+            "date": time.strftime("%Y-%m-%d", time.gmtime())}
+
+
+def record(section, results):
+    """Keep a script's results for bench/report, which makes the page in docs/ of them."""
+    everything = {}
+    if os.path.exists(RESULTS):
+        with open(RESULTS, encoding="utf-8") as f:
+            everything = json.load(f)
+    everything[section] = {"machine": machine(), "results": results}
+    os.makedirs(os.path.dirname(RESULTS), exist_ok=True)
+    with open(RESULTS, "w", encoding="utf-8") as f:
+        json.dump(everything, f, indent=1, sort_keys=True)
+
+
+def build(*programs):
+    """Build load generators; no optimised build, no figures."""
+    subprocess.run(["ninja", "-C", RELEASE, "--quiet", *(f"bench/{name}" for name in programs)], check=True)
+
+
+def load(target, operation, clients, seconds, first=0, count=0):
+    """Drive a server with bench-load; its line of JSON as a dict."""
+    done = subprocess.run([os.path.join(RELEASE, "bench/bench-load"), target, operation, str(clients), str(seconds),
+                           str(first), str(count)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"bench: {operation} by {clients} clients: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+def cpu_s(pid):
+    """CPU time of a process so far, all threads."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Bench:
@@ -71,11 +128,13 @@ class Bench:
             except subprocess.TimeoutExpired:
                 proc.kill()
                 proc.wait()
-        proc.stdout.close()
+        if proc.stdout is not None:
+            proc.stdout.close()
 
-    def server(self, state="server"):
+    def server(self, state="server", *options, timeout_s=30):
         """Returns (process, Api, seconds to ready)."""
-        proc, line, took = self.start("server", "--state", self.path(state), "--listen", "127.0.0.1:0")
+        proc, line, took = self.start("server", "--state", self.path(state), "--listen", "127.0.0.1:0", *options,
+                                      timeout_s=timeout_s)
         return proc, Api(line[-1], self.path(state)), took
 
     def join(self, api, role, site="bench"):
@@ -127,6 +186,81 @@ class Api:
         answer = connection.getresponse()
         while line := answer.readline():
             yield json.loads(line)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def await_answer(bench, name, proc, url, tls=None, token=None, timeout_s=60):
+    """Until GET url answers 200. Returns the seconds that it took."""
+    begin = time.monotonic()
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    while True:
+        try:
+            with urllib.request.urlopen(request, context=tls, timeout=5) as answer:
+                if answer.status == 200:
+                    return time.monotonic() - begin
+        except (OSError, http.client.HTTPException):
+            pass
+        if proc.poll() is not None or time.monotonic() - begin > timeout_s:
+            with open(bench.path(f"{name}.log"), encoding="utf-8", errors="replace") as log:
+                sys.exit(f"bench: {name} does not start:\n{log.read()[-2000:]}")
+        time.sleep(0.05)
+
+
+def start_peer(bench, name, *command):
+    with open(bench.path(f"{name}.log"), "ab") as log:
+        proc = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=bench.dir)
+    bench.procs.append(proc)
+    return proc
+
+
+def etcd(bench, name="etcd"):
+    """A fresh etcd of one member that syncs each write to disk: (process, url); None when it is not installed."""
+    if shutil.which("etcd") is None:
+        return None
+    client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    proc = start_peer(bench, name, "etcd", "--name", name, "--data-dir", bench.path(name), "--listen-client-urls", client,
+                      "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls",
+                      peer, "--initial-cluster", f"{name}={peer}")
+    await_answer(bench, name, proc, f"{client}/health")
+    return proc, client
+
+
+def kube_apiserver(bench, etcd_url):
+    """A real kube-apiserver: (process, kubeconfig, seconds to ready); None when there is none."""
+    binary = os.environ.get("KUBE_APISERVER") or shutil.which("kube-apiserver")
+    if binary is None:
+        return None
+    port, token = free_port(), "bench-token"
+    with open(bench.path("tokens.csv"), "w", encoding="ascii") as f:
+        f.write(f'{token},admin,admin,"system:masters"\n')
+    subprocess.run(["openssl", "genrsa", "-out", bench.path("sa.key"), "2048"], check=True, capture_output=True)
+    url, certs = f"https://127.0.0.1:{port}", bench.path("kube")
+    options = {
+        "etcd-servers": etcd_url, "bind-address": "127.0.0.1", "advertise-address": "127.0.0.1", "secure-port": port,
+        "cert-dir": certs, "service-cluster-ip-range": "10.96.0.0/16", "token-auth-file": bench.path("tokens.csv"),
+        "authorization-mode": "RBAC", "service-account-key-file": bench.path("sa.key"),
+        "service-account-signing-key-file": bench.path("sa.key"),
+        "service-account-issuer": "https://kubernetes.default.svc", "endpoint-reconciler-type": "none",
+    }
+    begin = time.monotonic()
+    proc = start_peer(bench, "kube-apiserver", binary, *(f"--{key}={value}" for key, value in options.items()))
+    trust = ssl._create_unverified_context()  # its certificate is made while it starts
+    await_answer(bench, "kube-apiserver", proc, f"{url}/readyz", trust, token)
+    took = time.monotonic() - begin
+    kubeconfig = bench.path("kube.kubeconfig")
+    with open(os.path.join(certs, "apiserver.crt"), "rb") as f:
+        authority = base64.b64encode(f.read()).decode()
+    with open(kubeconfig, "w", encoding="ascii") as f:
+        json.dump({"apiVersion": "v1", "kind": "Config", "current-context": "x",
+                   "clusters": [{"name": "c", "cluster": {"server": url, "certificate-authority-data": authority}}],
+                   "users": [{"name": "u", "user": {"token": token}}],
+                   "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}]}, f)
+    return proc, kubeconfig, took
 
 
 def memory_kib(pid):

@@ -20,6 +20,7 @@ struct chunk {
 
 struct at_arena {
     struct chunk *newest;
+    struct chunk *built_in; /* part of the arena's own allocation, or NULL */
     size_t used;
     size_t cap;
 };
@@ -31,11 +32,31 @@ struct at_arena *at_arena_new(size_t cap_bytes)
     return arena;
 }
 
-static void chunks_free(struct chunk *chunk, const struct chunk *until)
+static size_t round_up(size_t bytes)
 {
+    return bytes == 0 ? ALIGN_BYTES : (bytes + ALIGN_BYTES - 1) & ~(ALIGN_BYTES - 1);
+}
+
+struct at_arena *at_arena_new_sized(size_t cap_bytes, size_t first_bytes)
+{
+    _Static_assert(sizeof(struct at_arena) % ALIGN_BYTES == 0, "the chunk after it is aligned");
+    size_t size = round_up(first_bytes);
+    struct at_arena *arena = at_alloc(sizeof *arena + sizeof(struct chunk) + size);
+    arena->cap = cap_bytes != 0 ? cap_bytes : AT_ARENA_BYTES_MAX_DEFAULT;
+    arena->built_in = (struct chunk *)(void *)(arena + 1);
+    arena->built_in->size = size;
+    arena->newest = arena->built_in;
+    return arena;
+}
+
+static void chunks_free(const struct at_arena *arena, const struct chunk *until)
+{
+    struct chunk *chunk = arena->newest;
     while (chunk != until) {
         struct chunk *next = chunk->next;
-        free(chunk);
+        if (chunk != arena->built_in) {
+            free(chunk);
+        }
         chunk = next;
     }
 }
@@ -43,7 +64,7 @@ static void chunks_free(struct chunk *chunk, const struct chunk *until)
 void at_arena_free(struct at_arena *arena)
 {
     if (arena != NULL) {
-        chunks_free(arena->newest, NULL);
+        chunks_free(arena, NULL);
         free(arena);
     }
 }
@@ -54,7 +75,7 @@ void at_arena_reset(struct at_arena *arena)
     while (first != NULL && first->next != NULL) {
         first = first->next;
     }
-    chunks_free(arena->newest, first);
+    chunks_free(arena, first);
     arena->newest = first;
     if (first != NULL) {
         first->used = 0;
@@ -86,7 +107,7 @@ void *at_arena_alloc(struct at_arena *arena, size_t bytes)
     if (bytes > arena->cap - arena->used) {
         return NULL;
     }
-    size_t rounded = bytes == 0 ? ALIGN_BYTES : (bytes + ALIGN_BYTES - 1) & ~(ALIGN_BYTES - 1);
+    size_t rounded = round_up(bytes);
     if (rounded > arena->cap - arena->used) {
         return NULL;
     }

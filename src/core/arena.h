@@ -11,6 +11,9 @@ struct at_arena;
 
 /* cap_bytes 0 means AT_ARENA_BYTES_MAX_DEFAULT. own: at_arena_free. */
 struct at_arena *at_arena_new(size_t cap_bytes);
+/* The same with room for first_bytes already in it, for what is kept for long: when nothing more is
+ * asked of it, it is one allocation of hardly more than that. */
+struct at_arena *at_arena_new_sized(size_t cap_bytes, size_t first_bytes);
 void at_arena_free(struct at_arena *arena);  /* accepts NULL */
 void at_arena_reset(struct at_arena *arena); /* keeps the first chunk for reuse */
 

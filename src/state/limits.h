@@ -6,6 +6,9 @@
 
 /* Memory of one decoded object. */
 #define AT_STATE_OBJECT_BYTES_MAX ((size_t)8 << 20)
+/* Changes that are collected before they are brought into a kind's list, when nobody looks at it.
+ */
+#define AT_STATE_EDITS_MAX 1024
 /* Equal Events within this time are counted up in one object. */
 #define AT_STATE_EVENT_SAME_NS (600 * AT_NS_PER_S)
 /* Events are deleted when they are this old, looked for in small steps. */

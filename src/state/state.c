@@ -12,27 +12,39 @@
 #define ROOT_TO "/atoll0"
 #define NS_BYTES_MAX 256
 
-/* NULL when it cannot be decoded: such an object (of a later or damaged version) is left out. */
-static struct at_state_entry *decode(const struct at_model_kind *kind, const char *value,
-                                     size_t len, int64_t rev)
+/* Decoded into arena, before which there is room for an entry. NULL: it cannot be. */
+static struct at_state_entry *decode_into(const struct at_model_kind *kind, const json_t *json,
+                                          struct at_arena *arena)
+{
+    struct at_state_entry *entry = at_arena_alloc(arena, sizeof *entry + kind->struct_size);
+    if (entry == NULL || at_model_decode(kind, json, arena, entry->object, NULL) != AT_OK ||
+        at_state_entry_meta(entry)->name == NULL) {
+        return NULL;
+    }
+    entry->arena = arena;
+    return entry;
+}
+
+/* NULL when it cannot be decoded: such an object (of a later or damaged version) is left out.
+ * Decoded twice: the first time tells the size, so that the one that is kept wastes nothing. */
+static struct at_state_entry *decode(struct at_state *state, const struct at_model_kind *kind,
+                                     const char *value, size_t len, int64_t rev)
 {
     AT_CLEANUP(at_cleanup_json) json_t *json = NULL;
     if (at_object_decode(value, len, rev, &json, NULL) != AT_OK) {
         return NULL;
     }
-    struct at_state_entry *entry = AT_NEW(struct at_state_entry);
-    entry->refs = 1;
-    entry->arena = at_arena_new(AT_STATE_OBJECT_BYTES_MAX);
-    void *object = at_arena_alloc(entry->arena, kind->struct_size);
-    if (object == NULL || at_model_decode(kind, json, entry->arena, object, NULL) != AT_OK) {
-        at_state_entry_unref(entry);
+    if (kind == &AT_KIND_INSTANCE) { /* there may be very many */
+        json_object_del(json_object_get(json, "metadata"), "annotations");
+    }
+    at_arena_reset(state->scratch);
+    if (decode_into(kind, json, state->scratch) == NULL) {
         return NULL;
     }
-    entry->meta = object;
-    if (entry->meta->name == NULL) {
-        at_state_entry_unref(entry);
-        return NULL;
-    }
+    struct at_arena *arena =
+        at_arena_new_sized(AT_STATE_OBJECT_BYTES_MAX, at_arena_used(state->scratch));
+    struct at_state_entry *entry = decode_into(kind, json, arena);
+    assert(entry != NULL); /* it was possible just now */
     return entry;
 }
 
@@ -60,7 +72,7 @@ static void take_in(struct at_state *state, const char *key, const char *value, 
     const char *ns_or_null = ns_at != NULL ? ns : NULL;
     enum at_state_slot slot = at_state_slot_of(kind);
     if (slot < AT_STATE_SLOTS) {
-        struct at_state_entry *entry = value != NULL ? decode(kind, value, len, rev) : NULL;
+        struct at_state_entry *entry = value != NULL ? decode(state, kind, value, len, rev) : NULL;
         state->undecodable += value != NULL && entry == NULL;
         at_state_kind_set(&state->kinds[slot], ns_or_null, name, entry);
     } else if (kind == &AT_KIND_EVENT && value != NULL) {
@@ -123,21 +135,21 @@ static int kv_compare(const void *key, const void *kv)
     return strcmp(key, ((const struct at_store_kv *)kv)->key);
 }
 
-/* What is in the index but not in the list is gone. From the end, for entries go away meanwhile. */
+/* What is in the index but not in the list is gone. */
 static void drop_missing(const struct relisting *l)
 {
     for (size_t slot = 0; slot < AT_STATE_SLOTS; slot++) {
-        struct at_state_kind *k = &l->state->kinds[slot];
+        struct at_state_list *list = at_state_list_ref(at_state_kind_list(&l->state->kinds[slot]));
         const struct at_model_kind *kind = at_state_slot_kind((enum at_state_slot)slot);
-        for (size_t i = k->n; i-- > 0;) {
-            struct at_state_entry *entry = at_state_entry_ref(k->entries[i]);
+        for (size_t i = 0; i < list->n; i++) {
+            const struct at_meta *meta = list->objects[i];
             char key[AT_STORE_KEY_BYTES_MAX];
-            at_state_key(kind, entry->meta->ns, entry->meta->name, key, sizeof key);
+            at_state_key(kind, meta->ns, meta->name, key, sizeof key);
             if (bsearch(key, l->kvs, l->n, sizeof l->kvs[0], kv_compare) == NULL) {
                 take_in(l->state, key, NULL, 0, 0, true);
             }
-            at_state_entry_unref(entry);
         }
+        at_state_list_unref(list);
     }
 }
 
@@ -183,6 +195,7 @@ enum at_rc at_state_new(struct at_loop *loop, struct at_store *store, void (*rea
     state->store = store;
     state->ready = ready;
     state->ready_ctx = ctx;
+    state->scratch = at_arena_new(AT_STATE_OBJECT_BYTES_MAX);
     state->heartbeats = at_map_new();
     state->events = at_map_new();
     at_store_range(store, ROOT_FROM, ROOT_TO, 0, 0, on_first_list, state);
@@ -220,12 +233,9 @@ void at_state_free(struct at_state *state)
     at_state_events_done(state);
     snapshot_outdated(state);
     for (size_t k = 0; k < AT_STATE_SLOTS; k++) {
-        for (size_t i = 0; i < state->kinds[k].n; i++) {
-            at_state_entry_unref(state->kinds[k].entries[i]);
-        }
-        at_state_list_unref(state->kinds[k].list);
-        at_free(state->kinds[k].entries);
+        at_state_kind_done(&state->kinds[k]);
     }
+    at_arena_free(state->scratch);
     heartbeats_free(state->heartbeats);
     at_free(state);
 }

@@ -6,25 +6,32 @@
 #include "state/limits.h"
 #include "state/state.h"
 
-/* One decoded object: immutable, counted by reference on the loop thread. */
+/* One decoded object, immutable. It lies in its own arena, just before the typed object that
+ * snapshots show. */
 struct at_state_entry {
-    unsigned refs;
     struct at_arena *arena;
-    const struct at_meta *meta; /* the first member of the typed object */
+    struct at_state_entry *next_dead;
+    _Alignas(16) char object[]; /* begins with its struct at_meta */
 };
-struct at_state_entry *at_state_entry_ref(struct at_state_entry *entry);
-void at_state_entry_unref(struct at_state_entry *entry); /* accepts NULL */
-static inline const void *at_state_entry_object(const struct at_state_entry *entry)
+static inline const struct at_meta *at_state_entry_meta(const struct at_state_entry *entry)
 {
-    return entry->meta;
+    return (const struct at_meta *)(const void *)entry->object;
 }
+void at_state_entry_free(struct at_state_entry *entry); /* accepts NULL */
+/* By (namespace, name); NULL is the empty namespace. */
+int at_state_compare(const struct at_meta *meta, const char *ns, const char *name);
 
-/* The objects of one kind at one moment, ordered by (namespace, name): immutable once shared. */
+/* The objects of one kind at one moment, ordered by (namespace, name). The newest one of a kind is
+ * edited in place while nobody else holds it, and copied before an edit when somebody does. What an
+ * edit takes out may still be shown by older ones: it is left to the next older one, to be freed,
+ * or passed on, with it. */
 struct at_state_list {
-    unsigned refs;
-    size_t n;
-    const void **objects; /* typed, as snapshots show them */
-    struct at_state_entry **entries;
+    unsigned refs; /* the kind's, and one of each snapshot */
+    size_t n, cap;
+    const void **objects;
+    struct at_state_list *older, *newer; /* of those that are still held */
+    struct at_state_entry *dead;         /* shown by this one or older ones, not by newer ones */
+    bool last;                           /* its kind has gone: its objects go with it */
 };
 void at_state_list_unref(struct at_state_list *list); /* accepts NULL */
 
@@ -42,16 +49,34 @@ enum at_state_slot {
 enum at_state_slot at_state_slot_of(const struct at_model_kind *kind); /* AT_STATE_SLOTS: none */
 const struct at_model_kind *at_state_slot_kind(enum at_state_slot slot);
 
-/* The objects of one kind as they are now. */
-struct at_state_kind {
-    struct at_state_entry **entries; /* ordered by (namespace, name) */
-    size_t n, cap;
-    struct at_state_list *list; /* what snapshots share; NULL: out of date */
+/* A change that the list does not show yet. */
+struct at_state_edit {
+    struct at_state_entry *entry; /* NULL: gone */
+    const char *ns, *name;        /* in entry, or owned when there is none */
+    size_t number;                /* the later one wins */
+    bool there;                   /* the list shows one of that name, at: */
+    size_t at;
 };
-/* Put entry (its reference is taken) or, with NULL, remove ns/name. */
+
+/* The objects of one kind as they are now: changes are collected, and brought into the list
+ * together when somebody wants to see it. */
+struct at_state_kind {
+    struct at_state_list *list; /* NULL: there was nothing yet */
+    struct at_state_edit *edits;
+    size_t n_edits, cap_edits;
+};
+/* Put entry (it is taken) or, with NULL, remove ns/name. */
 void at_state_kind_set(struct at_state_kind *k, const char *ns, const char *name,
                        struct at_state_entry *entry_take);
-struct at_state_list *at_state_kind_list(struct at_state_kind *k); /* own: caller unrefs */
+/* Everything that was set is in it. Borrowed; at_state_list_ref keeps it as it is. cost: sorting
+ * the changes, and moving pointers. */
+struct at_state_list *at_state_kind_list(struct at_state_kind *k);
+static inline struct at_state_list *at_state_list_ref(struct at_state_list *list)
+{
+    list->refs++;
+    return list;
+}
+void at_state_kind_done(struct at_state_kind *k); /* lists that are held stay good */
 
 struct at_snapshot_box {
     struct at_snapshot shown;
@@ -83,6 +108,7 @@ struct at_state {
     void (*ready)(void *ctx);
     void *ready_ctx;
     at_timer_id ready_timer;
+    struct at_arena *scratch;
     struct at_map *heartbeats; /* node -> struct at_state_beat * */
     at_timer_id relist_timer;
     struct at_map *events; /* key -> struct at_state_event_write *, being written */
