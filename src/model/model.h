@@ -140,6 +140,14 @@ const char *at_model_map_get(const struct at_model_map *map,
 bool at_meta_has_finalizer(const struct at_meta *meta, const char *finalizer);
 const struct at_owner_ref *at_meta_controller(const struct at_meta *meta); /* NULL when none */
 
+/* Amount of a resource as quotas name it: cpu and gpu in thousandths, memory and disk in bytes,
+ * everything else in whole units. err: AT_INVALID not a quantity, negative, above the maximum. */
+#define AT_MODEL_AMOUNT_MAX (INT64_C(1) << 57)
+enum at_rc at_model_amount_parse(const char *resource, const char *text, int64_t *ret,
+                                 struct at_err *err) AT_WARN_UNUSED;
+/* Back to text into out[AT_UNITS_TEXT_BYTES_MAX]; returns out. */
+char *at_model_amount_format(const char *resource, int64_t amount, char *out);
+
 /* Conditions as JSON arrays (status.conditions): set one, keeping lastTransitionTime when status is
  * unchanged. */
 void at_condition_set(json_t *object, const char *type, bool status, const char *reason,

@@ -128,6 +128,10 @@ void at_model_selector_check(struct at_model_check *check, const struct at_model
 /* rules.c: what a schema cannot say. Called only when the schema's own checks found nothing. */
 void at_model_rules_check(struct at_model_check *check, const struct at_model_kind *kind,
                           const json_t *object, const json_t *old);
+/* rules_capacity.c */
+void at_model_queue_check(struct at_model_check *check, const json_t *object, const json_t *old);
+void at_model_reservation_check(struct at_model_check *check, const json_t *object,
+                                const json_t *old);
 void at_model_rules_default(const struct at_model_kind *kind, json_t *object);
 
 #endif

@@ -325,10 +325,15 @@ static const struct {
     void (*check)(struct at_model_check *check, const json_t *object, const json_t *old);
     void (*fill)(json_t *object);
 } RULES[] = {
-    {&AT_KIND_DEPLOYMENT, deployment_check, NULL}, {&AT_KIND_JOB, job_check, job_default},
-    {&AT_KIND_INSTANCE, instance_check, NULL},     {&AT_KIND_SITE, site_check, NULL},
-    {&AT_KIND_POLICY, policy_check, NULL},         {&AT_KIND_SECRET, secret_check, secret_default},
+    {&AT_KIND_DEPLOYMENT, deployment_check, NULL},
+    {&AT_KIND_JOB, job_check, job_default},
+    {&AT_KIND_INSTANCE, instance_check, NULL},
+    {&AT_KIND_SITE, site_check, NULL},
+    {&AT_KIND_POLICY, policy_check, NULL},
+    {&AT_KIND_SECRET, secret_check, secret_default},
     {&AT_KIND_CONFIG_MAP, config_map_check, NULL},
+    {&AT_KIND_QUEUE, at_model_queue_check, NULL},
+    {&AT_KIND_RESERVATION, at_model_reservation_check, NULL},
 };
 
 void at_model_rules_check(struct at_model_check *check, const struct at_model_kind *kind,

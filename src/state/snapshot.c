@@ -17,6 +17,8 @@ const struct at_model_kind *at_state_slot_kind(enum at_state_slot slot)
         [AT_STATE_JOBS] = &AT_KIND_JOB,
         [AT_STATE_POLICIES] = &AT_KIND_POLICY,
         [AT_STATE_NAMESPACES] = &AT_KIND_NAMESPACE,
+        [AT_STATE_QUEUES] = &AT_KIND_QUEUE,
+        [AT_STATE_RESERVATIONS] = &AT_KIND_RESERVATION,
     };
     return KINDS[slot];
 }
@@ -46,7 +48,9 @@ struct at_snapshot_box *at_snapshot_box_new(struct at_state_kind kinds[AT_STATE_
                                       SHOW(instances, AT_STATE_INSTANCES),
                                       SHOW(jobs, AT_STATE_JOBS),
                                       SHOW(policies, AT_STATE_POLICIES),
-                                      SHOW(namespaces, AT_STATE_NAMESPACES)};
+                                      SHOW(namespaces, AT_STATE_NAMESPACES),
+                                      SHOW(queues, AT_STATE_QUEUES),
+                                      SHOW(reservations, AT_STATE_RESERVATIONS)};
 #undef SHOW
     return box;
 }
@@ -121,4 +125,9 @@ const struct at_job *at_snapshot_job(const struct at_snapshot *snap, const char 
 const struct at_namespace *at_snapshot_namespace(const struct at_snapshot *snap, const char *name)
 {
     return find((const void *const *)snap->namespaces, snap->n_namespaces, NULL, name);
+}
+
+const struct at_queue *at_snapshot_queue(const struct at_snapshot *snap, const char *name)
+{
+    return find((const void *const *)snap->queues, snap->n_queues, NULL, name);
 }

@@ -23,6 +23,10 @@ struct at_snapshot {
     size_t n_policies;
     const struct at_namespace *const *namespaces;
     size_t n_namespaces;
+    const struct at_queue *const *queues;
+    size_t n_queues;
+    const struct at_reservation *const *reservations;
+    size_t n_reservations;
 };
 /* Each list is ordered by (namespace, name). Objects stay valid as long as the snapshot is held.
  * Instances have no meta.annotations here: nothing is decided by them, and they may be large. */
@@ -36,5 +40,6 @@ const struct at_instance *at_snapshot_instance(const struct at_snapshot *snap, c
 const struct at_job *at_snapshot_job(const struct at_snapshot *snap, const char *ns,
                                      const char *name);
 const struct at_namespace *at_snapshot_namespace(const struct at_snapshot *snap, const char *name);
+const struct at_queue *at_snapshot_queue(const struct at_snapshot *snap, const char *name);
 
 #endif

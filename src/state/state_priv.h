@@ -44,6 +44,8 @@ enum at_state_slot {
     AT_STATE_JOBS,
     AT_STATE_POLICIES,
     AT_STATE_NAMESPACES,
+    AT_STATE_QUEUES,
+    AT_STATE_RESERVATIONS,
     AT_STATE_SLOTS,
 };
 enum at_state_slot at_state_slot_of(const struct at_model_kind *kind); /* AT_STATE_SLOTS: none */
