@@ -178,7 +178,12 @@ static enum at_rc on_key(void *ctx, const struct at_store_kv *kv, struct at_err 
         return AT_OK; /* of the store that it came from */
     }
     f->waiting++;
-    at_store_put(f->store, kv->key, kv->value, kv->value_len, 0, on_written, f);
+    at_store_write(f->store, &(struct at_store_write){.key = kv->key,
+                                                      .value = kv->value,
+                                                      .len = kv->value_len,
+                                                      .ttl_s = kv->ttl_s,
+                                                      .fn = on_written,
+                                                      .ctx = f});
     return settle(f, FILL_WRITES_MAX - 1, err);
 }
 

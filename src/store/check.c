@@ -66,7 +66,8 @@ static void integrity_row(struct check *c, sqlite3_stmt *row)
 static void format_row(struct check *c, sqlite3_stmt *row)
 {
     if (sqlite3_column_int(row, 0) != AT_STORE_SQLITE_APPLICATION_ID ||
-        sqlite3_column_int(row, 1) != AT_STORE_SQLITE_SCHEMA_VERSION) {
+        sqlite3_column_int(row, 1) < 1 ||
+        sqlite3_column_int(row, 1) > AT_STORE_SQLITE_SCHEMA_VERSION) {
         problem(c, "the file is not a store of this version of atoll");
     }
 }

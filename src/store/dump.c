@@ -103,6 +103,9 @@ enum at_rc at_dump_write_key(struct at_dump_writer *w, const struct at_store_kv 
         rc = at_buf_printf(w->out, ",\"createRevision\":%lld,\"revision\":%lld,",
                            (long long)kv->create_rev, (long long)kv->mod_rev);
     }
+    if (rc == AT_OK && kv->ttl_s != 0) {
+        rc = at_buf_printf(w->out, "\"ttlSeconds\":%u,", kv->ttl_s);
+    }
     if (rc == AT_OK) {
         rc = put_bytes(w->out, "value", kv->value, kv->value_len);
     }

@@ -3,6 +3,7 @@
  *     {"atollStore":1,"revision":R,"compactRevision":C}
  *     {"file":"pki/ca.crt","text":"..."}                                      (backups only)
  *     {"key":"...","createRevision":N,"revision":N,"value":"..."}             (in key order)
+ *         ,"ttlSeconds":N before value where the key has one, which counts anew when it is put back
  *     {"end":true,"files":N,"keys":N,"sha256":"..."}
  *
  * sha256 is of all bytes before the last line. Bytes that are no text stand in base64 under the

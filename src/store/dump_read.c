@@ -184,7 +184,13 @@ static enum at_rc take_key(struct at_dump_reader *r, const json_t *line, struct 
     if (rc == AT_OK) {
         rc = take_bytes(line, "value", &r->bytes, err);
     }
-    if (rc == AT_OK && json_object_size(line) != 4) {
+    bool ends = json_object_get(line, "ttlSeconds") != NULL;
+    int64_t ttl_s = 0;
+    if (rc == AT_OK && ends) {
+        rc = take_int(line, "ttlSeconds", 1, AT_STORE_TTL_S_MAX, &ttl_s, err);
+    }
+    kv.ttl_s = (uint32_t)ttl_s;
+    if (rc == AT_OK && json_object_size(line) != (ends ? 5 : 4)) {
         rc = bad(err, "a field is not known");
     }
     if (rc != AT_OK) {

@@ -17,6 +17,7 @@ static void load_reset(struct at_etcd *e)
 {
     at_store_index_free(e->load_index);
     e->load_index = at_store_index_new();
+    at_store_leases_clear(e->store);
     at_buf_clear(&e->page_from);
     if (at_buf_append(&e->page_from, "", 1) != AT_OK) {
         assert(false);
@@ -105,7 +106,8 @@ static enum at_rc page_take(struct at_etcd *e, const json_t *answer, struct at_e
     json_array_foreach((json_t *)kvs, i, kv)
     {
         struct at_store_version *v;
-        enum at_rc rc = at_etcd_kv(kv, &v, err);
+        uint64_t lease;
+        enum at_rc rc = at_etcd_kv(kv, &v, &lease, err);
         if (rc != AT_OK) {
             return rc;
         }
@@ -116,6 +118,9 @@ static enum at_rc page_take(struct at_etcd *e, const json_t *answer, struct at_e
             total += v->key_len + v->value_len;
             at_etcd_version_in(e, v);
             at_store_index_put(e->load_index, v);
+            if (lease != 0) {
+                at_store_lease_set(e->store, v, lease, -1);
+            }
             at_buf_clear(&e->page_from); /* the next page begins with the key just above */
             rc = at_buf_append(&e->page_from, at_store_version_key(v), v->key_len + 1);
         }
@@ -182,7 +187,10 @@ static void newest_done(void *ctx, enum at_rc rc, bool unsure, const json_t *ans
 static void load_next(struct at_etcd *e)
 {
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
-    e->load_idle = false;
+    e->load_idle = !at_etcd_may_call(e);
+    if (e->load_idle) {
+        return; /* the tick goes on */
+    }
     bool newest = e->load_rev == 0;
     if (at_etcd_range_text(e->page_from.data, e->page_from.len, at_etcd_rev_out(e, e->load_rev),
                            newest ? 0 : e->page_limit, &text) != AT_OK) {
@@ -193,7 +201,7 @@ static void load_next(struct at_etcd *e)
 
 /* --- what changes --- */
 
-static void apply(struct at_store *store, struct at_store_version *v, bool deleted)
+static void apply(struct at_store *store, struct at_store_version *v, bool deleted, uint64_t lease)
 {
     const char *key = at_store_version_key(v);
     struct at_store_change change = {.rev = v->mod_rev};
@@ -206,6 +214,11 @@ static void apply(struct at_store *store, struct at_store_version *v, bool delet
         if (ours && !deleted) {
             at_store_index_put(store->index, v);
         }
+    }
+    if (lease != 0 && ours && !deleted) {
+        at_store_lease_set(store, v, lease, -1);
+    } else {
+        at_store_lease_drop(store, key);
     }
     at_store_history_push(&store->history, &change);
     at_store_version_unref(change.prev);
@@ -221,13 +234,14 @@ static bool apply_events(struct at_etcd *e, const json_t *events)
     {
         struct at_store_version *v;
         bool deleted;
-        if (at_etcd_event(event, &deleted, &v, NULL) != AT_OK) {
+        uint64_t lease;
+        if (at_etcd_event(event, &deleted, &v, &lease, NULL) != AT_OK) {
             return false;
         }
         at_etcd_version_in(e, v);
         bool next = v->mod_rev == e->store->rev + 1;
         if (next) {
-            apply(e->store, v, deleted);
+            apply(e->store, v, deleted, lease);
         }
         at_store_version_unref(v);
         if (!next) {
@@ -351,6 +365,9 @@ static void watch_over(void *ctx, enum at_rc rc, bool bytes_sent, const struct a
 static void watch_start(struct at_etcd *e)
 {
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    if (!at_etcd_may_call(e)) {
+        return; /* the tick goes on */
+    }
     if (at_etcd_watch_text(at_etcd_rev_out(e, e->store->rev + 1), &text) != AT_OK) {
         assert(false);
     }
@@ -358,19 +375,12 @@ static void watch_start(struct at_etcd *e)
     w->e = e;
     at_buf_clear(&e->line);
     e->watch_addr = e->addr;
-    struct at_http_call call = {
-        .addr = e->addrs[e->addr],
-        .method = AT_HTTP_POST,
-        .target = "/v3/watch",
-        .headers = "Content-Type: application/json\r\n",
-        .body = text.data,
-        .body_len = text.len,
-        .first_byte_timeout_ns = AT_STORE_ETCD_ATTEMPT_NS,
-        .ctx = w,
-        .on_head = watch_head,
-        .on_body = watch_body,
-        .on_done = watch_over,
-    };
+    struct at_http_call call = at_etcd_call_base(e, "/v3/watch", &text);
+    call.first_byte_timeout_ns = AT_STORE_ETCD_ATTEMPT_NS;
+    call.ctx = w;
+    call.on_head = watch_head;
+    call.on_body = watch_body;
+    call.on_done = watch_over;
     w->id = e->watch_call = at_http_call(e->http, &call);
 }
 
@@ -436,7 +446,7 @@ static void probe_done(void *ctx, enum at_rc rc, bool unsure, const json_t *answ
 
 static void probe(struct at_etcd *e)
 {
-    if (e->probing) {
+    if (e->probing || !at_etcd_may_call(e)) {
         return;
     }
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
@@ -517,7 +527,7 @@ void at_etcd_age(struct at_etcd *e, int64_t goal)
     if (goal > store->history.compact_rev) {
         at_etcd_forget(e, goal);
     }
-    if (store->history.compact_rev <= e->compacted_rev) {
+    if (store->history.compact_rev <= e->compacted_rev || !at_etcd_may_call(e)) {
         return;
     }
     e->compacted_rev = store->history.compact_rev;

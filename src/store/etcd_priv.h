@@ -40,8 +40,12 @@ struct at_etcd_op {
     at_store_write_fn *fn;
     void *ctx;
     int64_t asked_ns;
-    int64_t base;  /* the mod_rev that an attempt compares with; 0: absent */
-    int64_t since; /* the write cannot have happened at or before this revision */
+    int64_t base;    /* the mod_rev that an attempt compares with; 0: absent */
+    int64_t since;   /* the write cannot have happened at or before this revision */
+    char *guard_key; /* NULL: none */
+    int64_t guard_rev, guard_seen;
+    uint64_t lease, lease_asked; /* of a put with a TTL; 0: to be asked for */
+    bool lease_new;              /* made for this write, or to be */
     bool tried;
     bool unsure; /* an attempt with this base had no answer */
     at_http_call_id call;
@@ -72,7 +76,14 @@ struct at_etcd {
     bool turning;
     struct at_http_client *http;
     char *addrs[AT_STORE_ETCD_ENDPOINTS_MAX];
-    size_t n_addrs, addr; /* addr: the one in use */
+    size_t n_addrs, addr;                                        /* addr: the one in use */
+    bool secure;                                                 /* all are https */
+    char *ca_file, *cert_file, *key_file, *user, *password_file; /* each may be NULL */
+    struct at_tls_config *tls;
+    int64_t tls_loaded_ns;
+    char *headers; /* NULL: etcd wants to know who this is, and has not been told */
+    bool authenticating;
+    uint64_t auth_count; /* of the headers */
     int64_t last_ok_ns, pause_until_ns;
     /* What is added to etcd's revisions wherever they come in, and taken off where they go out: an
      * import wrote it, so that revisions go on above those of the store it came from. */
@@ -123,12 +134,25 @@ static inline void at_etcd_version_in(const struct at_etcd *e, struct at_store_v
     }
 }
 
+/* etcd_options.c */
+enum at_rc at_etcd_options_parse(struct at_etcd *e, const char *text,
+                                 struct at_err *err) AT_WARN_UNUSED;
+enum at_rc at_etcd_tls_load(struct at_etcd *e, struct at_err *err) AT_WARN_UNUSED;
+enum at_rc at_etcd_password_text(struct at_etcd *e, struct at_buf *out,
+                                 struct at_err *err) AT_WARN_UNUSED;
+void at_etcd_options_done(struct at_etcd *e);
+
 /* etcd.c */
 enum at_rc at_etcd_open(struct at_store *store, const char *endpoints, struct at_etcd **ret,
                         struct at_err *err) AT_WARN_UNUSED;
 void at_etcd_drain(struct at_etcd *e);
 void at_etcd_close(struct at_etcd *e);
 int64_t at_etcd_now(const struct at_etcd *e);
+/* false: not before etcd knows who this is, which is being told. The tick goes on. */
+bool at_etcd_may_call(struct at_etcd *e);
+/* The parts of a call that are the same for all: to the endpoint in use. */
+struct at_http_call at_etcd_call_base(const struct at_etcd *e, const char *target,
+                                      const struct at_buf *body);
 /* answer is NULL unless rc is AT_OK. unsure: it may have had its effect all the same. */
 typedef void at_etcd_done_fn(void *ctx, enum at_rc rc, bool unsure, const json_t *answer,
                              const struct at_err *err);
@@ -150,10 +174,15 @@ void at_etcd_mirror_done(struct at_etcd *e);
 
 /* etcd_write.c */
 void at_etcd_write(struct at_etcd *e, enum at_store_op_type type,
-                   struct at_store_version *version_take, int64_t expect, at_store_write_fn *fn,
-                   void *ctx);
+                   struct at_store_version *version_take, const struct at_store_write *write);
 void at_etcd_send(struct at_etcd *e);
 void at_etcd_settle(struct at_etcd *e); /* answer what the mirror shows by now */
 void at_etcd_expire(struct at_etcd *e, int64_t now, bool all);
+void at_etcd_op_ready(struct at_etcd_op *op); /* SENT -> READY: another step */
+void at_etcd_decide_failed(struct at_etcd_op *op, enum at_rc rc, const struct at_err *err);
+
+/* etcd_lease.c */
+void at_etcd_lease_ask(struct at_etcd_op *op); /* op is SENT; READY with a lease, or decided */
+void at_etcd_lease_revoke(struct at_etcd *e, uint64_t lease);
 
 #endif

@@ -68,7 +68,8 @@ static inline void etcd_exec(const struct etcd_server *s)
     execlp("etcd", "etcd", "--name", "e0", "--data-dir", s->dir, "--listen-client-urls", s->url,
            "--advertise-client-urls", s->url, "--listen-peer-urls", peer,
            "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster, "--unsafe-no-fsync",
-           "--logger=zap", "--log-level=error", (char *)NULL);
+           "--heartbeat-interval=20", "--election-timeout=200", "--logger=zap", "--log-level=error",
+           (char *)NULL);
     _exit(127);
 }
 

@@ -9,7 +9,25 @@
 #define ALL_KEYS "AA==" /* the byte 0: as a first key the lowest, as an end "no end" */
 
 /* gRPC status codes, as far as etcd uses them. */
-enum { GRPC_INVALID = 3, GRPC_EXHAUSTED = 8, GRPC_OUT_OF_RANGE = 11, GRPC_UNAUTHENTICATED = 16 };
+enum {
+    GRPC_INVALID = 3,
+    GRPC_NOT_FOUND = 5,
+    GRPC_FORBIDDEN = 7,
+    GRPC_EXHAUSTED = 8,
+    GRPC_PRECONDITION = 9,
+    GRPC_OUT_OF_RANGE = 11,
+    GRPC_UNAUTHENTICATED = 16
+};
+
+/* What etcd says when it wants to know who asks, or has forgotten. */
+static bool about_identity(const char *message, int64_t code)
+{
+    return code == GRPC_UNAUTHENTICATED || strstr(message, "user name is empty") != NULL ||
+           strstr(message, "invalid auth token") != NULL ||
+           strstr(message, "revision of auth store is old") != NULL ||
+           strstr(message, "revision in header is old") != NULL ||
+           strstr(message, "authentication failed") != NULL;
+}
 
 static enum at_rc put_base64(struct at_buf *out, const char *before, const void *data, size_t len,
                              const char *after)
@@ -21,36 +39,77 @@ static enum at_rc put_base64(struct at_buf *out, const char *before, const void 
     return rc == AT_OK ? at_buf_append_str(out, after) : rc;
 }
 
-static enum at_rc put_success(const struct at_store_version *v, bool put, int64_t expect,
-                              const char *key, size_t key_len, struct at_buf *out)
+static enum at_rc put_success(const struct at_etcd_txn *txn, struct at_buf *out)
 {
-    if (!put) {
+    const struct at_store_version *v = txn->version;
+    const char *key = at_store_version_key(v);
+    if (!txn->put) {
         return put_base64(out,
-                          expect != 0 ? "{\"request_delete_range\":{\"key\":\""
-                                      : "{\"request_range\":{\"key\":\"",
-                          key, key_len, "\"}}");
+                          txn->expect != 0 ? "{\"request_delete_range\":{\"key\":\""
+                                           : "{\"request_range\":{\"key\":\"",
+                          key, v->key_len, "\"}}");
     }
     enum at_rc rc =
-        put_base64(out, "{\"request_put\":{\"key\":\"", key, key_len, "\",\"value\":\"");
-    return rc == AT_OK ? put_base64(out, "", at_store_version_value(v), v->value_len, "\"}}") : rc;
+        put_base64(out, "{\"request_put\":{\"key\":\"", key, v->key_len, "\",\"value\":\"");
+    if (rc == AT_OK) {
+        rc = put_base64(out, "", at_store_version_value(v), v->value_len, "\"");
+    }
+    if (rc == AT_OK && txn->lease != 0) {
+        rc = at_buf_printf(out, ",\"lease\":\"%llu\"", (unsigned long long)txn->lease);
+    }
+    return rc == AT_OK ? at_buf_append_str(out, "}}") : rc;
 }
 
-enum at_rc at_etcd_txn_text(const struct at_store_version *v, bool put, int64_t expect,
-                            struct at_buf *out)
+static enum at_rc put_compare(const char *key, size_t key_len, int64_t rev, struct at_buf *out)
 {
-    const char *key = at_store_version_key(v);
     enum at_rc rc =
-        put_base64(out, "{\"compare\":[{\"target\":\"MOD\",\"result\":\"EQUAL\",\"key\":\"", key,
-                   v->key_len, "\"");
-    if (rc == AT_OK) {
-        rc = at_buf_printf(out, ",\"mod_revision\":\"%lld\"}],\"success\":[", (long long)expect);
+        put_base64(out, "{\"target\":\"MOD\",\"result\":\"EQUAL\",\"key\":\"", key, key_len, "\"");
+    return rc == AT_OK ? at_buf_printf(out, ",\"mod_revision\":\"%lld\"}", (long long)rev) : rc;
+}
+
+static enum at_rc put_guard_compare(const struct at_etcd_txn *txn, struct at_buf *out)
+{
+    if (txn->guard_key == NULL) {
+        return AT_OK;
     }
-    if (rc == AT_OK) {
-        rc = put_success(v, put, expect, key, v->key_len, out);
-    }
-    return rc == AT_OK ? put_base64(out, "],\"failure\":[{\"request_range\":{\"key\":\"", key,
-                                    v->key_len, "\"}}]}")
+    enum at_rc rc = at_buf_append_str(out, ",");
+    return rc == AT_OK ? put_compare(txn->guard_key, strlen(txn->guard_key), txn->guard_rev, out)
                        : rc;
+}
+
+enum at_rc at_etcd_txn_text(const struct at_etcd_txn *txn, struct at_buf *out)
+{
+    const struct at_store_version *v = txn->version;
+    const char *key = at_store_version_key(v);
+    enum at_rc rc = at_buf_append_str(out, "{\"compare\":[");
+    if (rc == AT_OK) {
+        rc = put_compare(key, v->key_len, txn->expect, out);
+    }
+    if (rc == AT_OK) {
+        rc = put_guard_compare(txn, out);
+    }
+    if (rc == AT_OK) {
+        rc = at_buf_append_str(out, "],\"success\":[");
+    }
+    if (rc == AT_OK) {
+        rc = put_success(txn, out);
+    }
+    if (rc == AT_OK) {
+        rc = put_base64(out, "],\"failure\":[{\"request_range\":{\"key\":\"", key, v->key_len,
+                        "\"}}");
+    }
+    if (rc == AT_OK && txn->guard_key != NULL) {
+        rc = put_base64(out, ",{\"request_range\":{\"key\":\"", txn->guard_key,
+                        strlen(txn->guard_key), "\",\"keys_only\":true}}");
+    }
+    return rc == AT_OK ? at_buf_append_str(out, "]}") : rc;
+}
+
+enum at_rc at_etcd_lease_text(uint64_t lease, uint32_t ttl_s, struct at_buf *out)
+{
+    unsigned long long id = lease;
+    return ttl_s != 0 ? at_buf_printf(out, "{\"ID\":\"%llu\",\"TTL\":\"%u\"}", id, ttl_s)
+                      : at_buf_printf(out, "{\"ID\":\"%llu\"}", id);
 }
 
 enum at_rc at_etcd_range_text(const char *from, size_t len, int64_t rev, size_t limit,
@@ -97,10 +156,14 @@ enum at_rc at_etcd_error(int status, const char *text, size_t len, bool *ret_uns
         rc = AT_TOO_LARGE;
     } else if (code == GRPC_OUT_OF_RANGE) {
         rc = strstr(message, "compacted") != NULL ? AT_COMPACTED : AT_TIMEOUT;
-    } else if (code == GRPC_INVALID) {
-        rc = AT_INTERNAL;
-    } else if (code == GRPC_UNAUTHENTICATED) {
+    } else if (about_identity(message, code)) {
         rc = AT_UNAUTHENTICATED;
+    } else if (code == GRPC_FORBIDDEN) {
+        rc = AT_FORBIDDEN;
+    } else if (code == GRPC_NOT_FOUND && strstr(message, "lease") != NULL) {
+        rc = AT_NOT_FOUND;
+    } else if (code == GRPC_INVALID || code == GRPC_PRECONDITION) {
+        rc = AT_INTERNAL;
     } else if (code == GRPC_EXHAUSTED && strstr(message, "space") != NULL) {
         rc = AT_IO;
     }
@@ -136,7 +199,8 @@ static enum at_rc bytes(const json_t *object, const char *name, struct at_buf *o
     return AT_OK;
 }
 
-enum at_rc at_etcd_kv(const json_t *kv, struct at_store_version **ret, struct at_err *err)
+enum at_rc at_etcd_kv(const json_t *kv, struct at_store_version **ret, uint64_t *ret_lease,
+                      struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_buf) struct at_buf key = {0};
     AT_CLEANUP(at_cleanup_buf) struct at_buf value = {0};
@@ -156,8 +220,20 @@ enum at_rc at_etcd_kv(const json_t *kv, struct at_store_version **ret, struct at
         plain ? key.data : "", value.data != NULL ? value.data : "", value.len);
     v->create_rev = number(kv, "create_revision");
     v->mod_rev = mod_rev;
+    uint64_t lease = (uint64_t)number(kv, "lease");
+    v->ttl_s = at_etcd_lease_ttl(lease);
+    if (ret_lease != NULL) {
+        *ret_lease = lease;
+    }
     *ret = v;
     return AT_OK;
+}
+
+/* The one key that the i-th of a transaction's ranges found; NULL: none. */
+static const json_t *shown(const json_t *answer, size_t i)
+{
+    const json_t *one = json_array_get(json_object_get(answer, "responses"), i);
+    return json_array_get(json_object_get(json_object_get(one, "response_range"), "kvs"), 0);
 }
 
 enum at_rc at_etcd_txn_answer(const json_t *answer, struct at_etcd_txn_answer *ret,
@@ -170,10 +246,9 @@ enum at_rc at_etcd_txn_answer(const json_t *answer, struct at_etcd_txn_answer *r
         return at_err_set(err, AT_CORRUPT, "etcd: a transaction's answer has no revision");
     }
     if (!got.succeeded) {
-        const json_t *first = json_array_get(json_object_get(answer, "responses"), 0);
-        const json_t *kvs = json_object_get(json_object_get(first, "response_range"), "kvs");
-        const json_t *kv = json_array_get(kvs, 0);
-        enum at_rc rc = kv != NULL ? at_etcd_kv(kv, &got.current, err) : AT_OK;
+        const json_t *kv = shown(answer, 0);
+        got.guard_rev = number(shown(answer, 1), "mod_revision");
+        enum at_rc rc = kv != NULL ? at_etcd_kv(kv, &got.current, NULL, err) : AT_OK;
         if (rc != AT_OK) {
             return rc;
         }
@@ -213,13 +288,26 @@ void at_etcd_watch_line_done(struct at_etcd_watch_line *line)
 }
 
 enum at_rc at_etcd_event(const json_t *event, bool *ret_deleted,
-                         struct at_store_version **ret_version, struct at_err *err)
+                         struct at_store_version **ret_version, uint64_t *ret_lease,
+                         struct at_err *err)
 {
     const json_t *type = json_object_get(event, "type");
     bool deleted = json_is_string(type) && strcmp(json_string_value(type), "DELETE") == 0;
-    enum at_rc rc = at_etcd_kv(json_object_get(event, "kv"), ret_version, err);
+    enum at_rc rc = at_etcd_kv(json_object_get(event, "kv"), ret_version, ret_lease, err);
     if (rc == AT_OK) {
         *ret_deleted = deleted;
     }
     return rc;
+}
+
+const char *at_etcd_token(const json_t *answer)
+{
+    const char *token = at_json_str_at(answer, "token", "");
+    size_t len = strlen(token);
+    for (size_t i = 0; i < len; i++) {
+        if (token[i] <= ' ' || token[i] > '~') {
+            return NULL;
+        }
+    }
+    return len != 0 && len <= AT_STORE_ETCD_TOKEN_BYTES_MAX ? token : NULL;
 }

@@ -6,10 +6,27 @@
 #include "core/json.h"
 #include "store/store_priv.h"
 
-/* A put (value given) or delete (NULL) of key that happens only while its mod_revision is expect
- * (0: absent); otherwise the answer shows what is there. err: AT_TOO_LARGE. */
-enum at_rc at_etcd_txn_text(const struct at_store_version *v, bool put, int64_t expect,
-                            struct at_buf *out) AT_WARN_UNUSED;
+/* The low bits of a lease's number are its TTL in seconds. */
+#define AT_ETCD_LEASE_TTL_BITS 23
+static inline uint32_t at_etcd_lease_ttl(uint64_t lease)
+{
+    return (uint32_t)(lease & ((UINT64_C(1) << AT_ETCD_LEASE_TTL_BITS) - 1));
+}
+
+/* A put or delete of version's key that happens only while its mod_revision is expect (0: absent)
+ * and the guard's is guard_rev; otherwise the answer shows what is there. */
+struct at_etcd_txn {
+    const struct at_store_version *version;
+    bool put;
+    int64_t expect;
+    uint64_t lease;        /* 0: none */
+    const char *guard_key; /* NULL: none */
+    int64_t guard_rev;
+};
+/* err: AT_TOO_LARGE. */
+enum at_rc at_etcd_txn_text(const struct at_etcd_txn *txn, struct at_buf *out) AT_WARN_UNUSED;
+/* ttl_s 0: of a lease that is there. */
+enum at_rc at_etcd_lease_text(uint64_t lease, uint32_t ttl_s, struct at_buf *out) AT_WARN_UNUSED;
 /* Keys from from[0..len) to the last one, as of rev (0: now). limit 0 asks for nothing but the
  * newest revision. */
 enum at_rc at_etcd_range_text(const char *from, size_t len, int64_t rev, size_t limit,
@@ -25,14 +42,15 @@ enum at_rc at_etcd_error(int status, const char *text, size_t len, bool *ret_uns
 /* header.revision; 0 when there is none. */
 int64_t at_etcd_answer_rev(const json_t *answer);
 /* One element of kvs. A key that a C string cannot hold becomes the empty one: it is not ours.
- * own: caller unrefs. err: AT_CORRUPT. */
-enum at_rc at_etcd_kv(const json_t *kv, struct at_store_version **ret,
+ * *ret_lease (may be NULL): 0: none. own: caller unrefs. err: AT_CORRUPT. */
+enum at_rc at_etcd_kv(const json_t *kv, struct at_store_version **ret, uint64_t *ret_lease,
                       struct at_err *err) AT_WARN_UNUSED;
 
 struct at_etcd_txn_answer {
     bool succeeded;
     int64_t rev;                      /* of the store; with succeeded, of this write */
     struct at_store_version *current; /* not succeeded: what is there; NULL: nothing. own: caller */
+    int64_t guard_rev; /* not succeeded: of the guard, when there is one; 0: absent */
 };
 enum at_rc at_etcd_txn_answer(const json_t *answer, struct at_etcd_txn_answer *ret,
                               struct at_err *err) AT_WARN_UNUSED;
@@ -51,6 +69,9 @@ enum at_rc at_etcd_watch_line(const char *text, size_t len, struct at_etcd_watch
 void at_etcd_watch_line_done(struct at_etcd_watch_line *line);
 /* One element of events. own: caller unrefs *ret_version, whose mod_rev is the event's revision. */
 enum at_rc at_etcd_event(const json_t *event, bool *ret_deleted,
-                         struct at_store_version **ret_version, struct at_err *err) AT_WARN_UNUSED;
+                         struct at_store_version **ret_version, uint64_t *ret_lease,
+                         struct at_err *err) AT_WARN_UNUSED;
+/* The token of an answer to authenticate, as a header's value; NULL: none that could be one. */
+const char *at_etcd_token(const json_t *answer);
 
 #endif

@@ -17,7 +17,7 @@ static void as_watch(const char *text, size_t len)
     {
         struct at_store_version *v;
         bool deleted;
-        if (at_etcd_event(event, &deleted, &v, NULL) == AT_OK) {
+        if (at_etcd_event(event, &deleted, &v, NULL, NULL) == AT_OK) {
             assert(v->mod_rev > 0);
             at_store_version_unref(v);
         }

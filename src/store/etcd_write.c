@@ -76,16 +76,17 @@ static void key_join(struct at_etcd *e, struct at_etcd_op *op)
 }
 
 void at_etcd_write(struct at_etcd *e, enum at_store_op_type type,
-                   struct at_store_version *version_take, int64_t expect, at_store_write_fn *fn,
-                   void *ctx)
+                   struct at_store_version *version_take, const struct at_store_write *write)
 {
     struct at_etcd_op *op = AT_NEW(struct at_etcd_op);
     op->e = e;
     op->type = type;
     op->version = version_take;
-    op->expect = expect;
-    op->fn = fn;
-    op->ctx = ctx;
+    op->expect = write->expect;
+    op->guard_key = at_strdup(write->guard_key);
+    op->guard_rev = write->guard_rev;
+    op->fn = write->fn;
+    op->ctx = write->ctx;
     op->asked_ns = at_etcd_now(e);
     op->prev = e->last;
     *(e->last != NULL ? &e->last->next : &e->first) = op;
@@ -127,8 +128,12 @@ static void op_explain(const struct at_etcd_op *op, struct at_err *err)
         at_err_set(err, op->rc, "key %s is not there", key);
         break;
     case AT_CONFLICT:
-        at_err_set(err, op->rc, "key %s has revision %lld, not %lld", key,
-                   (long long)op->shown->mod_rev, (long long)op->expect);
+        if (op->shown == NULL) {
+            at_err_set(err, op->rc, AT_STORE_GUARD_TEXT, key, op->guard_key);
+        } else {
+            at_err_set(err, op->rc, "key %s has revision %lld, not %lld", key,
+                       (long long)op->shown->mod_rev, (long long)op->expect);
+        }
         break;
     default:
         *err = op->err;
@@ -155,6 +160,10 @@ static void answer(struct at_etcd_op *op)
     struct at_store *store = op->e->store;
     unlink_op(op);
     store->queue_n--;
+    bool refused_for_good = op->rc == AT_EXISTS || op->rc == AT_NOT_FOUND || op->rc == AT_CONFLICT;
+    if (op->lease != 0 && op->lease_new && refused_for_good) {
+        at_etcd_lease_revoke(op->e, op->lease);
+    }
     if (is_write(op)) {
         store->queue_bytes -= op->version->key_len + op->version->value_len;
         store->stats.writes += op->rc == AT_OK;
@@ -180,6 +189,7 @@ static void answer(struct at_etcd_op *op)
     }
     at_store_version_unref(op->version);
     at_store_version_unref(op->shown);
+    at_free(op->guard_key);
     at_free(op);
 }
 
@@ -202,11 +212,17 @@ static void decide(struct at_etcd_op *op, enum at_rc rc, int64_t need_rev)
     }
 }
 
-static void decide_failed(struct at_etcd_op *op, enum at_rc rc, const struct at_err *err)
+void at_etcd_decide_failed(struct at_etcd_op *op, enum at_rc rc, const struct at_err *err)
 {
     op->err = *err;
     decide(op, rc, 0);
     op->key->known = false;
+}
+
+void at_etcd_op_ready(struct at_etcd_op *op)
+{
+    assert(op->state == AT_ETCD_OP_SENT);
+    set_state(op, AT_ETCD_OP_READY);
 }
 
 /* --- sending --- */
@@ -244,11 +260,22 @@ static void send(struct at_etcd_op *op)
     if (!op->tried) {
         first_base(op);
     }
-    if (at_etcd_txn_text(op->version, op->type == AT_STORE_OP_PUT, at_etcd_rev_out(e, op->base),
-                         &text) != AT_OK) {
+    set_state(op, AT_ETCD_OP_SENT);
+    if (op->type == AT_STORE_OP_PUT && op->version->ttl_s != 0 && op->lease == 0) {
+        at_etcd_lease_ask(op);
+        return;
+    }
+    const struct at_etcd_txn txn = {
+        .version = op->version,
+        .put = op->type == AT_STORE_OP_PUT,
+        .expect = at_etcd_rev_out(e, op->base),
+        .lease = op->lease,
+        .guard_key = op->guard_key,
+        .guard_rev = at_etcd_rev_out(e, op->guard_rev),
+    };
+    if (at_etcd_txn_text(&txn, &text) != AT_OK) {
         assert(false); /* values are bounded */
     }
-    set_state(op, AT_ETCD_OP_SENT);
     op->call = at_etcd_call(e, "/v3/kv/txn", &text, txn_done, op);
 }
 
@@ -261,6 +288,7 @@ static bool room_for(const struct at_etcd *e, const struct at_etcd_op *op)
 void at_etcd_send(struct at_etcd *e)
 {
     bool paused = at_etcd_now(e) < e->pause_until_ns; /* the tick goes on */
+    paused = (e->ready.first != NULL || e->readers != NULL) && (paused || !at_etcd_may_call(e));
     while (!paused && e->ready.first != NULL && room_for(e, e->ready.first)) {
         send(e->ready.first);
     }
@@ -271,6 +299,13 @@ void at_etcd_send(struct at_etcd *e)
 static void refused(struct at_etcd_op *op, int64_t rev)
 {
     const struct at_store_version *have = op->shown;
+    if (op->guard_key != NULL && op->guard_seen != op->guard_rev) {
+        at_store_version_unref(op->shown);
+        op->shown = NULL;
+        decide(op, AT_CONFLICT, rev);
+        op->key->known = false;
+        return;
+    }
     if (op->expect < 0 && (op->type == AT_STORE_OP_PUT || have != NULL)) {
         set_base(op, have != NULL ? have->mod_rev : 0, rev); /* somebody else was faster */
         at_store_version_unref(op->shown);
@@ -297,14 +332,19 @@ static void txn_done(void *ctx, enum at_rc rc, bool unsure, const json_t *json,
         rc = at_etcd_txn_answer(json, &got, &own);
         got.rev = at_etcd_rev_in(e, got.rev);
         at_etcd_version_in(e, got.current);
+        op->guard_seen = at_etcd_rev_in(e, got.guard_rev);
         err = &own;
     }
     if (rc == AT_UNAVAILABLE || rc == AT_CANCELLED) {
         op->unsure = op->unsure || unsure;
         op->err = *err;
         set_state(op, AT_ETCD_OP_READY);
+    } else if (rc == AT_NOT_FOUND && op->lease != 0) {
+        op->lease = 0; /* it ended between its making and its use */
+        op->lease_new = true;
+        set_state(op, AT_ETCD_OP_READY);
     } else if (rc != AT_OK) {
-        decide_failed(op, rc, err);
+        at_etcd_decide_failed(op, rc, err);
     } else if (!got.succeeded) {
         at_store_version_unref(op->shown);
         op->shown = got.current;
@@ -352,7 +392,7 @@ static void recheck(struct at_etcd_op *op)
         at_err_set(&err, AT_UNAVAILABLE,
                    "etcd was away for so long that it is not known whether key %s was written",
                    at_store_version_key(op->version));
-        decide_failed(op, AT_UNAVAILABLE, &err);
+        at_etcd_decide_failed(op, AT_UNAVAILABLE, &err);
         return;
     }
     while (++rev <= op->need_rev) {
@@ -408,7 +448,7 @@ static bool in_turn(struct at_etcd_op *op)
         at_err_set(&op->err, op->rc, "revision %lld lies in the future", (long long)op->expect);
     } else if (op->expect > e->store->history.compact_rev) {
         AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
-        if (at_etcd_now(e) >= e->pause_until_ns &&
+        if (at_etcd_now(e) >= e->pause_until_ns && at_etcd_may_call(e) &&
             at_etcd_compact_text(at_etcd_rev_out(e, op->expect), &text) == AT_OK) {
             set_state(op, AT_ETCD_OP_SENT);
             op->call = at_etcd_call(e, "/v3/kv/compaction", &text, compact_done, op);

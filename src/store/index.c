@@ -58,7 +58,8 @@ struct at_store_kv at_store_version_kv(const struct at_store_version *v)
                                 .value = at_store_version_value(v),
                                 .value_len = v->value_len,
                                 .create_rev = v->create_rev,
-                                .mod_rev = v->mod_rev};
+                                .mod_rev = v->mod_rev,
+                                .ttl_s = v->ttl_s};
 }
 
 struct at_store_index *at_store_index_new(void)

@@ -24,6 +24,10 @@
 #define AT_STORE_COMPACT_STEP_MIN 256
 #define AT_STORE_COMPACT_STEP_MAX 2048
 
+/* Keys whose TTL has ended are deleted so many at a time, and again when it failed. */
+#define AT_STORE_LEASE_ENDS_MAX 256
+#define AT_STORE_LEASE_RETRY_NS (1 * AT_NS_PER_S)
+
 /* Events given to a watcher in one call. */
 #define AT_STORE_WATCH_EVENTS_MAX 256
 /* Pages of the write-ahead log after which it is moved into the database, between batches. */
@@ -45,6 +49,11 @@
 /* etcd is asked for its revision so often, to find out that a watch has silently died. */
 #define AT_STORE_ETCD_PROBE_NS (1 * AT_NS_PER_S)
 #define AT_STORE_ETCD_ENDPOINTS_MAX 8
+#define AT_STORE_ETCD_OPTION_BYTES_MAX 1024                     /* one option's value */
+#define AT_STORE_ETCD_OPTION_FILE_BYTES_MAX ((size_t)256 << 10) /* a certificate, a password */
+#define AT_STORE_ETCD_TOKEN_BYTES_MAX ((size_t)8 << 10)
+/* After failed connections its certificates are read anew, at most so often. */
+#define AT_STORE_ETCD_TLS_RELOAD_NS (10 * AT_NS_PER_S)
 /* One answer, one message of a watch; more than that in a watch is read anew in pages. */
 #define AT_STORE_ETCD_ANSWER_BYTES_MAX ((size_t)64 << 20)
 /* Pages are sized so that one has about so many bytes of values. */

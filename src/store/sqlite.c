@@ -91,6 +91,20 @@ static enum at_rc one_int(sqlite3 *db, const char *sql, int64_t *ret, struct at_
     return rc;
 }
 
+/* Each step is one transaction. */
+static enum at_rc upgrade(sqlite3 *db, int64_t version, struct at_err *err)
+{
+    char *sql = sqlite3_mprintf("BEGIN IMMEDIATE;"
+                                "ALTER TABLE log ADD COLUMN ttl_s INTEGER;"
+                                "ALTER TABLE log ADD COLUMN wall_ms INTEGER;"
+                                "PRAGMA user_version=%d; COMMIT;",
+                                AT_STORE_SQLITE_SCHEMA_VERSION);
+    assert(version == 1);
+    enum at_rc rc = exec(db, sql, "upgrade", err);
+    sqlite3_free(sql);
+    return rc;
+}
+
 static enum at_rc set_up(sqlite3 *db, struct at_err *err)
 {
     /* One process, one connection: exclusive locking keeps the WAL's index in plain memory. */
@@ -115,11 +129,14 @@ static enum at_rc set_up(sqlite3 *db, struct at_err *err)
         return at_err_set(err, AT_CORRUPT,
                           "store: the file is not a store of this or an earlier version of atoll");
     }
+    if (version == 1) {
+        return upgrade(db, version, err);
+    }
     if (version == 0) {
         char *sql = sqlite3_mprintf(
             "BEGIN IMMEDIATE;"
             "CREATE TABLE log(rev INTEGER PRIMARY KEY, create_rev INTEGER NOT NULL,"
-            " key TEXT NOT NULL, value BLOB);" /* NULL: deleted */
+            " key TEXT NOT NULL, value BLOB, ttl_s INTEGER, wall_ms INTEGER);" /* NULL: deleted */
             "CREATE TABLE meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
             "INSERT INTO meta VALUES('compact_rev', 1);"
             "PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT;",
@@ -139,7 +156,8 @@ static enum at_rc prepare(struct sqlite_store *s, struct at_err *err)
         {&s->begin, "BEGIN IMMEDIATE"},
         {&s->commit, "COMMIT"},
         {&s->rollback, "ROLLBACK"},
-        {&s->insert, "INSERT INTO log(rev, create_rev, key, value) VALUES(?1, ?2, ?3, ?4)"},
+        {&s->insert, "INSERT INTO log(rev, create_rev, key, value, ttl_s, wall_ms)"
+                     " VALUES(?1, ?2, ?3, ?4, ?5, ?6)"},
         {&s->drop, "DELETE FROM log WHERE rev = ?1"},
         {&s->compact, "UPDATE meta SET value = ?1 WHERE name = 'compact_rev'"},
         {&s->newest, "SELECT max((SELECT coalesce(max(rev), 0) FROM log),"
@@ -166,11 +184,18 @@ static enum at_rc load_rows(sqlite3 *db, sqlite3_stmt *rows, const struct at_sto
             return at_err_set(err, AT_CORRUPT, "store: a record without a key");
         }
         *newest = sqlite3_column_int64(rows, 0);
-        enum at_rc rc = load->record(load->ctx, *newest, sqlite3_column_int64(rows, 1), key,
-                                     deleted         ? NULL
-                                     : value != NULL ? value
-                                                     : "",
-                                     (size_t)sqlite3_column_bytes(rows, 3), err);
+        const struct at_store_record record = {
+            .rev = *newest,
+            .create_rev = sqlite3_column_int64(rows, 1),
+            .key = key,
+            .value = deleted         ? NULL
+                     : value != NULL ? value
+                                     : "",
+            .len = (size_t)sqlite3_column_bytes(rows, 3),
+            .ttl_s = sqlite3_column_int64(rows, 4),
+            .wall_ms = sqlite3_column_int64(rows, 5),
+        };
+        enum at_rc rc = load->record(load->ctx, &record, err);
         if (rc != AT_OK) {
             return at_err_wrap(err, rc, "store");
         }
@@ -193,8 +218,10 @@ static enum at_rc load_all(struct sqlite_store *s, const struct at_store_load *l
     }
     load->compacted(load->ctx, compact_rev);
     sqlite3_stmt *rows;
-    if (sqlite3_prepare_v2(s->db, "SELECT rev, create_rev, key, value FROM log ORDER BY rev", -1,
-                           &rows, NULL) != SQLITE_OK) {
+    if (sqlite3_prepare_v2(s->db,
+                           "SELECT rev, create_rev, key, value, ttl_s, wall_ms FROM log"
+                           " ORDER BY rev",
+                           -1, &rows, NULL) != SQLITE_OK) {
         return fail(s->db, "read", err);
     }
     int64_t newest = 0;
@@ -268,7 +295,8 @@ static enum at_rc sqlite_open(const char *path, const struct at_store_load *load
     return AT_OK;
 }
 
-static int write_change(struct sqlite_store *s, const struct at_store_change *change)
+static int write_change(struct sqlite_store *s, const struct at_store_change *change,
+                        int64_t wall_ms)
 {
     const struct at_store_version *cur = change->cur;
     const struct at_store_version *any = cur != NULL ? cur : change->prev;
@@ -281,6 +309,10 @@ static int write_change(struct sqlite_store *s, const struct at_store_change *ch
     } else {
         sqlite3_bind_null(s->insert, 4);
     }
+    if (cur != NULL && cur->ttl_s != 0) {
+        sqlite3_bind_int64(s->insert, 5, cur->ttl_s);
+        sqlite3_bind_int64(s->insert, 6, wall_ms);
+    }
     int code = step(s->insert);
     sqlite3_clear_bindings(s->insert);
     return code;
@@ -290,7 +322,7 @@ static int write_batch(struct sqlite_store *s, const struct at_store_batch *batc
 {
     int code = step(s->begin);
     for (size_t i = 0; i < batch->n_changes && code == SQLITE_OK; i++) {
-        code = write_change(s, &batch->changes[i]);
+        code = write_change(s, &batch->changes[i], batch->wall_ms);
     }
     for (size_t i = 0; i < batch->n_dead && code == SQLITE_OK; i++) {
         sqlite3_bind_int64(s->drop, 1, batch->dead[i]);

@@ -21,29 +21,45 @@ static void load_compacted(void *ctx, int64_t compact_rev)
     store->history.compact_rev = compact_rev;
 }
 
-static enum at_rc load_record(void *ctx, int64_t rev, int64_t create_rev, const char *key,
-                              const void *value, size_t len, struct at_err *err)
+/* The wall clock may have been stepped meanwhile: no TTL gets longer by it. */
+static int64_t ttl_left(const struct at_store *store, const struct at_store_record *r)
+{
+    int64_t ttl_ms = r->ttl_s * 1000;
+    int64_t passed_ms = at_sys_wall_ns(at_loop_sys(store->loop)) / AT_NS_PER_MS - r->wall_ms;
+    passed_ms = passed_ms < 0 ? 0 : passed_ms > ttl_ms ? ttl_ms : passed_ms;
+    return (ttl_ms - passed_ms) * AT_NS_PER_MS;
+}
+
+static enum at_rc load_record(void *ctx, const struct at_store_record *r, struct at_err *err)
 {
     struct at_store *store = ctx;
     int64_t compact_rev = store->history.compact_rev;
+    int64_t rev = r->rev;
     if (rev > compact_rev && rev != store->rev + 1) {
         return at_err_set(err, AT_CORRUPT, "revision %lld is followed by %lld: records are missing",
                           (long long)store->rev, (long long)rev);
     }
     struct at_store_change change = {.rev = rev};
-    change.prev = at_store_version_ref(at_store_index_get(store->index, key));
-    if (value == NULL && change.prev == NULL) {
+    change.prev = at_store_version_ref(at_store_index_get(store->index, r->key));
+    if (r->value == NULL && change.prev == NULL) {
         return at_err_set(err, AT_CORRUPT, "revision %lld deletes key %s, which is not there",
-                          (long long)rev, key);
+                          (long long)rev, r->key);
     }
-    if (value != NULL) {
-        change.cur = at_store_version_new(key, value, len);
-        change.cur->create_rev = create_rev;
+    if (r->ttl_s < 0 || r->ttl_s > AT_STORE_TTL_S_MAX) {
+        at_store_version_unref(change.prev);
+        return at_err_set(err, AT_CORRUPT, "revision %lld of key %s has a TTL that cannot be",
+                          (long long)rev, r->key);
+    }
+    if (r->value != NULL) {
+        change.cur = at_store_version_new(r->key, r->value, r->len);
+        change.cur->create_rev = r->create_rev;
         change.cur->mod_rev = rev;
+        change.cur->ttl_s = (uint32_t)r->ttl_s;
         at_store_index_put(store->index, change.cur);
     } else {
-        at_store_index_remove(store->index, key);
+        at_store_index_remove(store->index, r->key);
     }
+    at_store_lease_note(store, &change, r->ttl_s != 0 ? ttl_left(store, r) : 0);
     if (rev > compact_rev) {
         store->rev = rev;
         at_store_history_push(&store->history, &change);
@@ -75,6 +91,7 @@ static void store_free(struct at_store *store)
 {
     at_store_index_free(store->index);
     at_store_history_done(&store->history);
+    at_store_leases_done(store);
     at_map_free(store->batch_last);
     at_free(store);
 }
@@ -98,9 +115,13 @@ enum at_rc at_store_open(const char *kind, const char *path, struct at_loop *loo
     }
     struct at_store *store = AT_NEW(struct at_store);
     store->kind = backend;
+    store->bounds = (struct at_store_bounds){.queue_writes = AT_STORE_QUEUE_WRITES_MAX,
+                                             .history_revs = AT_STORE_HISTORY_REVS_MAX,
+                                             .history_bytes = AT_STORE_HISTORY_BYTES_MAX};
     store->loop = loop;
     store->index = at_store_index_new();
     store->batch_last = at_map_new();
+    store->leases.keys = at_map_new();
     store->queue_tail = &store->queue;
     load_compacted(store, FIRST_REV);
     enum at_rc rc = open_backend(store, path, err);
@@ -110,6 +131,7 @@ enum at_rc at_store_open(const char *kind, const char *path, struct at_loop *loo
         return rc;
     }
     at_store_age_arm(store);
+    at_store_lease_arm(store);
     *ret = store;
     return AT_OK;
 }
@@ -156,7 +178,9 @@ void at_store_put(struct at_store *store, const char *key, const void *value, si
                   int64_t expect, at_store_write_fn *fn, void *ctx)
 {
     assert(key != NULL);
-    at_store_enqueue(store, AT_STORE_OP_PUT, key, value, len, expect, fn, ctx);
+    const struct at_store_write w = {
+        .key = key, .value = value, .len = len, .expect = expect, .fn = fn, .ctx = ctx};
+    at_store_enqueue(store, AT_STORE_OP_PUT, &w);
 }
 
 void at_store_delete(struct at_store *store, const char *key, int64_t expect, at_store_write_fn *fn,
@@ -164,15 +188,22 @@ void at_store_delete(struct at_store *store, const char *key, int64_t expect, at
 {
     assert(key != NULL);
     assert(expect != 0);
-    at_store_enqueue(store, AT_STORE_OP_DELETE, key, NULL, 0, expect, fn, ctx);
+    const struct at_store_write w = {.key = key, .expect = expect, .fn = fn, .ctx = ctx};
+    at_store_enqueue(store, AT_STORE_OP_DELETE, &w);
+}
+
+void at_store_write(struct at_store *store, const struct at_store_write *write)
+{
+    assert(write->key != NULL);
+    assert(!write->deletes || write->expect != 0);
+    at_store_enqueue(store, write->deletes ? AT_STORE_OP_DELETE : AT_STORE_OP_PUT, write);
 }
 
 /* Compaction up to what is compacted already: a write that changes nothing, in its place in the
  * queue. */
 void at_store_sync(struct at_store *store, at_store_write_fn *fn, void *ctx)
 {
-    at_store_enqueue(store, AT_STORE_OP_COMPACT, NULL, NULL, 0, store->history.compact_rev, fn,
-                     ctx);
+    at_store_compact(store, store->history.compact_rev, fn, ctx);
 }
 
 void at_store_catch_up(struct at_store *store, at_store_write_fn *fn, void *ctx)
@@ -200,7 +231,8 @@ bool at_store_is_shared(const struct at_store *store)
 
 void at_store_compact(struct at_store *store, int64_t rev, at_store_write_fn *fn, void *ctx)
 {
-    at_store_enqueue(store, AT_STORE_OP_COMPACT, NULL, NULL, 0, rev, fn, ctx);
+    const struct at_store_write w = {.expect = rev, .fn = fn, .ctx = ctx};
+    at_store_enqueue(store, AT_STORE_OP_COMPACT, &w);
 }
 
 void at_store_advance(struct at_store *store, int64_t rev, at_store_write_fn *fn, void *ctx)
@@ -212,5 +244,6 @@ void at_store_advance(struct at_store *store, int64_t rev, at_store_write_fn *fn
         fn(ctx, AT_UNSUPPORTED, 0, NULL, &err);
         return;
     }
-    at_store_enqueue(store, AT_STORE_OP_ADVANCE, NULL, NULL, 0, rev, fn, ctx);
+    const struct at_store_write w = {.expect = rev, .fn = fn, .ctx = ctx};
+    at_store_enqueue(store, AT_STORE_OP_ADVANCE, &w);
 }

@@ -19,6 +19,7 @@ struct at_store_kv {
     size_t value_len;
     int64_t create_rev;
     int64_t mod_rev;
+    uint32_t ttl_s; /* as it was put; 0: it stays until it is deleted */
 };
 
 struct at_store_event {
@@ -71,6 +72,32 @@ void at_store_put(struct at_store *store, const char *key, const void *value, si
 /* expect > 0: its mod_rev must be that; < 0: any. AT_NOT_FOUND when absent. */
 void at_store_delete(struct at_store *store, const char *key, int64_t expect, at_store_write_fn *fn,
                      void *ctx);
+
+/* A write with all that can be asked of one. A key with a TTL is deleted, as though by a delete of
+ * somebody's, when so much time has passed since it was last put: by clocks that nobody steps, also
+ * while no server runs (etcd: by a lease; sqlite: at the next start). A put without one makes it
+ * stay. Time that passed while nobody could tell only makes it live longer.
+ * guard: the write happens only while that key has this mod_rev, all in one step: else AT_CONFLICT
+ * with current NULL. So who was told that its time is over cannot write any more, whenever what it
+ * sent arrives. */
+struct at_store_write {
+    const char *key;
+    const void *value;
+    size_t len;
+    bool deletes;
+    int64_t expect;        /* as of put and delete */
+    uint32_t ttl_s;        /* 0: none; at most AT_STORE_TTL_S_MAX; etcd lets it last 2 s at least */
+    const char *guard_key; /* NULL: none */
+    int64_t guard_rev;
+    at_store_write_fn *fn; /* may be NULL */
+    void *ctx;
+};
+#define AT_STORE_TTL_S_MAX ((UINT32_C(1) << 23) - 1)
+void at_store_write(struct at_store *store, const struct at_store_write *write);
+/* Until the key ends, as far as is known here: after a restart with etcd at most so long.
+ * INT64_MAX: it has no TTL, or is not there. */
+int64_t at_store_ttl_left_ns(const struct at_store *store, const char *key);
+
 /* fn (never NULL) with AT_OK once every write that was put before has been answered. */
 void at_store_sync(struct at_store *store, at_store_write_fn *fn, void *ctx);
 /* fn (never NULL) with AT_OK once reads of now show everything that any server of a shared store

@@ -323,7 +323,10 @@ static void compaction_forgets_history_but_no_current_value(void **state)
 static void history_is_compacted_by_itself(void **state)
 {
     struct fixture *f = *state;
-    const int total = AT_STORE_HISTORY_REVS_MAX + 3 * AT_STORE_COMPACT_STEP_MIN;
+    const size_t most = 1000;
+    const int total = (int)most + 3 * AT_STORE_COMPACT_STEP_MIN;
+    assert_int_equal(f->store->bounds.history_revs, AT_STORE_HISTORY_REVS_MAX);
+    f->store->bounds.history_revs = most;
     struct answer *answers = at_alloc((size_t)total * sizeof *answers);
     for (int i = 0; i < total; i++) {
         char key[16];
@@ -337,8 +340,8 @@ static void history_is_compacted_by_itself(void **state)
     }
     put_ok(f, "/000", "w");
     struct at_store_stats stats = at_store_stats(f->store);
-    assert_true(stats.history_revs <= AT_STORE_HISTORY_REVS_MAX + AT_STORE_COMPACT_STEP_MIN + 1);
-    assert_true(stats.history_revs >= AT_STORE_HISTORY_REVS_MAX);
+    assert_true(stats.history_revs <= most + AT_STORE_COMPACT_STEP_MIN + 1);
+    assert_true(stats.history_revs >= most);
     assert_true(stats.batches < 100 || !writes_are_grouped(f));
     assert_int_equal(stats.keys, 100);
     assert_true(at_store_compact_rev(f->store) > 1);
@@ -349,8 +352,10 @@ static void history_is_compacted_by_itself(void **state)
 static void big_history_is_compacted_by_itself(void **state)
 {
     struct fixture *f = *state;
-    size_t len = AT_STORE_VALUE_BYTES_MAX;
+    size_t len = AT_STORE_VALUE_BYTES_MAX / 16;
     char *big = at_alloc(len);
+    assert_int_equal(f->store->bounds.history_bytes, AT_STORE_HISTORY_BYTES_MAX);
+    f->store->bounds.history_bytes /= 16;
     for (int i = 0; i < 48; i++) {
         struct answer a = {0};
         at_store_put(f->store, "/big", big, len, -1, on_write, &a);
@@ -360,14 +365,16 @@ static void big_history_is_compacted_by_itself(void **state)
         assert_int_equal(a.rc, AT_OK);
     }
     at_free(big);
-    assert_true(at_store_stats(f->store).history_bytes < AT_STORE_HISTORY_BYTES_MAX / 8 * 10);
+    assert_true(at_store_stats(f->store).history_bytes < f->store->bounds.history_bytes / 8 * 10);
     assert_true(at_store_stats(f->store).history_revs > 16);
 }
 
 static void too_many_waiting_writes_are_refused_at_once(void **state)
 {
     struct fixture *f = *state;
-    size_t total = AT_STORE_QUEUE_WRITES_MAX + 1;
+    assert_int_equal(f->store->bounds.queue_writes, AT_STORE_QUEUE_WRITES_MAX);
+    f->store->bounds.queue_writes = 500;
+    size_t total = f->store->bounds.queue_writes + 1;
     struct answer *answers = at_alloc(total * sizeof *answers);
     for (size_t i = 0; i < total; i++) {
         at_store_put(f->store, "/a", "v", 1, -1, on_write, &answers[i]);
@@ -513,6 +520,170 @@ static void every_revision_matches_a_plain_model(void **state)
     }
 }
 
+/* --- TTLs --- */
+
+static struct answer put_ttl(struct fixture *f, const char *key, const char *value, int64_t expect,
+                             uint32_t ttl_s)
+{
+    struct answer a = {0};
+    at_store_write(f->store, &(struct at_store_write){.key = key,
+                                                      .value = value,
+                                                      .len = strlen(value),
+                                                      .expect = expect,
+                                                      .ttl_s = ttl_s,
+                                                      .fn = on_write,
+                                                      .ctx = &a});
+    while (!a.done) {
+        turn(f);
+    }
+    return a;
+}
+
+/* Ends, put again and put for good, in one test: it waits for the longest of them once. */
+static void a_key_with_a_ttl_is_deleted_when_it_was_not_put_again_for_so_long(void **state)
+{
+    struct fixture *f = *state;
+    int64_t begin = at_sys_mono_ns(at_sys_real());
+    assert_int_equal(put_ttl(f, "/ends", "1", 0, 1).rc, AT_OK);   /* 2 */
+    assert_int_equal(put_ttl(f, "/stays", "1", 0, 1).rc, AT_OK);  /* 3 */
+    assert_int_equal(put_ttl(f, "/longer", "1", 0, 1).rc, AT_OK); /* 4 */
+    assert_int_equal(put_ttl(f, "/gone", "1", 0, 1).rc, AT_OK);   /* 5 */
+    put_ok(f, "/stays", "2");                                     /* 6: no TTL any more */
+    assert_int_equal(put_ttl(f, "/longer", "2", 4, 100).rc, AT_OK);
+    assert_int_equal(del(f, "/gone", -1).rc, AT_OK);
+    struct log log = {0};
+    watch(f, "/", "0", 8, &log);
+    assert_true(at_store_ttl_left_ns(f->store, "/ends") <= AT_NS_PER_S);
+    assert_true(at_store_ttl_left_ns(f->store, "/longer") > 50 * AT_NS_PER_S);
+    assert_int_equal(at_store_ttl_left_ns(f->store, "/stays"), INT64_MAX);
+    assert_int_equal(at_store_ttl_left_ns(f->store, "/gone"), INT64_MAX);
+    while (log.n < 1) {
+        turn(f);
+    }
+    assert_string_equal(log.text, "-/ends=@9[1] ");
+    assert_true(at_sys_mono_ns(at_sys_real()) - begin >= AT_NS_PER_S);
+    assert_string_equal(list(f, "/", "0", 0, 0).text, "/longer=2@7 /stays=2@6 ");
+    assert_string_equal(list(f, "/ends", NULL, 0, 8).text, "/ends=1@2 ");
+    assert_int_equal(at_store_ttl_left_ns(f->store, "/ends"), INT64_MAX);
+    assert_int_equal(put(f, "/ends", "3", 0).rc, AT_OK); /* and stays */
+}
+
+static void keys_that_end_at_the_same_moment_each_get_a_revision(void **state)
+{
+    struct fixture *f = *state;
+    struct answer a[30] = {0};
+    struct log log = {0};
+    watch(f, "/", "0", 1, &log);
+    for (size_t i = 0; i < AT_ARRAY_LEN(a); i++) {
+        char key[16];
+        snprintf(key, sizeof key, "/%02zu", i);
+        at_store_write(
+            f->store,
+            &(struct at_store_write){
+                .key = key, .value = "v", .len = 1, .ttl_s = 1, .fn = on_write, .ctx = &a[i]});
+    }
+    while (log.n < 2 * AT_ARRAY_LEN(a)) {
+        turn(f);
+    }
+    assert_int_equal(log.rc, AT_OK);
+    assert_int_equal(log.last_rev, 1 + 2 * AT_ARRAY_LEN(a));
+    assert_int_equal(at_store_stats(f->store).keys, 0);
+}
+
+static void a_ttl_that_is_too_long_is_refused_and_a_refused_put_changes_none(void **state)
+{
+    struct fixture *f = *state;
+    struct answer a = put_ttl(f, "/a", "1", 0, AT_STORE_TTL_S_MAX + 1);
+    assert_int_equal(a.rc, AT_INVALID);
+    assert_string_equal(a.msg, "the TTL is too long");
+    assert_int_equal(put_ttl(f, "/a", "1", 0, AT_STORE_TTL_S_MAX).rc, AT_OK);
+    assert_int_equal(put_ttl(f, "/a", "2", 0, 1).rc, AT_EXISTS);
+    assert_int_equal(put(f, "/a", "2", 77).rc, AT_CONFLICT);
+    assert_true(at_store_ttl_left_ns(f->store, "/a") > AT_STORE_TTL_S_MAX / 2 * AT_NS_PER_S);
+}
+
+/* --- guards --- */
+
+static struct answer put_guarded(struct fixture *f, const char *key, const char *value,
+                                 int64_t expect, const char *guard_key, int64_t guard_rev)
+{
+    struct answer a = {0};
+    at_store_write(f->store, &(struct at_store_write){.key = key,
+                                                      .value = value,
+                                                      .len = strlen(value),
+                                                      .expect = expect,
+                                                      .guard_key = guard_key,
+                                                      .guard_rev = guard_rev,
+                                                      .fn = on_write,
+                                                      .ctx = &a});
+    while (!a.done) {
+        turn(f);
+    }
+    return a;
+}
+
+static void a_guarded_write_happens_only_while_its_guard_is_unchanged(void **state)
+{
+    struct fixture *f = *state;
+    int64_t epoch = put_ok(f, "/epoch", "a"); /* 2 */
+    assert_int_equal(put_guarded(f, "/x", "1", 0, "/epoch", epoch).rc, AT_OK);
+    assert_int_equal(put_guarded(f, "/x", "2", -1, "/epoch", epoch).rc, AT_OK);
+    assert_int_equal(put_guarded(f, "/y", "1", 0, "/none", 0).rc, AT_OK); /* guarded by absence */
+    put_ok(f, "/epoch", "b");
+    struct answer late = put_guarded(f, "/x", "3", -1, "/epoch", epoch);
+    assert_int_equal(late.rc, AT_CONFLICT);
+    assert_false(late.has_current);
+    assert_string_equal(late.msg, "key /x was not written: its guard /epoch has changed");
+    assert_int_equal(put_guarded(f, "/new", "3", 0, "/epoch", epoch).rc, AT_CONFLICT);
+    struct answer gone = {0};
+    at_store_write(f->store, &(struct at_store_write){.key = "/x",
+                                                      .deletes = true,
+                                                      .expect = -1,
+                                                      .guard_key = "/epoch",
+                                                      .guard_rev = epoch,
+                                                      .fn = on_write,
+                                                      .ctx = &gone});
+    while (!gone.done) {
+        turn(f);
+    }
+    assert_int_equal(gone.rc, AT_CONFLICT);
+    assert_string_equal(list(f, "/", "0", 0, 0).text, "/epoch=b@6 /x=2@4 /y=1@5 ");
+    assert_int_equal(put_guarded(f, "/x", "4", 4, "/epoch", 6).rc, AT_OK);
+}
+
+static void a_guard_that_changes_while_writes_wait_stops_those_behind_it(void **state)
+{
+    struct fixture *f = *state;
+    struct answer a[40] = {0};
+    struct answer taken = {0};
+    int64_t epoch = put_ok(f, "/epoch", "a");
+    for (size_t i = 0; i < AT_ARRAY_LEN(a); i++) {
+        char key[16];
+        snprintf(key, sizeof key, "/%02zu", i);
+        if (i == AT_ARRAY_LEN(a) / 2) {
+            at_store_put(f->store, "/epoch", "b", 1, epoch, on_write, &taken);
+        }
+        at_store_write(f->store, &(struct at_store_write){.key = key,
+                                                          .value = "v",
+                                                          .len = 1,
+                                                          .guard_key = "/epoch",
+                                                          .guard_rev = epoch,
+                                                          .fn = on_write,
+                                                          .ctx = &a[i]});
+    }
+    struct answer all = {0};
+    at_store_sync(f->store, on_write, &all);
+    while (!all.done) {
+        turn(f);
+    }
+    assert_int_equal(taken.rc, AT_OK);
+    for (size_t i = 0; i < AT_ARRAY_LEN(a); i++) {
+        assert_true(a[i].rc == AT_OK || a[i].rc == AT_CONFLICT);
+        assert_true(a[i].rc == AT_OK ? a[i].rev < taken.rev : true);
+        assert_true(!writes_are_grouped(f) || (a[i].rc == AT_OK) == (i < AT_ARRAY_LEN(a) / 2));
+    }
+}
+
 #define EACH(fn)                                                                                   \
     {                                                                                              \
 #fn, fn, set_up, tear_down, NULL                                                           \
@@ -545,6 +716,11 @@ int main(void)
         EACH(sync_comes_after_every_earlier_write),
         EACH(a_drained_store_reads_but_refuses_writes),
         EACH(every_revision_matches_a_plain_model),
+        EACH(a_key_with_a_ttl_is_deleted_when_it_was_not_put_again_for_so_long),
+        EACH(keys_that_end_at_the_same_moment_each_get_a_revision),
+        EACH(a_ttl_that_is_too_long_is_refused_and_a_refused_put_changes_none),
+        EACH(a_guarded_write_happens_only_while_its_guard_is_unchanged),
+        EACH(a_guard_that_changes_while_writes_wait_stops_those_behind_it),
     };
     struct CMUnitTest tests[AT_ARRAY_LEN(KINDS) * AT_ARRAY_LEN(each)];
     char names[AT_ARRAY_LEN(tests)][128];

@@ -34,7 +34,12 @@ static void fill(struct fixture *f)
     put_ok(f, "/a/empty", "");
     assert_int_equal(del(f, "/a/gone", -1).rc, AT_OK);
     put_ok(f, "/a/text", "{\"a\":2}");
-    at_store_put(f->store, "/b/\xff", BYTES, sizeof BYTES, 0, on_write, &a);
+    at_store_write(f->store, &(struct at_store_write){.key = "/b/\xff",
+                                                      .value = BYTES,
+                                                      .len = sizeof BYTES,
+                                                      .ttl_s = 90,
+                                                      .fn = on_write,
+                                                      .ctx = &a});
     while (!a.done) {
         turn(f);
     }
@@ -59,6 +64,7 @@ static enum at_rc told_key(void *ctx, const struct at_store_kv *kv, struct at_er
     struct told *t = ctx;
     enum at_rc rc =
         at_buf_printf(&t->text, "%s@%d-%d=", kv->key, (int)kv->create_rev, (int)kv->mod_rev);
+    assert_int_equal(kv->ttl_s, strncmp(kv->key, "/b", 2) == 0 ? 90 : 0);
     assert_int_equal(kv->value[kv->value_len], '\0');
     return rc == AT_OK ? at_buf_append(&t->text, kv->value, kv->value_len) : rc;
 }

@@ -13,6 +13,7 @@
  */
 struct at_store_version {
     unsigned refs;
+    uint32_t ttl_s; /* 0: none */
     int64_t create_rev;
     int64_t mod_rev;
     size_t key_len;
@@ -79,14 +80,21 @@ struct at_store_batch {
     int64_t compact_rev; /* forget history up to here, which may lie ahead; 0: no compaction */
     int64_t *dead;       /* revisions whose record is not needed after it */
     size_t n_dead;
+    int64_t wall_ms; /* when it was made: TTLs are counted from it across restarts */
 };
 
-/* Called by open for the compaction mark first, then for each record in revision order. key and
- * value are copied. err: AT_CORRUPT out of order, or a gap after the compaction mark. */
+struct at_store_record {
+    int64_t rev, create_rev;
+    const char *key;
+    const void *value; /* NULL: deleted */
+    size_t len;
+    int64_t ttl_s, wall_ms; /* 0: none; when its batch was made */
+};
+/* Called by open for the compaction mark first, then for each record in revision order. What the
+ * record points at is copied. err: AT_CORRUPT out of order, or a gap after the compaction mark. */
 struct at_store_load {
     void (*compacted)(void *ctx, int64_t compact_rev);
-    enum at_rc (*record)(void *ctx, int64_t rev, int64_t create_rev, const char *key,
-                         const void *value /* NULL: deleted */, size_t len, struct at_err *err);
+    enum at_rc (*record)(void *ctx, const struct at_store_record *record, struct at_err *err);
     void *ctx;
 };
 
@@ -102,7 +110,7 @@ struct at_store_backend {
 };
 extern const struct at_store_backend AT_STORE_MEMORY;
 extern const struct at_store_backend AT_STORE_SQLITE;
-#define AT_STORE_SQLITE_SCHEMA_VERSION 1
+#define AT_STORE_SQLITE_SCHEMA_VERSION 2          /* 2: TTLs */
 #define AT_STORE_SQLITE_APPLICATION_ID 0x41744f6c /* "AtOl" */
 /* A server of its own, so not driven by batches: see etcd_priv.h. */
 extern const struct at_store_backend AT_STORE_ETCD;
@@ -120,6 +128,8 @@ bool at_store_writer_take(struct at_store_writer *w, enum at_rc *ret_rc, struct 
 void at_store_writer_stop(struct at_store_writer *w);
 void at_store_writer_free(struct at_store_writer *w);
 
+#define AT_STORE_GUARD_TEXT "key %s was not written: its guard %s has changed"
+
 enum at_store_op_type {
     AT_STORE_OP_PUT,
     AT_STORE_OP_DELETE,
@@ -131,6 +141,8 @@ struct at_store_op {
     enum at_store_op_type type;
     struct at_store_version *version; /* the new value; for a delete only its key matters */
     int64_t expect;                   /* for a compaction or an advance: the revision */
+    char *guard_key;                  /* NULL: none */
+    int64_t guard_rev;
     at_store_write_fn *fn;
     void *ctx;
     /* Decided when its batch is made. */
@@ -138,6 +150,7 @@ struct at_store_op {
     int64_t rev;
     struct at_store_version *shown; /* for the callback */
     bool on_batch;                  /* decided on a value of the same batch */
+    bool guarded_off;               /* the guard did not hold */
 };
 
 struct at_store_watcher {
@@ -148,7 +161,27 @@ struct at_store_watcher {
     void *ctx;
 };
 
+/* One key that has a TTL. */
+struct at_store_lease {
+    int64_t deadline_ns; /* monotonic */
+    int64_t due_ns;      /* in the heap: the same or, after it was put again, earlier */
+    uint64_t id;         /* etcd's */
+    char *key;           /* NULL: the key ended or was put without; the heap frees it */
+};
+struct at_store_leases {
+    struct at_map *keys;          /* -> struct at_store_lease * */
+    struct at_store_lease **heap; /* by due_ns; not used with etcd, which deletes by itself */
+    size_t n, cap;
+    at_timer_id timer;
+};
+
+/* Those of limits.h that a test makes smaller. */
+struct at_store_bounds {
+    size_t queue_writes, history_revs, history_bytes;
+};
+
 struct at_store {
+    struct at_store_bounds bounds;
     const struct at_store_backend *kind;
     void *backend;
     struct at_etcd *etcd; /* NULL with other back ends */
@@ -156,6 +189,7 @@ struct at_store {
     struct at_store_writer *writer; /* NULL: commits are made in place */
     struct at_store_index *index;
     struct at_store_history history;
+    struct at_store_leases leases;
     int64_t rev;
 
     struct at_store_op *queue, **queue_tail;
@@ -183,13 +217,25 @@ struct at_store {
 };
 
 /* write.c */
-void at_store_enqueue(struct at_store *store, enum at_store_op_type type, const char *key,
-                      const void *value, size_t len, int64_t expect, at_store_write_fn *fn,
-                      void *ctx);
+void at_store_enqueue(struct at_store *store, enum at_store_op_type type,
+                      const struct at_store_write *write);
 void at_store_batch_landed(void *ctx); /* the writer has a result; ctx: struct at_store * */
 void at_store_age_arm(struct at_store *store);
 /* How far history should be forgotten by itself, in bounded steps. 0: not now. */
 int64_t at_store_compaction_due(const struct at_store *store);
+/* lease.c */
+/* A change became visible: its key has a TTL from now on, left_ns (< 0: all of it) of which is
+ * left, or has none any more. */
+void at_store_lease_note(struct at_store *store, const struct at_store_change *change,
+                         int64_t left_ns);
+/* The same, without a change; id: etcd's lease. */
+void at_store_lease_set(struct at_store *store, const struct at_store_version *v, uint64_t id,
+                        int64_t left_ns);
+void at_store_lease_drop(struct at_store *store, const char *key);
+uint64_t at_store_lease_id(const struct at_store *store, const char *key); /* 0: none */
+void at_store_lease_arm(struct at_store *store); /* the next end is waited for */
+void at_store_leases_clear(struct at_store *store);
+void at_store_leases_done(struct at_store *store);
 /* watch.c */
 void at_store_pump(struct at_store *store); /* bring every watcher up to store->rev */
 void at_store_watchers_end(struct at_store *store, enum at_rc rc); /* they are told, and gone */

@@ -13,6 +13,7 @@ static void op_free(struct at_store_op *op)
 {
     at_store_version_unref(op->version);
     at_store_version_unref(op->shown);
+    at_free(op->guard_key);
     at_free(op);
 }
 
@@ -25,20 +26,20 @@ static void refuse(at_store_write_fn *fn, void *ctx, enum at_rc rc, const char *
     }
 }
 
-static const char *input_problem(const struct at_store *store, const char *key, size_t len,
+static const char *input_problem(const struct at_store *store, const struct at_store_write *w,
                                  enum at_rc *ret_rc)
 {
-    size_t key_len = key != NULL ? strlen(key) : 1;
+    size_t key_len = w->key != NULL ? strlen(w->key) : 1;
     *ret_rc = AT_TOO_LARGE;
     if (key_len > AT_STORE_KEY_BYTES_MAX) {
         return "the key is too long";
     }
-    if (len > AT_STORE_VALUE_BYTES_MAX) {
+    if (w->len > AT_STORE_VALUE_BYTES_MAX) {
         return "the value is too large";
     }
     *ret_rc = AT_EXHAUSTED;
-    if (store->queue_n >= AT_STORE_QUEUE_WRITES_MAX ||
-        store->queue_bytes + len > AT_STORE_QUEUE_BYTES_MAX) {
+    if (store->queue_n >= store->bounds.queue_writes ||
+        store->queue_bytes + w->len > AT_STORE_QUEUE_BYTES_MAX) {
         return "too many writes wait for the disk, try again later";
     }
     *ret_rc = AT_UNAVAILABLE;
@@ -46,6 +47,9 @@ static const char *input_problem(const struct at_store *store, const char *key, 
         return "the store is closing";
     }
     *ret_rc = AT_INVALID;
+    if (w->ttl_s > AT_STORE_TTL_S_MAX) {
+        return "the TTL is too long";
+    }
     return key_len == 0 ? "the key is empty" : NULL;
 }
 
@@ -54,29 +58,34 @@ static size_t op_bytes(const struct at_store_op *op)
     return op->version != NULL ? op->version->key_len + op->version->value_len : 0;
 }
 
-void at_store_enqueue(struct at_store *store, enum at_store_op_type type, const char *key,
-                      const void *value, size_t len, int64_t expect, at_store_write_fn *fn,
-                      void *ctx)
+void at_store_enqueue(struct at_store *store, enum at_store_op_type type,
+                      const struct at_store_write *w)
 {
     enum at_rc rc;
-    const char *problem = input_problem(store, key, len, &rc);
+    const char *problem = input_problem(store, w, &rc);
     if (problem != NULL) {
-        refuse(fn, ctx, rc, problem);
+        refuse(w->fn, w->ctx, rc, problem);
         return;
+    }
+    struct at_store_version *version = NULL;
+    if (w->key != NULL) {
+        version = at_store_version_new(w->key, w->value, w->len);
+        version->ttl_s = w->ttl_s;
     }
     if (store->etcd != NULL) {
         store->queue_n++;
-        store->queue_bytes += key != NULL ? strlen(key) + len : 0;
-        at_etcd_write(store->etcd, type, key != NULL ? at_store_version_new(key, value, len) : NULL,
-                      expect, fn, ctx);
+        store->queue_bytes += version != NULL ? version->key_len + w->len : 0;
+        at_etcd_write(store->etcd, type, version, w);
         return;
     }
     struct at_store_op *op = AT_NEW(struct at_store_op);
     op->type = type;
-    op->version = key != NULL ? at_store_version_new(key, value, len) : NULL;
-    op->expect = expect;
-    op->fn = fn;
-    op->ctx = ctx;
+    op->version = version;
+    op->expect = w->expect;
+    op->guard_key = at_strdup(w->guard_key);
+    op->guard_rev = w->guard_rev;
+    op->fn = w->fn;
+    op->ctx = w->ctx;
     *store->queue_tail = op;
     store->queue_tail = &op->next;
     store->queue_n++;
@@ -133,10 +142,24 @@ static void add_change(struct at_store *store, struct at_store_op *op,
                (void *)(uintptr_t)batch->n_changes);
 }
 
+static bool guard_holds(const struct at_store *store, struct at_store_op *op)
+{
+    bool on_batch = false;
+    const struct at_store_version *v =
+        op->guard_key != NULL ? standing(store, op->guard_key, &on_batch) : NULL;
+    op->on_batch = op->on_batch || on_batch;
+    return op->guard_key == NULL || (v != NULL ? v->mod_rev : 0) == op->guard_rev;
+}
+
 static void decide_write(struct at_store *store, struct at_store_op *op)
 {
     struct at_store_version *have =
         standing(store, at_store_version_key(op->version), &op->on_batch);
+    if (!guard_holds(store, op)) {
+        op->guarded_off = true;
+        op->rc = AT_CONFLICT;
+        return;
+    }
     op->rc = expectation(op, have);
     if (op->rc == AT_OK) {
         add_change(store, op, have);
@@ -168,12 +191,12 @@ static void decide_advance(struct at_store *store, struct at_store_op *op)
     }
 }
 
-/* The revision up to which the oldest changes must go to be under AT_STORE_HISTORY_BYTES_MAX. */
-static int64_t bytes_goal(const struct at_store_history *h)
+/* The revision up to which the oldest changes must go to be under max_bytes. */
+static int64_t bytes_goal(const struct at_store_history *h, size_t max_bytes)
 {
     int64_t rev = h->compact_rev;
     size_t bytes = h->bytes;
-    while (bytes > AT_STORE_HISTORY_BYTES_MAX) {
+    while (bytes > max_bytes) {
         bytes -= at_store_change_bytes(at_store_history_at(h, ++rev));
     }
     return rev;
@@ -183,12 +206,13 @@ int64_t at_store_compaction_due(const struct at_store *store)
 {
     const struct at_store_history *h = &store->history;
     int64_t goal = store->age_goal;
-    if (h->n > AT_STORE_HISTORY_REVS_MAX + AT_STORE_COMPACT_STEP_MIN &&
-        store->rev - AT_STORE_HISTORY_REVS_MAX > goal) {
-        goal = store->rev - AT_STORE_HISTORY_REVS_MAX;
+    int64_t by_revs = store->rev - (int64_t)store->bounds.history_revs;
+    if (h->n > store->bounds.history_revs + AT_STORE_COMPACT_STEP_MIN && by_revs > goal) {
+        goal = by_revs;
     }
-    if (h->bytes > AT_STORE_HISTORY_BYTES_MAX / 8 * 9 && bytes_goal(h) > goal) {
-        goal = bytes_goal(h);
+    if (h->bytes > store->bounds.history_bytes / 8 * 9) {
+        int64_t by_bytes = bytes_goal(h, store->bounds.history_bytes);
+        goal = by_bytes > goal ? by_bytes : goal;
     }
     int64_t most = h->compact_rev + AT_STORE_COMPACT_STEP_MAX;
     goal = goal < most ? goal : most;
@@ -222,7 +246,10 @@ static bool batch_form(struct at_store *store)
     assert(store->batch_ops == NULL);
     size_t n =
         store->queue_n < AT_STORE_BATCH_WRITES_MAX ? store->queue_n : AT_STORE_BATCH_WRITES_MAX;
-    store->batch = (struct at_store_batch){.compact_rev = at_store_compaction_due(store)};
+    store->batch = (struct at_store_batch){
+        .compact_rev = at_store_compaction_due(store),
+        .wall_ms = at_sys_wall_ns(at_loop_sys(store->loop)) / AT_NS_PER_MS,
+    };
     if (n == 0 && store->batch.compact_rev == 0) {
         return false;
     }
@@ -284,8 +311,10 @@ static void batch_apply(struct at_store *store)
             at_store_index_remove(store->index, at_store_change_key(change));
         }
         at_store_history_push(&store->history, change);
+        at_store_lease_note(store, change, -1);
         store->rev = change->rev;
     }
+    at_store_lease_arm(store);
     store->stats.writes += batch->n_changes;
     store->stats.batches += batch->n_changes != 0;
     at_store_pump(store);
@@ -311,8 +340,12 @@ static void op_answer(struct at_store_op *op, const struct at_err *disk_err)
         at_err_set(&err, op->rc, "key %s is not there", key);
         break;
     case AT_CONFLICT:
-        at_err_set(&err, op->rc, "key %s has revision %lld, not %lld", key,
-                   (long long)op->shown->mod_rev, (long long)op->expect);
+        if (op->guarded_off) {
+            at_err_set(&err, op->rc, AT_STORE_GUARD_TEXT, key, op->guard_key);
+        } else {
+            at_err_set(&err, op->rc, "key %s has revision %lld, not %lld", key,
+                       (long long)op->shown->mod_rev, (long long)op->expect);
+        }
         break;
     case AT_TIMEOUT:
         at_err_set(&err, op->rc, "revision %lld lies in the future", (long long)op->expect);
