@@ -78,8 +78,10 @@ struct api_req {
     struct at_str content_type; /* without parameters, on arena */
     json_t *body;               /* decoded by api_body_read; NULL: none */
     json_t *old, *object;       /* of a write: what is stored, what shall be */
-    json_t *managed;            /* of an apply: metadata.managedFields to be */
-    struct at_buf text;         /* of a write: object in stored form */
+    json_t *managed;            /* metadata.managedFields: of an apply to be, else as sent */
+    const char *manager;        /* who owns what is written; NULL: nobody */
+    bool applies, managed_reset;
+    struct at_buf text; /* of a write: object in stored form */
     const char *warnings[AT_API_WARNINGS_MAX];
     size_t n_warnings;
     int64_t begin_ns;
@@ -220,11 +222,16 @@ enum at_rc api_admit_shape(struct api_req *req, json_t *object, struct at_err *e
 bool api_admit(struct api_req *req, json_t *object, const json_t *old);
 
 /* --- apply.c --- */
+/* req->manager from the query or the client's name. False: answered. */
+bool api_manager_read(struct api_req *req, bool needed);
+/* Before server-owned fields are put right: what the client says of owners. */
+void api_owners_sent(struct api_req *req);
+/* Put managedFields into req->object, which is as it will be stored but for them; changed: it
+ * differs from req->old. True when they differ from the old ones. */
+bool api_owners_stamp(struct api_req *req, bool changed);
 /* req->object and req->managed from what is applied (req->body) and req->old, which may be NULL.
  * False: answered with the conflicts. */
 bool api_apply_make(struct api_req *req);
-/* Put req->managed into req->object; true when that changes it. Without an apply: false. */
-bool api_apply_stamp(struct api_req *req);
 
 /* --- write.c --- */
 api_handler_fn api_create, api_update, api_patch, api_delete, api_delete_collection;

@@ -1,317 +1,182 @@
-/* Server-side apply: each manager owns the fields that it applied last (metadata.managedFields).
- * Objects merge field by field, lists are atomic. Only appliers own fields: a plain update changes
- * a value without taking it over, so that the next apply sets it again. */
+/* Who owns which field, and server-side apply: metadata.managedFields of what requests write. */
 #include "api/api_priv.h"
 #include "core/mem.h"
 #include "core/str.h"
+#include "state/owners.h"
 
-#include <assert.h>
-#include <stdio.h>
+#define MANAGER_UNKNOWN "unknown"
 
-/* A set of fields is a tree as in fieldsV1: {"f:spec":{"f:replicas":{}}}; an empty object is a
- * leaf, of which the whole value is owned. */
-
-static bool is_leaf_value(const json_t *value)
+/* What the system itself writes for its own ends is nobody's choice: agents and gateways own
+ * nothing, as controllers do not. */
+static bool is_system(const struct api_req *req)
 {
-    return !json_is_object(value) || json_object_size(value) == 0;
-}
-
-static const char *key_of(const char *field)
-{
-    return strncmp(field, "f:", 2) == 0 ? field + 2 : NULL;
-}
-
-static void tree_set(json_t *tree, const char *key, json_t *sub_take)
-{
-    char *field = at_asprintf("f:%s", key);
-    json_object_set_new(tree, field, sub_take);
-    at_free(field);
-}
-
-static json_t *tree_get(const json_t *tree, const char *key)
-{
-    char *field = at_asprintf("f:%s", key);
-    json_t *sub = json_object_get(tree, field);
-    at_free(field);
-    return sub;
-}
-
-static json_t *tree_of(const json_t *value)
-{
-    json_t *tree = json_object();
-    const char *key;
-    const json_t *sub;
-    if (!is_leaf_value(value)) {
-        json_object_foreach((json_t *)value, key, sub)
-        {
-            tree_set(tree, key, tree_of(sub));
-        }
-    }
-    return tree;
-}
-
-/* What of the applied object can be owned: not its identity, and only the part that this endpoint
- * writes. */
-static json_t *ownable(const struct api_req *req, const json_t *applied)
-{
-    static const char *const IDENTITY[] = {
-        "name",       "namespace",         "uid",           "resourceVersion",
-        "generation", "creationTimestamp", "managedFields", "generateName"};
-    bool status = at_streq(req->route.subresource, "status");
-    json_t *out = json_object();
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)applied, key, value)
-    {
-        bool is_status = req->route.kind->has_status && at_streq(key, "status");
-        if (!at_streq(key, "apiVersion") && !at_streq(key, "kind") && is_status == status) {
-            json_object_set_new(out, key, json_deep_copy(value));
-        }
-    }
-    json_t *meta = json_object_get(out, "metadata");
-    for (size_t i = 0; i < AT_ARRAY_LEN(IDENTITY); i++) {
-        json_object_del(meta, IDENTITY[i]);
-    }
-    if (meta != NULL && json_object_size(meta) == 0) {
-        json_object_del(out, "metadata");
-    }
-    return out;
-}
-
-struct walk {
-    json_t *causes;      /* conflicts found */
-    const char *manager; /* whose tree is being compared */
-    bool force;
-};
-
-static void conflict(struct walk *walk, const char *path)
-{
-    char message[256];
-    snprintf(message, sizeof message, "conflict with \"%.128s\"", walk->manager);
-    json_array_append_new(walk->causes,
-                          json_pack("{s:s, s:s, s:s}", "reason", "FieldManagerConflict", "message",
-                                    message, "field", path));
-}
-
-/* Compare what is applied with what another manager owns; with force, take it from them. */
-static void contest(struct walk *walk, const json_t *applied, const json_t *live, json_t *theirs,
-                    const char *path)
-{
-    const char *key;
-    const json_t *value;
-    json_object_foreach((json_t *)applied, key, value)
-    {
-        json_t *sub = tree_get(theirs, key);
-        if (sub == NULL) {
-            continue;
-        }
-        const json_t *now = json_object_get(live, key);
-        char *here = at_asprintf("%s.%s", path, key);
-        bool taken = false;
-        if (!is_leaf_value(value) && json_object_size(sub) > 0 && json_is_object(now)) {
-            contest(walk, value, now, sub, here);
-            taken = json_object_size(sub) == 0; /* an empty tree would mean the whole value */
-        } else if (now == NULL || json_equal(now, value) != 1) {
-            conflict(walk, here);
-            taken = true;
-        }
-        if (walk->force && taken) {
-            char *field = at_asprintf("f:%s", key);
-            json_object_del(theirs, field);
-            at_free(field);
-        }
-        at_free(here);
-    }
-}
-
-static void merge(json_t *target, const json_t *applied)
-{
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)applied, key, value)
-    {
-        json_t *have = json_object_get(target, key);
-        if (json_is_object(value) && json_is_object(have)) {
-            merge(have, value);
-        } else if (json_is_null(value)) {
-            json_object_del(target, key);
-        } else {
-            json_object_set_new(target, key, json_deep_copy(value));
-        }
-    }
-}
-
-/* Does any of the other entries own (part of) the field at the end of the path? */
-static bool owned_by_others(const json_t *others, const char *const *path, size_t n)
-{
-    size_t i;
-    const json_t *entry;
-    json_array_foreach(others, i, entry)
-    {
-        const json_t *tree = json_object_get(entry, "fieldsV1");
-        size_t depth = 0;
-        while (tree != NULL && depth < n && (depth == 0 || json_object_size(tree) > 0)) {
-            tree = tree_get(tree, path[depth]);
-            depth++;
-        }
-        if (tree != NULL) {
+    for (size_t i = 0; i < req->who.n_groups; i++) {
+        if (at_streq(req->who.groups[i], AT_GROUP_NODES) ||
+            at_streq(req->who.groups[i], AT_GROUP_GATEWAYS)) {
             return true;
         }
     }
     return false;
 }
 
-/* Delete from target what the manager owned before and applies no more. */
-static void drop_left(json_t *target, const json_t *before, const json_t *now, const json_t *others,
-                      const char **path, size_t depth)
+static bool is_printable(const char *text)
 {
-    const char *field;
-    json_t *sub;
-    json_object_foreach((json_t *)before, field, sub)
-    {
-        const char *key = key_of(field);
-        json_t *still = json_object_get(now, field);
-        json_t *value = key != NULL ? json_object_get(target, key) : NULL;
-        if (value == NULL || depth + 1 >= AT_JSON_DEPTH_MAX) {
-            continue;
-        }
-        path[depth] = key;
-        if (json_object_size(sub) > 0 && json_is_object(value)) {
-            drop_left(value, sub, still, others, path, depth + 1);
-            if (still == NULL && json_object_size(value) == 0) {
-                json_object_del(target, key);
-            }
-        } else if (still == NULL && !owned_by_others(others, path, depth + 1)) {
-            json_object_del(target, key);
-        }
-    }
-}
-
-static bool entry_is(const json_t *entry, const char *manager, const char *subresource)
-{
-    return at_streq(at_json_str_at(entry, "manager", ""), manager) &&
-           at_streq(at_json_str_at(entry, "operation", ""), "Apply") &&
-           at_streq(at_json_str_at(entry, "subresource", ""), subresource);
-}
-
-/* All entries but the manager's own, copied. *ret_own: its fields, borrowed from old, or NULL. */
-static json_t *others_of(const json_t *old, const char *manager, const char *subresource,
-                         const json_t **ret_own)
-{
-    json_t *others = json_array();
-    size_t i;
-    json_t *entry;
-    *ret_own = NULL;
-    json_array_foreach(at_json_at(old, "metadata.managedFields"), i, entry)
-    {
-        if (entry_is(entry, manager, subresource)) {
-            *ret_own = json_object_get(entry, "fieldsV1");
-        } else {
-            json_array_append_new(others, json_deep_copy(entry));
-        }
-    }
-    return others;
-}
-
-static void respond_conflicts(struct api_req *req, json_t *causes_take)
-{
-    size_t n = json_array_size(causes_take);
-    const json_t *first = json_array_get(causes_take, 0);
-    const char *message =
-        at_arena_printf(req->arena, "Apply failed with %zu conflict%s: %s: %s%s", n,
-                        n == 1 ? "" : "s", at_json_str_at(first, "message", ""),
-                        at_json_str_at(first, "field", ""), n == 1 ? "" : ", and others");
-    json_t *details = api_details(req, req->route.name);
-    json_object_set_new(details, "causes", causes_take);
-    api_respond_json(req, 409, api_status(false, "Conflict", 409, message, details));
-}
-
-/* Entries whose tree has become empty own nothing. */
-static void drop_empty_entries(json_t *entries)
-{
-    for (size_t i = json_array_size(entries); i > 0; i--) {
-        const json_t *tree = json_object_get(json_array_get(entries, i - 1), "fieldsV1");
-        if (json_object_size(tree) == 0) {
-            json_array_remove(entries, i - 1);
-        }
-    }
-}
-
-static json_t *entry_new(struct api_req *req, const char *manager, json_t *tree_take)
-{
-    char when[AT_UNITS_TEXT_BYTES_MAX];
-    int64_t now = at_sys_wall_ns(req->api->sys);
-    at_time_format(now - now % AT_NS_PER_S, when);
-    json_t *entry = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "manager", manager, "operation",
-                              "Apply", "apiVersion", at_model_api_version(req->route.kind), "time",
-                              when, "fieldsType", "FieldsV1", "fieldsV1", tree_take);
-    if (req->route.subresource[0] != '\0') {
-        json_object_set_new(entry, "subresource", json_string(req->route.subresource));
-    }
-    return entry;
-}
-
-bool api_apply_make(struct api_req *req)
-{
-    const char *manager = api_query(req, "fieldManager");
-    const json_t *own = NULL;
-    AT_CLEANUP(at_cleanup_json) json_t *applied = ownable(req, req->body);
-    AT_CLEANUP(at_cleanup_json) json_t *fields = tree_of(applied);
-    json_t *others = others_of(req->old, manager, req->route.subresource, &own);
-    struct walk walk = {.causes = json_array(), .force = api_query_bool(req, "force")};
-    size_t i;
-    json_t *entry;
-    json_array_foreach(others, i, entry)
-    {
-        walk.manager = at_json_str_at(entry, "manager", "");
-        contest(&walk, applied, req->old, json_object_get(entry, "fieldsV1"), "");
-    }
-    if (json_array_size(walk.causes) > 0 && !walk.force) {
-        json_decref(others);
-        respond_conflicts(req, walk.causes);
-        return false;
-    }
-    json_decref(walk.causes);
-    drop_empty_entries(others);
-    json_decref(req->object);
-    req->object = req->old != NULL ? json_deep_copy(req->old) : json_object();
-    const char *path[AT_JSON_DEPTH_MAX];
-    drop_left(req->object, own, fields, others, path, 0);
-    merge(req->object, req->body);
-    if (req->old != NULL && at_json_at(req->body, "metadata.resourceVersion") == NULL) {
-        const json_t *rv = at_json_at(req->old, "metadata.resourceVersion");
-        at_json_set_at(req->object, "metadata.resourceVersion", json_deep_copy(rv));
-    }
-    json_array_append_new(others, entry_new(req, manager, json_incref(fields)));
-    json_decref(req->managed);
-    req->managed = others;
-    return true;
-}
-
-/* Equal but for the times. */
-static bool same_entries(const json_t *a, const json_t *b)
-{
-    if (json_array_size(a) != json_array_size(b)) {
-        return false;
-    }
-    for (size_t i = 0; i < json_array_size(a); i++) {
-        AT_CLEANUP(at_cleanup_json) json_t *x = json_copy(json_array_get(a, i));
-        AT_CLEANUP(at_cleanup_json) json_t *y = json_copy(json_array_get(b, i));
-        json_object_del(x, "time");
-        json_object_del(y, "time");
-        if (json_equal(x, y) != 1) {
+    for (; *text != '\0'; text++) {
+        if ((unsigned char)*text < 0x20 || *text == 0x7f) {
             return false;
         }
     }
     return true;
 }
 
-bool api_apply_stamp(struct api_req *req)
+static const char *from_user_agent(struct api_req *req)
 {
-    if (req->managed == NULL ||
-        same_entries(at_json_at(req->object, "metadata.managedFields"), req->managed)) {
+    struct at_str agent = {0};
+    if (req->ex != NULL) {
+        agent = at_http_header_get(at_http_request(req->ex), "User-Agent");
+    }
+    agent = agent.ptr != NULL ? at_str_cut(&agent, '/') : agent;
+    char *out = at_arena_alloc(req->arena, AT_OWNERS_MANAGER_BYTES_MAX + 1);
+    size_t n = 0;
+    for (size_t i = 0; out != NULL && i < agent.len && n < AT_OWNERS_MANAGER_BYTES_MAX; i++) {
+        if (agent.ptr[i] >= 0x20 && agent.ptr[i] < 0x7f) { /* all else may be no UTF-8 */
+            out[n++] = agent.ptr[i];
+        }
+    }
+    return n > 0 ? out : MANAGER_UNKNOWN;
+}
+
+bool api_manager_read(struct api_req *req, bool needed)
+{
+    const char *name = api_query(req, "fieldManager");
+    struct at_model_cause cause = {.field = "fieldManager"};
+    if (name == NULL || name[0] == '\0') {
+        req->manager = from_user_agent(req);
+        cause.reason = needed ? "FieldValueRequired" : NULL;
+        cause.message = "Required value: is required for apply patch";
+    } else if (strlen(name) > AT_OWNERS_MANAGER_BYTES_MAX) {
+        cause.reason = "FieldValueTooLong";
+        cause.message = "Too long: may not be more than 128 bytes";
+    } else if (!is_printable(name)) {
+        cause.reason = "FieldValueInvalid";
+        cause.message = "Invalid value: should only contain printable characters";
+    } else {
+        req->manager = name;
+    }
+    if (cause.reason == NULL) {
+        return true;
+    }
+    json_t *details =
+        json_pack("{s:s, s:s, s:[{s:s, s:s, s:s}]}", "group", "meta.k8s.io", "kind", "PatchOptions",
+                  "causes", "reason", cause.reason, "message", cause.message, "field", cause.field);
+    const char *message = at_arena_printf(
+        req->arena, "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: %s", cause.message);
+    api_respond_json(req, 422, api_status(false, "Invalid", 422, message, details));
+    return false;
+}
+
+static struct at_owner owner_of(const struct api_req *req, bool apply)
+{
+    bool status = at_streq(req->route.subresource, "status");
+    return (struct at_owner){.manager = req->manager,
+                             .apply = apply,
+                             .subresource = req->route.subresource,
+                             .part = status ? AT_OBJECT_STATUS : AT_OBJECT_MAIN,
+                             .now_wall_ns = at_sys_wall_ns(req->api->sys)};
+}
+
+void api_owners_sent(struct api_req *req)
+{
+    json_decref(req->managed);
+    req->managed = json_incref((json_t *)at_owners_sent(req->object, &req->managed_reset));
+}
+
+bool api_owners_stamp(struct api_req *req, bool changed)
+{
+    const struct at_model_kind *kind = req->route.kind;
+    const json_t *before = at_json_at(req->old, "metadata.managedFields");
+    AT_CLEANUP(at_cleanup_json) json_t *entries = NULL;
+    if (req->applies) {
+        struct at_owner who = owner_of(req, true);
+        entries = at_owners_of_apply(kind, req->managed, req->object, &who);
+    } else if (req->managed_reset) {
+        entries = NULL;
+    } else if (is_system(req) || req->manager == NULL) {
+        return false;
+    } else if (changed || req->managed != NULL) {
+        struct at_owner who = owner_of(req, false);
+        const json_t *base = req->managed != NULL ? req->managed : before;
+        entries = at_owners_of_write(kind, base, req->old, req->object, &who);
+    } else {
         return false;
     }
-    at_json_set_at(req->object, "metadata.managedFields", json_incref(req->managed));
+    bool same = at_owners_same(before, entries);
+    if (changed || !same) {
+        at_owners_put(req->object, entries);
+    }
+    return !same;
+}
+
+/* --- apply --- */
+
+static void respond_conflicts(struct api_req *req, const json_t *conflicts)
+{
+    size_t n = json_array_size(conflicts);
+    json_t *causes = json_array();
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {.max = 16384};
+    enum at_rc rc = at_buf_printf(&text, "Apply failed with %zu conflict%s:", n, n == 1 ? "" : "s");
+    size_t i;
+    json_t *one;
+    json_array_foreach((json_t *)conflicts, i, one)
+    {
+        const char *manager = at_json_str_at(one, "manager", "");
+        const char *field = at_json_str_at(one, "field", "");
+        AT_CLEANUP(at_cleanup_free) char *message = at_asprintf("conflict with %s", manager);
+        json_array_append_new(causes, json_pack("{s:s, s:s, s:s}", "reason", "FieldManagerConflict",
+                                                "message", message, "field", field));
+        if (rc == AT_OK) { /* past the cap the causes still name all */
+            rc = at_buf_printf(&text, "%s %s: %s", i > 0 ? "," : "", message, field);
+        }
+    }
+    json_t *details = api_details(req, req->route.name);
+    json_object_set_new(details, "causes", causes);
+    api_respond_json(req, 409, api_status(false, "Conflict", 409, text.data, details));
+}
+
+/* What an apply of the scale means for the object. own: caller decrefs; NULL: answered. */
+static json_t *applied_scale(struct api_req *req)
+{
+    const json_t *replicas = at_json_at(req->body, "spec.replicas");
+    json_t *applied = json_object();
+    const char *path = req->route.kind->scale_spec_path;
+    if (replicas != NULL && !json_is_null(replicas)) {
+        at_json_set_at(applied, path + (path[0] == '.'), json_deep_copy(replicas));
+    }
+    const json_t *rv = at_json_at(req->body, "metadata.resourceVersion");
+    if (rv != NULL) {
+        at_json_set_at(applied, "metadata.resourceVersion", json_deep_copy(rv));
+    }
+    return applied;
+}
+
+bool api_apply_make(struct api_req *req)
+{
+    bool scale = at_streq(req->route.subresource, "scale");
+    AT_CLEANUP(at_cleanup_json)
+    json_t *applied = scale ? applied_scale(req) : json_incref(req->body);
+    struct at_apply a = {.who = owner_of(req, true),
+                         .force = api_query_bool(req, "force"),
+                         .old = req->old,
+                         .applied = applied};
+    at_apply_make(req->route.kind, &a);
+    AT_CLEANUP(at_cleanup_json) json_t *conflicts = a.conflicts;
+    json_decref(req->object);
+    req->object = a.object;
+    json_decref(req->managed);
+    req->managed = a.entries;
+    if (json_array_size(conflicts) > 0) {
+        respond_conflicts(req, conflicts);
+        return false;
+    }
     return true;
 }

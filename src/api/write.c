@@ -112,7 +112,7 @@ static void create_stamped(struct api_req *req)
         at_object_add_finalizer(req->object, AT_API_NAMESPACE_FINALIZER);
         at_json_set_at(req->object, "status.phase", json_string("Active"));
     }
-    (void)api_apply_stamp(req);
+    (void)api_owners_stamp(req, true);
     if (req->dry_run) {
         api_respond_object_json(req, 201, json_incref(req->object));
         return;
@@ -220,6 +220,9 @@ void api_create(struct api_req *req)
         api_respond_error(req, AT_BAD_REQUEST, "create %s within a namespace", kind->plural);
         return;
     }
+    if (!api_manager_read(req, false)) {
+        return;
+    }
     op_new(req);
     req->object = json_deep_copy(req->body);
     if (api_admit_shape(req, req->object, &err) != AT_OK) {
@@ -280,7 +283,8 @@ static void update_store(struct api_req *req, enum at_object_outcome outcome)
 {
     struct write_op *op = req->op;
     struct at_store *store = req->api->options.store;
-    if (api_apply_stamp(req) && outcome == AT_OBJECT_UNCHANGED) {
+    if (op->change != CHANGE_DELETE && outcome != AT_OBJECT_REMOVE &&
+        api_owners_stamp(req, outcome == AT_OBJECT_WRITE) && outcome == AT_OBJECT_UNCHANGED) {
         outcome = AT_OBJECT_WRITE;
     }
     if (outcome == AT_OBJECT_UNCHANGED) {
@@ -437,6 +441,9 @@ static void round_change(struct api_req *req)
     if (!version_fits(req)) {
         return;
     }
+    if (op->change != CHANGE_APPLY) {
+        api_owners_sent(req);
+    }
     part_select(req);
     if (!api_admit(req, req->object, req->old)) {
         return;
@@ -538,23 +545,32 @@ void api_update(struct api_req *req)
         api_respond_error(req, AT_BAD_REQUEST, "the body must be a JSON object");
         return;
     }
+    if (!api_manager_read(req, false)) {
+        return;
+    }
     change_begin(req, CHANGE_PUT);
+}
+
+static enum at_rc scale_shape(const struct api_req *req, struct at_err *err)
+{
+    if (!at_streq(at_json_str_at(req->body, "kind", "Scale"), "Scale") ||
+        !at_streq(at_json_str_at(req->body, "apiVersion", "autoscaling/v1"), "autoscaling/v1")) {
+        return at_err_set(err, AT_BAD_REQUEST, "the body must be a Scale of autoscaling/v1");
+    }
+    const char *name = at_json_str_at(req->body, "metadata.name", req->route.name);
+    if (!at_streq(name, req->route.name)) {
+        return at_err_set(err, AT_BAD_REQUEST,
+                          "the name of the object (%.253s) does not match the name on the URL (%s)",
+                          name, req->route.name);
+    }
+    return AT_OK;
 }
 
 static void apply_begin(struct api_req *req)
 {
     struct at_err err = {0};
-    const char *manager = api_query(req, "fieldManager");
-    if (manager == NULL || manager[0] == '\0' || strlen(manager) > 128) {
-        api_respond_error(req, AT_BAD_REQUEST,
-                          "fieldManager: is required for an apply, of at most 128 bytes");
-        return;
-    }
-    if (at_streq(req->route.subresource, "scale")) {
-        api_respond_error(req, AT_UNSUPPORTED, "apply the object itself, not its scale");
-        return;
-    }
-    if (api_admit_shape(req, req->body, &err) != AT_OK) {
+    bool scale = at_streq(req->route.subresource, "scale");
+    if ((scale ? scale_shape(req, &err) : api_admit_shape(req, req->body, &err)) != AT_OK) {
         api_respond_err(req, &err);
         return;
     }
@@ -562,6 +578,7 @@ static void apply_begin(struct api_req *req)
         api_respond_error(req, AT_BAD_REQUEST, "metadata.managedFields must be nil");
         return;
     }
+    req->applies = true;
     change_begin(req, CHANGE_APPLY);
 }
 
@@ -570,7 +587,11 @@ void api_patch(struct api_req *req)
     if (!body_needed(req)) {
         return;
     }
-    if (at_str_eq_nocase(req->content_type, "application/apply-patch+yaml")) {
+    bool apply = at_str_eq_nocase(req->content_type, "application/apply-patch+yaml");
+    if (!api_manager_read(req, apply)) {
+        return;
+    }
+    if (apply) {
         apply_begin(req);
         return;
     }

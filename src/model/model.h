@@ -99,7 +99,8 @@ enum at_rc at_model_default(const struct at_model_kind *kind, json_t *json,
 enum at_model_unknown { AT_MODEL_UNKNOWN_REFUSE, AT_MODEL_UNKNOWN_WARN, AT_MODEL_UNKNOWN_DROP };
 struct at_model_cause {
     const char *reason; /* FieldValueInvalid, FieldValueRequired, FieldValueNotSupported,
-                           FieldValueTypeInvalid, FieldValueForbidden */
+                           FieldValueTypeInvalid, FieldValueForbidden,
+                           FieldValueDuplicate */
     const char *field;  /* "spec.template.spec.resources.cpu" or "spec.links[2].site" */
     const char *message;
 };

@@ -36,6 +36,12 @@ enum at_model_unit {
 #define AT_MODEL_F_INT_OR_STRING 4u
 #define AT_MODEL_F_DEFAULT 8u
 
+enum at_model_list_type {
+    AT_MODEL_LIST_ATOMIC, /* one value */
+    AT_MODEL_LIST_SET,    /* strings, each once */
+    AT_MODEL_LIST_MAP,    /* objects, told apart by list_keys */
+};
+
 struct at_model_field {
     const char *name; /* in JSON */
     enum at_model_type type;
@@ -43,8 +49,10 @@ struct at_model_field {
     unsigned flags;
     size_t offset;
     const struct at_model_struct *sub;
-    const char *const *enums; /* of the value, or of each item or map value; NULL-terminated */
-    const char *pattern;      /* POSIX extended; of the same */
+    enum at_model_list_type list;
+    const char *const *list_keys; /* NULL-terminated */
+    const char *const *enums;     /* of the value, or of each item or map value; NULL-terminated */
+    const char *pattern;          /* POSIX extended; of the same */
     int64_t min, max;
     size_t min_len, max_len; /* characters of the value, or of each item or map value */
     size_t min_items, max_items;
@@ -78,6 +86,10 @@ json_t *at_model_unit_json(enum at_model_unit unit, int64_t value);
 enum at_rc at_meta_decode(const json_t *json, struct at_arena *arena, struct at_meta *ret,
                           struct at_err *err) AT_WARN_UNUSED;
 json_t *at_meta_encode(const struct at_meta *meta);
+
+/* fields.c: by what an item of a list that is no atomic one is told apart, "k:{...}" or "v:...";
+ * false: it has none, or f is atomic. */
+bool at_model_item_name(const struct at_model_field *f, const json_t *item, struct at_buf *out);
 
 /* Where validation collects what it finds. */
 struct at_model_check {

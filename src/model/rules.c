@@ -185,13 +185,6 @@ static void site_check(struct at_model_check *check, const json_t *object, const
             at_model_invalid_add(check, ITEM(links, i), "site", site,
                                  "a site has no link to itself");
         }
-        for (size_t k = 0; k < i; k++) {
-            if (json_equal(site, json_object_get(json_array_get(list, k), "site"))) {
-                at_model_cause_add(check, ITEM(links, i), "site", "FieldValueInvalid",
-                                   "Duplicate value: \"%.100s\"", json_string_value(site));
-                break;
-            }
-        }
     }
 }
 

@@ -152,6 +152,40 @@ static void count_check(struct at_model_check *check, const struct at_model_fiel
     }
 }
 
+/* At the key when there is one, else at the item. */
+static void duplicate_add(struct at_model_check *check, const struct at_model_field *f,
+                          const json_t *item, const char *name, const struct at_model_path *path)
+{
+    bool one = f->list == AT_MODEL_LIST_MAP && f->list_keys[1] == NULL;
+    const char *value = one ? json_string_value(json_object_get(item, f->list_keys[0])) : NULL;
+    if (value != NULL) {
+        at_model_cause_add(check, path, f->list_keys[0], "FieldValueDuplicate",
+                           "Duplicate value: \"%.200s\"", value);
+    } else {
+        at_model_cause_add(check, path, NULL, "FieldValueDuplicate", "Duplicate value: %.200s",
+                           name);
+    }
+}
+
+/* Two items of one key would be one field with two values. */
+static void duplicates_check(struct at_model_check *check, const struct at_model_field *f,
+                             const json_t *value, const struct at_model_path *path)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf name = {0};
+    AT_CLEANUP(at_cleanup_json) json_t *seen = json_object();
+    size_t n = json_array_size(value);
+    for (size_t i = 0; f->list != AT_MODEL_LIST_ATOMIC && i < n && i <= f->max_items; i++) {
+        if (!at_model_item_name(f, json_array_get(value, i), &name)) {
+            continue;
+        }
+        if (json_object_get(seen, name.data) != NULL) {
+            duplicate_add(check, f, json_array_get(value, i), name.data + 2,
+                          &(struct at_model_path){.up = path, .index = i});
+        }
+        json_object_set_new(seen, name.data, json_null());
+    }
+}
+
 static void list_check(struct at_model_check *check, const struct at_model_field *f,
                        const json_t *value, const struct at_model_path *path)
 {
@@ -169,6 +203,7 @@ static void list_check(struct at_model_check *check, const struct at_model_field
             string_check(check, f, v, &item);
         }
     }
+    duplicates_check(check, f, value, path);
 }
 
 /* A whole number where one is taken for its digits: the same rules hold for it. */

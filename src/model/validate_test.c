@@ -226,7 +226,7 @@ static void rules_look_at_several_fields(void **state)
          "Required value: one of runner, command or image must say what runs"},
         {&AT_KIND_SITE, SITE(",'links':[{'site':'a'}]"), "FieldValueInvalid", "spec.links[0].site",
          "Invalid value: \"a\": a site has no link to itself"},
-        {&AT_KIND_SITE, SITE(",'links':[{'site':'b'},{'site':'b'}]"), "FieldValueInvalid",
+        {&AT_KIND_SITE, SITE(",'links':[{'site':'b'},{'site':'b'}]"), "FieldValueDuplicate",
          "spec.links[1].site", "Duplicate value: \"b\""},
         {&AT_KIND_SECRET, "{'metadata':{'name':'s'},'data':{'a':'not base64!'}}",
          "FieldValueInvalid", "data[a]", "Invalid value: \"<redacted>\": must be base64"},

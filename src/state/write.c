@@ -1,6 +1,7 @@
 /* Planned writes: decided here with the rules of object.h, then compare-and-swap in the store. */
 #include "core/mem.h"
 #include "core/str.h"
+#include "state/owners.h"
 #include "state/state_priv.h"
 
 #include <assert.h>
@@ -107,6 +108,25 @@ static enum at_rc carry_out(struct at_state *state, enum at_object_outcome outco
     return outcome == AT_OBJECT_WRITE ? put(state, key, object, rev, w, err) : AT_OK;
 }
 
+/* A controller that changes what is wanted of a tracked object (replicas, say) owns that; what
+ * controllers observe is nobody's. */
+static void owners_update(struct at_state *state, const struct at_model_kind *kind,
+                          const json_t *old, json_t *object)
+{
+    const json_t *base = at_json_at(old, "metadata.managedFields");
+    if (json_array_size(base) == 0 || at_json_int_at(old, "metadata.generation", 0) ==
+                                          at_json_int_at(object, "metadata.generation", 0)) {
+        return;
+    }
+    struct at_owner who = {.manager = AT_OWNERS_CONTROLLERS,
+                           .subresource = "",
+                           .part = AT_OBJECT_MAIN,
+                           .now_wall_ns = at_sys_wall_ns(at_loop_sys(state->loop))};
+    AT_CLEANUP(at_cleanup_json)
+    json_t *entries = at_owners_of_write(kind, base, old, object, &who);
+    at_owners_put(object, entries);
+}
+
 static enum at_rc update(struct at_state *state, const struct at_model_kind *kind, const char *key,
                          at_state_change_fn *change, void *change_ctx, struct written *w,
                          int64_t *ret_rev, bool *ret_sent, struct at_err *err)
@@ -132,6 +152,9 @@ static enum at_rc update(struct at_state *state, const struct at_model_kind *kin
     }
     if (rc != AT_OK) {
         return rc;
+    }
+    if (outcome == AT_OBJECT_WRITE) {
+        owners_update(state, kind, old, object);
     }
     return carry_out(state, outcome, key, object, *ret_rev, w, ret_sent, err);
 }
