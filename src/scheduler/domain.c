@@ -1,5 +1,6 @@
 /* What depends on where other instances are, or on how other nodes do: spread and the cheapest
  * price. Whole sites get refusals and parts; nodes apart get their own. */
+#include "scheduler/near.h"
 #include "scheduler/scheduler_priv.h"
 
 #include <string.h>
@@ -147,11 +148,16 @@ enum at_rc sched_turn_places(struct sched *s, struct sched_turn *t)
     if (least == NULL) {
         return AT_NOMEM;
     }
+    if (sched_near_refuse(s, t) != AT_OK) {
+        return AT_NOMEM;
+    }
     if (p != NULL && p->max_skew > 0) {
         refuse_skew(s, t, p->max_skew, sched_spread_by_node(p));
     }
     least_in_sites(s, t, least);
     score_price(s, t, least);
+    sched_near_score_sites(s, t);
     score_spread(s, t, least);
+    sched_near_score_apart(s, t);
     return AT_OK;
 }

@@ -39,8 +39,9 @@ const struct at_taint *sched_taint_refusing(const struct at_node *node,
                                             const struct at_placement *placement)
 {
     for (size_t i = 0; i < node->spec.taints.n; i++) {
-        if (!at_sched_tolerates(placement, &node->spec.taints.items[i])) {
-            return &node->spec.taints.items[i];
+        const struct at_taint *taint = &node->spec.taints.items[i];
+        if (!at_streq(taint->effect, "PreferNoSchedule") && !at_sched_tolerates(placement, taint)) {
+            return taint;
         }
     }
     return NULL;
@@ -83,12 +84,36 @@ static bool driver_ready(const struct at_node *node, const char *driver)
     return false;
 }
 
+static bool not_among(const struct at_model_strings *list, const char *value)
+{
+    return list->n > 0 && (value == NULL || !sched_strings_have(list, value));
+}
+
+static enum at_sched_rule refuse_place(const struct at_placement *p, const struct sched_node *n)
+{
+    const struct at_site *site = n->site;
+    if (not_among(&p->sites, n->node->spec.site)) {
+        return AT_SCHED_SITE;
+    }
+    if (not_among(&p->site_classes, site != NULL ? site->spec.class : NULL)) {
+        return AT_SCHED_SITE_CLASS;
+    }
+    if (not_among(&p->jurisdictions, site != NULL ? site->spec.jurisdiction : NULL)) {
+        return AT_SCHED_JURISDICTION;
+    }
+    if (not_among(&p->regions, site != NULL ? site->spec.region : NULL)) {
+        return AT_SCHED_REGION;
+    }
+    return not_among(&p->providers, site != NULL ? site->spec.provider : NULL)
+               ? AT_SCHED_PROVIDER
+               : AT_SCHED_RULE_COUNT;
+}
+
 enum at_sched_rule sched_refuse_static(const struct sched *s, const struct sched_request *r,
                                        const struct sched_node *n)
 {
     const struct at_workload *spec = r->spec;
     const struct at_placement *p = spec->placement;
-    const char *class = n->site != NULL ? n->site->spec.class : NULL;
     const char *jurisdiction = n->site != NULL ? n->site->spec.jurisdiction : NULL;
     if (n->not_ready != NULL) {
         return AT_SCHED_NODE_NOT_READY;
@@ -105,16 +130,12 @@ enum at_sched_rule sched_refuse_static(const struct sched *s, const struct sched
             return AT_SCHED_SELECTOR;
         }
     }
-    if (p != NULL && p->sites.n > 0 && !sched_strings_have(&p->sites, n->node->spec.site)) {
-        return AT_SCHED_SITE;
+    if (p != NULL && !sched_node_affinity_holds(p->node_affinity, n->node, n->site)) {
+        return AT_SCHED_NODE_AFFINITY;
     }
-    if (p != NULL && p->site_classes.n > 0 &&
-        (class == NULL || !sched_strings_have(&p->site_classes, class))) {
-        return AT_SCHED_SITE_CLASS;
-    }
-    if (p != NULL && p->jurisdictions.n > 0 &&
-        (jurisdiction == NULL || !sched_strings_have(&p->jurisdictions, jurisdiction))) {
-        return AT_SCHED_JURISDICTION;
+    enum at_sched_rule place = p != NULL ? refuse_place(p, n) : AT_SCHED_RULE_COUNT;
+    if (place != AT_SCHED_RULE_COUNT) {
+        return place;
     }
     if (sched_residency_refusing(s->snap, spec->data_class, jurisdiction) != NULL) {
         return AT_SCHED_RESIDENCY;
@@ -156,6 +177,9 @@ enum at_sched_rule sched_refuse_room(const struct sched *s, const struct sched_r
     enum at_sched_rule gpu = sched_gpu_check(n, d);
     if (gpu != AT_SCHED_RULE_COUNT) {
         return gpu;
+    }
+    if (sched_topology_refuses(n, d)) {
+        return AT_SCHED_TOPOLOGY;
     }
     return lacks_extended(n, d->extended) ? AT_SCHED_EXTENDED : AT_SCHED_RULE_COUNT;
 }

@@ -21,6 +21,7 @@ struct sched_demand sched_demand_of(const struct at_workload *spec)
     d.cpu_milli = sane(r->cpu_milli);
     d.memory_bytes = sane(r->memory_bytes);
     d.disk_bytes = sane(r->disk_bytes);
+    d.topology = sched_topology_of(r);
     if (r->gpu_milli > 0) {
         /* A fraction shares one GPU; more than one is rounded up to whole ones. */
         bool share = r->gpu_milli < AT_SCHED_GPU_MILLI;
@@ -142,12 +143,6 @@ static bool gpu_model_ok(const struct sched_gpu *g, const struct sched_demand *d
            (g->model != NULL && sched_strings_have(d->gpu_models, g->model));
 }
 
-static bool gpu_fits(const struct sched_gpu *g, const struct sched_demand *d)
-{
-    return gpu_model_ok(g, d) && g->free_milli >= d->gpu_milli &&
-           g->free_memory_bytes >= d->gpu_memory_bytes;
-}
-
 enum at_sched_rule sched_gpu_check(const struct sched_node *n, const struct sched_demand *d)
 {
     if (d->gpu_count == 0) {
@@ -164,7 +159,7 @@ enum at_sched_rule sched_gpu_check(const struct sched_node *n, const struct sche
         bool model = gpu_model_ok(g, d);
         of_model += model;
         with_room += model && g->free_milli >= d->gpu_milli;
-        fitting += gpu_fits(g, d);
+        fitting += sched_gpu_fits(g, d);
     }
     if (fitting >= d->gpu_count) {
         return AT_SCHED_RULE_COUNT;
@@ -175,20 +170,6 @@ enum at_sched_rule sched_gpu_check(const struct sched_node *n, const struct sche
     return with_room < d->gpu_count ? AT_SCHED_GPU : AT_SCHED_GPU_MEMORY;
 }
 
-/* The tightest GPU that fits, the lowest index among equals; n_gpus: none. Whole GPUs are all
- * equally tight, so the first free ones are taken. */
-static size_t gpu_best(const struct sched_node *n, const struct sched_demand *d)
-{
-    size_t best = n->n_gpus;
-    for (size_t i = 0; i < n->n_gpus; i++) {
-        if (gpu_fits(&n->gpus[i], d) &&
-            (best == n->n_gpus || n->gpus[i].free_milli < n->gpus[best].free_milli)) {
-            best = i;
-        }
-    }
-    return best;
-}
-
 void sched_take(struct sched_node *n, const struct sched_demand *d)
 {
     n->cpu_milli -= d->cpu_milli;
@@ -197,15 +178,17 @@ void sched_take(struct sched_node *n, const struct sched_demand *d)
     for (size_t i = 0; d->extended != NULL && i < n->n_extended; i++) {
         n->extended[i].amount -= sched_amount(at_model_map_get(d->extended, n->extended[i].name));
     }
-    for (int64_t k = 0; k < d->gpu_count && !n->gpus_unknown; k++) {
-        size_t i = gpu_best(n, d);
-        if (i == n->n_gpus) {
-            n->gpus_unknown = true;
-            return;
-        }
-        n->gpus[i].free_milli -= d->gpu_milli;
-        n->gpus[i].free_memory_bytes -= d->gpu_memory_bytes;
-        assert(n->gpus[i].free_milli >= 0);
+    if (d->gpu_count == 0 || n->gpus_unknown) {
+        return;
+    }
+    uint32_t index[AT_SCHED_GPUS_PER_NODE];
+    size_t count = sched_gpus_choose(n, d, index);
+    n->gpus_unknown = count == 0;
+    for (size_t k = 0; k < count; k++) {
+        struct sched_gpu *g = &n->gpus[index[k]];
+        g->free_milli -= d->gpu_milli;
+        g->free_memory_bytes -= d->gpu_memory_bytes;
+        assert(g->free_milli >= 0);
     }
 }
 

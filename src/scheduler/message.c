@@ -1,4 +1,5 @@
 /* Sentences: why here, why nowhere. */
+#include "scheduler/near.h"
 #include "scheduler/scheduler_priv.h"
 
 #include <assert.h>
@@ -130,6 +131,36 @@ static const char *why_resource(struct sched *s, const struct sched_node *n,
     }
 }
 
+/* Of the first alternative; the others are no nearer in any way that can be told. */
+static const char *why_affinity(struct sched *s, const struct sched_node *n,
+                                const struct at_placement *p)
+{
+    const struct at_expression *e =
+        sched_term_refusing(&p->node_affinity->required.items[0], n->node, n->site);
+    assert(e != NULL);
+    const char *have = sched_node_label(n->node, n->site, e->key);
+    struct at_label_selector one = {.match_expressions = {(struct at_expression *)e, 1}};
+    return at_arena_printf(s->arena, "label %s is %s, wanted %s", e->key,
+                           have != NULL ? have : "absent", sched_selector_text(&one, s->arena));
+}
+
+static const char *why_topology(struct sched *s, const struct sched_node *n,
+                                const struct sched_demand *d)
+{
+    bool fits[AT_SCHED_GPUS_PER_NODE];
+    const char *group =
+        d->topology == SCHED_TOPOLOGY_SAME_LINK ? "in one link group" : "on one NUMA node";
+    for (size_t i = 0; i < n->n_gpus; i++) {
+        fits[i] = sched_gpu_fits(&n->gpus[i], d);
+    }
+    size_t most = sched_topology_most(n->node, d->topology, fits, n->n_gpus);
+    if ((int64_t)most >= d->gpu_count) {
+        return "no NUMA node has the CPUs and memory wanted";
+    }
+    return at_arena_printf(s->arena, "%zu fitting GPU%s %s, %lld wanted", most,
+                           most == 1 ? "" : "s", group, (long long)d->gpu_count);
+}
+
 static const char *why_site(struct sched *s, const struct sched_node *n,
                             const struct at_workload *spec, enum at_sched_rule rule)
 {
@@ -146,6 +177,16 @@ static const char *why_site(struct sched *s, const struct sched_node *n,
     case AT_SCHED_JURISDICTION:
         return at_arena_printf(s->arena, "jurisdiction %s is not one of %s", jurisdiction,
                                join(s, &p->jurisdictions));
+    case AT_SCHED_REGION:
+        return at_arena_printf(
+            s->arena, "region %s is not one of %s",
+            n->site != NULL && n->site->spec.region != NULL ? n->site->spec.region : "unknown",
+            join(s, &p->regions));
+    case AT_SCHED_PROVIDER:
+        return at_arena_printf(
+            s->arena, "provider %s is not one of %s",
+            n->site != NULL && n->site->spec.provider != NULL ? n->site->spec.provider : "unknown",
+            join(s, &p->providers));
     default:
         return at_arena_printf(s->arena, "jurisdiction %s not allowed for data class %s",
                                jurisdiction, spec->data_class);
@@ -153,9 +194,10 @@ static const char *why_site(struct sched *s, const struct sched_node *n,
 }
 
 /* NULL: out of arena. */
-static const char *why_refused(struct sched *s, const struct sched_node *n,
-                               const struct sched_request *r, enum at_sched_rule rule)
+static const char *why_refused(struct sched *s, const struct sched_turn *turn,
+                               const struct sched_node *n, enum at_sched_rule rule)
 {
+    const struct sched_request *r = turn->request;
     const struct at_workload *spec = r->spec;
     const struct at_taint *taint;
     switch (rule) {
@@ -171,6 +213,18 @@ static const char *why_refused(struct sched *s, const struct sched_node *n,
                                taint->value != NULL ? taint->value : "");
     case AT_SCHED_SELECTOR:
         return why_selector(s, n, spec->placement);
+    case AT_SCHED_NODE_AFFINITY:
+        return why_affinity(s, n, spec->placement);
+    case AT_SCHED_POLICY:
+    case AT_SCHED_AFFINITY:
+    case AT_SCHED_ANTI_AFFINITY:
+    case AT_SCHED_SPREAD_RULE:
+    case AT_SCHED_SITE_LIMIT:
+        return sched_near_why(s, turn, n, rule);
+    case AT_SCHED_TOPOLOGY:
+        return why_topology(s, n, &r->demand);
+    case AT_SCHED_REGION:
+    case AT_SCHED_PROVIDER:
     case AT_SCHED_SITE:
     case AT_SCHED_SITE_CLASS:
     case AT_SCHED_JURISDICTION:
@@ -240,7 +294,7 @@ enum at_rc sched_explain(struct sched *s, const struct sched_turn *turn,
             continue;
         }
         if (decision->refused[rule]++ == 0) {
-            const char *why = why_refused(s, n, turn->request, rule);
+            const char *why = why_refused(s, turn, n, rule);
             decision->example[rule] =
                 why != NULL ? at_arena_printf(s->arena, "%s: %s", n->node->meta.name, why) : NULL;
             if (decision->example[rule] == NULL) {

@@ -1,4 +1,5 @@
 /* The plan: for each pending instance in turn, filter, score, choose, take. */
+#include "scheduler/near.h"
 #include "scheduler/scheduler_priv.h"
 
 #include <assert.h>
@@ -10,9 +11,13 @@ static const char *const RULE_NAMES[AT_SCHED_RULE_COUNT] = {
     [AT_SCHED_CORDONED] = "Cordoned",
     [AT_SCHED_TAINT] = "Taint",
     [AT_SCHED_SELECTOR] = "NodeSelector",
+    [AT_SCHED_NODE_AFFINITY] = "NodeAffinity",
     [AT_SCHED_SITE] = "Site",
     [AT_SCHED_SITE_CLASS] = "SiteClass",
     [AT_SCHED_JURISDICTION] = "Jurisdiction",
+    [AT_SCHED_REGION] = "Region",
+    [AT_SCHED_PROVIDER] = "Provider",
+    [AT_SCHED_POLICY] = "Policy",
     [AT_SCHED_RESIDENCY] = "Residency",
     [AT_SCHED_DRIVER] = "DriverNotReady",
     [AT_SCHED_CPU] = "NotEnoughCPU",
@@ -21,14 +26,21 @@ static const char *const RULE_NAMES[AT_SCHED_RULE_COUNT] = {
     [AT_SCHED_GPU] = "NotEnoughGPU",
     [AT_SCHED_GPU_MEMORY] = "NotEnoughGPUMemory",
     [AT_SCHED_GPU_MODEL] = "GPUModel",
+    [AT_SCHED_TOPOLOGY] = "GPUTopology",
     [AT_SCHED_EXTENDED] = "NotEnoughExtended",
     [AT_SCHED_SPREAD] = "MaxSkew",
+    [AT_SCHED_SPREAD_RULE] = "Spread",
+    [AT_SCHED_AFFINITY] = "Affinity",
+    [AT_SCHED_ANTI_AFFINITY] = "AntiAffinity",
+    [AT_SCHED_SITE_LIMIT] = "SiteLimit",
     [AT_SCHED_GANG] = "GangDoesNotFit",
 };
 static const char *const OBJECTIVE_NAMES[AT_SCHED_OBJ_COUNT] = {
-    [AT_SCHED_OBJ_SPREAD] = "spread",   [AT_SCHED_OBJ_FIT] = "fit",
-    [AT_SCHED_OBJ_PRICE] = "price",     [AT_SCHED_OBJ_CARBON] = "carbon",
-    [AT_SCHED_OBJ_LATENCY] = "latency", [AT_SCHED_OBJ_FRAGMENTATION] = "fragmentation",
+    [AT_SCHED_OBJ_SPREAD] = "spread",         [AT_SCHED_OBJ_FIT] = "fit",
+    [AT_SCHED_OBJ_PRICE] = "price",           [AT_SCHED_OBJ_CARBON] = "carbon",
+    [AT_SCHED_OBJ_LATENCY] = "latency",       [AT_SCHED_OBJ_FRAGMENTATION] = "fragmentation",
+    [AT_SCHED_OBJ_BALANCE] = "balance",       [AT_SCHED_OBJ_DATA] = "data",
+    [AT_SCHED_OBJ_PREFERENCE] = "preference", [AT_SCHED_OBJ_AFFINITY] = "affinity",
 };
 
 const char *at_sched_rule_name(enum at_sched_rule rule)
@@ -120,6 +132,7 @@ static enum at_rc load_nodes(struct sched *s)
         }
         s->nodes[i].site = place->site;
         s->nodes[i].site_index = place->index;
+        s->soft_taints = s->soft_taints || sched_is_soft_tainted(sorted[i]);
         (void)at_map_put(s->node_by_name, sorted[i]->meta.name, &s->nodes[i]);
     }
     return AT_OK;
@@ -259,7 +272,7 @@ static enum at_rc turn_begin(struct sched *s, struct sched_turn *turn)
     }
     for (size_t i = 0; i < s->n_sites; i++) {
         turn->sites[i].refusal = AT_SCHED_RULE_COUNT;
-        sched_score_site(s, r, s->sites[i]->site, s->sites[i]->name, turn->sites[i].parts);
+        sched_score_site(s, r, i, turn->sites[i].parts);
     }
     for (size_t i = 0; i < s->n_nodes; i++) {
         bool eligible;
@@ -348,7 +361,7 @@ static enum at_rc decide(struct sched *s, struct at_sched_decision *decision)
     const char *name = group_name(s, instance);
     struct sched_group *group = name != NULL ? at_map_get(s->group_by_name, name) : NULL;
     struct sched_turn turn = {.instance = instance, .request = &request, .group = group};
-    sched_weights(instance->spec.placement, &request.demand, request.weights);
+    sched_weights(s, &instance->spec, &request.demand, request.weights);
     if (group == NULL || sched_mix_load(s) != AT_OK || turn_begin(s, &turn) != AT_OK) {
         return AT_NOMEM;
     }
@@ -359,6 +372,7 @@ static enum at_rc decide(struct sched *s, struct at_sched_decision *decision)
         sched_take(node, &request.demand);
         assert(!node->gpus_unknown || request.demand.gpu_count == 0);
         group_count(s, group, node);
+        sched_tally_changed(s->tally, instance, node->node->meta.name, node->node->spec.site, 1);
     }
     return rc;
 }
@@ -376,6 +390,8 @@ static enum at_rc schedule(struct sched *s, const struct at_instance *const *pen
     rc = rc == AT_OK ? load_nodes(s) : rc;
     rc = rc == AT_OK ? sched_take_bound(s) : rc;
     rc = rc == AT_OK ? load_groups(s, pending, n) : rc;
+    rc = rc == AT_OK ? sched_near_load(s, pending, n) : rc;
+    rc = rc == AT_OK ? sched_net_load(s) : rc;
     if (rc != AT_OK) {
         return rc;
     }
@@ -405,10 +421,13 @@ enum at_rc at_schedule(const struct at_snapshot *snap, const struct at_instance 
         .node_by_name = at_map_new(),
         .site_by_name = at_map_new(),
         .group_by_name = at_map_new(),
+        .tally = sched_tally_new(),
     };
     enum at_rc rc = schedule(&s, pending, n, ret_plan);
     at_map_free(s.node_by_name);
     at_map_free(s.site_by_name);
     at_map_free(s.group_by_name);
+    sched_tally_free(s.tally);
+    sched_net_free(s.net);
     return rc;
 }

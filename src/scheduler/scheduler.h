@@ -23,9 +23,13 @@ enum at_sched_rule {
     AT_SCHED_CORDONED,
     AT_SCHED_TAINT,
     AT_SCHED_SELECTOR,
+    AT_SCHED_NODE_AFFINITY,
     AT_SCHED_SITE,
     AT_SCHED_SITE_CLASS,
     AT_SCHED_JURISDICTION,
+    AT_SCHED_REGION,
+    AT_SCHED_PROVIDER,
+    AT_SCHED_POLICY,
     AT_SCHED_RESIDENCY,
     AT_SCHED_DRIVER,
     AT_SCHED_CPU,
@@ -34,8 +38,13 @@ enum at_sched_rule {
     AT_SCHED_GPU,
     AT_SCHED_GPU_MEMORY,
     AT_SCHED_GPU_MODEL,
+    AT_SCHED_TOPOLOGY,
     AT_SCHED_EXTENDED, /* another named resource */
     AT_SCHED_SPREAD,
+    AT_SCHED_SPREAD_RULE, /* placement.spread */
+    AT_SCHED_AFFINITY,
+    AT_SCHED_ANTI_AFFINITY, /* its own, or of instances that are there */
+    AT_SCHED_SITE_LIMIT,
     AT_SCHED_GANG, /* there is room, but not for the whole gang */
     AT_SCHED_RULE_COUNT
 };
@@ -48,7 +57,11 @@ enum at_sched_objective {
     AT_SCHED_OBJ_PRICE,
     AT_SCHED_OBJ_CARBON,
     AT_SCHED_OBJ_LATENCY,
-    AT_SCHED_OBJ_FRAGMENTATION, /* of GPUs; counts as much as fit when GPUs are asked for */
+    AT_SCHED_OBJ_FRAGMENTATION, /* of GPUs, when GPUs are asked for */
+    AT_SCHED_OBJ_BALANCE,
+    AT_SCHED_OBJ_DATA,
+    AT_SCHED_OBJ_PREFERENCE, /* nodes that are liked, taints that are not */
+    AT_SCHED_OBJ_AFFINITY,   /* instances that are liked near or far, soft spread rules */
     AT_SCHED_OBJ_COUNT
 };
 const char *at_sched_objective_name(enum at_sched_objective objective);

@@ -30,7 +30,11 @@
 
 #include "core/map.h"
 #include "core/str.h"
+#include "scheduler/match.h"
+#include "scheduler/paths.h"
 #include "scheduler/scheduler.h"
+#include "scheduler/tally.h"
+#include "scheduler/topology.h"
 
 #define AT_SCHED_GPU_MILLI 1000                /* one whole GPU */
 #define AT_SCHED_GPUS_PER_NODE 1024            /* more are not looked at */
@@ -49,6 +53,7 @@ struct sched_demand {
     int64_t gpu_count, gpu_milli, gpu_memory_bytes;
     const struct at_model_strings *gpu_models; /* NULL: any */
     const struct at_model_map *extended;       /* NULL: none */
+    enum sched_topology topology;
 };
 
 struct sched_gpu {
@@ -112,6 +117,8 @@ struct sched_turn {
     struct sched_turn_node *apart;
     size_t n_apart;
     enum at_sched_rule others_refused; /* all nodes not apart; AT_SCHED_RULE_COUNT: not */
+    struct sched_near *near;           /* near.c: rules about where other instances are */
+    size_t n_near;
 };
 
 struct sched {
@@ -124,6 +131,10 @@ struct sched {
     struct at_map *node_by_name;  /* struct sched_node * */
     struct at_map *site_by_name;  /* struct sched_site * */
     struct at_map *group_by_name; /* struct sched_group * */
+    struct sched_tally *tally;    /* told of each instance that comes to or leaves a node */
+    struct sched_net *net;        /* of the sites; made anew when a Site changes */
+    const struct at_site **net_sites;
+    bool soft_taints; /* some node has a taint with PreferNoSchedule */
 };
 
 /* free.c */
@@ -137,6 +148,13 @@ enum at_rc sched_take_bound(struct sched *s) AT_WARN_UNUSED;
 int64_t sched_gpu_free(const struct sched_node *n);
 int64_t sched_extended_free(const struct sched_node *n, const char *name);
 int64_t sched_amount(const char *text); /* of an extended resource */
+/* gpus.c */
+bool sched_gpu_fits(const struct sched_gpu *g, const struct sched_demand *d);
+/* The GPUs that d gets, by its topology: how many, ascending; 0: there are none. */
+size_t sched_gpus_choose(const struct sched_node *n, const struct sched_demand *d,
+                         uint32_t *ret_index);
+bool sched_topology_refuses(const struct sched_node *n, const struct sched_demand *d);
+
 /* AT_SCHED_RULE_COUNT: the GPUs asked for are there. */
 enum at_sched_rule sched_gpu_check(const struct sched_node *n, const struct sched_demand *d);
 
@@ -155,13 +173,24 @@ const struct at_residency_rule *sched_residency_refusing(const struct at_snapsho
                                                          const char *jurisdiction);
 
 /* score.c: parts[] come in as zeroes. */
-void sched_weights(const struct at_placement *placement, const struct sched_demand *d,
-                   int64_t out[AT_SCHED_OBJ_COUNT]);
+void sched_weights(const struct sched *s, const struct at_workload *spec,
+                   const struct sched_demand *d, int64_t out[AT_SCHED_OBJ_COUNT]);
 void sched_score_node(const struct sched *s, const struct sched_request *r,
                       const struct sched_node *n, int64_t parts[AT_SCHED_OBJ_COUNT]);
-void sched_score_site(const struct sched *s, const struct sched_request *r,
-                      const struct at_site *site, const char *site_name,
+void sched_score_site(const struct sched *s, const struct sched_request *r, size_t site,
                       int64_t parts[AT_SCHED_OBJ_COUNT]);
+enum at_rc sched_net_load(struct sched *s) AT_WARN_UNUSED;
+
+/* score_place.c, for score.c */
+int64_t sched_score_latency(const struct sched *s, const struct at_placement *p, size_t site);
+int64_t sched_score_data(const struct sched *s, const struct at_workload *spec,
+                         const struct sched_node *n);
+int64_t sched_score_balance(const struct sched_node *n, const struct sched_demand *d);
+int64_t sched_score_preference(const struct sched_request *r, const struct sched_node *n);
+bool sched_has_demand(const struct at_placement *p);
+bool sched_has_data(const struct at_workload *spec);
+bool sched_has_preference(const struct at_workload *spec, const struct sched_demand *d);
+bool sched_is_soft_tainted(const struct at_node *node);
 /* Microdollars an hour of the request there. */
 int64_t sched_hourly_price(const struct at_site *site, const struct sched_demand *d);
 bool sched_spread_by_node(const struct at_placement *placement); /* domain.c */

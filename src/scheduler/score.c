@@ -1,19 +1,22 @@
 /* How well each feasible node would do, 0 to 1000 per objective. Integers only. */
+#include "scheduler/near.h"
 #include "scheduler/scheduler_priv.h"
 
 /* The defaults of schema/common.json's Weights, for instances that name none. */
 static const int64_t DEFAULT_WEIGHTS[AT_SCHED_OBJ_COUNT] = {
-    [AT_SCHED_OBJ_SPREAD] = 100, [AT_SCHED_OBJ_FIT] = 20,     [AT_SCHED_OBJ_PRICE] = 20,
-    [AT_SCHED_OBJ_CARBON] = 10,  [AT_SCHED_OBJ_LATENCY] = 10,
+    [AT_SCHED_OBJ_SPREAD] = 100, [AT_SCHED_OBJ_FIT] = 20,        [AT_SCHED_OBJ_PRICE] = 20,
+    [AT_SCHED_OBJ_CARBON] = 10,  [AT_SCHED_OBJ_LATENCY] = 10,    [AT_SCHED_OBJ_FRAGMENTATION] = 20,
+    [AT_SCHED_OBJ_DATA] = 10,    [AT_SCHED_OBJ_PREFERENCE] = 50, [AT_SCHED_OBJ_AFFINITY] = 50,
 };
 #define SCORE_MAX 1000
-#define SCORE_UNKNOWN 500                   /* nobody told: neither good nor bad */
-#define LATENCY_HALF_NS (10 * AT_NS_PER_MS) /* this far away is worth half */
+#define SCORE_UNKNOWN 500 /* nobody told: neither good nor bad */
 
-void sched_weights(const struct at_placement *placement, const struct sched_demand *d,
-                   int64_t out[AT_SCHED_OBJ_COUNT])
+/* What an objective cannot tell apart for this request does not count. */
+void sched_weights(const struct sched *s, const struct at_workload *spec,
+                   const struct sched_demand *d, int64_t out[AT_SCHED_OBJ_COUNT])
 {
-    const struct at_weights *w = placement != NULL ? placement->weights : NULL;
+    const struct at_placement *p = spec->placement;
+    const struct at_weights *w = p != NULL ? p->weights : NULL;
     for (int i = 0; i < AT_SCHED_OBJ_COUNT; i++) {
         out[i] = DEFAULT_WEIGHTS[i];
     }
@@ -23,12 +26,27 @@ void sched_weights(const struct at_placement *placement, const struct sched_dema
         out[AT_SCHED_OBJ_PRICE] = w->price;
         out[AT_SCHED_OBJ_CARBON] = w->carbon;
         out[AT_SCHED_OBJ_LATENCY] = w->latency;
+        out[AT_SCHED_OBJ_FRAGMENTATION] = w->fragmentation;
+        out[AT_SCHED_OBJ_BALANCE] = w->balance;
+        out[AT_SCHED_OBJ_DATA] = w->data;
+        out[AT_SCHED_OBJ_PREFERENCE] = w->preference;
+        out[AT_SCHED_OBJ_AFFINITY] = w->affinity;
     }
-    if (placement == NULL || placement->latency_from == NULL ||
-        placement->latency_from[0] == '\0') {
-        out[AT_SCHED_OBJ_LATENCY] = 0; /* from nowhere, everything is equally far */
+    const bool tells[AT_SCHED_OBJ_COUNT] = {
+        [AT_SCHED_OBJ_SPREAD] = true,
+        [AT_SCHED_OBJ_FIT] = true,
+        [AT_SCHED_OBJ_PRICE] = true,
+        [AT_SCHED_OBJ_CARBON] = true,
+        [AT_SCHED_OBJ_LATENCY] = sched_has_demand(p), /* from nowhere, all is equally far */
+        [AT_SCHED_OBJ_FRAGMENTATION] = d->gpu_count > 0,
+        [AT_SCHED_OBJ_BALANCE] = true,
+        [AT_SCHED_OBJ_DATA] = sched_has_data(spec),
+        [AT_SCHED_OBJ_PREFERENCE] = s->soft_taints || sched_has_preference(spec, d),
+        [AT_SCHED_OBJ_AFFINITY] = sched_has_near_preference(p),
+    };
+    for (int i = 0; i < AT_SCHED_OBJ_COUNT; i++) {
+        out[i] = tells[i] && out[i] > 0 ? out[i] : 0;
     }
-    out[AT_SCHED_OBJ_FRAGMENTATION] = d->gpu_count > 0 ? out[AT_SCHED_OBJ_FIT] : 0;
 }
 
 static int64_t used_share(int64_t cap, int64_t free_now, int64_t wanted)
@@ -75,44 +93,26 @@ static int64_t score_carbon(const struct at_site *site)
     return grams >= SCORE_MAX ? 0 : SCORE_MAX - grams;
 }
 
-static const struct at_site_link *link_to(const struct at_site *site, const char *other)
+enum at_rc sched_net_load(struct sched *s)
 {
-    for (size_t i = 0; site != NULL && i < site->spec.links.n; i++) {
-        if (at_streq(site->spec.links.items[i].site, other)) {
-            return &site->spec.links.items[i];
-        }
+    s->net_sites = at_arena_alloc(s->arena, sizeof *s->net_sites * (s->n_sites + 1));
+    if (s->net_sites == NULL) {
+        return AT_NOMEM;
     }
-    return NULL;
+    for (size_t i = 0; i < s->n_sites; i++) {
+        s->net_sites[i] = s->sites[i]->site;
+    }
+    sched_net_free(s->net);
+    s->net = sched_net_new(s->net_sites, s->n_sites);
+    return AT_OK;
 }
 
-/* One hop, whichever end names it; no link known: 0. */
-static int64_t score_latency(const struct at_site *site, const char *site_name,
-                             const struct at_site *from, const char *from_name)
-{
-    if (at_streq(site_name, from_name)) {
-        return SCORE_MAX;
-    }
-    const struct at_site_link *link = link_to(from, site_name);
-    if (link == NULL) {
-        link = link_to(site, from_name);
-    }
-    if (link == NULL) {
-        return 0;
-    }
-    int64_t ns = link->latency_ns > 0 ? link->latency_ns : 0;
-    return (int64_t)((__int128)SCORE_MAX * LATENCY_HALF_NS / ((__int128)LATENCY_HALF_NS + ns));
-}
-
-void sched_score_site(const struct sched *s, const struct sched_request *r,
-                      const struct at_site *site, const char *site_name,
+void sched_score_site(const struct sched *s, const struct sched_request *r, size_t site,
                       int64_t parts[AT_SCHED_OBJ_COUNT])
 {
-    parts[AT_SCHED_OBJ_CARBON] = score_carbon(site);
+    parts[AT_SCHED_OBJ_CARBON] = score_carbon(s->sites[site]->site);
     if (r->weights[AT_SCHED_OBJ_LATENCY] > 0) {
-        const char *from_name = r->spec->placement->latency_from;
-        const struct sched_site *from = at_map_get(s->site_by_name, from_name);
-        parts[AT_SCHED_OBJ_LATENCY] =
-            score_latency(site, site_name, from != NULL ? from->site : NULL, from_name);
+        parts[AT_SCHED_OBJ_LATENCY] = sched_score_latency(s, r->spec->placement, site);
     }
 }
 
@@ -122,5 +122,14 @@ void sched_score_node(const struct sched *s, const struct sched_request *r,
     parts[AT_SCHED_OBJ_FIT] = score_fit(n, &r->demand);
     if (r->weights[AT_SCHED_OBJ_FRAGMENTATION] > 0) {
         parts[AT_SCHED_OBJ_FRAGMENTATION] = sched_score_fragmentation(s, n, &r->demand);
+    }
+    if (r->weights[AT_SCHED_OBJ_BALANCE] > 0) {
+        parts[AT_SCHED_OBJ_BALANCE] = sched_score_balance(n, &r->demand);
+    }
+    if (r->weights[AT_SCHED_OBJ_DATA] > 0) {
+        parts[AT_SCHED_OBJ_DATA] = sched_score_data(s, r->spec, n);
+    }
+    if (r->weights[AT_SCHED_OBJ_PREFERENCE] > 0) {
+        parts[AT_SCHED_OBJ_PREFERENCE] = sched_score_preference(r, n);
     }
 }

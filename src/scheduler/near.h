@@ -1,0 +1,38 @@
+/* Rules about where other instances are: affinity, anti-affinity, spread rules, policies about
+ * places and limits of sites, by the tally's counts. Part of a turn; see scheduler_priv.h. */
+#ifndef AT_SCHEDULER_NEAR_H
+#define AT_SCHEDULER_NEAR_H
+
+#include "scheduler/scheduler_priv.h"
+
+enum sched_near_kind { SCHED_NEAR, SCHED_AWAY, SCHED_KEPT_AWAY, SCHED_SPREAD_RULE };
+
+/* One rule of the instance whose turn it is (or of instances that keep it away). */
+struct sched_near {
+    enum sched_near_kind kind;
+    enum sched_level level;
+    int64_t weight;                      /* 0: required */
+    const struct sched_matcher *matcher; /* what is counted */
+    const struct sched_keeper *keeper;   /* SCHED_KEPT_AWAY */
+    const struct at_spread_rule *spread; /* SCHED_SPREAD_RULE */
+    int64_t *by_site; /* count of the place to which each site belongs; -1: nobody told which */
+    int64_t least, places; /* of a spread rule: in the emptiest place; places that have any */
+    bool self;             /* the instance is one of those that are counted */
+    bool first;            /* SCHED_NEAR: there are none yet, and the instance is one of them */
+};
+
+/* Count what is held and what pending asks about. err: AT_NOMEM. */
+enum at_rc sched_near_load(struct sched *s, const struct at_instance *const *pending,
+                           size_t n) AT_WARN_UNUSED;
+/* The turn's rules: refusals of sites, of nodes apart and of the others. First in a turn. */
+enum at_rc sched_near_refuse(struct sched *s, struct sched_turn *turn) AT_WARN_UNUSED;
+/* What of the affinity objective belongs to sites; then, when the nodes apart have their sites'
+ * parts, theirs. */
+void sched_near_score_sites(const struct sched *s, struct sched_turn *turn);
+void sched_near_score_apart(const struct sched *s, struct sched_turn *turn);
+bool sched_has_near_preference(const struct at_placement *placement);
+/* Why a rule of the turn refuses the node; the sentence's second half. NULL: out of arena. */
+const char *sched_near_why(struct sched *s, const struct sched_turn *turn,
+                           const struct sched_node *node, enum at_sched_rule rule);
+
+#endif
