@@ -56,13 +56,37 @@ static enum at_rc tls_load(const char *cert_file, const char *key_file, struct a
     return rc == AT_OK ? at_tls_config_new(&o, ret, err) : rc;
 }
 
-static int gateway_run(struct gateway_app *app, struct at_gateway_options *o, bool with_stdin)
+/* The loop by the back end that was asked for; what it became is in the log and in /metrics. */
+static enum at_rc make_loop(struct gateway_app *app, const char *wanted)
 {
-    app->loop = at_loop_new(at_sys_real());
+    enum at_loop_backend backend = AT_LOOP_AUTO;
+    struct at_err why = {0};
+    enum at_rc rc = wanted != NULL ? at_loop_backend_parse(wanted, &backend, &app->err) : AT_OK;
+    if (rc != AT_OK) {
+        return at_err_wrap(&app->err, rc, "--loop-backend");
+    }
+    rc = at_loop_new_on(at_sys_real(), backend, &app->loop, &why);
+    if (rc != AT_OK) {
+        return at_err_set(&app->err, rc, "%s; --loop-backend auto takes epoll then", why.msg);
+    }
+    at_log(AT_LOG_INFO, "gateway.loop", "event loops by %s%s%s",
+           at_loop_backend_name(at_loop_backend(app->loop)), why.rc != AT_OK ? ": " : "",
+           why.rc != AT_OK ? why.msg : "");
+    return AT_OK;
+}
+
+static int gateway_run(struct gateway_app *app, struct at_gateway_options *o, const char *backend,
+                       bool with_stdin)
+{
+    enum at_rc rc = make_loop(app, backend);
+    if (rc != AT_OK) {
+        at_tls_config_unref(o->tls);
+        return at_app_fail("gateway", &app->err);
+    }
     o->loop = app->loop;
     o->on_ready = on_ready;
     o->ctx = app;
-    enum at_rc rc = at_app_on_stop(app->loop, stop, app, &app->err);
+    rc = at_app_on_stop(app->loop, stop, app, &app->err);
     if (rc == AT_OK) {
         rc = at_gateway_new(o, &app->gateway, &app->err);
     }
@@ -101,6 +125,7 @@ int at_app_gateway(int argc, char **argv)
     const char *threads = NULL;
     const char *cert = NULL;
     const char *key = NULL;
+    const char *backend = NULL;
     bool with_stdin = false;
     struct at_gateway_options o = {.name = at_sys_hostname(), .listen = "127.0.0.1:7080"};
     const struct at_app_option options[] = {
@@ -118,6 +143,9 @@ int at_app_gateway(int argc, char **argv)
          "Certificate chain, PEM; needed unless the address is loopback."},
         {"tls-key", &key, NULL, NULL, "FILE", "Its key, PEM."},
         {"threads", &threads, NULL, NULL, "N", "Event loops (default: one for each CPU)."},
+        {"loop-backend", &backend, NULL, NULL, "NAME",
+         "How event loops wait: io_uring, epoll or auto (default: io_uring where the kernel allows "
+         "it)."},
         {"static-routes", &o.static_routes, NULL, NULL, "FILE",
          "Routes from a file instead of a control plane."},
         {"exit-with-stdin", NULL, &with_stdin, NULL, NULL, "End when standard input is closed."},
@@ -146,5 +174,5 @@ int at_app_gateway(int argc, char **argv)
     o.token = secret;
     o.state_dir = dir;
     o.n_threads = (unsigned)n;
-    return gateway_run(&app, &o, with_stdin);
+    return gateway_run(&app, &o, backend, with_stdin);
 }

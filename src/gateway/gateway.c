@@ -90,9 +90,14 @@ static enum at_rc start_workers(struct at_gateway *g, const struct at_gateway_op
     for (unsigned i = 0; i < g->n_workers; i++) {
         struct gw_worker *w = &g->workers[i];
         w->gateway = g;
-        w->loop = i == 0 ? g->loop : at_loop_new(at_loop_sys(g->loop));
-        w->has_thread = i > 0; /* its loop is ours to free */
-        enum at_rc rc = gw_worker_start(w, &server, err);
+        w->loop = g->loop;
+        enum at_rc rc = AT_OK;
+        if (i > 0) {
+            w->loop = NULL;
+            rc = at_loop_new_on(at_loop_sys(g->loop), at_loop_backend(g->loop), &w->loop, err);
+            w->has_thread = true; /* its loop is ours to free */
+        }
+        rc = rc == AT_OK ? gw_worker_start(w, &server, err) : rc;
         if (rc != AT_OK) {
             return rc;
         }
@@ -184,7 +189,7 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
     g->ctx = o->ctx;
     g->n_workers = o->n_threads != 0 ? o->n_threads : 1;
     g->workers = at_alloc(g->n_workers * sizeof *g->workers);
-    gw_metrics_init(&g->metrics);
+    gw_metrics_init(&g->metrics, at_loop_backend(o->loop));
     rc = gw_auth_load(g, o->auth_token_file, err);
     if (rc == AT_OK) {
         rc = start_workers(g, o, err);

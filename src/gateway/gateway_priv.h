@@ -140,7 +140,7 @@ void gw_auth_done(struct gw_worker *worker);
 void gw_answer_error(struct at_http_exchange *ex, int status, const char *headers, const char *fmt,
                      ...) AT_PRINTF(4, 5);
 void gw_answer_own(struct gw_worker *worker, struct at_http_exchange *ex, enum gw_path_kind kind);
-void gw_metrics_init(struct gw_metrics *metrics);
+void gw_metrics_init(struct gw_metrics *metrics, enum at_loop_backend backend);
 void gw_count(struct gw_worker *worker, const char *model, const char *site, int status);
 
 #endif

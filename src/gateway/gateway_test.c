@@ -2,14 +2,11 @@
 #include "core/digest.h"
 #include "core/mem.h"
 #include "gateway/gateway_priv.h"
+#include "loop/kit_test.h"
 #include "sys/file.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #define WAIT_NS ((int64_t)20000000000)
 #define BACKS 3
@@ -117,7 +114,7 @@ static void start(struct fixture *f, size_t n_backs, struct at_gateway_options o
     struct at_buf routes = {0};
     char dir[] = "/tmp/at-gateway-XXXXXX";
     struct at_err err = {0};
-    *f = (struct fixture){.loop = at_loop_new(at_sys_real())};
+    *f = (struct fixture){.loop = kit_loop()};
     assert_non_null(mkdtemp(dir));
     f->dir = at_strdup(dir);
     assert_int_equal(at_buf_append_str(&routes, "{\"models\": {\"none\": [], \"m\": ["), AT_OK);
@@ -588,7 +585,7 @@ static void serves_on_several_loops(void **state)
 static void refuses_bad_options(void **state)
 {
     (void)state;
-    struct at_loop *loop = at_loop_new(at_sys_real());
+    struct at_loop *loop = kit_loop();
     struct at_gateway *g = NULL;
     static const struct at_gateway_options CASES[] = {
         {.static_routes = "x"},

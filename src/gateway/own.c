@@ -5,8 +5,10 @@
 
 #include <stdio.h>
 
-void gw_metrics_init(struct gw_metrics *m)
+void gw_metrics_init(struct gw_metrics *m, enum at_loop_backend backend)
 {
+    static const char *const BACKEND[] = {"backend", NULL};
+    const char *const backend_name[] = {at_loop_backend_name(backend), NULL};
     static const char *const MODEL_SITE_CODE[] = {"model", "site", "code", NULL};
     static const char *const MODEL[] = {"model", NULL};
     static const char *const MODEL_REASON[] = {"model", "reason", NULL};
@@ -33,6 +35,10 @@ void gw_metrics_init(struct gw_metrics *m)
                                    "Since the route table last changed; -1 without one.");
     m->connected = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_control_plane_connected",
                                    "1 while the routes are being watched.");
+    struct at_metric_family *loops =
+        at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_loop_backend",
+                          "1 for how the event loops wait: io_uring or epoll.", BACKEND);
+    at_metric_set(at_metric_with(loops, backend_name), 1);
 }
 
 void gw_count(struct gw_worker *worker, const char *model, const char *site, int status)

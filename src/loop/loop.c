@@ -3,6 +3,7 @@
 #include "core/mem.h"
 
 #include <assert.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -24,7 +25,7 @@ static void wake(const struct at_loop *loop)
     (void)n;
 }
 
-struct at_loop *at_loop_new(const struct at_sys *sys)
+static struct at_loop *loop_new(const struct at_sys *sys)
 {
     assert(sys != NULL);
     struct at_loop *loop = AT_NEW(struct at_loop);
@@ -43,12 +44,59 @@ struct at_loop *at_loop_new(const struct at_sys *sys)
     return loop;
 }
 
+struct at_loop *at_loop_new(const struct at_sys *sys)
+{
+    return loop_new(sys);
+}
+
+enum at_rc at_loop_new_on(const struct at_sys *sys, enum at_loop_backend backend,
+                          struct at_loop **ret, struct at_err *err)
+{
+    struct uring *uring = NULL;
+    enum at_rc rc = AT_OK;
+    if (backend != AT_LOOP_EPOLL) {
+        rc = sys == at_sys_real()
+                 ? at_uring_new(&uring, err)
+                 : at_err_set(err, AT_UNAVAILABLE, "io_uring: the system is simulated");
+    }
+    if (rc != AT_OK && backend == AT_LOOP_IO_URING) {
+        return rc;
+    }
+    *ret = loop_new(sys);
+    (*ret)->uring = uring;
+    return AT_OK;
+}
+
+enum at_loop_backend at_loop_backend(const struct at_loop *loop)
+{
+    return loop->uring != NULL ? AT_LOOP_IO_URING : AT_LOOP_EPOLL;
+}
+
+static const char *const BACKENDS[] = {"auto", "epoll", "io_uring"};
+
+const char *at_loop_backend_name(enum at_loop_backend backend)
+{
+    return BACKENDS[backend];
+}
+
+enum at_rc at_loop_backend_parse(const char *text, enum at_loop_backend *ret, struct at_err *err)
+{
+    for (int i = AT_LOOP_AUTO; i <= AT_LOOP_IO_URING; i++) {
+        if (strcmp(text, BACKENDS[i]) == 0) {
+            *ret = (enum at_loop_backend)i;
+            return AT_OK;
+        }
+    }
+    return at_err_set(err, AT_INVALID, "%s: must be auto, epoll or io_uring", text);
+}
+
 void at_loop_free(struct at_loop *loop)
 {
     if (loop == NULL) {
         return;
     }
     assert(!loop->in_turn);
+    at_uring_free(loop->uring);
     while (loop->children != NULL) {
         struct child *child = loop->children;
         loop->children = child->next;
@@ -168,31 +216,77 @@ static void run_posts(struct at_loop *loop)
     at_free(batch);
 }
 
+void at_loop_at_end(struct at_loop *loop, struct at_loop_task *task)
+{
+    if (task->queued) {
+        return;
+    }
+    task->queued = true;
+    task->next = NULL;
+    task->prev = loop->last_task;
+    *(loop->last_task != NULL ? &loop->last_task->next : &loop->first_task) = task;
+    loop->last_task = task;
+}
+
+void at_loop_at_end_cancel(struct at_loop *loop, struct at_loop_task *task)
+{
+    if (task->queued) {
+        task->queued = false;
+        *(task->prev != NULL ? &task->prev->next : &loop->first_task) = task->next;
+        *(task->next != NULL ? &task->next->prev : &loop->last_task) = task->prev;
+    }
+}
+
+/* Those that the tasks themselves queue too. */
+static void run_end_tasks(struct at_loop *loop)
+{
+    struct at_loop_task *task;
+    while ((task = loop->first_task) != NULL) {
+        at_loop_at_end_cancel(loop, task);
+        task->fn(task->ctx);
+    }
+}
+
 static bool something_to_wait_for(struct at_loop *loop)
 {
     pthread_mutex_lock(&loop->lock);
     bool pending = loop->n_posts > 0 || loop->n_held > 0;
     pthread_mutex_unlock(&loop->lock);
-    return pending || loop->n_watches_live > 0 || loop->timers.n > 0;
+    return pending || loop->n_watches_live > 0 || loop->timers.n > 0 || loop->first_task != NULL;
+}
+
+static int poll_watches(struct at_loop *loop, struct epoll_event *events, int64_t deadline_mono_ns)
+{
+    return loop->sys->poll(loop->sys->ctx, loop->epfd, events, AT_LOOP_EVENTS_MAX,
+                           deadline_mono_ns);
 }
 
 static void turn(struct at_loop *loop, int64_t deadline_mono_ns)
 {
     assert(!loop->in_turn);
     loop->in_turn = true;
+    run_end_tasks(loop); /* of calls between turns */
     int64_t next = at_timer_heap_next_ns(&loop->timers);
     if (next < deadline_mono_ns) {
         deadline_mono_ns = next;
     }
     struct epoll_event events[AT_LOOP_EVENTS_MAX];
-    int n =
-        loop->sys->poll(loop->sys->ctx, loop->epfd, events, AT_LOOP_EVENTS_MAX, deadline_mono_ns);
+    int n = 0;
+    if (loop->uring == NULL) {
+        n = poll_watches(loop, events, deadline_mono_ns);
+    } else {
+        at_uring_wait(loop, deadline_mono_ns);
+    }
     loop->now_ns = at_sys_mono_ns(loop->sys);
     run_timers(loop);
+    if (loop->uring != NULL && at_uring_dispatch(loop)) {
+        n = poll_watches(loop, events, 0);
+    }
     for (int i = 0; i < n; i++) {
         at_loop_watch_dispatch(loop, events[i].data.u64, events[i].events);
     }
     run_posts(loop);
+    run_end_tasks(loop);
     loop->in_turn = false;
 }
 
@@ -207,6 +301,7 @@ bool at_loop_turn(struct at_loop *loop, int64_t deadline_mono_ns)
 
 int at_loop_fd(const struct at_loop *loop)
 {
+    assert(loop->uring == NULL);
     return loop->epfd;
 }
 
@@ -220,6 +315,7 @@ void at_loop_run(struct at_loop *loop)
     while (!__atomic_exchange_n(&loop->stop, false, __ATOMIC_ACQ_REL)) {
         turn(loop, INT64_MAX);
     }
+    at_uring_submit(loop); /* what the last turn sends */
 }
 
 void at_loop_stop(struct at_loop *loop)

@@ -21,7 +21,19 @@ typedef void at_child_fn(void *ctx, pid_t pid, int exit_code,
                          int signal_number); /* -1,-1: adopted, unknown */
 typedef void at_post_fn(void *ctx);
 
-struct at_loop *at_loop_new(const struct at_sys *sys);
+struct at_loop *at_loop_new(const struct at_sys *sys); /* by epoll */
+/* How a loop waits. AUTO: io_uring where the kernel allows it (Linux 6.1, no sandbox or setting
+ * against it) and the system table is the real one, else epoll. */
+enum at_loop_backend { AT_LOOP_AUTO, AT_LOOP_EPOLL, AT_LOOP_IO_URING };
+/* err: AT_UNAVAILABLE io_uring was demanded and cannot be had; the message says why. With AUTO the
+ * same is told in err (may be NULL) although the loop is made. own: at_loop_free. */
+enum at_rc at_loop_new_on(const struct at_sys *sys, enum at_loop_backend backend,
+                          struct at_loop **ret, struct at_err *err) AT_WARN_UNUSED;
+enum at_loop_backend at_loop_backend(const struct at_loop *loop); /* never AUTO */
+/* "auto", "epoll", "io_uring". err: AT_INVALID. */
+enum at_rc at_loop_backend_parse(const char *text, enum at_loop_backend *ret,
+                                 struct at_err *err) AT_WARN_UNUSED;
+const char *at_loop_backend_name(enum at_loop_backend backend);
 void at_loop_free(struct at_loop *loop); /* after run has returned; pending callbacks are dropped */
 const struct at_sys *at_loop_sys(const struct at_loop *loop);
 int64_t at_loop_now_ns(const struct at_loop *loop); /* monotonic, read once per turn */
@@ -33,7 +45,7 @@ void at_loop_stop(struct at_loop *loop);     /* any thread */
 /* A loop inside another one: the outer loop watches this descriptor for READ and sets a timer for
  * the deadline (INT64_MAX: none), and then calls at_loop_turn of the inner one, which does not wait
  * when its deadline is past. */
-int at_loop_fd(const struct at_loop *loop);
+int at_loop_fd(const struct at_loop *loop); /* by epoll only */
 int64_t at_loop_next_ns(const struct at_loop *loop);
 
 /* fd stays the caller's; remove the watch before closing it. Level-triggered. */
@@ -45,6 +57,17 @@ void at_loop_unwatch(struct at_loop *loop, at_watch_id id);
 at_timer_id at_loop_timer(struct at_loop *loop, int64_t delay_ns, at_timer_fn *fn, void *ctx);
 void at_loop_timer_cancel(struct at_loop *loop,
                           at_timer_id id); /* accepts 0 and ids that have fired */
+
+/* A task of its owner's memory that runs once at the end of the turn, before the loop waits: for
+ * what gathers in a turn and goes out together. Queueing it again while it waits does nothing. */
+struct at_loop_task {
+    at_post_fn *fn;
+    void *ctx;
+    struct at_loop_task *prev, *next; /* the loop's */
+    bool queued;
+};
+void at_loop_at_end(struct at_loop *loop, struct at_loop_task *task);
+void at_loop_at_end_cancel(struct at_loop *loop, struct at_loop_task *task);
 
 /* Signals arrive by signalfd; the signal is blocked in this thread (start the loop before other
  * threads). err: AT_IO no descriptor. */

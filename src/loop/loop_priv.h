@@ -60,9 +60,13 @@ struct child {
     void *ctx;
 };
 
+struct uring;
+
 struct at_loop {
     const struct at_sys *sys;
     int epfd;
+    struct uring *uring; /* NULL: by epoll */
+    struct at_loop_task *first_task, *last_task;
     int wake_fd; /* eventfd: posts and stop from other threads */
     int64_t now_ns;
     bool in_turn;
@@ -102,6 +106,15 @@ int64_t at_timer_heap_next_ns(const struct timer_heap *heap); /* INT64_MAX when 
 at_watch_id at_loop_watch_add(struct at_loop *loop, int fd, unsigned events, bool internal,
                               at_fd_fn *fn, void *ctx);
 void at_loop_watch_dispatch(struct at_loop *loop, at_watch_id id, uint32_t epoll_events);
+
+/* uring.c */
+enum at_rc at_uring_new(struct uring **ret, struct at_err *err) AT_WARN_UNUSED;
+void at_uring_free(struct uring *uring);
+/* Submit, wait until something completes, epfd is readable or the deadline; then call back. */
+void at_uring_wait(struct at_loop *loop, int64_t deadline_mono_ns);
+/* What has come, after at_uring_wait. True: epfd is readable. */
+bool at_uring_dispatch(struct at_loop *loop);
+void at_uring_submit(struct at_loop *loop);
 
 /* For the pool: the end of held work is posted past AT_LOOP_POSTS_MAX, bounded by the pool's own
  * queue. */

@@ -2,6 +2,7 @@
 
 #include "core/mem.h"
 #include "core/units.h"
+#include "loop/kit_test.h"
 #include "loop/limits.h"
 
 #include <setjmp.h>
@@ -17,7 +18,7 @@
 
 static int make_loop(void **state)
 {
-    *state = at_loop_new(at_sys_real());
+    *state = kit_loop();
     return 0;
 }
 

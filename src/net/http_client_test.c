@@ -64,7 +64,7 @@ static void handle(void *ctx, struct at_http_exchange *ex)
 static void start(struct fixture *f, struct at_tls_config *tls,
                   const struct at_http_client_options *options)
 {
-    *f = (struct fixture){.loop = at_loop_new(at_sys_real())};
+    *f = (struct fixture){.loop = kit_loop()};
     struct at_http_server_options o = {.listen = "127.0.0.1:0",
                                        .tls = tls,
                                        .body_bytes_max = (size_t)32 << 20,
@@ -626,7 +626,7 @@ static void calls_unix_sockets(void **state)
     (void)state;
     char *path = at_asprintf("/tmp/at-net-%d.sock", (int)getpid());
     char *addr = at_asprintf("unix:%s", path);
-    struct fixture f = {.loop = at_loop_new(at_sys_real())};
+    struct fixture f = {.loop = kit_loop()};
     struct at_http_server_options o = {.listen = addr, .handler = handle, .ctx = &f};
     unlink(path);
     assert_int_equal(at_http_server_new(f.loop, &o, &f.server, NULL), AT_OK);

@@ -55,7 +55,7 @@ static void handle(void *ctx, struct at_http_exchange *ex)
 
 static void start(struct fixture *f, struct at_http_server_options o)
 {
-    *f = (struct fixture){.loop = at_loop_new(at_sys_real())};
+    *f = (struct fixture){.loop = kit_loop()};
     o.listen = "127.0.0.1:0";
     o.handler = handle;
     o.ctx = f;

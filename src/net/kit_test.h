@@ -4,6 +4,7 @@
 #define AT_NET_KIT_TEST_H
 
 #include "core/mem.h"
+#include "loop/kit_test.h"
 #include "net/http_client.h"
 #include "net/http_server.h"
 

@@ -12,6 +12,7 @@
 #define AT_STREAM_READS_PER_TURN_MAX 4     /* then other connections get their turn */
 #define AT_STREAM_IOV_MAX 7                /* pieces of one at_stream_writev */
 #define AT_STREAM_JOIN_BYTES_MAX 8192      /* pieces of a write copied together */
+#define AT_STREAM_GATHER_BYTES_MAX 16384   /* larger writes are sent at once, not gathered */
 #define AT_STREAM_CORK_BYTES_MAX 65536     /* corked streams send when they hold more */
 #define AT_STREAM_IDLE_BYTES_MAX 16384     /* buffers larger than this are given back when empty */
 #define AT_STREAM_LINGER_NS (1 * AT_S)     /* reading on after the end was sent */

@@ -12,7 +12,10 @@ static void on_task(void *ctx);
 
 void at_stream_set_interest(struct at_stream *s, unsigned events)
 {
-    if (s->interest != events && s->watch != 0) {
+    if (s->interest != events && s->io != NULL) {
+        s->interest = events;
+        at_io_receive(s->io, (events & AT_LOOP_READ) != 0);
+    } else if (s->interest != events && s->watch != 0) {
         s->interest = events;
         at_loop_watch_change(s->loop, s->watch, events);
     }
@@ -36,6 +39,7 @@ static void detach(struct at_stream *s)
         at_loop_unwatch(s->loop, s->watch);
         s->watch = 0;
     }
+    at_stream_io_close(s);
     at_sock_close(s->fd);
     s->fd = -1;
 }
@@ -51,7 +55,7 @@ static void release(struct at_stream *s)
     at_free(s);
 }
 
-/* Give the stream up. Only from the loop's own events; leave() releases the memory. */
+/* Give the stream up. Only from the loop's own events; at_stream_leave releases the memory. */
 static void finish(struct at_stream *s, enum at_rc rc, const struct at_err *err)
 {
     assert(s->in_event);
@@ -63,13 +67,13 @@ static void finish(struct at_stream *s, enum at_rc rc, const struct at_err *err)
     }
 }
 
-static void enter(struct at_stream *s)
+void at_stream_enter(struct at_stream *s)
 {
     assert(!s->in_event);
     s->in_event = true;
 }
 
-static void leave(struct at_stream *s)
+void at_stream_leave(struct at_stream *s)
 {
     s->in_event = false;
     if (s->gone) {
@@ -108,12 +112,12 @@ void at_stream_resume(struct at_stream *s)
     if (!was_paused || s->fd < 0) {
         return;
     }
-    if (s->watch == 0) {
+    if (s->io == NULL && s->watch == 0) {
         s->interest = AT_LOOP_READ;
         s->watch = at_loop_watch(s->loop, s->fd, s->interest, on_event, s);
     }
     at_stream_set_interest(s, s->interest | AT_LOOP_READ);
-    if (s->in.len > 0 || s->held) {
+    if (s->in.len > 0 || s->held || s->end_rc != AT_OK) {
         defer(s, TASK_SHOW);
     }
 }
@@ -248,7 +252,7 @@ static bool feed_tls(struct at_stream *s, const char *data, size_t len)
 }
 
 /* The peer is done, or the connection broke. */
-static void on_read_end(struct at_stream *s, enum at_rc rc)
+void at_stream_read_end(struct at_stream *s, enum at_rc rc)
 {
     struct at_err err;
     if (sends_on(s, rc)) {
@@ -270,6 +274,14 @@ static void on_read_end(struct at_stream *s, enum at_rc rc)
     finish(s, rc, &err);
 }
 
+bool at_stream_feed(struct at_stream *s, const char *data, size_t len)
+{
+    if (s->tls != NULL) {
+        return feed_tls(s, data, len);
+    }
+    return s->state != ST_OPEN || show(s, data, len); /* input after at_stream_end is read over */
+}
+
 /* False: the stream is gone. */
 static bool on_readable(struct at_stream *s)
 {
@@ -281,16 +293,10 @@ static bool on_readable(struct at_stream *s)
             return true;
         }
         if (rc != AT_OK) {
-            on_read_end(s, rc);
+            at_stream_read_end(s, rc);
             return false;
         }
-        bool alive = true;
-        if (s->tls != NULL) {
-            alive = feed_tls(s, scratch, n);
-        } else if (s->state == ST_OPEN) {
-            alive = show(s, scratch, n);
-        } /* else: input after at_stream_end is read over */
-        if (!alive) {
+        if (!at_stream_feed(s, scratch, n)) {
             return false;
         }
         if (n < sizeof scratch || s->paused) {
@@ -305,10 +311,10 @@ static void on_timer(void *ctx)
     struct at_stream *s = ctx;
     struct at_err err;
     s->timer = 0;
-    enter(s);
+    at_stream_enter(s);
     if (s->state == ST_LINGER) {
         finish(s, AT_OK, NULL);
-        leave(s);
+        at_stream_leave(s);
         return;
     }
     const char *what = s->state == ST_CONNECTING  ? "connecting took too long"
@@ -316,7 +322,7 @@ static void on_timer(void *ctx)
                                                   : "the peer does not read";
     enum at_rc rc = at_err_set(&err, AT_TIMEOUT, "%s", what);
     finish(s, rc, &err);
-    leave(s);
+    at_stream_leave(s);
 }
 
 static void set_timer(struct at_stream *s, int64_t delay_ns)
@@ -343,7 +349,13 @@ static bool on_connected(struct at_stream *s)
         finish(s, rc, &err);
         return false;
     }
-    at_stream_set_interest(s, AT_LOOP_READ);
+    if (at_io_is_possible(s->loop)) {
+        at_loop_unwatch(s->loop, s->watch);
+        s->watch = 0;
+        at_stream_io_open(s);
+    } else {
+        at_stream_set_interest(s, AT_LOOP_READ);
+    }
     if (s->tls != NULL) {
         s->state = ST_HANDSHAKE;
         return advance_handshake(s);
@@ -351,11 +363,8 @@ static bool on_connected(struct at_stream *s)
     return call_open(s);
 }
 
-/* The queue could be written on. False: the stream is gone. */
-static bool on_drain(struct at_stream *s)
+bool at_stream_drained(struct at_stream *s, size_t before)
 {
-    size_t before = at_stream_queued_bytes(s);
-    at_stream_flush(s);
     size_t now = at_stream_queued_bytes(s);
     if (s->state == ST_ENDING && now == 0 && !s->broken && !s->peer_done) {
         linger(s);
@@ -372,6 +381,14 @@ static bool on_drain(struct at_stream *s)
         return is_alive(s);
     }
     return true;
+}
+
+/* The queue could be written on. False: the stream is gone. */
+static bool on_drain(struct at_stream *s)
+{
+    size_t before = at_stream_queued_bytes(s);
+    at_stream_flush(s);
+    return at_stream_drained(s, before);
 }
 
 static void on_paused_readable(struct at_stream *s)
@@ -392,7 +409,7 @@ static void on_event(void *ctx, int fd, unsigned events)
     struct at_stream *s = ctx;
     assert(fd == s->fd);
     (void)fd;
-    enter(s);
+    at_stream_enter(s);
     bool alive = s->state != ST_CONNECTING;
     if (!alive) {
         on_connected(s);
@@ -406,7 +423,7 @@ static void on_event(void *ctx, int fd, unsigned events)
             on_readable(s);
         }
     }
-    leave(s);
+    at_stream_leave(s);
 }
 
 /* Bytes that were left over when the owner paused. */
@@ -418,7 +435,14 @@ static bool show_left(struct at_stream *s)
     if (s->in.len > 0 && !show(s, NULL, 0)) {
         return false;
     }
-    return s->held && !s->paused ? feed_tls(s, NULL, 0) : true;
+    if (s->held && !s->paused && !feed_tls(s, NULL, 0)) {
+        return false;
+    }
+    if (s->end_rc != AT_OK && !s->paused && s->state == ST_OPEN) {
+        at_stream_read_end(s, s->end_rc);
+        return false;
+    }
+    return true;
 }
 
 static void on_task(void *ctx)
@@ -427,7 +451,7 @@ static void on_task(void *ctx)
     unsigned tasks = s->tasks;
     s->task_timer = 0;
     s->tasks = 0;
-    enter(s);
+    at_stream_enter(s);
     if (tasks & TASK_CLOSE) {
         finish(s, s->close_rc, s->close_err);
     } else {
@@ -436,7 +460,7 @@ static void on_task(void *ctx)
             show_left(s);
         }
     }
-    leave(s);
+    at_stream_leave(s);
 }
 
 static struct at_stream *stream_new(struct at_loop *loop, const struct at_stream_events *events)
@@ -484,8 +508,12 @@ struct at_stream *at_stream_accept_take(struct at_loop *loop, int fd, struct at_
         at_stream_finish_later(s, rc, &err);
         return s;
     }
-    s->interest = AT_LOOP_READ;
-    s->watch = at_loop_watch(loop, s->fd, s->interest, on_event, s);
+    if (at_io_is_possible(loop)) {
+        at_stream_io_open(s);
+    } else {
+        s->interest = AT_LOOP_READ;
+        s->watch = at_loop_watch(loop, s->fd, s->interest, on_event, s);
+    }
     if (tls != NULL) {
         set_timer(s, AT_STREAM_HANDSHAKE_NS);
     } else if (events->on_open != NULL) {
@@ -508,15 +536,20 @@ void at_stream_end(struct at_stream *s)
     if (s->tls != NULL) {
         at_tls_session_shutdown(s->tls);
     }
-    if (s->watch == 0) { /* hung up while paused */
+    if (s->io == NULL && s->watch == 0) { /* hung up while paused */
         s->watch = at_loop_watch(s->loop, s->fd, s->interest, on_event, s);
     }
     set_timer(s, AT_STREAM_END_NS);
     if (!s->blocked) {
         at_stream_flush(s);
     }
+    s->peer_done |= s->end_rc != AT_OK;
     if (!s->broken && at_stream_queued_bytes(s) == 0) {
-        linger(s);
+        if (s->peer_done) {
+            at_stream_finish_later(s, AT_OK, NULL);
+        } else {
+            linger(s);
+        }
     }
 }
 

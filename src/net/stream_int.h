@@ -2,6 +2,7 @@
 #ifndef AT_NET_STREAM_INT_H
 #define AT_NET_STREAM_INT_H
 
+#include "loop/io.h"
 #include "net/limits.h"
 #include "net/stream.h"
 #include "net/tls_priv.h"
@@ -16,6 +17,8 @@ struct at_stream {
     struct at_stream_events ev;
     struct at_tls_session *tls;
     at_watch_id watch;
+    struct at_io *io; /* instead of the watch once connected, where the loop has it */
+    struct at_loop_task send_task;
     at_timer_id timer; /* connecting, ending, lingering: one at a time */
     at_timer_id task_timer;
     int fd;
@@ -33,7 +36,8 @@ struct at_stream {
     struct at_buf in; /* shown but not taken */
     struct at_buf raw; /* ciphertext not fed yet */
     struct at_buf plain_out;
-    size_t out_pos; /* sent part of the output buffer */
+    size_t out_pos;    /* sent part of the output buffer */
+    enum at_rc end_rc; /* with io: reading ended so while paused */
     enum at_rc close_rc;
     struct at_err *close_err;
     char peer[AT_ADDR_TEXT_BYTES_MAX];
@@ -48,7 +52,18 @@ static inline struct at_buf *at_stream_out(struct at_stream *s)
 void at_stream_set_interest(struct at_stream *s, unsigned events);
 /* Give the stream up, soon: for failures seen inside the owner's calls. The first reason counts. */
 void at_stream_finish_later(struct at_stream *s, enum at_rc rc, const struct at_err *err);
+void at_stream_enter(struct at_stream *s); /* around what the loop calls */
+void at_stream_leave(struct at_stream *s);
+bool at_stream_feed(struct at_stream *s, const char *data, size_t len); /* false: it is gone */
+void at_stream_read_end(struct at_stream *s, enum at_rc rc);
+/* The queue was before bytes long and some of it was sent. False: the stream is gone. */
+bool at_stream_drained(struct at_stream *s, size_t before);
 /* stream_write.c */
 void at_stream_flush(struct at_stream *s); /* sends what is queued, as far as the socket takes it */
+void at_stream_break(struct at_stream *s); /* writing is over, reading goes on */
+/* stream_io.c */
+void at_stream_io_open(struct at_stream *s);
+void at_stream_io_close(struct at_stream *s);
+void at_stream_io_flush(struct at_stream *s); /* at the end of the turn */
 
 #endif

@@ -7,7 +7,8 @@
 
 size_t at_stream_queued_bytes(const struct at_stream *s)
 {
-    return (s->tls != NULL ? at_tls_session_output(s->tls)->len : s->plain_out.len) - s->out_pos;
+    size_t queued = s->tls != NULL ? at_tls_session_output(s->tls)->len : s->plain_out.len;
+    return queued - s->out_pos + (s->io != NULL ? at_io_sending_bytes(s->io) : 0);
 }
 
 static void compact(struct at_stream *s, struct at_buf *out)
@@ -26,7 +27,7 @@ static void compact(struct at_stream *s, struct at_buf *out)
 }
 
 /* Writing is over; the queue is dropped. Reading goes on and will meet the end by itself. */
-static void break_writing(struct at_stream *s)
+void at_stream_break(struct at_stream *s)
 {
     s->broken = true;
     s->blocked = false;
@@ -51,6 +52,10 @@ static void set_blocked(struct at_stream *s, bool blocked)
 void at_stream_flush(struct at_stream *s)
 {
     struct at_buf *out = at_stream_out(s);
+    if (s->io != NULL) {
+        at_stream_io_flush(s);
+        return;
+    }
     while (s->out_pos < out->len) {
         size_t n = 0;
         enum at_rc rc = at_sock_write(s->fd, out->data + s->out_pos, out->len - s->out_pos, &n);
@@ -59,7 +64,7 @@ void at_stream_flush(struct at_stream *s)
             return;
         }
         if (rc != AT_OK) {
-            break_writing(s);
+            at_stream_break(s);
             return;
         }
         s->out_pos += n;
@@ -122,19 +127,35 @@ static enum at_rc send_plain(struct at_stream *s, const struct iovec *iov, int n
         rc = at_sock_writev(s->fd, all + first, n + 1 - first, &sent);
     }
     if (rc != AT_OK && rc != AT_AGAIN) {
-        break_writing(s);
+        at_stream_break(s);
         return AT_UNAVAILABLE;
     }
     size_t from_queue = sent < queued ? sent : queued;
     s->out_pos += from_queue;
     compact(s, &s->plain_out);
     sent -= from_queue;
-    if (from_queue < queued || sent < total) {
-        rc = queue_plain(s, iov, n, sent);
-        set_blocked(s, true);
-        return rc;
+    if (from_queue == queued && sent == total) {
+        return AT_OK;
     }
-    return AT_OK;
+    rc = queue_plain(s, iov, n, sent);
+    if (s->io != NULL) {
+        at_stream_io_flush(s);
+    } else {
+        set_blocked(s, true);
+    }
+    return rc;
+}
+
+/* Small writes of a turn go out together at its end; large ones at once, uncopied. */
+static enum at_rc send_io(struct at_stream *s, const struct iovec *iov, int n, size_t total,
+                          size_t queued)
+{
+    if (total > AT_STREAM_GATHER_BYTES_MAX && queued == 0 && s->corks == 0) {
+        return send_plain(s, iov, n, total);
+    }
+    enum at_rc rc = queue_plain(s, iov, n, 0);
+    at_stream_io_flush(s);
+    return rc;
 }
 
 /* Small pieces become one TLS record. */
@@ -158,7 +179,7 @@ static enum at_rc send_tls(struct at_stream *s, const struct iovec *iov, int n, 
         }
     }
     if (rc != AT_OK) {
-        break_writing(s);
+        at_stream_break(s);
         return AT_UNAVAILABLE;
     }
     if (!s->blocked && (s->corks == 0 || at_stream_queued_bytes(s) > AT_STREAM_CORK_BYTES_MAX)) {
@@ -183,6 +204,9 @@ enum at_rc at_stream_writev(struct at_stream *s, const struct iovec *iov, int n)
     }
     if (s->tls != NULL) {
         return send_tls(s, iov, n, total);
+    }
+    if (s->io != NULL) {
+        return send_io(s, iov, n, total, queued);
     }
     if (s->blocked || (s->corks > 0 && queued + total <= AT_STREAM_CORK_BYTES_MAX)) {
         return queue_plain(s, iov, n, 0);
