@@ -97,8 +97,13 @@ static void create_put(struct api_req *req)
     }
     at_state_key(req->route.kind, req->route.ns, at_object_name(req->object), op->key,
                  sizeof op->key);
-    at_store_put(req->api->options.store, op->key, req->text.data, req->text.len, 0, create_done,
-                 req);
+    at_store_write(req->api->options.store,
+                   &(struct at_store_write){.key = op->key,
+                                            .value = req->text.data,
+                                            .len = req->text.len,
+                                            .ttl_s = at_state_ttl_s(req->route.kind),
+                                            .fn = create_done,
+                                            .ctx = req});
 }
 
 static void create_stamped(struct api_req *req)
@@ -304,7 +309,13 @@ static void update_store(struct api_req *req, enum at_object_outcome outcome)
         at_store_delete(store, op->key, op->old_rev, update_done, req);
         return;
     }
-    at_store_put(store, op->key, req->text.data, req->text.len, op->old_rev, update_done, req);
+    at_store_write(store, &(struct at_store_write){.key = op->key,
+                                                   .value = req->text.data,
+                                                   .len = req->text.len,
+                                                   .expect = op->old_rev,
+                                                   .ttl_s = at_state_ttl_s(req->route.kind),
+                                                   .fn = update_done,
+                                                   .ctx = req});
 }
 
 /* The part that this endpoint does not write is the stored one, whatever was sent. */

@@ -214,11 +214,22 @@ static bool leads(void *ctx)
     return at_leader_leads(s->leader);
 }
 
+static void doubt(void *ctx)
+{
+    struct at_server *s = ctx;
+    at_leader_doubt(s->leader);
+}
+
 static void controllers_start(struct at_server *s)
 {
-    struct at_controllers_options o = {.node_timeout_ns = s->node_timeout_ns,
-                                       .leads = s->leader != NULL ? leads : NULL,
-                                       .leads_ctx = s};
+    struct at_controllers_options o = {.node_timeout_ns = s->node_timeout_ns};
+    if (s->leader != NULL) {
+        o.leads = leads;
+        o.leads_ctx = s;
+        o.doubt = doubt;
+        o.guard_key = AT_LEADER_EPOCH_KEY;
+        o.guard_rev = at_leader_epoch(s->leader);
+    }
     s->controllers = at_controllers_new(s->loop, s->state, s->metrics, &o);
     at_metric_set(s->m_leading, 1);
 }

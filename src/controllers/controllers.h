@@ -16,6 +16,12 @@ struct at_controllers_options {
     int64_t start_grace_ns;   /* 0: 5 s after our own start in which silence is forgiven */
     bool (*leads)(void *ctx); /* asked before each write; false: nothing is written. NULL: always */
     void *leads_ctx;
+    /* The guard that every write carries (see at_store_write); NULL: none. Borrowed. */
+    const char *guard_key;
+    int64_t guard_rev;
+    /* Whether a write has happened is not known: what is decided from now on might be done twice,
+     * unless a new guard settles it. May be NULL. */
+    void (*doubt)(void *leads_ctx);
 };
 struct at_controllers *at_controllers_new(struct at_loop *loop, struct at_state *state,
                                           struct at_metrics *metrics,

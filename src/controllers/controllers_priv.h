@@ -66,8 +66,11 @@ struct at_controllers {
     int64_t node_timeout_ns, start_grace_ns, started_ns;
     bool (*leads)(void *ctx); /* NULL: always */
     void *leads_ctx;
-    struct at_map *items;    /* key -> struct ctl_item */
-    struct ctl_item **queue; /* in order of arrival */
+    const char *guard_key; /* NULL: none */
+    int64_t guard_rev;
+    void (*doubt)(void *ctx); /* may be NULL */
+    struct at_map *items;     /* key -> struct ctl_item */
+    struct ctl_item **queue;  /* in order of arrival */
     size_t n_queue, cap_queue;
     struct at_map *dirty;     /* "<plural>/<ns>/<name>" -> kind: changed since the last drain */
     struct at_map *owner_of;  /* "<ns>/<name>" of an instance -> char *item key of its owner */

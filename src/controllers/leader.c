@@ -23,9 +23,20 @@ static void lead(struct at_leader *leader, bool leading, const char *why)
         return;
     }
     leader->leading = leading;
+    leader->epoch_rev = leading ? leader->epoch_rev : 0;
     at_log_kv(AT_LOG_INFO, leading ? "leader.gained" : "leader.lost",
               (struct at_log_kv[]){{"id", leader->id}, {0}}, "%s", why);
     leader->changed(leader->ctx, leading);
+}
+
+int64_t at_leader_epoch(const struct at_leader *leader)
+{
+    return leader->epoch_rev;
+}
+
+void at_leader_doubt(struct at_leader *leader)
+{
+    leader->doubtful = true; /* the tick is never far */
 }
 
 /* --- the record --- */
@@ -53,6 +64,7 @@ static void on_record(void *ctx, enum at_rc rc, int64_t rev, const struct at_sto
     leader->vacant = n == 0 || at_streq(holder, "");
     at_free(leader->holder);
     leader->holder = at_strdup(at_json_str_at(record, "name", ""));
+    leader->epoch_rev = leader->mine ? leader->epoch_rev : 0;
     if (leader->leading && !leader->mine) {
         lead(leader, false, "another server has taken the lease");
     }
@@ -83,12 +95,65 @@ static void on_given_back(void *ctx, enum at_rc rc, int64_t rev, const struct at
     at_leader_call_done(ctx);
 }
 
+/* On what was seen last. The record ends when nobody renews it: nothing is left of servers that are
+ * all gone. */
+static void record_put(struct at_leader *leader, bool hold, at_store_write_fn *fn)
+{
+    AT_CLEANUP(at_cleanup_free) char *text = record_text(leader, hold);
+    leader->calls++;
+    at_store_write(leader->store,
+                   &(struct at_store_write){.key = AT_LEADER_KEY,
+                                            .value = text,
+                                            .len = strlen(text),
+                                            .expect = leader->rev,
+                                            .ttl_s = AT_LEADER_STALE_NS / AT_NS_PER_S,
+                                            .fn = fn,
+                                            .ctx = leader});
+}
+
 static void give_back(struct at_leader *leader)
 {
-    AT_CLEANUP(at_cleanup_free) char *text = record_text(leader, false);
+    record_put(leader, false, on_given_back);
+}
+
+static void held(struct at_leader *leader)
+{
+    if (at_sys_mono_ns(leader->sys) < leader->fence_ns) {
+        at_free(leader->holder);
+        leader->holder = at_strdup(leader->name);
+        lead(leader, true, "this server holds the lease");
+    }
+}
+
+static void on_epoch(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
+                     const struct at_err *err)
+{
+    (void)current;
+    (void)err;
+    struct at_leader *leader = ctx;
+    leader->writing = false;
+    if (!leader->closed && rc == AT_OK) {
+        leader->epoch_rev = rev;
+        held(leader);
+    } else if (leader->closed && rc == AT_OK) {
+        give_back(leader);
+    }
+    at_leader_call_done(leader);
+}
+
+/* Only while the record is as we left it: else another has begun, and this would depose it. */
+static void epoch_begin(struct at_leader *leader)
+{
+    leader->writing = true;
     leader->calls++;
-    at_store_put(leader->store, AT_LEADER_KEY, text, strlen(text), leader->rev, on_given_back,
-                 leader);
+    at_store_write(leader->store, &(struct at_store_write){.key = AT_LEADER_EPOCH_KEY,
+                                                           .value = leader->id,
+                                                           .len = strlen(leader->id),
+                                                           .expect = -1,
+                                                           .guard_key = AT_LEADER_KEY,
+                                                           .guard_rev = leader->rev,
+                                                           .fn = on_epoch,
+                                                           .ctx = leader});
 }
 
 static void on_written(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
@@ -114,12 +179,13 @@ static void on_written(void *ctx, enum at_rc rc, int64_t rev, const struct at_st
         leader->mine = true;
         leader->fence_ns = leader->sent_ns + AT_LEADER_LEASE_NS - AT_LEADER_MARGIN_NS;
         leader->next_renew_ns = leader->sent_ns + AT_LEADER_RENEW_NS;
-        if (now < leader->fence_ns) {
-            at_free(leader->holder);
-            leader->holder = at_strdup(leader->name);
-            lead(leader, true, "this server holds the lease");
+        if (leader->epoch_rev != 0) {
+            held(leader);
+        } else if (now < leader->fence_ns) {
+            epoch_begin(leader);
         }
     } else if (rc == AT_CONFLICT || rc == AT_EXISTS || rc == AT_NOT_FOUND) {
+        leader->epoch_rev = 0;
         lead(leader, false, "another server has taken the lease");
     }
     at_leader_call_done(leader);
@@ -127,11 +193,9 @@ static void on_written(void *ctx, enum at_rc rc, int64_t rev, const struct at_st
 
 static void claim(struct at_leader *leader, int64_t now)
 {
-    AT_CLEANUP(at_cleanup_free) char *text = record_text(leader, true);
     leader->writing = true;
-    leader->calls++;
     leader->sent_ns = now;
-    at_store_put(leader->store, AT_LEADER_KEY, text, strlen(text), leader->rev, on_written, leader);
+    record_put(leader, true, on_written);
 }
 
 /* --- time --- */
@@ -153,6 +217,10 @@ void at_leader_tick(void *ctx)
     if (leader->leading && now >= leader->fence_ns) {
         lead(leader, false, "the lease could not be renewed in time");
     }
+    if (leader->leading && leader->doubtful) {
+        lead(leader, false, "it is not known whether a write has happened");
+    }
+    leader->doubtful = false;
     at_store_range(leader->store, AT_LEADER_KEY, NULL, 1, 0, on_record, leader);
     bool expired = now - leader->seen_ns >= AT_LEADER_LEASE_NS;
     bool due =

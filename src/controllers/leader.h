@@ -4,13 +4,20 @@
  * The lease is one key, compared and swapped: whoever put its name there last leads, as long as it
  * renews. A holder counts its lease from before it asked for it and stops some time before the end;
  * others count from when they saw it and take it after the end. So no two lead at a time, whatever
- * the clocks say, as long as they run at about the same speed. */
+ * the clocks say, as long as they run at about the same speed.
+ *
+ * What a leader decided may still be on its way when its time is over: it was paused, or the
+ * network was. So each one writes an epoch before it begins, and every write of its controllers
+ * happens only while that is the newest. Whoever leads next has then seen all that its forerunners
+ * could do. */
 #ifndef AT_CONTROLLERS_LEADER_H
 #define AT_CONTROLLERS_LEADER_H
 
 #include "state/state.h"
 
 #define AT_LEADER_KEY "/atoll-internal/leader"
+/* Written by each new leader before it leads: the guard of all its controllers' writes. */
+#define AT_LEADER_EPOCH_KEY "/atoll-internal/leader-epoch"
 #define AT_LEADER_BEATS "/atoll-internal/beats/" /* then the server's id */
 #define AT_LEADER_LEASE_NS (3 * AT_NS_PER_S)
 #define AT_LEADER_RENEW_NS (1 * AT_NS_PER_S)
@@ -19,7 +26,7 @@
 #define AT_LEADER_LOOK_NS (100 * AT_NS_PER_MS)
 /* Other servers than the leader tell of their nodes' beats so often. */
 #define AT_LEADER_RELAY_NS (500 * AT_NS_PER_MS)
-/* What an ended server left behind is removed after this. */
+/* What an ended server left behind is removed after this, by the store itself. */
 #define AT_LEADER_STALE_NS (60 * AT_NS_PER_S)
 #define AT_LEADER_ID_BYTES 96
 
@@ -37,6 +44,11 @@ struct at_leader *at_leader_new(struct at_loop *loop, struct at_store *store,
 /* Gives the lease back, so that nobody has to wait for its end; changed is not called. Before
  * at_store_drain. Accepts NULL. */
 void at_leader_free(struct at_leader *leader);
+/* The guard's revision, while it leads. */
+int64_t at_leader_epoch(const struct at_leader *leader);
+/* Nobody knows whether something that was written as the leader has happened: lead no more, and
+ * again only with a new epoch. Later, not before it returns. */
+void at_leader_doubt(struct at_leader *leader);
 /* By the clock, right now: exact even when this process was stopped for a while. */
 bool at_leader_leads(const struct at_leader *leader);
 const char *

@@ -20,8 +20,10 @@ struct at_leader {
     void (*changed)(void *ctx, bool leading);
     void *ctx;
     at_timer_id timer;
-    bool leading; /* as told */
-    bool closed, writing;
+    bool leading;         /* as told */
+    bool closed, writing; /* writing: the record, or the epoch */
+    bool doubtful;        /* since the epoch began */
+    int64_t epoch_rev;    /* 0: to be written before it leads */
     int64_t sent_ns, fence_ns, next_renew_ns;
     int64_t rev, seen_ns; /* of the record, and when it was first seen so */
     bool vacant;          /* nobody holds it */

@@ -178,6 +178,101 @@ static void a_stopped_leader_is_followed_within_five_seconds_and_knows_it(void *
     rig_done(&r);
 }
 
+struct written {
+    bool done;
+    enum at_rc rc;
+};
+
+static void on_written(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
+                       const struct at_err *err)
+{
+    (void)rev;
+    (void)current;
+    (void)err;
+    *(struct written *)ctx = (struct written){true, rc};
+}
+
+/* What a controller of the leader with that epoch would get for a write that arrives now. */
+static enum at_rc write_of_epoch(struct rig *r, int64_t epoch)
+{
+    struct written w = {0};
+    at_store_write(r->store, &(struct at_store_write){.key = "/copy",
+                                                      .value = "x",
+                                                      .len = 1,
+                                                      .expect = -1,
+                                                      .guard_key = AT_LEADER_EPOCH_KEY,
+                                                      .guard_rev = epoch,
+                                                      .fn = on_written,
+                                                      .ctx = &w});
+    while (!w.done) {
+        at_loop_turn(r->loop, at_sim_now_ns(r->sim));
+    }
+    return w.rc;
+}
+
+static void what_a_stopped_leader_still_sends_is_refused_once_another_leads(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_init(&r, 2, 6);
+    run(&r, AT_NS_PER_S);
+    struct server *first = leader_of(&r);
+    int64_t epoch = at_leader_epoch(first->leader);
+    assert_true(epoch > 0);
+    run(&r, 10 * AT_NS_PER_S);
+    assert_int_equal(at_leader_epoch(first->leader), epoch); /* renewals change nothing */
+    assert_int_equal(write_of_epoch(&r, epoch), AT_OK);
+    stop(&r, first);
+    while (leader_of(&r) != other_than(&r, first)) {
+        turn(&r);
+    }
+    assert_true(first->told); /* it has not noticed, and its writes are refused all the same */
+    assert_int_equal(write_of_epoch(&r, epoch), AT_CONFLICT);
+    int64_t next = at_leader_epoch(leader_of(&r)->leader);
+    assert_true(next > epoch);
+    assert_int_equal(write_of_epoch(&r, next), AT_OK);
+    go_on(first);
+    assert_int_equal(at_leader_epoch(first->leader), 0);
+    assert_int_equal(write_of_epoch(&r, next), AT_OK);
+    rig_done(&r);
+}
+
+static void a_leader_in_doubt_leads_on_with_a_new_epoch(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_init(&r, 2, 7);
+    run(&r, AT_NS_PER_S);
+    struct server *first = leader_of(&r);
+    int64_t epoch = at_leader_epoch(first->leader);
+    at_leader_doubt(first->leader);
+    while (leader_of(&r) != NULL && at_leader_epoch(leader_of(&r)->leader) == epoch) {
+        turn(&r);
+    }
+    assert_false(first->told); /* its controllers have ended */
+    run(&r, AT_NS_PER_S);
+    assert_ptr_equal(leader_of(&r), first);
+    assert_int_equal(write_of_epoch(&r, epoch), AT_CONFLICT);
+    assert_int_equal(write_of_epoch(&r, at_leader_epoch(first->leader)), AT_OK);
+    rig_done(&r);
+}
+
+static void nothing_is_left_of_servers_that_are_all_gone(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_init(&r, 1, 8);
+    for (int i = 0; i < 20; i++) {
+        at_state_heartbeat(r.servers[0].state, "n", at_sim_now_ns(r.sim));
+        run(&r, 100 * AT_NS_PER_MS);
+    }
+    assert_true(at_store_ttl_left_ns(r.store, AT_LEADER_KEY) <= AT_LEADER_STALE_NS);
+    stop(&r, &r.servers[0]);
+    run(&r, AT_LEADER_STALE_NS + AT_NS_PER_S);
+    assert_int_equal(at_store_stats(r.store).keys, 1); /* the epoch: it is a count, and stays */
+    rig_done(&r);
+}
+
 static uint64_t next_random(uint64_t *seed)
 {
     *seed = *seed * 6364136223846793005u + 1442695040888963407u;
@@ -191,6 +286,7 @@ static void whatever_stops_two_never_lead(void **state)
         struct rig r;
         uint64_t random = seed;
         size_t changes = 0;
+        int64_t epoch = 0;
         struct server *last = NULL;
         rig_init(&r, 3, seed);
         while (at_sim_now_ns(r.sim) < 100 * AT_NS_PER_S) {
@@ -206,6 +302,13 @@ static void whatever_stops_two_never_lead(void **state)
                 }
             }
             struct server *leads = leader_of(&r);
+            int64_t now_epoch = leads != NULL ? at_leader_epoch(leads->leader) : 0;
+            if (leads != NULL && now_epoch != epoch) {
+                assert_true(now_epoch > epoch);
+                assert_true(epoch == 0 || write_of_epoch(&r, epoch) == AT_CONFLICT);
+                epoch = now_epoch;
+            }
+            assert_true(leads == NULL || leads == last || now_epoch == epoch);
             changes += leads != NULL && leads != last;
             last = leads != NULL ? leads : last;
         }
@@ -278,6 +381,9 @@ int main(void)
         cmocka_unit_test(one_server_leads_and_keeps_it),
         cmocka_unit_test(a_leader_that_ends_hands_over_at_once),
         cmocka_unit_test(a_stopped_leader_is_followed_within_five_seconds_and_knows_it),
+        cmocka_unit_test(what_a_stopped_leader_still_sends_is_refused_once_another_leads),
+        cmocka_unit_test(a_leader_in_doubt_leads_on_with_a_new_epoch),
+        cmocka_unit_test(nothing_is_left_of_servers_that_are_all_gone),
         cmocka_unit_test(whatever_stops_two_never_lead),
         cmocka_unit_test(the_leader_hears_of_beats_at_another_server),
         cmocka_unit_test(a_server_alone_with_its_nodes_writes_only_the_lease),

@@ -156,6 +156,9 @@ static void written(void *ctx, enum at_rc rc, int64_t rev, const struct at_err *
                       "%s", err != NULL ? err->msg : at_rc_name(rc));
         }
     }
+    if (rc == AT_UNAVAILABLE && c->doubt != NULL && !c->closed) {
+        c->doubt(c->leads_ctx); /* later: c lives on until it returns */
+    }
     if (c->closed) {
         if (c->writes == 0) {
             controllers_done(c);
@@ -190,7 +193,13 @@ static struct ctl_write *write_begin(struct ctl_pass *p)
     w->item = p->item;
     p->item->writes++;
     p->c->writes++;
+    at_state_guard(p->c->state, p->c->guard_key, p->c->guard_rev);
     return w;
+}
+
+static void write_end(struct ctl_pass *p)
+{
+    at_state_guard(p->c->state, NULL, 0);
 }
 
 void ctl_create(struct ctl_pass *p, const struct at_model_kind *kind, json_t *object_take)
@@ -201,6 +210,7 @@ void ctl_create(struct ctl_pass *p, const struct at_model_kind *kind, json_t *ob
         return;
     }
     at_state_create(p->c->state, kind, object_take, written, w);
+    write_end(p);
 }
 
 void ctl_update(struct ctl_pass *p, const struct at_model_kind *kind, const char *ns,
@@ -209,6 +219,7 @@ void ctl_update(struct ctl_pass *p, const struct at_model_kind *kind, const char
     struct ctl_write *w = write_begin(p);
     if (w != NULL) {
         at_state_update(p->c->state, kind, ns, name, change, change_ctx, written, w);
+        write_end(p);
     }
 }
 
@@ -230,6 +241,7 @@ void ctl_patch(struct ctl_pass *p, const struct at_model_kind *kind, const char 
     }
     w->patch = patch_take;
     at_state_update(p->c->state, kind, ns, name, apply_patch, patch_take, written, w);
+    write_end(p);
 }
 
 void ctl_delete(struct ctl_pass *p, const struct at_model_kind *kind, const struct at_meta *meta)
@@ -237,6 +249,7 @@ void ctl_delete(struct ctl_pass *p, const struct at_model_kind *kind, const stru
     struct ctl_write *w = write_begin(p);
     if (w != NULL) {
         at_state_delete(p->c->state, kind, meta->ns, meta->name, meta->uid, written, w);
+        write_end(p);
     }
 }
 
@@ -379,6 +392,9 @@ struct at_controllers *at_controllers_new(struct at_loop *loop, struct at_state 
     c->writes_left = -1;
     c->leads = options->leads;
     c->leads_ctx = options->leads_ctx;
+    c->guard_key = options->guard_key;
+    c->guard_rev = options->guard_rev;
+    c->doubt = options->doubt;
     c->items = at_map_new();
     c->dirty = at_map_new();
     c->owner_of = at_map_new();

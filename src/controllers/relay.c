@@ -14,7 +14,7 @@
 #define KEY_BYTES (sizeof AT_LEADER_BEATS + AT_LEADER_ID_BYTES)
 
 struct relay_seen {
-    int64_t rev, at_ns;
+    int64_t rev;
 };
 
 /* --- telling --- */
@@ -67,7 +67,14 @@ static void tell(struct at_leader *leader, int64_t now)
     own_key(leader, key);
     relay->writing = relay->written = true;
     leader->calls++;
-    at_store_put(leader->store, key, text.data, text.len, -1, on_told, leader);
+    at_store_write(leader->store,
+                   &(struct at_store_write){.key = key,
+                                            .value = text.data,
+                                            .len = text.len,
+                                            .expect = -1,
+                                            .ttl_s = AT_LEADER_STALE_NS / AT_NS_PER_S,
+                                            .fn = on_told,
+                                            .ctx = leader});
 }
 
 /* --- hearing --- */
@@ -80,14 +87,10 @@ static void hear_record(struct at_leader *leader, const struct at_store_kv *kv, 
         at_map_put(leader->relay.seen, kv->key, seen);
     }
     if (seen->rev == kv->mod_rev) {
-        if (now - seen->at_ns > AT_LEADER_STALE_NS) {
-            at_store_delete(leader->store, kv->key, kv->mod_rev, NULL, NULL);
-            seen->at_ns = now;
-        }
-        return;
+        return; /* what an ended server left behind ends by itself */
     }
     bool first = seen->rev == 0; /* it may be old */
-    *seen = (struct relay_seen){kv->mod_rev, now};
+    seen->rev = kv->mod_rev;
     AT_CLEANUP(at_cleanup_json) json_t *record = NULL;
     if (first || at_json_parse(kv->value, kv->value_len, &record, NULL) != AT_OK) {
         return;

@@ -120,7 +120,14 @@ static void write_event(struct at_state_event_write *w)
         event_write_free(w);
         return;
     }
-    at_store_put(w->state->store, w->key, text.data, text.len, expect, on_event_written, w);
+    at_store_write(w->state->store,
+                   &(struct at_store_write){.key = w->key,
+                                            .value = text.data,
+                                            .len = text.len,
+                                            .expect = expect,
+                                            .ttl_s = at_state_ttl_s(&AT_KIND_EVENT),
+                                            .fn = on_event_written,
+                                            .ctx = w});
 }
 
 /* The Event's name: <object>.<digest of what it says>. */
@@ -192,6 +199,9 @@ static void on_sweep(void *ctx, enum at_rc rc, int64_t rev, const struct at_stor
     int64_t now = at_sys_wall_ns(at_loop_sys(state->loop));
     for (size_t i = 0; i < n; i++) {
         AT_CLEANUP(at_cleanup_json) json_t *event = NULL;
+        if (kvs[i].ttl_s != 0) { /* the store deletes it; those of earlier versions it does not */
+            continue;
+        }
         if (at_object_decode(kvs[i].value, kvs[i].value_len, kvs[i].mod_rev, &event, NULL) ==
                 AT_OK &&
             !recent(event, now, AT_STATE_EVENT_TTL_NS)) {

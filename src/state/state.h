@@ -54,6 +54,12 @@ void at_state_each(const struct at_state *state, const struct at_model_kind *kin
 /* Planned writes: compare-and-swap against the version that state shows. done may be NULL: a
  * conflict is then simply met again at the next reconcile. */
 typedef void at_state_written_fn(void *ctx, enum at_rc rc, int64_t rev, const struct at_err *err);
+/* Writes planned from now on happen only while the store's key guard_key has revision guard_rev
+ * (see at_store_write); otherwise AT_CONFLICT. NULL: no guard any more. guard_key is borrowed until
+ * then. Events have no guard: equal ones are one. */
+void at_state_guard(struct at_state *state, const char *guard_key, int64_t guard_rev);
+/* How long an object of this kind is kept after it was last written; 0: until it is deleted. */
+uint32_t at_state_ttl_s(const struct at_model_kind *kind);
 /* Stamps uid, creationTimestamp, generation 1, applies defaults and validates: a controller's bug
  * is refused here. */
 void at_state_create(struct at_state *state, const struct at_model_kind *kind, json_t *object_take,

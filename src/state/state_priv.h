@@ -101,6 +101,8 @@ struct at_state_beat {
 struct at_state {
     struct at_loop *loop;
     struct at_store *store;
+    const char *guard_key; /* NULL: none */
+    int64_t guard_rev;
     at_store_watch_id watch;
     int64_t rev;
     struct at_state_kind kinds[AT_STATE_SLOTS];

@@ -44,13 +44,44 @@ static enum at_rc validate(const struct at_model_kind *kind, json_t *object, con
     return at_model_validate(kind, object, old, AT_MODEL_UNKNOWN_REFUSE, arena, &report, err);
 }
 
-static enum at_rc put(struct at_state *state, const char *key, const json_t *object, int64_t expect,
-                      struct written *w, struct at_err *err)
+void at_state_guard(struct at_state *state, const char *guard_key, int64_t guard_rev)
+{
+    state->guard_key = guard_key;
+    state->guard_rev = guard_rev;
+}
+
+uint32_t at_state_ttl_s(const struct at_model_kind *kind)
+{
+    return kind == &AT_KIND_EVENT ? AT_STATE_EVENT_TTL_NS / AT_NS_PER_S : 0;
+}
+
+/* kind NULL: a deletion. */
+static struct at_store_write write_of(const struct at_state *state,
+                                      const struct at_model_kind *kind, const char *key,
+                                      int64_t expect, struct written *w)
+{
+    return (struct at_store_write){
+        .key = key,
+        .deletes = kind == NULL,
+        .expect = expect,
+        .ttl_s = kind != NULL ? at_state_ttl_s(kind) : 0,
+        .guard_key = state->guard_key,
+        .guard_rev = state->guard_rev,
+        .fn = on_written,
+        .ctx = w,
+    };
+}
+
+static enum at_rc put(struct at_state *state, const struct at_model_kind *kind, const char *key,
+                      const json_t *object, int64_t expect, struct written *w, struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
     enum at_rc rc = at_object_encode(object, &text, err);
     if (rc == AT_OK) {
-        at_store_put(state->store, key, text.data, text.len, expect, on_written, w);
+        struct at_store_write write = write_of(state, kind, key, expect, w);
+        write.value = text.data;
+        write.len = text.len;
+        at_store_write(state->store, &write);
     }
     return rc;
 }
@@ -79,7 +110,7 @@ static enum at_rc create(struct at_state *state, const struct at_model_kind *kin
     at_object_stamp_create(kind, object, room, uid, at_sys_wall_ns(sys), AT_OBJECT_ALL);
     char key[AT_STORE_KEY_BYTES_MAX];
     at_state_key(kind, room, at_object_name(object), key, sizeof key);
-    return put(state, key, object, 0, w, err);
+    return put(state, kind, key, object, 0, w, err);
 }
 
 void at_state_create(struct at_state *state, const struct at_model_kind *kind, json_t *object_take,
@@ -96,16 +127,17 @@ void at_state_create(struct at_state *state, const struct at_model_kind *kind, j
 }
 
 /* Carry out an outcome. *ret_sent: the store answers w; otherwise nothing was to be done. */
-static enum at_rc carry_out(struct at_state *state, enum at_object_outcome outcome, const char *key,
-                            const json_t *object, int64_t rev, struct written *w, bool *ret_sent,
-                            struct at_err *err)
+static enum at_rc carry_out(struct at_state *state, const struct at_model_kind *kind,
+                            enum at_object_outcome outcome, const char *key, const json_t *object,
+                            int64_t rev, struct written *w, bool *ret_sent, struct at_err *err)
 {
     *ret_sent = outcome != AT_OBJECT_UNCHANGED;
     if (outcome == AT_OBJECT_REMOVE) {
-        at_store_delete(state->store, key, rev, on_written, w);
+        struct at_store_write write = write_of(state, NULL, key, rev, w);
+        at_store_write(state->store, &write);
         return AT_OK;
     }
-    return outcome == AT_OBJECT_WRITE ? put(state, key, object, rev, w, err) : AT_OK;
+    return outcome == AT_OBJECT_WRITE ? put(state, kind, key, object, rev, w, err) : AT_OK;
 }
 
 /* A controller that changes what is wanted of a tracked object (replicas, say) owns that; what
@@ -156,7 +188,7 @@ static enum at_rc update(struct at_state *state, const struct at_model_kind *kin
     if (outcome == AT_OBJECT_WRITE) {
         owners_update(state, kind, old, object);
     }
-    return carry_out(state, outcome, key, object, *ret_rev, w, ret_sent, err);
+    return carry_out(state, kind, outcome, key, object, *ret_rev, w, ret_sent, err);
 }
 
 void at_state_update(struct at_state *state, const struct at_model_kind *kind, const char *ns,
@@ -176,9 +208,9 @@ void at_state_update(struct at_state *state, const struct at_model_kind *kind, c
     }
 }
 
-static enum at_rc begin_delete(struct at_state *state, const char *key, const char *uid,
-                               struct written *w, int64_t *ret_rev, bool *ret_sent,
-                               struct at_err *err)
+static enum at_rc begin_delete(struct at_state *state, const struct at_model_kind *kind,
+                               const char *key, const char *uid, struct written *w,
+                               int64_t *ret_rev, bool *ret_sent, struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_json) json_t *object = NULL;
     enum at_rc rc = at_state_read(state, key, &object, ret_rev, err);
@@ -191,7 +223,7 @@ static enum at_rc begin_delete(struct at_state *state, const char *key, const ch
     }
     enum at_object_outcome outcome =
         at_object_begin_delete(object, at_sys_wall_ns(at_loop_sys(state->loop)));
-    return carry_out(state, outcome, key, object, *ret_rev, w, ret_sent, err);
+    return carry_out(state, kind, outcome, key, object, *ret_rev, w, ret_sent, err);
 }
 
 void at_state_delete(struct at_state *state, const struct at_model_kind *kind, const char *ns,
@@ -203,7 +235,7 @@ void at_state_delete(struct at_state *state, const struct at_model_kind *kind, c
     struct written *w = written_new(done, ctx);
     int64_t rev = 0;
     bool sent = false;
-    enum at_rc rc = begin_delete(state, key, uid, w, &rev, &sent, &err);
+    enum at_rc rc = begin_delete(state, kind, key, uid, w, &rev, &sent, &err);
     if (rc != AT_OK || !sent) {
         at_free(w);
         answer(done, ctx, rc, rc == AT_OK ? rev : 0, &err);
