@@ -147,7 +147,9 @@ static bool same_object(const struct at_state_edit *x, const struct at_state_edi
 /* In order, one for each object: the newest. */
 static void edits_sort(struct at_state_kind *k)
 {
-    qsort(k->edits, k->n_edits, sizeof(k->edits[0]), edit_compare);
+    if (k->n_edits > 1) {
+        qsort(k->edits, k->n_edits, sizeof(k->edits[0]), edit_compare);
+    }
     size_t kept = 0;
     for (size_t i = 0; i < k->n_edits; i++) {
         if (i + 1 < k->n_edits && same_object(&k->edits[i], &k->edits[i + 1])) {

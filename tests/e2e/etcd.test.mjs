@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import https from 'node:https';
 import path from 'node:path';
 import { Cluster, condition, Fleet, processesWith, web, webRoot } from './lib/cluster.mjs';
-import { eventually } from './lib/atoll.mjs';
-import { Etcd, ETCD_MISSING } from './lib/etcd.mjs';
+import { ATOLL, eventually, run } from './lib/atoll.mjs';
+import { certificates, Etcd, ETCD_MISSING } from './lib/etcd.mjs';
 import { call, credentials } from './lib/rest.mjs';
 
 const MAPS = '/api/v1/namespaces/default/configmaps';
@@ -138,6 +138,105 @@ it('kill -9 of the leader moves leadership in under 5 s, and a scaling under way
   await eventually('the node is lost', async () => (await c.list('nodes')).some((n) => n.metadata.name === 'n2' && condition(n, 'Ready') === 'False'));
   t.diagnostic(`a silent node was found in ${Date.now() - silent} ms`);
   assert.equal(condition((await c.list('nodes')).find((n) => n.metadata.name === 'n1'), 'Ready'), 'True');
+});
+
+// A server with such a store does not start, and says why.
+async function refused(store, why) {
+  const state = await fleet.dir('atoll-refused');
+  const r = await run(ATOLL, ['server', '--state', state, '--listen', '127.0.0.1:0', '--store', store], { timeoutMs: 30_000 });
+  assert.notEqual(r.code, 0, store);
+  assert.match(r.err, why, store);
+}
+
+it('etcd with TLS and client certificates: who has one is served, who has none is told what to add', async () => {
+  const tls = await certificates(fleet);
+  const members = await Etcd.cluster(fleet, 1, { tls });
+  const urls = `etcd:https://127.0.0.1:1,${members[0].url}`; // one is dead
+  const good = `${urls}?ca=${tls.ca}&cert=${tls.clientCert}&key=${tls.clientKey}`;
+  const server = await fleet.server({ args: ['--store', good] });
+  const admin = await credentials(server.kubeconfig);
+  const events = [];
+  const stop = watch(admin, `${MAPS}?watch=true`, events);
+  assert.equal((await call(admin, 'POST', MAPS, map('a'))).status, 201);
+  await eventually('the watch goes on over TLS', () => events.some((e) => e.object.metadata.name === 'a'));
+  stop();
+  await members[0].kill();
+  await members[0].start();
+  await eventually('writes go on', async () => (await call(admin, 'POST', MAPS, map('b'))).status === 201);
+  await Promise.all([
+    [`${urls}?ca=${tls.ca}`, /add cert=FILE&key=FILE/],
+    [`etcd:${members[0].url}`, /name the authority.*\?ca=FILE/],
+    [`etcd:${members[0].url}?ca=${path.join(server.state, 'pki/ca.crt')}&cert=${tls.clientCert}&key=${tls.clientKey}`, /certificate|self.signed|issuer/i],
+    [`etcd:http://127.0.0.1:${members[0].port}`, /etcd/],
+  ].map((one) => refused(...one)));
+  // The other roles that open a store take the same address.
+  await server.stop();
+  const check = await run(ATOLL, ['store', 'check', '--store', good]);
+  assert.match(check.out, /^sound: /, check.err);
+});
+
+it('etcd with users and passwords: a server is let in, stays in when etcd forgets it, and says what is wrong otherwise', async () => {
+  const etcd = await Etcd.start(fleet);
+  const store = (user, file) => `etcd:${etcd.url}?user=${user}&password-file=${file}`;
+  await etcd.call('/v3/auth/user/add', { name: 'root', password: 'of all' });
+  await etcd.call('/v3/auth/user/grant', { user: 'root', role: 'root' }).catch(async () => {
+    await etcd.call('/v3/auth/role/add', { name: 'root' });
+    await etcd.call('/v3/auth/user/grant', { user: 'root', role: 'root' });
+  });
+  await etcd.call('/v3/auth/role/add', { name: 'everything' });
+  await etcd.call('/v3/auth/role/grant', { name: 'everything', perm: { permType: 'READWRITE', key: 'AA==', range_end: 'AA==' } });
+  for (const name of ['atoll', 'other']) await etcd.call('/v3/auth/user/add', { name, password: `of "${name}"` });
+  await etcd.call('/v3/auth/user/grant', { user: 'atoll', role: 'everything' });
+  await etcd.call('/v3/auth/enable', {});
+  const password = await fleet.file('password', 'of "atoll"\n');
+  const server = await fleet.server({ args: ['--store', store('atoll', password)] });
+  const admin = await credentials(server.kubeconfig);
+  await leaderOf([Object.assign(server, { admin })]); // whose record has a lease
+  assert.equal((await call(admin, 'POST', MAPS, map('a'))).status, 201);
+  // Its tokens live in etcd's memory.
+  await etcd.kill();
+  await etcd.start();
+  await eventually('writes go on with a new token', async () => (await call(admin, 'POST', MAPS, map('b'))).status === 201);
+  const event = { apiVersion: 'v1', kind: 'Event', metadata: { name: 'e' }, involvedObject: { kind: 'ConfigMap', name: 'a', namespace: 'default' }, reason: 'Seen', message: 'm', type: 'Normal' };
+  assert.equal((await call(admin, 'POST', '/api/v1/namespaces/default/events', event)).status, 201);
+  const { token } = await etcd.call('/v3/auth/authenticate', { name: 'root', password: 'of all' });
+  const { leases } = await etcd.call('/v3/lease/leases', {}, token);
+  const ttls = await Promise.all(leases.map(async ({ ID }) => (await etcd.call('/v3/lease/timetolive', { ID, keys: true }, token)).grantedTTL));
+  assert.ok(ttls.includes('3600'), `an Event hangs on a lease: ${ttls}`);
+
+  const wrong = await fleet.file('password', 'wrong');
+  await Promise.all([
+    [`etcd:${etcd.url}`, /add user=NAME&password-file=FILE/],
+    [store('atoll', wrong), /authentication failed.*look at user and password-file/],
+    [store('other', await fleet.file('password', 'of "other"')), /permission denied.*give the user a role/],
+    [store('atoll', '/nonexistent'), /password-file.*\/nonexistent/],
+  ].map((one) => refused(...one)));
+});
+
+it('a leader that is frozen past its lease does nothing when it wakes: each copy is made once', async (t) => {
+  const { servers } = await trio(2);
+  const deployments = '/apis/atoll.dev/v1/namespaces/default/deployments';
+  const leader = await leaderOf(servers);
+  const other = servers.find((s) => s !== leader);
+  const name = 'd';
+  const seen = [];
+  const stop = watch(other.admin, '/apis/atoll.dev/v1/instances?watch=true&labelSelector=' + encodeURIComponent(`atoll.dev/deployment=${name}`), seen);
+  // No node: copies are made and stay. Frozen at once, in the middle of making them.
+  const manifest = { apiVersion: 'atoll.dev/v1', kind: 'Deployment', metadata: { name }, spec: { replicas: 150, template: { spec: { command: ['sleep', '1000'] } } } };
+  const made = call(other.admin, 'POST', deployments, manifest);
+  await eventually('it has begun', () => seen.length > 0, { everyMs: 1 });
+  leader.proc.child.kill('SIGSTOP');
+  const early = seen.length;
+  assert.equal((await made).status, 201);
+  await eventually('the other one leads', () => leads(other), { timeoutMs: 10_000 });
+  leader.proc.child.kill('SIGCONT');
+  await eventually('all copies are there', () => seen.length >= 150, { timeoutMs: 20_000 });
+  await eventually('the frozen one knows', async () => !(await leads(leader)));
+  await pause(500); // nothing more may happen
+  stop();
+  assert.equal(seen.filter((e) => e.type === 'ADDED').length, 150);
+  assert.equal(seen.filter((e) => e.type === 'DELETED').length, 0);
+  t.diagnostic(`frozen after ${early} of 150 copies`);
 });
 
 it('of three members of etcd any one may be lost: writes go on by the others', async (t) => {
