@@ -161,6 +161,16 @@ bool ctl_node_lost(const struct at_node *node); /* Ready is False */
 void ctl_lose(struct ctl_pass *p, const struct at_instance *i, const char *message);
 void ctl_health_start(struct at_controllers *c);
 
+/* decision.c */
+struct at_sched_decision;
+/* status.decision: why there, or why nowhere and what would help. nodes: that were looked at. */
+json_t *ctl_decision_json(const struct at_sched_decision *d, size_t nodes, const char *time);
+/* Other rules than those in its status keep the instance from every node: worth an Event. Figures
+ * alone are not. */
+bool ctl_reason_changed(const struct at_instance *i, const struct at_sched_decision *d);
+/* What an Event says of it. */
+const char *ctl_decision_sentence(const struct at_sched_decision *d, struct at_arena *arena);
+
 /* The reconcilers. */
 void ctl_deployment(struct ctl_pass *p);
 void ctl_job(struct ctl_pass *p);

@@ -12,44 +12,6 @@ static bool is_bound(const struct at_instance *i)
     return ctl_text(i->spec.node_name)[0] != '\0';
 }
 
-static json_t *parts_json(const struct at_sched_decision *d)
-{
-    json_t *parts = json_array();
-    for (int k = 0; k < AT_SCHED_OBJ_COUNT; k++) {
-        if (d->weights[k] > 0) {
-            json_array_append_new(
-                parts, json_pack("{s:s,s:I,s:I}", "name",
-                                 at_sched_objective_name((enum at_sched_objective)k), "score",
-                                 (json_int_t)d->parts[k], "weight", (json_int_t)d->weights[k]));
-        }
-    }
-    return parts;
-}
-
-static json_t *decision_json(const struct at_sched_decision *d, const char *time)
-{
-    json_t *refusals = json_array();
-    for (int k = 0; k < AT_SCHED_RULE_COUNT; k++) {
-        if (d->refused[k] > 0) {
-            json_array_append_new(refusals,
-                                  json_pack("{s:s,s:I,s:s}", "rule",
-                                            at_sched_rule_name((enum at_sched_rule)k), "nodes",
-                                            (json_int_t)d->refused[k], "example", d->example[k]));
-        }
-    }
-    json_t *decision =
-        json_pack("{s:s,s:s,s:o}", "message", d->message, "time", time, "refusals", refusals);
-    if (d->node != NULL) {
-        json_object_set_new(decision, "score", json_integer(d->score));
-        json_object_set_new(decision, "parts", parts_json(d));
-    }
-    if (d->runner_up != NULL) {
-        json_object_set_new(decision, "runnerUp", json_string(d->runner_up->meta.name));
-        json_object_set_new(decision, "runnerUpScore", json_integer(d->runner_up_score));
-    }
-    return decision;
-}
-
 struct binding {
     const char *node, *site, *reason, *message, *scheduled_at;
     json_t *decision; /* one reference */
@@ -122,18 +84,20 @@ static void write_decision(struct ctl_pass *p, const struct at_sched_decision *d
     if (d->node == NULL && at_streq(before, d->message)) {
         return; /* nothing new to say */
     }
-    struct binding b = {.reason = "Unschedulable",
+    struct binding b = {.reason = d->never ? "NeverFits" : "Unschedulable",
                         .message = d->message,
                         .scheduled_at = time,
-                        .decision = decision_json(d, time)};
+                        .decision = ctl_decision_json(d, p->snap->n_nodes, time)};
     if (d->node != NULL) {
         b.node = d->node->meta.name;
         b.site = ctl_text(d->node->spec.site);
     }
+    bool news = d->node != NULL || ctl_reason_changed(i, d);
     write_binding(p, i, &b);
-    if (p->c->writes_left != 0) {
+    if (news && p->c->writes_left != 0) {
         at_state_event(p->c->state, &AT_KIND_INSTANCE, &i->meta, d->node == NULL,
-                       d->node != NULL ? "Scheduled" : "FailedScheduling", "%s", d->message);
+                       d->node != NULL ? "Scheduled" : "FailedScheduling", "%s",
+                       ctl_decision_sentence(d, p->arena));
     }
 }
 

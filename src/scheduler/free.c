@@ -182,7 +182,7 @@ void sched_take(struct sched_node *n, const struct sched_demand *d)
         return;
     }
     uint32_t index[AT_SCHED_GPUS_PER_NODE];
-    size_t count = sched_gpus_choose(n, d, index);
+    size_t count = sched_gpus_near(n, d, index);
     n->gpus_unknown = count == 0;
     for (size_t k = 0; k < count; k++) {
         struct sched_gpu *g = &n->gpus[index[k]];

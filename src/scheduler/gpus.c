@@ -12,8 +12,8 @@ bool sched_gpu_fits(const struct sched_gpu *g, const struct sched_demand *d)
 
 /* Without a topology the tightest that fit, the lowest index among equals. Whole GPUs are all
  * equally tight, so the first free ones are taken. */
-size_t sched_gpus_choose(const struct sched_node *n, const struct sched_demand *d,
-                         uint32_t *ret_index)
+size_t sched_gpus_near(const struct sched_node *n, const struct sched_demand *d,
+                       uint32_t *ret_index)
 {
     bool fits[AT_SCHED_GPUS_PER_NODE];
     int64_t free_milli[AT_SCHED_GPUS_PER_NODE];
@@ -39,7 +39,7 @@ bool sched_topology_refuses(const struct sched_node *n, const struct sched_deman
         return false;
     }
     if (d->gpu_count > 0) {
-        return sched_gpus_choose(n, d, index) == 0;
+        return sched_gpus_near(n, d, index) == 0;
     }
     struct sched_topology_want want = {d->topology, 0, d->cpu_milli, d->memory_bytes};
     return !sched_topology_choose(n->node, &want, NULL, NULL, 0, NULL);

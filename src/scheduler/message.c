@@ -302,6 +302,13 @@ enum at_rc sched_explain(struct sched *s, const struct sched_turn *turn,
             }
         }
     }
+    for (int k = 0; decision->node == NULL && k < AT_SCHED_RULE_COUNT; k++) {
+        decision->waits_for |=
+            decision->refused[k] > 0 ? at_sched_rule_waits_for((enum at_sched_rule)k) : 0;
+    }
+    if (s->n_nodes == 0) {
+        decision->waits_for = AT_SCHED_CHANGE_NODE;
+    }
     decision->message = decision->node != NULL ? say_placed(s, decision) : say_pending(s, decision);
     return decision->message != NULL ? AT_OK : AT_NOMEM;
 }

@@ -147,6 +147,8 @@ static void add_keeper(void *ctx, const struct sched_keeper *keeper)
 static enum at_rc collect(struct sched *s, struct sched_turn *turn)
 {
     struct rules rules = {.s = s, .turn = turn, .rc = AT_OK};
+    turn->near = NULL; /* the turn before this one had others */
+    turn->n_near = 0;
     const struct at_placement *p = turn->instance->spec.placement;
     if (p != NULL) {
         add_terms(&rules, p->affinity, SCHED_NEAR);

@@ -66,6 +66,29 @@ enum at_sched_objective {
 };
 const char *at_sched_objective_name(enum at_sched_objective objective);
 
+/* What would let a pending instance run. */
+struct at_sched_remedy {
+    const char *kind; /* as schema/common.json's Remedy says */
+    const char *message, *node;
+    size_t nodes;                               /* that would then fit */
+    const struct at_instance *const *instances; /* that would have to go */
+    size_t n_instances;
+};
+/* Kinds of change that could help a pending instance; bits. */
+enum at_sched_change {
+    AT_SCHED_CHANGE_NODE = 1,      /* one joined, or its object changed */
+    AT_SCHED_CHANGE_ROOM = 2,      /* something left a node */
+    AT_SCHED_CHANGE_PLACED = 4,    /* something came to a node */
+    AT_SCHED_CHANGE_SITE = 8,      /* a Site object */
+    AT_SCHED_CHANGE_POLICY = 16,   /* a Policy object */
+    AT_SCHED_CHANGE_CAPACITY = 32, /* a Queue or Reservation, or what its queue uses */
+};
+#define AT_SCHED_CHANGES 6
+/* "NodeChange", "RoomFreed", ... of one bit. */
+const char *at_sched_change_name(enum at_sched_change change);
+/* What could lift a refusal by this rule. */
+unsigned at_sched_rule_waits_for(enum at_sched_rule rule);
+
 /* One GPU of the node, or a part of it. */
 struct at_sched_gpu {
     uint32_t index; /* in the node's status.gpus */
@@ -91,6 +114,11 @@ struct at_sched_decision {
     size_t refused[AT_SCHED_RULE_COUNT];      /* nodes refused, by the first rule that did */
     const char *example[AT_SCHED_RULE_COUNT]; /* "edge-1: 500m cpu free, 2 wanted", in arena */
     const char *message;                      /* one sentence, in arena */
+    /* Of a pending one: */
+    const char *nearest; /* what is missing least, one sentence; NULL: nothing is near */
+    const struct at_sched_remedy *remedies; /* what would make room, the least first */
+    size_t n_remedies;
+    unsigned waits_for; /* at_sched_change bits */
 };
 struct at_sched_plan {
     struct at_sched_decision *decisions; /* one per pending instance, in the order decided */

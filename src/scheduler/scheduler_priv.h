@@ -151,8 +151,8 @@ int64_t sched_amount(const char *text); /* of an extended resource */
 /* gpus.c */
 bool sched_gpu_fits(const struct sched_gpu *g, const struct sched_demand *d);
 /* The GPUs that d gets, by its topology: how many, ascending; 0: there are none. */
-size_t sched_gpus_choose(const struct sched_node *n, const struct sched_demand *d,
-                         uint32_t *ret_index);
+size_t sched_gpus_near(const struct sched_node *n, const struct sched_demand *d,
+                       uint32_t *ret_index);
 bool sched_topology_refuses(const struct sched_node *n, const struct sched_demand *d);
 
 /* AT_SCHED_RULE_COUNT: the GPUs asked for are there. */

@@ -204,7 +204,7 @@ bool sched_has_preference(const struct at_workload *spec, const struct sched_dem
 static int64_t nearness(const struct sched_node *n, const struct sched_request *r)
 {
     uint32_t index[AT_SCHED_GPUS_PER_NODE];
-    size_t count = sched_gpus_choose(n, &r->demand, index);
+    size_t count = sched_gpus_near(n, &r->demand, index);
     return count > 1 ? sched_topology_score(n->node, index, count) : 0;
 }
 
