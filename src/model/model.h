@@ -126,6 +126,17 @@ enum at_rc at_model_validate(const struct at_model_kind *kind, json_t *json, con
 const char *at_model_cell(const struct at_model_column *column, const json_t *object,
                           int64_t now_wall_ns, struct at_arena *arena);
 
+/* Members of an object's spec (named in members, NULL-terminated; others are not looked at): equal
+ * ones have equal hashes. copy: only those members, on ret (kind->struct_size bytes, all else
+ * zero), with everything they point to; values of any JSON are left out. err: AT_NOMEM */
+uint64_t at_model_spec_hash(const struct at_model_kind *kind, const void *object,
+                            const char *const *members);
+bool at_model_spec_equal(const struct at_model_kind *kind, const void *a, const void *b,
+                         const char *const *members);
+enum at_rc at_model_spec_copy(const struct at_model_kind *kind, const void *object,
+                              const char *const *members, struct at_arena *arena,
+                              void *ret) AT_WARN_UNUSED;
+
 /* Label selector, Kubernetes grammar: =, ==, !=, in (), notin (), key, !key. err:
  * AT_BAD_REQUEST with the place. own: arena. */
 struct at_selector;
