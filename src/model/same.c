@@ -164,10 +164,10 @@ static bool equal_struct(const struct at_model_struct *s, const void *a, const v
     return same;
 }
 
-static const struct at_model_field *spec_of(const struct at_model_kind *kind)
+static const struct at_model_field *part_of(const struct at_model_kind *kind, const char *part)
 {
     for (size_t i = 0; i < kind->fields->n_fields; i++) {
-        if (strcmp(kind->fields->fields[i].name, "spec") == 0) {
+        if (strcmp(kind->fields->fields[i].name, part) == 0) {
             return &kind->fields->fields[i];
         }
     }
@@ -184,14 +184,14 @@ static bool is_named(const char *name, const char *const *members)
     return false;
 }
 
-uint64_t at_model_spec_hash(const struct at_model_kind *kind, const void *object,
+uint64_t at_model_part_hash(const struct at_model_kind *kind, const char *part, const void *object,
                             const char *const *members)
 {
-    const struct at_model_field *spec = spec_of(kind);
+    const struct at_model_field *spec = part_of(kind, part);
     uint64_t h = 0;
     for (size_t i = 0; spec != NULL && i < spec->sub->n_fields; i++) {
         const struct at_model_field *f = &spec->sub->fields[i];
-        if (is_named(f->name, members)) {
+        if (members == NULL || is_named(f->name, members)) {
             h = hash_field(f, (const char *)object + spec->offset + f->offset, h);
         }
     }
@@ -201,7 +201,7 @@ uint64_t at_model_spec_hash(const struct at_model_kind *kind, const void *object
 bool at_model_spec_equal(const struct at_model_kind *kind, const void *a, const void *b,
                          const char *const *members)
 {
-    const struct at_model_field *spec = spec_of(kind);
+    const struct at_model_field *spec = part_of(kind, "spec");
     bool same = true;
     for (size_t i = 0; spec != NULL && same && i < spec->sub->n_fields; i++) {
         const struct at_model_field *f = &spec->sub->fields[i];
@@ -303,7 +303,7 @@ static bool copy_struct(const struct at_model_struct *s, void *object, struct at
 enum at_rc at_model_spec_copy(const struct at_model_kind *kind, const void *object,
                               const char *const *members, struct at_arena *arena, void *ret)
 {
-    const struct at_model_field *spec = spec_of(kind);
+    const struct at_model_field *spec = part_of(kind, "spec");
     memset(ret, 0, kind->struct_size);
     for (size_t i = 0; spec != NULL && i < spec->sub->n_fields; i++) {
         const struct at_model_field *f = &spec->sub->fields[i];

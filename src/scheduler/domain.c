@@ -24,10 +24,9 @@ static bool feasible_apart(const struct sched_turn_node *a)
 }
 
 /* On its node, or at its whole site. */
-static int64_t copies(const struct sched *s, const struct sched_turn *t,
-                      const struct sched_turn_node *a, bool by_node)
+static int64_t copies(const struct sched_turn *t, const struct sched_turn_node *a, bool by_node)
 {
-    return by_node ? sched_copies_on(s, t->group, a->node) : t->group->by_site[a->node->site_index];
+    return by_node ? a->copies : sched_copies_at(t->group, a->node->site_index);
 }
 
 /* The emptiest place counts even when its nodes are full, as long as they may take the instance by
@@ -36,11 +35,11 @@ static int64_t least_copies(const struct sched *s, const struct sched_turn *t, b
 {
     int64_t least = INT64_MAX;
     for (size_t i = 0; i < s->n_sites; i++) {
-        int64_t count = by_node ? 0 : t->group->by_site[i];
+        int64_t count = by_node ? 0 : sched_copies_at(t->group, i);
         least = t->sites[i].eligible > 0 && count < least ? count : least;
     }
     for (size_t i = 0; i < t->n_apart; i++) {
-        int64_t count = copies(s, t, &t->apart[i], by_node);
+        int64_t count = copies(t, &t->apart[i], by_node);
         least = t->apart[i].eligible && count < least ? count : least;
     }
     return least;
@@ -54,13 +53,13 @@ static void refuse_skew(const struct sched *s, struct sched_turn *t, int64_t max
     }
     for (size_t i = 0; !by_node && i < s->n_sites; i++) {
         if (t->sites[i].refusal == AT_SCHED_RULE_COUNT &&
-            t->group->by_site[i] + 1 - least > max_skew) {
+            sched_copies_at(t->group, i) + 1 - least > max_skew) {
             t->sites[i].refusal = AT_SCHED_SPREAD;
         }
     }
     for (size_t i = 0; i < t->n_apart; i++) {
         struct sched_turn_node *a = &t->apart[i];
-        if (a->refusal == AT_SCHED_RULE_COUNT && copies(s, t, a, by_node) + 1 - least > max_skew) {
+        if (a->refusal == AT_SCHED_RULE_COUNT && copies(t, a, by_node) + 1 - least > max_skew) {
             a->refusal = AT_SCHED_SPREAD;
         }
     }
@@ -83,7 +82,7 @@ static void least_in_sites(const struct sched *s, const struct sched_turn *t, in
         const struct sched_turn_node *a = &t->apart[i];
         int64_t *of_site = &least[a->node->site_index];
         if (feasible_apart(a)) {
-            int64_t count = sched_copies_on(s, t->group, a->node);
+            int64_t count = a->copies;
             *of_site = count < *of_site ? count : *of_site;
         }
     }
@@ -96,14 +95,14 @@ static void score_spread(const struct sched *s, struct sched_turn *t, const int6
     int64_t least_site = INT64_MAX, least_node = INT64_MAX;
     for (size_t i = 0; i < s->n_sites; i++) {
         if (least[i] != INT64_MAX) {
-            int64_t count = t->group->by_site[i];
+            int64_t count = sched_copies_at(t->group, i);
             least_site = count < least_site ? count : least_site;
             least_node = least[i] < least_node ? least[i] : least_node;
         }
     }
     for (size_t i = 0; i < s->n_sites; i++) {
         if (least[i] != INT64_MAX) { /* of its nodes without copies */
-            int64_t site = ahead_score(t->group->by_site[i] - least_site);
+            int64_t site = ahead_score(sched_copies_at(t->group, i) - least_site);
             t->sites[i].parts[AT_SCHED_OBJ_SPREAD] =
                 by_node ? SCORE_MAX : (4 * site + SCORE_MAX) / 5;
         }
@@ -111,8 +110,8 @@ static void score_spread(const struct sched *s, struct sched_turn *t, const int6
     for (size_t i = 0; i < t->n_apart; i++) {
         struct sched_turn_node *a = &t->apart[i];
         size_t at = a->node->site_index;
-        int64_t count = sched_copies_on(s, t->group, a->node);
-        int64_t site = ahead_score(t->group->by_site[at] - least_site);
+        int64_t count = a->copies;
+        int64_t site = ahead_score(sched_copies_at(t->group, at) - least_site);
         memcpy(a->parts, t->sites[at].parts, sizeof a->parts);
         if (feasible_apart(a)) {
             a->parts[AT_SCHED_OBJ_SPREAD] = by_node

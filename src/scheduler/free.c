@@ -1,9 +1,5 @@
 /* What nodes have left. */
-#include "scheduler/scheduler_priv.h"
-
-#include <assert.h>
-#include <stdlib.h>
-#include <string.h>
+#include "scheduler/engine.h"
 
 /* What a node reports is not to be trusted: below nothing is nothing, and there is an end. */
 static int64_t sane(int64_t amount)
@@ -44,23 +40,6 @@ int64_t sched_amount(const char *text)
     return n < AT_SCHED_AMOUNT_MAX ? n : AT_SCHED_AMOUNT_MAX;
 }
 
-static enum at_rc extended_init(struct sched_node *n, const struct at_model_map *map,
-                                struct at_arena *arena)
-{
-    size_t count = map->n < AT_SCHED_EXTENDED_MAX ? map->n : AT_SCHED_EXTENDED_MAX;
-    n->extended = at_arena_alloc(arena, sizeof(*n->extended) * (count + 1));
-    n->cap_extended = at_arena_alloc(arena, sizeof(*n->cap_extended) * (count + 1));
-    if (n->extended == NULL || n->cap_extended == NULL) {
-        return AT_NOMEM;
-    }
-    n->n_extended = count;
-    for (size_t i = 0; i < count; i++) {
-        n->cap_extended[i] = sched_amount(map->items[i].value);
-        n->extended[i] = (struct sched_extended){map->items[i].key, n->cap_extended[i]};
-    }
-    return AT_OK;
-}
-
 int64_t sched_extended_free(const struct sched_node *n, const char *name)
 {
     for (size_t i = 0; i < n->n_extended; i++) {
@@ -88,53 +67,81 @@ static const char *not_ready_reason(const struct at_node *node)
     return "no heartbeat yet";
 }
 
-enum at_rc sched_node_init(struct sched_node *n, const struct at_node *node, struct at_arena *arena)
+/* Pointers into the object. */
+void sched_node_repoint(struct sched_node *n, const struct at_node *node)
 {
-    memset(n, 0, sizeof(*n));
-    n->node = node;
-    n->not_ready = not_ready_reason(node);
     const struct at_resources *r =
         node->status.allocatable != NULL ? node->status.allocatable : node->status.capacity;
-    if (r == NULL) {
-        return AT_OK;
+    n->node = node;
+    n->not_ready = not_ready_reason(node);
+    for (size_t i = 0; i < n->n_gpus; i++) {
+        n->gpus[i].model = i < node->status.gpus.n ? node->status.gpus.items[i].model : NULL;
     }
-    n->cpu_milli = n->cap_cpu_milli = sane(r->cpu_milli);
-    n->memory_bytes = n->cap_memory_bytes = sane(r->memory_bytes);
-    n->disk_bytes = n->cap_disk_bytes = sane(r->disk_bytes);
-    if (extended_init(n, &r->extended, arena) != AT_OK) {
-        return AT_NOMEM;
+    for (size_t i = 0; i < n->n_extended; i++) {
+        n->extended[i].name = r->extended.items[i].key;
     }
-    int64_t left = r->gpu_milli > 0 ? r->gpu_milli : 0;
-    int64_t count = (left + AT_SCHED_GPU_MILLI - 1) / AT_SCHED_GPU_MILLI;
-    if (node->status.gpus.n > 0 && count > (int64_t)node->status.gpus.n) {
-        count = (int64_t)node->status.gpus.n;
+}
+
+static void fill_gpus(struct sched_node *n, const struct at_node *node, int64_t gpu_milli)
+{
+    int64_t left = gpu_milli > 0 ? gpu_milli : 0;
+    int64_t most = AT_SCHED_GPUS_PER_NODE * AT_SCHED_GPU_MILLI;
+    left = left < most ? left : most;
+    size_t count = (size_t)((left + AT_SCHED_GPU_MILLI - 1) / AT_SCHED_GPU_MILLI);
+    if (node->status.gpus.n > 0 && count > node->status.gpus.n) {
+        count = node->status.gpus.n;
     }
-    if (count > AT_SCHED_GPUS_PER_NODE) {
-        count = AT_SCHED_GPUS_PER_NODE;
-    }
-    n->gpus = at_arena_alloc(arena, sizeof(*n->gpus) * (size_t)(count + 1));
-    if (n->gpus == NULL) {
-        return AT_NOMEM;
-    }
-    n->n_gpus = (size_t)count;
+    n->gpus = at_realloc(n->gpus, sizeof(*n->gpus) * (count + 1));
+    n->n_gpus = count;
+    n->cap_gpu_milli = 0;
     for (size_t i = 0; i < n->n_gpus; i++) {
         struct sched_gpu *g = &n->gpus[i];
+        *g = (struct sched_gpu){0};
         g->cap_milli = g->free_milli = left < AT_SCHED_GPU_MILLI ? left : AT_SCHED_GPU_MILLI;
         left -= g->cap_milli;
         n->cap_gpu_milli += g->cap_milli;
         if (i < node->status.gpus.n) {
-            g->model = node->status.gpus.items[i].model;
-            g->memory_bytes = g->free_memory_bytes = node->status.gpus.items[i].memory_bytes;
+            g->memory_bytes = g->free_memory_bytes = sane(node->status.gpus.items[i].memory_bytes);
         }
     }
-    return AT_OK;
+}
+
+void sched_node_fill(struct sched_node *n, const struct at_node *node)
+{
+    static const struct at_resources NOTHING;
+    const struct at_resources *r =
+        node->status.allocatable != NULL ? node->status.allocatable : node->status.capacity;
+    r = r != NULL ? r : &NOTHING;
+    n->cpu_milli = n->cap_cpu_milli = sane(r->cpu_milli);
+    n->memory_bytes = n->cap_memory_bytes = sane(r->memory_bytes);
+    n->disk_bytes = n->cap_disk_bytes = sane(r->disk_bytes);
+    size_t count = r->extended.n < AT_SCHED_EXTENDED_MAX ? r->extended.n : AT_SCHED_EXTENDED_MAX;
+    n->extended = at_realloc(n->extended, sizeof(*n->extended) * (count + 1));
+    n->n_extended = count;
+    for (size_t i = 0; i < count; i++) {
+        n->extended[i].cap = n->extended[i].amount = sched_amount(r->extended.items[i].value);
+    }
+    fill_gpus(n, node, r->gpu_milli);
+    n->gpus_unknown = false;
+    sched_node_repoint(n, node);
+}
+
+void sched_node_done(struct sched_node *n)
+{
+    at_free(n->gpus);
+    at_free(n->extended);
+}
+
+bool sched_instance_ended(const struct at_instance *instance)
+{
+    return at_streq(instance->status.phase, "Succeeded") ||
+           at_streq(instance->status.phase, "Failed");
 }
 
 bool sched_instance_holds(const struct at_instance *instance)
 {
     return instance->spec.node_name != NULL && instance->spec.node_name[0] != '\0' &&
-           !at_streq(instance->status.phase, "Succeeded") &&
-           !at_streq(instance->status.phase, "Failed");
+           !sched_instance_ended(instance);
 }
 
 static bool gpu_model_ok(const struct sched_gpu *g, const struct sched_demand *d)
@@ -170,26 +177,34 @@ enum at_sched_rule sched_gpu_check(const struct sched_node *n, const struct sche
     return with_room < d->gpu_count ? AT_SCHED_GPU : AT_SCHED_GPU_MEMORY;
 }
 
-void sched_take(struct sched_node *n, const struct sched_demand *d)
+static void move(struct sched_node *n, const struct sched_demand *d,
+                 const struct at_sched_gpu *gpus, size_t n_taken, int64_t sign)
 {
-    n->cpu_milli -= d->cpu_milli;
-    n->memory_bytes -= d->memory_bytes;
-    n->disk_bytes -= d->disk_bytes;
+    n->cpu_milli += sign * d->cpu_milli;
+    n->memory_bytes += sign * d->memory_bytes;
+    n->disk_bytes += sign * d->disk_bytes;
     for (size_t i = 0; d->extended != NULL && i < n->n_extended; i++) {
-        n->extended[i].amount -= sched_amount(at_model_map_get(d->extended, n->extended[i].name));
+        n->extended[i].amount +=
+            sign * sched_amount(at_model_map_get(d->extended, n->extended[i].name));
     }
-    if (d->gpu_count == 0 || n->gpus_unknown) {
-        return;
+    for (size_t i = 0; i < n_taken; i++) {
+        if (gpus[i].index < n->n_gpus) { /* else it is not there any more */
+            n->gpus[gpus[i].index].free_milli += sign * gpus[i].milli;
+            n->gpus[gpus[i].index].free_memory_bytes += sign * gpus[i].memory_bytes;
+        }
     }
-    uint32_t index[AT_SCHED_GPUS_PER_NODE];
-    size_t count = sched_gpus_near(n, d, index);
-    n->gpus_unknown = count == 0;
-    for (size_t k = 0; k < count; k++) {
-        struct sched_gpu *g = &n->gpus[index[k]];
-        g->free_milli -= d->gpu_milli;
-        g->free_memory_bytes -= d->gpu_memory_bytes;
-        assert(g->free_milli >= 0);
-    }
+}
+
+void sched_take(struct sched_node *n, const struct sched_demand *d, const struct at_sched_gpu *gpus,
+                size_t n_taken)
+{
+    move(n, d, gpus, n_taken, -1);
+}
+
+void sched_give_back(struct sched_node *n, const struct sched_demand *d,
+                     const struct at_sched_gpu *gpus, size_t n_taken)
+{
+    move(n, d, gpus, n_taken, 1);
 }
 
 int64_t sched_gpu_free(const struct sched_node *n)
@@ -201,68 +216,16 @@ int64_t sched_gpu_free(const struct sched_node *n)
     return sum;
 }
 
-static int by_schedule_order(const void *a, const void *b)
-{
-    const struct at_instance *x = *(const struct at_instance *const *)a;
-    const struct at_instance *y = *(const struct at_instance *const *)b;
-    if (x->status.scheduled_at_wall_ns != y->status.scheduled_at_wall_ns) {
-        return x->status.scheduled_at_wall_ns < y->status.scheduled_at_wall_ns ? -1 : 1;
-    }
-    int c = strcmp(x->meta.name, y->meta.name);
-    return c != 0
-               ? c
-               : strcmp(x->meta.ns != NULL ? x->meta.ns : "", y->meta.ns != NULL ? y->meta.ns : "");
-}
-
-/* The GPUs that bound instances hold are not recorded yet: which ones they are is found by doing
- * the choices again in the order in which they were made. When that no longer works out (an
- * instance in the middle has gone), the node takes no further GPU work until something leaves. */
-enum at_rc sched_take_bound(struct sched *s)
-{
-    const struct at_instance **with_gpu =
-        at_arena_alloc(s->arena, sizeof(*with_gpu) * (s->snap->n_instances + 1));
-    if (with_gpu == NULL) {
-        return AT_NOMEM;
-    }
-    size_t n = 0;
-    for (size_t i = 0; i < s->snap->n_instances; i++) {
-        const struct at_instance *instance = s->snap->instances[i];
-        if (!sched_instance_holds(instance)) {
-            continue;
-        }
-        struct sched_node *node = at_map_get(s->node_by_name, instance->spec.node_name);
-        if (node == NULL) {
-            continue;
-        }
-        struct sched_demand d = sched_demand_of(&instance->spec);
-        if (d.gpu_count > 0) {
-            with_gpu[n++] = instance;
-        } else {
-            sched_take(node, &d);
-        }
-    }
-    qsort(with_gpu, n, sizeof(*with_gpu), by_schedule_order);
-    for (size_t i = 0; i < n; i++) {
-        struct sched_demand d = sched_demand_of(&with_gpu[i]->spec);
-        sched_take(at_map_get(s->node_by_name, with_gpu[i]->spec.node_name), &d);
-    }
-    return AT_OK;
-}
-
 struct at_sched_free at_sched_node_free(const struct at_snapshot *snap, const struct at_node *node)
 {
     struct at_sched_free free_now = {0};
-    struct sched_node n;
-    struct at_arena *arena = at_arena_new(0);
-    struct sched s = {.snap = snap, .arena = arena, .node_by_name = at_map_new()};
-    if (sched_node_init(&n, node, arena) == AT_OK) {
-        (void)at_map_put(s.node_by_name, node->meta.name, &n);
-        if (sched_take_bound(&s) == AT_OK) {
-            free_now = (struct at_sched_free){n.cpu_milli, n.memory_bytes, n.disk_bytes,
-                                              sched_gpu_free(&n)};
-        }
+    struct at_scheduler *sched = at_scheduler_new();
+    at_scheduler_update(sched, snap);
+    const struct sched_node *n = sched_node_find(&sched->s, node->meta.name);
+    if (n != NULL) {
+        free_now =
+            (struct at_sched_free){n->cpu_milli, n->memory_bytes, n->disk_bytes, sched_gpu_free(n)};
     }
-    at_map_free(s.node_by_name);
-    at_arena_free(arena);
+    at_scheduler_free(sched);
     return free_now;
 }

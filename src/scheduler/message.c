@@ -287,19 +287,18 @@ static const char *say_pending(struct sched *s, const struct at_sched_decision *
 enum at_rc sched_explain(struct sched *s, const struct sched_turn *turn,
                          struct at_sched_decision *decision)
 {
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        const struct sched_node *n = &s->nodes[i];
-        enum at_sched_rule rule = sched_turn_refusal(s, turn, n);
-        if (rule == AT_SCHED_RULE_COUNT) {
+    const struct sched_node *first[AT_SCHED_RULE_COUNT];
+    sched_turn_refused(s, turn, decision->refused, first);
+    for (int k = 0; k < AT_SCHED_RULE_COUNT; k++) {
+        if (first[k] == NULL) {
             continue;
         }
-        if (decision->refused[rule]++ == 0) {
-            const char *why = why_refused(s, turn, n, rule);
-            decision->example[rule] =
-                why != NULL ? at_arena_printf(s->arena, "%s: %s", n->node->meta.name, why) : NULL;
-            if (decision->example[rule] == NULL) {
-                return AT_NOMEM;
-            }
+        const char *why = why_refused(s, turn, first[k], (enum at_sched_rule)k);
+        decision->example[k] =
+            why != NULL ? at_arena_printf(s->arena, "%s: %s", first[k]->node->meta.name, why)
+                        : NULL;
+        if (decision->example[k] == NULL) {
+            return AT_NOMEM;
         }
     }
     for (int k = 0; decision->node == NULL && k < AT_SCHED_RULE_COUNT; k++) {

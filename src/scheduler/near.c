@@ -8,25 +8,19 @@
 
 /* --- what is held --- */
 
-static bool counts(const struct at_instance *instance)
+void sched_near_learn(struct sched *s, const struct at_instance *instance)
 {
-    return sched_instance_holds(instance) && instance->meta.deletion_wall_ns == 0;
+    if (sched_tally_learn(s->tally, instance)) {
+        sched_tally_reset(s->tally);
+        sched_holders_tell(s);
+    }
 }
 
-enum at_rc sched_near_load(struct sched *s, const struct at_instance *const *pending, size_t n)
+void sched_holder_changed(struct sched *s, const struct at_instance *instance,
+                          const struct sched_node *node, int sign)
 {
-    for (size_t i = 0; i < n; i++) {
-        (void)sched_tally_learn(s->tally, pending[i]);
-    }
-    for (size_t i = 0; n > 0 && i < s->snap->n_instances; i++) {
-        const struct at_instance *x = s->snap->instances[i];
-        const struct sched_node *node =
-            counts(x) ? at_map_get(s->node_by_name, x->spec.node_name) : NULL;
-        if (node != NULL) {
-            sched_tally_changed(s->tally, x, node->node->meta.name, node->node->spec.site, 1);
-        }
-    }
-    return AT_OK;
+    sched_tally_changed(s->tally, instance, node->node->meta.name, s->sites[node->site_index]->name,
+                        sign);
 }
 
 /* --- the rules of a turn --- */

@@ -21,9 +21,9 @@ struct sched_near {
     bool first;            /* SCHED_NEAR: there are none yet, and the instance is one of them */
 };
 
-/* Count what is held and what pending asks about. err: AT_NOMEM. */
-enum at_rc sched_near_load(struct sched *s, const struct at_instance *const *pending,
-                           size_t n) AT_WARN_UNUSED;
+/* Count from now on what the instance's rules look at. cost: O(1), O(all that is held) when it is
+ * something new. */
+void sched_near_learn(struct sched *s, const struct at_instance *instance);
 /* The turn's rules: refusals of sites, of nodes apart and of the others. First in a turn. */
 enum at_rc sched_near_refuse(struct sched *s, struct sched_turn *turn) AT_WARN_UNUSED;
 /* What of the affinity objective belongs to sites; then, when the nodes apart have their sites'

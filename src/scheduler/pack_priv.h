@@ -127,6 +127,16 @@ void pack_scarce(const struct at_pack_share *shares, size_t n, const struct at_p
                  size_t n_nodes, int32_t ret[AT_PACK_MODELS_MAX]);
 
 /* pack_score.c: PACK_NO_FIT or 1 + score; the GPUs it would take into *ret_gpus. */
+/* What ours measures by. */
+struct pack_own {
+    const struct pack_mix *mix;
+    const int32_t *scarce; /* by model */
+};
+/* Milli-GPU less lost after the request took its best GPUs (of those allowed; there must be
+ * enough). frag: pack_frag_of before. */
+int64_t pack_own_gain(const struct pack_own *own, const struct at_pack_request *r, uint32_t model,
+                      const struct pack_left *left, int64_t frag, uint32_t allowed,
+                      uint32_t *ret_gpus);
 uint16_t pack_score(const struct at_pack *p, const struct pack_class *c, const struct pack_node *n,
                     uint32_t *ret_gpus);
 void pack_steps_init(struct at_pack *p);

@@ -33,11 +33,12 @@ bool pack_fits(const struct at_pack_request *r, const struct pack_node *n)
 }
 
 /* The first GPUs with enough left. */
-static uint32_t gpus_first(const struct at_pack_request *r, const struct pack_left *left)
+static uint32_t gpus_first(const struct at_pack_request *r, const struct pack_left *left,
+                           uint32_t allowed)
 {
     uint32_t set = 0;
     for (uint32_t g = 0, n = 0; n < r->gpus; g++) {
-        if (left->gpu[g] >= r->gpu_milli) {
+        if (left->gpu[g] >= r->gpu_milli && (allowed >> g & 1) != 0) {
             set |= 1u << g;
             n++;
         }
@@ -120,7 +121,7 @@ static struct pack_left left_after(const struct at_pack_request *r, const struct
 static int fgd_first_gpus(const struct at_pack *p, const struct at_pack_request *r,
                           const struct pack_node *n, uint32_t *ret_gpus)
 {
-    *ret_gpus = gpus_first(r, &n->left);
+    *ret_gpus = gpus_first(r, &n->left, UINT32_MAX);
     struct pack_left after = left_after(r, &n->left, *ret_gpus);
     const struct pack_frag *f = &p->published.frags[p->published.frag_of_model[n->model]];
     if (r->gpus == 0 && pack_level_of(f, n->left.cpu_milli) == pack_level_of(f, after.cpu_milli)) {
@@ -161,37 +162,48 @@ static int fgd_best_gpu(const struct at_pack *p, const struct at_pack_request *r
 }
 
 /* Ours: the gain itself, in milli-GPU, less what is taken of models that are short. */
-static int score_own(const struct at_pack *p, const struct at_pack_request *r,
-                     const struct pack_node *n, uint32_t *ret_gpus)
+int64_t pack_own_gain(const struct pack_own *own, const struct at_pack_request *r, uint32_t model,
+                      const struct pack_left *left, int64_t frag, uint32_t allowed,
+                      uint32_t *ret_gpus)
 {
     int64_t least = INT64_MAX;
     if (r->gpus != 1) {
-        *ret_gpus = gpus_first(r, &n->left);
-        struct pack_left after = left_after(r, &n->left, *ret_gpus);
-        least = pack_frag_of(p->own, n->model, &after);
+        *ret_gpus = gpus_first(r, left, allowed);
+        struct pack_left after = left_after(r, left, *ret_gpus);
+        least = pack_frag_of(own->mix, model, &after);
     } else {
         struct pack_trial t;
-        pack_trial_begin(&t, p->own, n->model, &n->left, r->cpu_milli);
+        pack_trial_begin(&t, own->mix, model, left, r->cpu_milli);
         uint32_t tried = 0;
-        for (uint32_t g = 0; g < n->left.n_gpus; g++) {
-            if (n->left.gpu[g] < r->gpu_milli || n->left.gpu[g] == tried) {
+        for (uint32_t g = 0; g < left->n_gpus; g++) {
+            if (left->gpu[g] < r->gpu_milli || left->gpu[g] == tried || (allowed >> g & 1) == 0) {
                 continue;
             }
-            tried = n->left.gpu[g];
-            int64_t frag = pack_trial_take(&t, g, r->gpu_milli);
-            if (frag < least) {
-                least = frag;
+            tried = left->gpu[g];
+            int64_t now = pack_trial_take(&t, g, r->gpu_milli);
+            if (now < least) {
+                least = now;
                 *ret_gpus = 1u << g;
             }
         }
     }
+    if (own->mix->weight == 0) {
+        return 0;
+    }
+    int64_t taken = (int64_t)r->gpus * r->gpu_milli * own->scarce[model] / AT_PACK_GPU_MILLI;
+    return floor_div(frag - least, own->mix->weight) - taken;
+}
+
+static int score_own(const struct at_pack *p, const struct at_pack_request *r,
+                     const struct pack_node *n, uint32_t *ret_gpus)
+{
+    struct pack_own own = {p->own, p->scarce};
     int64_t span = AT_PACK_GPUS_MAX * AT_PACK_GPU_MILLI; /* no gain or loss is larger */
+    int64_t gain = pack_own_gain(&own, r, n->model, &n->left, n->own, UINT32_MAX, ret_gpus);
     if (p->own->weight == 0) {
         return 0;
     }
-    int64_t taken = (int64_t)r->gpus * r->gpu_milli * p->scarce[n->model] / AT_PACK_GPU_MILLI;
-    int64_t score = span + floor_div(n->own - least, p->own->weight) - taken;
-    return (int)(score > 0 ? score : 0);
+    return (int)(span + gain > 0 ? span + gain : 0);
 }
 
 /* Ours: nodes within this of the best are equal, and the first one is taken, so that the cluster is

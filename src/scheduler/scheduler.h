@@ -131,6 +131,29 @@ struct at_sched_plan {
 enum at_rc at_schedule(const struct at_snapshot *snap, const struct at_instance *const *pending,
                        size_t n, int64_t now_wall_ns, struct at_arena *arena,
                        struct at_sched_plan *ret_plan) AT_WARN_UNUSED;
+
+/* The scheduler that is kept between passes. Not thread safe; one snapshot at a time. */
+struct at_scheduler;
+struct at_scheduler *at_scheduler_new(void);
+void at_scheduler_free(struct at_scheduler *sched); /* accepts NULL */
+/* The object was put or deleted since the last update: remembered until the next one. */
+void at_scheduler_changed(struct at_scheduler *sched, const struct at_model_kind *kind,
+                          const char *ns, const char *name);
+/* Bring it to snap: the first time everything is looked at, later what was told of only. What a
+ * plan gave away stays taken until the snapshot shows it bound, or it is forgotten. own:  snap must
+ * stay held until the next update has returned, or free. cost: O(told); a node that joins or leaves
+ * costs O(nodes) once per update. Now and then some 10 ms more, to learn from the mix of GPU
+ * requests. */
+void at_scheduler_update(struct at_scheduler *sched, const struct at_snapshot *snap);
+/* Pending instances, those that nothing new could help left out (all: with them). */
+size_t at_scheduler_pending(const struct at_scheduler *sched);
+/* Decide those that are pending and for which something they wait for has changed, at most max, by
+ * priority, age and name. err: AT_NOMEM the arena's cap */
+enum at_rc at_scheduler_plan(struct at_scheduler *sched, size_t max, int64_t now_wall_ns,
+                             struct at_arena *arena, struct at_sched_plan *ret_plan) AT_WARN_UNUSED;
+/* A decision of a plan was not written: take it back, and decide the instance again. */
+void at_scheduler_forget(struct at_scheduler *sched, const char *ns, const char *name);
+
 /* Whether placement (may be NULL) accepts taint. */
 bool at_sched_tolerates(const struct at_placement *placement, const struct at_taint *taint);
 /* What a node has left, by the instances bound to it that have not ended. gpu: see at_sched_free.

@@ -23,14 +23,16 @@
  * that needs counts of instances by label keeps them itself in sched_holder_changed (domain.c),
  * which is told of each instance that comes to or leaves a node.
  *
- * ROOM FOR OTHERS. Reservations, nominations and waiting gangs hold room by sched_hold with an
- * owner's key; a request with that key sees through what is held for it. */
+ * ROOM FOR OTHERS. Reservations, nominations and waiting gangs hold room by sched_hold (hold.c) for
+ * the instance of a key; that instance sees through what is held for it. */
 #ifndef AT_SCHEDULER_SCHEDULER_PRIV_H
 #define AT_SCHEDULER_SCHEDULER_PRIV_H
 
 #include "core/map.h"
+#include "core/mem.h"
 #include "core/str.h"
 #include "scheduler/match.h"
+#include "scheduler/pack_priv.h"
 #include "scheduler/paths.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/tally.h"
@@ -39,12 +41,15 @@
 #define AT_SCHED_GPU_MILLI 1000                /* one whole GPU */
 #define AT_SCHED_GPUS_PER_NODE 1024            /* more are not looked at */
 #define AT_SCHED_AMOUNT_MAX (INT64_C(1) << 50) /* of anything; more is cut, so that sums hold */
-#define AT_SCHED_EXTENDED_MAX 16 /* named resources of one node or request; more are ignored */
+#define AT_SCHED_EXTENDED_MAX 16   /* named resources of one node or request; more are ignored */
+#define AT_SCHED_REQUESTS_MAX 1024 /* kept though nobody asks for them any more */
+#define SCHED_BLOCK 64             /* nodes whose best score is kept together */
+#define SCHED_FITS 64 /* a kept score of this or more: fits; less: refused by that rule */
 
 /* An amount of another named resource. */
 struct sched_extended {
-    const char *name;
-    int64_t amount;
+    const char *name;    /* in the node's object */
+    int64_t cap, amount; /* amount: free */
 };
 
 /* What one instance asks for. gpu_count GPUs of gpu_milli each. */
@@ -66,34 +71,76 @@ struct sched_node {
     const struct at_node *node;
     const struct at_site *site; /* NULL: the Site object is missing */
     size_t site_index;
+    uint32_t pos, rank;    /* in sched.nodes; by name */
     const char *not_ready; /* NULL: ready; else why not */
     int64_t cap_cpu_milli, cap_memory_bytes, cap_disk_bytes, cap_gpu_milli;
-    int64_t cpu_milli, memory_bytes, disk_bytes; /* free */
+    int64_t cpu_milli, memory_bytes, disk_bytes; /* free; below 0: over-committed by hand */
     struct sched_gpu *gpus;
     size_t n_gpus;
-    struct sched_extended *extended; /* free; cap is cap_extended[same index] */
-    int64_t *cap_extended;
+    struct sched_extended *extended;
     size_t n_extended;
     bool gpus_unknown; /* a replay did not fit: nothing more is put on its GPUs */
+    /* Of the engine: */
+    struct sched_item *first; /* what holds something of it */
+    uint64_t changed;         /* place in the log of its last change, and of one of the object */
+    uint64_t changed_static;
+    uint64_t digest; /* of what rules look at in the object */
+    bool unsettled;  /* the object changed; what is free is counted soon */
+    uint64_t apart;  /* turn in which it is apart, and where there */
+    size_t apart_at;
+    bool packs; /* left is kept: GPUs of one model, not too many */
+    uint8_t model;
+    struct pack_left left;
+    int64_t own; /* what of it is fragmented, by the mix */
 };
 
 /* A place that nodes name; site is NULL when no such Site object exists. */
 struct sched_site {
-    const char *name;
+    char *name;
     const struct at_site *site;
     size_t index;
+    size_t first, n_nodes; /* in sched.nodes */
+    size_t first_block;    /* in a request's best */
 };
 
 /* Copies of one owner and template that are placed and not ended. */
 struct sched_group {
-    int32_t *by_node, *by_site;
+    char *name;
+    size_t refs;
+    int32_t *by_site;
+    size_t n_by_site;
+    struct sched_group_node {
+        struct sched_node *node;
+        int32_t copies;
+    } * nodes; /* where there are any */
+    size_t n_nodes, cap_nodes;
 };
+
+struct sched_item;         /* engine.h */
+struct sched_request_site; /* engine.h */
 
 /* All that ask for the same. */
 struct sched_request {
-    const struct at_workload *spec; /* of any of them: only members that the request is made of */
+    const struct at_workload *spec; /* a copy of the members that it is made of */
     struct sched_demand demand;
     int64_t weights[AT_SCHED_OBJ_COUNT];
+    /* Of the engine: */
+    struct at_arena *arena;
+    struct at_instance *copy;
+    struct sched_request *next; /* with the same hash */
+    uint64_t hash;
+    size_t refs; /* items that ask for it */
+    bool scored;
+    uint64_t seen;     /* the log up to here is in the scores */
+    uint64_t epoch;    /* of sched: site and policy objects, order of nodes, mix */
+    uint64_t version;  /* grows when a node begins or ceases to fit, or is refused otherwise */
+    uint32_t *scores;  /* per node: a rule, or SCHED_FITS + weighted parts of the node */
+    uint32_t *best;    /* per block; 0: no node of it fits */
+    uint8_t *eligible; /* bits per node: no static rule refuses it */
+    struct sched_request_site *sites;
+    size_t n_sites;
+    struct at_pack_request pack; /* gpus 0: not in the mix */
+    size_t live;                 /* items not ended that ask for it: the mix */
 };
 
 /* Of the decision being made, by site. */
@@ -107,15 +154,16 @@ struct sched_turn_node {
     const struct sched_node *node;
     bool eligible, fits; /* as above */
     enum at_sched_rule refusal;
+    int64_t copies;                    /* of the group */
     int64_t parts[AT_SCHED_OBJ_COUNT]; /* in place of its site's */
 };
 struct sched_turn {
     const struct at_instance *instance;
-    const struct sched_request *request;
+    struct sched_request *request;
     const struct sched_group *group;
     struct sched_turn_site *sites;
     struct sched_turn_node *apart;
-    size_t n_apart;
+    size_t n_apart, cap_apart;
     enum at_sched_rule others_refused; /* all nodes not apart; AT_SCHED_RULE_COUNT: not */
     struct sched_near *near;           /* near.c: rules about where other instances are */
     size_t n_near;
@@ -123,40 +171,50 @@ struct sched_turn {
 
 struct sched {
     const struct at_snapshot *snap;
-    struct at_arena *arena;
-    struct sched_node *nodes; /* by name */
-    size_t n_nodes, n_sites;
+    struct at_arena *arena;      /* of the plan being made */
+    struct sched_node **nodes;   /* by (site, name) */
+    struct sched_node **by_rank; /* by name */
+    size_t n_nodes, cap_nodes, n_sites, cap_sites;
     struct sched_site **sites;
-    struct sched_mix *mix;        /* fragment.c: of GPU requests; NULL: not needed yet */
+    struct sched_mix *mix;        /* mix.c: of GPU requests */
     struct at_map *node_by_name;  /* struct sched_node * */
     struct at_map *site_by_name;  /* struct sched_site * */
     struct at_map *group_by_name; /* struct sched_group * */
     struct sched_tally *tally;    /* told of each instance that comes to or leaves a node */
     struct sched_net *net;        /* of the sites; made anew when a Site changes */
     const struct at_site **net_sites;
-    bool soft_taints; /* some node has a taint with PreferNoSchedule */
+    bool soft_taints;           /* some node has a taint with PreferNoSchedule */
+    struct at_map *item_by_key; /* struct sched_item * */
+    struct at_map *told;        /* "kind/ns/name" changed since the last update */
+    struct sched_item **pending;
+    size_t n_pending, cap_pending, n_homeless;
+    struct sched_request **requests; /* hash table of lists */
+    size_t n_requests, n_request_slots, n_unused;
+    uint32_t *log; /* ring of nodes changed */
+    uint64_t log_end, log_mask;
+    uint64_t epoch, turn_number;
+    uint64_t holders;       /* grows when anything comes to or leaves a node */
+    struct sched_turn turn; /* its arrays are kept */
+    size_t cap_turn_sites;
+    size_t n_blocks;
+    bool loaded, order_stale, unsettled, net_stale;
 };
-
 /* free.c */
 struct sched_demand sched_demand_of(const struct at_workload *spec);
-enum at_rc sched_node_init(struct sched_node *n, const struct at_node *node,
-                           struct at_arena *arena) AT_WARN_UNUSED;
 bool sched_instance_holds(const struct at_instance *instance); /* its node's resources */
-void sched_take(struct sched_node *n, const struct sched_demand *d);
-/* Take what every instance bound to a node holds; GPUs in (scheduledAt, name) order. */
-enum at_rc sched_take_bound(struct sched *s) AT_WARN_UNUSED;
+bool sched_instance_ended(const struct at_instance *instance);
 int64_t sched_gpu_free(const struct sched_node *n);
 int64_t sched_extended_free(const struct sched_node *n, const char *name);
 int64_t sched_amount(const char *text); /* of an extended resource */
+/* AT_SCHED_RULE_COUNT: the GPUs asked for are there. */
+enum at_sched_rule sched_gpu_check(const struct sched_node *n, const struct sched_demand *d);
+
 /* gpus.c */
 bool sched_gpu_fits(const struct sched_gpu *g, const struct sched_demand *d);
 /* The GPUs that d gets, by its topology: how many, ascending; 0: there are none. */
 size_t sched_gpus_near(const struct sched_node *n, const struct sched_demand *d,
                        uint32_t *ret_index);
 bool sched_topology_refuses(const struct sched_node *n, const struct sched_demand *d);
-
-/* AT_SCHED_RULE_COUNT: the GPUs asked for are there. */
-enum at_sched_rule sched_gpu_check(const struct sched_node *n, const struct sched_demand *d);
 
 /* filter.c: AT_SCHED_RULE_COUNT: no rule refuses. */
 enum at_sched_rule sched_refuse_static(const struct sched *s, const struct sched_request *r,
@@ -179,7 +237,7 @@ void sched_score_node(const struct sched *s, const struct sched_request *r,
                       const struct sched_node *n, int64_t parts[AT_SCHED_OBJ_COUNT]);
 void sched_score_site(const struct sched *s, const struct sched_request *r, size_t site,
                       int64_t parts[AT_SCHED_OBJ_COUNT]);
-enum at_rc sched_net_load(struct sched *s) AT_WARN_UNUSED;
+void sched_net_load(struct sched *s); /* sites have changed */
 
 /* score_place.c, for score.c */
 int64_t sched_score_latency(const struct sched *s, const struct at_placement *p, size_t site);
@@ -195,28 +253,46 @@ bool sched_is_soft_tainted(const struct at_node *node);
 int64_t sched_hourly_price(const struct at_site *site, const struct sched_demand *d);
 bool sched_spread_by_node(const struct at_placement *placement); /* domain.c */
 
-/* fragment.c: the part of a request for GPUs; the mix is looked at first. err: AT_NOMEM */
-enum at_rc sched_mix_load(struct sched *s) AT_WARN_UNUSED;
+/* mix.c: the packing engine's measure of what the request would leave useless. */
 int64_t sched_score_fragmentation(const struct sched *s, const struct sched_node *n,
-                                  const struct sched_demand *d);
+                                  const struct sched_request *r);
 
 /* domain.c: the turn's sites (refusal, parts), nodes apart (refusal, all parts but those of
  * sched_score_node) and others_refused. Filled in before: eligible, fits, refusal (none) and
  * sched_score_site's parts of sites; apart holds the nodes with copies of the group. err: AT_NOMEM
  */
 enum at_rc sched_turn_places(struct sched *s, struct sched_turn *turn) AT_WARN_UNUSED;
+/* instance came to (sign 1) or left (-1) node; also when its object changed while it was there. One
+ * that is being deleted has left, for this purpose. */
+void sched_holder_changed(struct sched *s, const struct at_instance *instance,
+                          const struct sched_node *node, int sign);
 
-/* scheduler.c */
+/* turn.c */
 /* The entry of node among those apart, made (and taken out of its site's counts) when it is not
- * there; pointers to other entries are void then. NULL: out of arena. cost: O(apart) */
+ * there; pointers to other entries are void then. Never NULL. */
 struct sched_turn_node *sched_turn_apart(struct sched *s, struct sched_turn *turn,
                                          const struct sched_node *node);
-int64_t sched_copies_on(const struct sched *s, const struct sched_group *group,
-                        const struct sched_node *node);
-
-/* Why node is refused in this turn; AT_SCHED_RULE_COUNT: it is not. */
+int64_t sched_copies_at(const struct sched_group *group, size_t site_index);
+/* Why node is refused in this turn; AT_SCHED_RULE_COUNT: it is not. cost: O(1) */
 enum at_sched_rule sched_turn_refusal(const struct sched *s, const struct sched_turn *turn,
                                       const struct sched_node *node);
+/* How many nodes each rule refuses, and the first of them by name. cost: O(sites + apart), and a
+ * walk over nodes that ends when each rule's first is found. */
+void sched_turn_refused(const struct sched *s, const struct sched_turn *turn,
+                        size_t ret_refused[AT_SCHED_RULE_COUNT],
+                        const struct sched_node *ret_first[AT_SCHED_RULE_COUNT]);
+/* world.c */
+struct sched_node *sched_node_find(const struct sched *s, const char *name); /* NULL: none */
+struct sched_item *sched_item_find(const struct sched *s, const char *ns, const char *name);
+/* Tell sched_holder_changed of all that is held, as if it came. */
+void sched_holders_tell(struct sched *s);
+/* The item of a pending instance, also of one that the snapshot does not show. */
+struct sched_item *sched_item_of(struct sched *s, const struct at_instance *instance);
+void sched_pending_set(struct sched *s, struct sched_item *item, bool pending);
+/* Hold on n what the item asks for, in place of what was held for it before; also more than is
+ * free. It is let go when the item is bound or goes. */
+void sched_hold(struct sched *s, struct sched_item *item, struct sched_node *n);
+void sched_unhold(struct sched *s, struct sched_item *item);
 
 /* message.c: refused, example and message of a decision. */
 enum at_rc sched_explain(struct sched *s, const struct sched_turn *turn,

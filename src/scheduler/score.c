@@ -93,18 +93,14 @@ static int64_t score_carbon(const struct at_site *site)
     return grams >= SCORE_MAX ? 0 : SCORE_MAX - grams;
 }
 
-enum at_rc sched_net_load(struct sched *s)
+void sched_net_load(struct sched *s)
 {
-    s->net_sites = at_arena_alloc(s->arena, sizeof *s->net_sites * (s->n_sites + 1));
-    if (s->net_sites == NULL) {
-        return AT_NOMEM;
-    }
+    s->net_sites = at_realloc(s->net_sites, sizeof *s->net_sites * (s->n_sites + 1));
     for (size_t i = 0; i < s->n_sites; i++) {
         s->net_sites[i] = s->sites[i]->site;
     }
     sched_net_free(s->net);
     s->net = sched_net_new(s->net_sites, s->n_sites);
-    return AT_OK;
 }
 
 void sched_score_site(const struct sched *s, const struct sched_request *r, size_t site,
@@ -121,7 +117,7 @@ void sched_score_node(const struct sched *s, const struct sched_request *r,
 {
     parts[AT_SCHED_OBJ_FIT] = score_fit(n, &r->demand);
     if (r->weights[AT_SCHED_OBJ_FRAGMENTATION] > 0) {
-        parts[AT_SCHED_OBJ_FRAGMENTATION] = sched_score_fragmentation(s, n, &r->demand);
+        parts[AT_SCHED_OBJ_FRAGMENTATION] = sched_score_fragmentation(s, n, r);
     }
     if (r->weights[AT_SCHED_OBJ_BALANCE] > 0) {
         parts[AT_SCHED_OBJ_BALANCE] = sched_score_balance(n, &r->demand);

@@ -1,0 +1,93 @@
+/* What the engine's own files share: what is known of nodes and instances, what is kept of
+ * requests, and the packing engine's view of them. Rules and objectives have no business here. */
+#ifndef AT_SCHEDULER_ENGINE_H
+#define AT_SCHEDULER_ENGINE_H
+
+#include "scheduler/scheduler_priv.h"
+
+/* Public under this name. */
+struct at_scheduler {
+    struct sched s;
+};
+
+/* An instance that is known and has not ended, or room held for one (phantom). */
+struct sched_item {
+    char *key;                          /* "namespace/name" */
+    const struct at_instance *instance; /* NULL: phantom */
+    struct sched_request *request;
+    struct sched_group *group;      /* NULL: phantom */
+    struct sched_node *node;        /* NULL: holds nothing */
+    struct sched_item *next, *prev; /* on the node */
+    struct at_sched_gpu *gpus;
+    size_t n_gpus;
+    bool recorded; /* gpus is what it holds; else it was found by choosing again */
+    bool planned;  /* decided here; the snapshot does not show it bound yet */
+    bool counted;  /* in its group */
+    bool homeless; /* bound to a node that is not there */
+    bool pending;
+    size_t pending_at;       /* in sched.pending */
+    uint64_t tried;          /* request's version + 1 when it was last refused; 0: try it */
+    bool waits_for_others;   /* not for room */
+    uint64_t tried_holders;  /* and sched's holders then */
+    struct sched_item *held; /* phantom that holds room for it */
+};
+
+/* What is kept of (request, site). */
+struct sched_request_site {
+    uint32_t eligible, fits; /* nodes that no static rule, and that no rule refuses */
+    uint32_t refused[AT_SCHED_RULE_COUNT];
+    int64_t parts[AT_SCHED_OBJ_COUNT];
+};
+
+/* free.c */
+/* Capacity from the object; everything is free then. */
+void sched_node_fill(struct sched_node *n, const struct at_node *node);
+void sched_node_done(struct sched_node *n);
+/* The object was replaced by an equal one. */
+void sched_node_repoint(struct sched_node *n, const struct at_node *node);
+void sched_take(struct sched_node *n, const struct sched_demand *d, const struct at_sched_gpu *gpus,
+                size_t n_taken);
+void sched_give_back(struct sched_node *n, const struct sched_demand *d,
+                     const struct at_sched_gpu *gpus, size_t n_taken);
+
+/* turn.c */
+enum at_rc sched_turn_begin(struct sched *s, struct sched_item *item) AT_WARN_UNUSED; /* s->turn */
+/* The best node and the next best into d; none: d->node stays NULL. */
+void sched_turn_choose(struct sched *s, const struct sched_turn *turn, struct at_sched_decision *d);
+
+/* mix.c: GPU requests as the packing engine sees them. */
+struct sched_mix *sched_mix_new(void);
+void sched_mix_free(struct sched_mix *mix);
+/* Look at the requests there are; true when what was learned from them has changed, and with it
+ * every node's measure. force: also when little has changed. */
+bool sched_mix_update(struct sched *s, bool force);
+void sched_mix_changed(struct sched *s, const struct sched_request *r); /* its live */
+void sched_mix_request(struct sched *s, struct sched_request *r);       /* fills in r->pack */
+void sched_mix_node(const struct sched *s, struct sched_node *n);       /* its GPUs changed */
+/* Which GPUs of a node where they fit; ret_gpus has room for demand.gpu_count. */
+void sched_gpus_pick(const struct sched *s, const struct sched_node *n,
+                     const struct sched_request *r, struct at_sched_gpu *ret_gpus);
+/* Weighted points within which nodes of a site count as equally good, the first by name winning. */
+uint32_t sched_slack(const struct sched *s, const struct sched_request *r);
+
+/* request.c */
+extern const char *const SCHED_REQUEST_MEMBERS[]; /* of spec */
+struct sched_request *sched_request_ref(struct sched *s, const struct at_instance *instance);
+bool sched_request_is(const struct sched_request *r, const struct at_instance *instance);
+void sched_request_unref(struct sched *s, struct sched_request *r);
+void sched_requests_free(struct sched *s);
+void sched_requests_weigh(struct sched *s); /* weights depend on more than the request */
+/* Bring what is kept of every node up to date. cost: O(nodes changed since the last time) */
+void sched_request_refresh(struct sched *s, struct sched_request *r);
+struct sched_group *sched_group_ref(struct sched *s, const struct at_instance *instance);
+void sched_group_unref(struct sched *s, struct sched_group *group);
+void sched_group_count(struct sched *s, struct sched_group *group, struct sched_node *n, int sign);
+
+/* world.c */
+void sched_node_changed(struct sched *s, struct sched_node *n); /* its room */
+/* The item takes node's room; without GPUs given they are found by choosing again. */
+void sched_item_take(struct sched *s, struct sched_item *item, struct sched_node *n,
+                     const struct at_sched_gpu *gpus, size_t n_gpus);
+void sched_item_release(struct sched *s, struct sched_item *item);
+
+#endif

@@ -1,0 +1,370 @@
+/* Requests: what was found out about each (request, node) is kept until the node changes. And
+ * groups: where the copies of one owner and template are. */
+#include "scheduler/engine.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* Rules and objectives may look at these only. */
+const char *const SCHED_REQUEST_MEMBERS[] = {"driver",    "image",     "model",     "data",
+                                             "resources", "placement", "dataClass", NULL};
+
+/* --- requests --- */
+
+static uint64_t hash_of(const struct at_instance *i)
+{
+    return at_model_part_hash(&AT_KIND_INSTANCE, "spec", i, SCHED_REQUEST_MEMBERS);
+}
+
+bool sched_request_is(const struct sched_request *r, const struct at_instance *i)
+{
+    return r->hash == hash_of(i) &&
+           at_model_spec_equal(&AT_KIND_INSTANCE, r->copy, i, SCHED_REQUEST_MEMBERS);
+}
+
+static void request_free(struct sched_request *r)
+{
+    at_free(r->scores);
+    at_free(r->best);
+    at_free(r->eligible);
+    at_free(r->copy);
+    at_free(r->sites);
+    at_arena_free(r->arena);
+    at_free(r);
+}
+
+/* Those that nobody asks for any more go when there are too many. */
+static void sweep(struct sched *s)
+{
+    for (size_t i = 0; i < s->n_request_slots; i++) {
+        for (struct sched_request **at = &s->requests[i]; *at != NULL;) {
+            struct sched_request *r = *at;
+            if (r->refs == 0) {
+                *at = r->next;
+                request_free(r);
+                s->n_requests--;
+                s->n_unused--;
+            } else {
+                at = &r->next;
+            }
+        }
+    }
+}
+
+static void slots_grow(struct sched *s)
+{
+    size_t n = s->n_request_slots == 0 ? 256 : 2 * s->n_request_slots;
+    struct sched_request **slots = at_alloc(sizeof(*slots) * n);
+    for (size_t i = 0; i < s->n_request_slots; i++) {
+        for (struct sched_request *r = s->requests[i]; r != NULL;) {
+            struct sched_request *next = r->next;
+            r->next = slots[r->hash & (n - 1)];
+            slots[r->hash & (n - 1)] = r;
+            r = next;
+        }
+    }
+    at_free(s->requests);
+    s->requests = slots;
+    s->n_request_slots = n;
+}
+
+static struct sched_request *request_new(struct sched *s, const struct at_instance *i,
+                                         uint64_t hash)
+{
+    struct sched_request *r = AT_NEW(struct sched_request);
+    r->arena = at_arena_new_sized(0, 1024);
+    r->copy = at_alloc(sizeof(*r->copy));
+    enum at_rc rc =
+        at_model_spec_copy(&AT_KIND_INSTANCE, i, SCHED_REQUEST_MEMBERS, r->arena, r->copy);
+    assert(rc == AT_OK); /* an object is far smaller than an arena may be */
+    (void)rc;
+    r->spec = &r->copy->spec;
+    r->hash = hash;
+    r->demand = sched_demand_of(r->spec);
+    sched_weights(s, r->spec, &r->demand, r->weights);
+    sched_mix_request(s, r);
+    return r;
+}
+
+struct sched_request *sched_request_ref(struct sched *s, const struct at_instance *i)
+{
+    uint64_t hash = hash_of(i);
+    if (s->n_request_slots < s->n_requests + 1) {
+        slots_grow(s);
+    }
+    struct sched_request **slot = &s->requests[hash & (s->n_request_slots - 1)];
+    struct sched_request *r = *slot;
+    while (r != NULL && (r->hash != hash || !at_model_spec_equal(&AT_KIND_INSTANCE, r->copy, i,
+                                                                 SCHED_REQUEST_MEMBERS))) {
+        r = r->next;
+    }
+    if (r == NULL) {
+        if (s->n_unused > AT_SCHED_REQUESTS_MAX) {
+            sweep(s);
+        }
+        r = request_new(s, i, hash);
+        r->next = *slot;
+        *slot = r;
+        s->n_requests++;
+        s->n_unused++;
+    }
+    s->n_unused -= r->refs == 0;
+    r->refs++;
+    return r;
+}
+
+void sched_request_unref(struct sched *s, struct sched_request *r)
+{
+    assert(r->refs > 0);
+    r->refs--;
+    s->n_unused += r->refs == 0;
+}
+
+void sched_requests_free(struct sched *s)
+{
+    sweep(s);
+    assert(s->n_requests == 0);
+    at_free(s->requests);
+}
+
+void sched_requests_weigh(struct sched *s)
+{
+    for (size_t i = 0; i < s->n_request_slots; i++) {
+        for (struct sched_request *r = s->requests[i]; r != NULL; r = r->next) {
+            sched_weights(s, r->spec, &r->demand, r->weights);
+        }
+    }
+}
+
+/* --- what is kept --- */
+
+static uint32_t rule_of(uint32_t score)
+{
+    return score < SCHED_FITS ? score : AT_SCHED_RULE_COUNT;
+}
+
+static uint32_t score_room(const struct sched *s, const struct sched_request *r,
+                           const struct sched_node *n)
+{
+    enum at_sched_rule rule = sched_refuse_room(s, r, n);
+    if (rule != AT_SCHED_RULE_COUNT) {
+        return rule;
+    }
+    int64_t parts[AT_SCHED_OBJ_COUNT] = {0};
+    int64_t sum = SCHED_FITS;
+    sched_score_node(s, r, n, parts);
+    for (int k = 0; k < AT_SCHED_OBJ_COUNT; k++) {
+        assert(parts[k] >= 0);
+        assert(parts[k] <= 1000);
+        sum += r->weights[k] * parts[k];
+    }
+    assert(sum < UINT32_MAX);
+    return (uint32_t)sum;
+}
+
+/* The best of a block's nodes that fit; less than SCHED_FITS: none does. */
+static uint32_t block_best(const struct sched_request *r, const struct sched_site *site,
+                           size_t block)
+{
+    size_t from = site->first + block * SCHED_BLOCK;
+    size_t to = site->first + site->n_nodes;
+    to = to < from + SCHED_BLOCK ? to : from + SCHED_BLOCK;
+    uint32_t best = 0;
+    for (size_t i = from; i < to; i++) {
+        best = r->scores[i] > best ? r->scores[i] : best;
+    }
+    return best >= SCHED_FITS ? best : 0;
+}
+
+static void set_score(struct sched *s, struct sched_request *r, const struct sched_node *n,
+                      uint32_t now, bool was_eligible, bool is_eligible)
+{
+    struct sched_request_site *site = &r->sites[n->site_index];
+    uint32_t before = r->scores[n->pos];
+    uint32_t old_rule = rule_of(before), new_rule = rule_of(now);
+    if (old_rule != new_rule || was_eligible != is_eligible) {
+        site->fits -= old_rule == AT_SCHED_RULE_COUNT;
+        site->fits += new_rule == AT_SCHED_RULE_COUNT;
+        site->eligible += is_eligible;
+        site->eligible -= was_eligible;
+        if (old_rule != AT_SCHED_RULE_COUNT) {
+            site->refused[old_rule]--;
+        }
+        if (new_rule != AT_SCHED_RULE_COUNT) {
+            site->refused[new_rule]++;
+        }
+        r->version++;
+    }
+    r->scores[n->pos] = now;
+    const struct sched_site *place = s->sites[n->site_index];
+    size_t block = (n->pos - place->first) / SCHED_BLOCK;
+    uint32_t *best = &r->best[place->first_block + block];
+    if (now >= SCHED_FITS && now >= *best) {
+        *best = now;
+    } else if (before == *best) {
+        *best = block_best(r, place, block);
+    }
+}
+
+static bool is_eligible(const struct sched_request *r, size_t pos)
+{
+    return (r->eligible[pos / 8] >> pos % 8 & 1) != 0;
+}
+
+static void score_node(struct sched *s, struct sched_request *r, const struct sched_node *n,
+                       bool look_at_object)
+{
+    bool was = is_eligible(r, n->pos), is = was;
+    uint32_t now = r->scores[n->pos];
+    if (look_at_object) {
+        now = sched_refuse_static(s, r, n);
+        is = now == AT_SCHED_RULE_COUNT;
+        r->eligible[n->pos / 8] =
+            (uint8_t)((r->eligible[n->pos / 8] & ~(1u << n->pos % 8)) | (unsigned)is << n->pos % 8);
+    }
+    if (is) {
+        now = score_room(s, r, n);
+    }
+    set_score(s, r, n, now, was, is);
+}
+
+/* Everything anew. */
+static void score_all(struct sched *s, struct sched_request *r)
+{
+    r->scores = at_realloc(r->scores, sizeof(*r->scores) * (s->n_nodes + 1));
+    r->best = at_realloc(r->best, sizeof(*r->best) * (s->n_blocks + 1));
+    r->eligible = at_realloc(r->eligible, s->n_nodes / 8 + 1);
+    r->sites = at_realloc(r->sites, sizeof(*r->sites) * (s->n_sites + 1));
+    memset(r->eligible, 0, s->n_nodes / 8 + 1);
+    memset(r->sites, 0, sizeof(*r->sites) * (s->n_sites + 1));
+    memset(r->best, 0, sizeof(*r->best) * (s->n_blocks + 1));
+    for (size_t i = 0; i < s->n_sites; i++) {
+        sched_score_site(s, r, i, r->sites[i].parts);
+    }
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        const struct sched_node *n = s->nodes[i];
+        enum at_sched_rule rule = sched_refuse_static(s, r, n);
+        bool eligible = rule == AT_SCHED_RULE_COUNT;
+        uint32_t score = eligible ? score_room(s, r, n) : rule;
+        struct sched_request_site *site = &r->sites[n->site_index];
+        r->eligible[i / 8] |= (uint8_t)(eligible << i % 8);
+        r->scores[i] = score;
+        site->eligible += eligible;
+        site->fits += score >= SCHED_FITS;
+        if (score < SCHED_FITS) {
+            site->refused[score]++;
+        }
+    }
+    for (size_t i = 0; i < s->n_sites; i++) {
+        for (size_t b = 0; b * SCHED_BLOCK < s->sites[i]->n_nodes; b++) {
+            r->best[s->sites[i]->first_block + b] = block_best(r, s->sites[i], b);
+        }
+    }
+    r->version++;
+    r->scored = true;
+    r->epoch = s->epoch;
+}
+
+void sched_request_refresh(struct sched *s, struct sched_request *r)
+{
+    if (!r->scored || r->epoch != s->epoch) {
+        score_all(s, r);
+    } else if (s->log_end - r->seen > s->log_mask) {
+        for (size_t i = 0; i < s->n_nodes; i++) {
+            const struct sched_node *n = s->nodes[i];
+            if (n->changed >= r->seen) {
+                score_node(s, r, n, n->changed_static >= r->seen);
+            }
+        }
+    } else {
+        for (uint64_t at = r->seen; at < s->log_end; at++) {
+            const struct sched_node *n = s->nodes[s->log[at & s->log_mask]];
+            if (n->changed == at) { /* else it comes again later in the log */
+                score_node(s, r, n, n->changed_static >= r->seen);
+            }
+        }
+    }
+    r->seen = s->log_end;
+}
+
+/* --- groups --- */
+
+static const char *or_empty(const char *s)
+{
+    return s != NULL ? s : "";
+}
+
+/* Copies are even over places per owner and template, so that a rolling update ends even too. An
+ * instance without an owner is a group of its own. */
+static size_t group_name(const struct at_instance *i, char *out, size_t size)
+{
+    const struct at_owner_ref *owner = at_meta_controller(&i->meta);
+    int len;
+    if (owner == NULL) {
+        len = snprintf(out, size, "-/%s/%s", or_empty(i->meta.ns), i->meta.name);
+    } else {
+        const char *hash = at_model_map_get(&i->meta.labels, "atoll.dev/template-hash");
+        len = snprintf(out, size, "%s/%s/%s/%s/%s", or_empty(owner->kind), or_empty(i->meta.ns),
+                       or_empty(owner->name), or_empty(owner->uid), or_empty(hash));
+    }
+    assert(len > 0);
+    return (size_t)len < size ? (size_t)len : size - 1;
+}
+
+struct sched_group *sched_group_ref(struct sched *s, const struct at_instance *i)
+{
+    char name[2048]; /* kind, uid and hash are short, the others 253 at most */
+    size_t len = group_name(i, name, sizeof(name));
+    struct sched_group *g = at_map_get_n(s->group_by_name, name, len);
+    if (g == NULL) {
+        g = AT_NEW(struct sched_group);
+        g->name = at_strdup(name);
+        (void)at_map_put(s->group_by_name, name, g);
+    }
+    g->refs++;
+    return g;
+}
+
+void sched_group_unref(struct sched *s, struct sched_group *g)
+{
+    if (g == NULL || --g->refs > 0) {
+        return;
+    }
+    (void)at_map_remove(s->group_by_name, g->name);
+    at_free(g->name);
+    at_free(g->by_site);
+    at_free(g->nodes);
+    at_free(g);
+}
+
+void sched_group_count(struct sched *s, struct sched_group *g, struct sched_node *n, int sign)
+{
+    if (g->n_by_site <= n->site_index) {
+        size_t old = g->n_by_site;
+        g->by_site = at_realloc(g->by_site, sizeof(*g->by_site) * s->n_sites);
+        memset(g->by_site + old, 0, sizeof(*g->by_site) * (s->n_sites - old));
+        g->n_by_site = s->n_sites;
+    }
+    g->by_site[n->site_index] += sign;
+    size_t at = 0;
+    while (at < g->n_nodes && g->nodes[at].node != n) {
+        at++;
+    }
+    if (at == g->n_nodes) {
+        if (g->n_nodes == g->cap_nodes) {
+            g->cap_nodes = g->cap_nodes != 0 ? 2 * g->cap_nodes : 4;
+            g->nodes = at_realloc(g->nodes, sizeof(*g->nodes) * g->cap_nodes);
+        }
+        g->nodes[g->n_nodes++] = (struct sched_group_node){n, 0};
+    }
+    g->nodes[at].copies += sign;
+    assert(g->nodes[at].copies >= 0);
+    if (g->nodes[at].copies == 0) {
+        g->nodes[at] = g->nodes[--g->n_nodes];
+    }
+}
+
+int64_t sched_copies_at(const struct sched_group *g, size_t site_index)
+{
+    return site_index < g->n_by_site ? g->by_site[site_index] : 0;
+}

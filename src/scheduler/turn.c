@@ -1,0 +1,281 @@
+/* One decision: what is kept of the request, put together with what depends on other instances. */
+#include "scheduler/engine.h"
+#include "scheduler/near.h"
+
+#include <assert.h>
+#include <string.h>
+
+static struct sched_turn_node *apart_of(const struct sched *s, const struct sched_turn *turn,
+                                        const struct sched_node *n)
+{
+    return n->apart == s->turn_number ? &turn->apart[n->apart_at] : NULL;
+}
+
+static bool eligible(const struct sched_request *r, const struct sched_node *n)
+{
+    return (r->eligible[n->pos / 8] >> n->pos % 8 & 1) != 0;
+}
+
+struct sched_turn_node *sched_turn_apart(struct sched *s, struct sched_turn *turn,
+                                         const struct sched_node *node)
+{
+    struct sched_turn_node *a = apart_of(s, turn, node);
+    if (a != NULL) {
+        return a;
+    }
+    if (turn->n_apart == turn->cap_apart) {
+        turn->cap_apart = turn->cap_apart != 0 ? 2 * turn->cap_apart : 16;
+        turn->apart = at_realloc(turn->apart, sizeof(*turn->apart) * turn->cap_apart);
+    }
+    struct sched_node *n = s->nodes[node->pos];
+    n->apart = s->turn_number;
+    n->apart_at = turn->n_apart;
+    a = &turn->apart[turn->n_apart++];
+    *a = (struct sched_turn_node){.node = node, .refusal = AT_SCHED_RULE_COUNT};
+    a->eligible = eligible(turn->request, node);
+    a->fits = turn->request->scores[node->pos] >= SCHED_FITS;
+    turn->sites[node->site_index].eligible -= a->eligible;
+    turn->sites[node->site_index].fits -= a->fits;
+    return a;
+}
+
+enum at_rc sched_turn_begin(struct sched *s, struct sched_item *item)
+{
+    struct sched_turn *turn = &s->turn;
+    struct sched_request *r = item->request;
+    sched_near_learn(s, item->instance);
+    sched_request_refresh(s, r);
+    s->turn_number++;
+    if (s->cap_turn_sites < s->n_sites) {
+        s->cap_turn_sites = s->n_sites;
+        turn->sites = at_realloc(turn->sites, sizeof(*turn->sites) * s->n_sites);
+    }
+    turn->instance = item->instance;
+    turn->request = r;
+    turn->group = item->group;
+    turn->n_apart = 0;
+    turn->near = NULL;
+    turn->n_near = 0;
+    turn->others_refused = AT_SCHED_RULE_COUNT;
+    for (size_t i = 0; i < s->n_sites; i++) {
+        struct sched_turn_site *site = &turn->sites[i];
+        site->eligible = r->sites[i].eligible;
+        site->fits = r->sites[i].fits;
+        site->refusal = AT_SCHED_RULE_COUNT;
+        memcpy(site->parts, r->sites[i].parts, sizeof(site->parts));
+    }
+    for (size_t i = 0; i < item->group->n_nodes; i++) {
+        sched_turn_apart(s, turn, item->group->nodes[i].node)->copies =
+            item->group->nodes[i].copies;
+    }
+    return sched_turn_places(s, turn);
+}
+
+static enum at_sched_rule place_refusal(const struct sched_turn *turn, size_t site)
+{
+    return turn->others_refused != AT_SCHED_RULE_COUNT ? turn->others_refused
+                                                       : turn->sites[site].refusal;
+}
+
+enum at_sched_rule sched_turn_refusal(const struct sched *s, const struct sched_turn *turn,
+                                      const struct sched_node *node)
+{
+    uint32_t score = turn->request->scores[node->pos];
+    if (score < SCHED_FITS) {
+        return (enum at_sched_rule)score;
+    }
+    const struct sched_turn_node *a = apart_of(s, turn, node);
+    return a != NULL ? a->refusal : place_refusal(turn, node->site_index);
+}
+
+void sched_turn_refused(const struct sched *s, const struct sched_turn *turn,
+                        size_t ret_refused[AT_SCHED_RULE_COUNT],
+                        const struct sched_node *ret_first[AT_SCHED_RULE_COUNT])
+{
+    size_t to_find = 0;
+    memset(ret_refused, 0, sizeof(*ret_refused) * AT_SCHED_RULE_COUNT);
+    memset(ret_first, 0, sizeof(*ret_first) * AT_SCHED_RULE_COUNT);
+    for (size_t i = 0; i < s->n_sites; i++) {
+        enum at_sched_rule rule = place_refusal(turn, i);
+        if (rule != AT_SCHED_RULE_COUNT) {
+            ret_refused[rule] += turn->request->sites[i].fits;
+        }
+        for (int k = 0; k < AT_SCHED_RULE_COUNT; k++) {
+            ret_refused[k] += turn->request->sites[i].refused[k];
+        }
+    }
+    for (size_t i = 0; i < turn->n_apart; i++) {
+        const struct sched_turn_node *a = &turn->apart[i];
+        enum at_sched_rule as_others = place_refusal(turn, a->node->site_index);
+        if (turn->request->scores[a->node->pos] < SCHED_FITS) {
+            continue;
+        }
+        if (as_others != AT_SCHED_RULE_COUNT) {
+            ret_refused[as_others]--;
+        }
+        if (a->refusal != AT_SCHED_RULE_COUNT) {
+            ret_refused[a->refusal]++;
+        }
+    }
+    for (int k = 0; k < AT_SCHED_RULE_COUNT; k++) {
+        to_find += ret_refused[k] > 0;
+    }
+    for (size_t i = 0; i < s->n_nodes && to_find > 0; i++) {
+        enum at_sched_rule rule = sched_turn_refusal(s, turn, s->by_rank[i]);
+        if (rule != AT_SCHED_RULE_COUNT && ret_first[rule] == NULL) {
+            ret_first[rule] = s->by_rank[i];
+            to_find--;
+        }
+    }
+    assert(to_find == 0);
+}
+
+/* --- the choice --- */
+
+struct choice {
+    const struct sched_node *node;
+    int64_t weighted, copies;
+};
+
+/* More points, then fewer copies, then the name. */
+static bool is_better(const struct choice *a, const struct choice *b)
+{
+    if (b->node == NULL || a->weighted != b->weighted) {
+        return b->node == NULL || a->weighted > b->weighted;
+    }
+    return a->copies != b->copies ? a->copies < b->copies : a->node->rank < b->node->rank;
+}
+
+static void consider(const struct choice *c, struct choice best[2])
+{
+    if (is_better(c, &best[0])) {
+        best[1] = best[0];
+        best[0] = *c;
+    } else if (is_better(c, &best[1])) {
+        best[1] = *c;
+    }
+}
+
+static int64_t weigh(const struct sched_request *r, const int64_t parts[AT_SCHED_OBJ_COUNT])
+{
+    int64_t sum = 0;
+    for (int k = 0; k < AT_SCHED_OBJ_COUNT; k++) {
+        sum += r->weights[k] * parts[k];
+    }
+    return sum;
+}
+
+/* Could a node of this block be among the best two? All of it have no copies. */
+static bool is_promising(const struct sched *s, int64_t weighted, size_t first,
+                         const struct choice best[2])
+{
+    struct choice c = {s->nodes[first], weighted, 0};
+    return is_better(&c, &best[1]);
+}
+
+static void consider_site(const struct sched *s, const struct sched_turn *turn, size_t at,
+                          struct choice best[2])
+{
+    const struct sched_request *r = turn->request;
+    const struct sched_site *site = s->sites[at];
+    int64_t base = weigh(r, turn->sites[at].parts) - SCHED_FITS;
+    for (size_t b = 0; b * SCHED_BLOCK < site->n_nodes; b++) {
+        uint32_t top = r->best[site->first_block + b];
+        size_t from = site->first + b * SCHED_BLOCK;
+        if (top == 0 || !is_promising(s, base + top, from, best)) {
+            continue;
+        }
+        size_t to = site->first + site->n_nodes;
+        to = to < from + SCHED_BLOCK ? to : from + SCHED_BLOCK;
+        for (size_t i = from; i < to; i++) {
+            struct choice c = {s->nodes[i], base + r->scores[i], 0};
+            if (r->scores[i] >= SCHED_FITS && s->nodes[i]->apart != s->turn_number) {
+                consider(&c, best);
+            }
+        }
+    }
+}
+
+/* The first of the site's nodes that is nearly as good. */
+static void settle_for(const struct sched *s, const struct sched_turn *turn, struct choice *best)
+{
+    const struct sched_request *r = turn->request;
+    uint32_t slack = sched_slack(s, r);
+    if (slack == 0 || best->node->apart == s->turn_number) {
+        return;
+    }
+    const struct sched_site *site = s->sites[best->node->site_index];
+    uint32_t top = r->scores[best->node->pos];
+    uint32_t enough = top > slack + SCHED_FITS ? top - slack : SCHED_FITS;
+    for (size_t b = 0; b * SCHED_BLOCK < site->n_nodes; b++) {
+        if (r->best[site->first_block + b] < enough) {
+            continue;
+        }
+        for (size_t i = site->first + b * SCHED_BLOCK; i < site->first + site->n_nodes; i++) {
+            const struct sched_node *n = s->nodes[i];
+            if (n == best->node) {
+                return;
+            }
+            if (r->scores[i] >= enough && n->apart != s->turn_number) {
+                best->weighted -= top - r->scores[i];
+                best->node = n;
+                return;
+            }
+        }
+    }
+}
+
+static void parts_of(const struct sched *s, const struct sched_turn *turn,
+                     const struct sched_node *n, int64_t out[AT_SCHED_OBJ_COUNT])
+{
+    const struct sched_turn_node *a = apart_of(s, turn, n);
+    const int64_t *place = a != NULL ? a->parts : turn->sites[n->site_index].parts;
+    memset(out, 0, sizeof(*out) * AT_SCHED_OBJ_COUNT);
+    sched_score_node(s, turn->request, n, out);
+    for (int k = 0; k < AT_SCHED_OBJ_COUNT; k++) {
+        out[k] += place[k];
+        assert(out[k] >= 0);
+        assert(out[k] <= 1000);
+    }
+}
+
+void sched_turn_choose(struct sched *s, const struct sched_turn *turn, struct at_sched_decision *d)
+{
+    const struct sched_request *r = turn->request;
+    struct choice best[2] = {{0}};
+    int64_t weight = 0;
+    for (size_t i = 0; i < s->n_sites; i++) {
+        if (turn->sites[i].fits > 0 && place_refusal(turn, i) == AT_SCHED_RULE_COUNT) {
+            consider_site(s, turn, i, best);
+        }
+    }
+    for (size_t i = 0; i < turn->n_apart; i++) {
+        const struct sched_turn_node *a = &turn->apart[i];
+        if (a->fits && a->refusal == AT_SCHED_RULE_COUNT) {
+            struct choice c = {a->node, weigh(r, a->parts) + r->scores[a->node->pos] - SCHED_FITS,
+                               a->copies};
+            consider(&c, best);
+        }
+    }
+    for (int k = 0; k < AT_SCHED_OBJ_COUNT; k++) {
+        weight += r->weights[k];
+    }
+    weight = weight > 0 ? weight : 1;
+    memcpy(d->weights, r->weights, sizeof(d->weights));
+    if (best[0].node == NULL) {
+        return;
+    }
+    const struct sched_node *top = best[0].node;
+    settle_for(s, turn, &best[0]);
+    if (best[0].node != top) {
+        best[1].node = top;
+    }
+    d->node = best[0].node->node;
+    d->score = best[0].weighted / weight;
+    parts_of(s, turn, best[0].node, d->parts);
+    if (best[1].node != NULL) {
+        d->runner_up = best[1].node->node;
+        parts_of(s, turn, best[1].node, d->runner_up_parts);
+        d->runner_up_score = weigh(r, d->runner_up_parts) / weight;
+    }
+}

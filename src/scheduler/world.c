@@ -1,0 +1,768 @@
+/* What is known: nodes, sites and instances, brought up to date by what changed. */
+#include "scheduler/engine.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *or_empty(const char *s)
+{
+    return s != NULL ? s : "";
+}
+
+/* --- nodes --- */
+
+struct sched_node *sched_node_find(const struct sched *s, const char *name)
+{
+    return at_map_get(s->node_by_name, name);
+}
+
+void sched_node_changed(struct sched *s, struct sched_node *n)
+{
+    sched_mix_node(s, n);
+    n->changed = s->log_end;
+    s->log[s->log_end++ & s->log_mask] = n->pos;
+}
+
+static int by_schedule_order(const void *a, const void *b)
+{
+    const struct sched_item *x = *(struct sched_item *const *)a;
+    const struct sched_item *y = *(struct sched_item *const *)b;
+    int64_t xt = x->instance != NULL ? x->instance->status.scheduled_at_wall_ns : INT64_MAX;
+    int64_t yt = y->instance != NULL ? y->instance->status.scheduled_at_wall_ns : INT64_MAX;
+    if (xt != yt) {
+        return xt < yt ? -1 : 1;
+    }
+    return strcmp(x->key, y->key);
+}
+
+static void set_gpus(struct sched_item *item, const struct at_sched_gpu *gpus, size_t n)
+{
+    item->gpus = at_realloc(item->gpus, sizeof(*gpus) * (n + 1));
+    if (n > 0) {
+        memcpy(item->gpus, gpus, sizeof(*gpus) * n);
+    }
+    item->n_gpus = n;
+}
+
+/* GPUs that nobody recorded: chosen again, in the order in which they were given. When that does
+ * not work out, the node takes no further GPU work until something leaves. */
+static void replay(struct sched_node *n, struct sched_item **items, size_t count)
+{
+    struct at_sched_gpu gpus[AT_SCHED_GPUS_PER_NODE];
+    uint32_t index[AT_SCHED_GPUS_PER_NODE];
+    qsort(items, count, sizeof(*items), by_schedule_order);
+    for (size_t i = 0; i < count; i++) {
+        const struct sched_demand *d = &items[i]->request->demand;
+        size_t chosen = sched_gpus_near(n, d, index);
+        for (size_t k = 0; k < chosen; k++) {
+            gpus[k] = (struct at_sched_gpu){index[k], d->gpu_milli, d->gpu_memory_bytes};
+        }
+        set_gpus(items[i], gpus, chosen);
+        n->gpus_unknown = n->gpus_unknown || chosen == 0;
+        struct sched_demand only_gpus = {0};
+        sched_take(n, &only_gpus, gpus, items[i]->n_gpus);
+    }
+}
+
+/* What is free: all, less what those on it hold. */
+static void recount(struct sched *s, struct sched_node *n)
+{
+    size_t count = 0, unrecorded = 0;
+    sched_node_fill(n, n->node);
+    for (struct sched_item *item = n->first; item != NULL; item = item->next) {
+        bool known = item->recorded || item->request->demand.gpu_count == 0;
+        sched_take(n, &item->request->demand, item->gpus, known ? item->n_gpus : 0);
+        unrecorded += !known;
+    }
+    if (unrecorded > 0) {
+        AT_CLEANUP(at_cleanup_free)
+        struct sched_item **items = at_alloc(sizeof(*items) * unrecorded);
+        for (struct sched_item *item = n->first; item != NULL; item = item->next) {
+            if (!item->recorded && item->request->demand.gpu_count > 0) {
+                items[count++] = item;
+            }
+        }
+        replay(n, items, count);
+    }
+    sched_node_changed(s, n);
+}
+
+/* Of all that rules look at: a node's status changes for other reasons too. */
+static uint64_t digest_of(const struct at_node *node)
+{
+    static const char *const STATUS[] = {"capacity", "allocatable", "gpus",         "numaNodes",
+                                         "drivers",  "arch",        "modelsCached", NULL};
+    uint64_t h = at_model_part_hash(&AT_KIND_NODE, "spec", node, NULL);
+    h = h * 31 + at_model_part_hash(&AT_KIND_NODE, "status", node, STATUS);
+    h = h * 31 + (node->meta.deletion_wall_ns != 0);
+    for (size_t i = 0; i < node->status.conditions.n; i++) {
+        const struct at_condition *c = &node->status.conditions.items[i];
+        if (at_streq(c->type, "Ready")) {
+            h = h * 31 + at_streq(c->status, "True");
+        }
+    }
+    for (size_t i = 0; i < node->meta.labels.n; i++) {
+        for (const char *c = node->meta.labels.items[i].key; *c != '\0'; c++) {
+            h = (h ^ (unsigned char)*c) * 1099511628211u;
+        }
+        for (const char *c = node->meta.labels.items[i].value; *c != '\0'; c++) {
+            h = (h ^ (unsigned char)*c) * 1099511628211u;
+        }
+        h = h * 31 + 7;
+    }
+    return h;
+}
+
+static struct sched_site *site_get(struct sched *s, const char *name)
+{
+    struct sched_site *place = at_map_get(s->site_by_name, name);
+    if (place != NULL) {
+        return place;
+    }
+    if (s->n_sites == s->cap_sites) {
+        s->cap_sites = s->cap_sites != 0 ? 2 * s->cap_sites : 16;
+        s->sites = at_realloc(s->sites, sizeof(*s->sites) * s->cap_sites);
+    }
+    place = AT_NEW(struct sched_site);
+    place->name = at_strdup(name);
+    place->index = s->n_sites;
+    s->sites[s->n_sites++] = place;
+    s->net_stale = true;
+    s->order_stale = true;
+    (void)at_map_put(s->site_by_name, name, place);
+    return place;
+}
+
+static void node_put(struct sched *s, const struct at_node *node)
+{
+    struct sched_node *n = sched_node_find(s, node->meta.name);
+    uint64_t digest = digest_of(node);
+    if (n != NULL && n->digest == digest) {
+        sched_node_repoint(n, node);
+        return;
+    }
+    if (n == NULL) {
+        if (s->n_nodes == s->cap_nodes) {
+            s->cap_nodes = s->cap_nodes != 0 ? 2 * s->cap_nodes : 64;
+            s->nodes = at_realloc(s->nodes, sizeof(*s->nodes) * s->cap_nodes);
+            s->by_rank = at_realloc(s->by_rank, sizeof(*s->by_rank) * s->cap_nodes);
+        }
+        n = AT_NEW(struct sched_node);
+        n->pos = (uint32_t)s->n_nodes;
+        s->nodes[s->n_nodes++] = n;
+        (void)at_map_put(s->node_by_name, node->meta.name, n);
+        s->order_stale = true;
+    }
+    struct sched_site *site = site_get(s, or_empty(node->spec.site));
+    n->site_index = site->index;
+    n->site = site->site;
+    n->digest = digest;
+    n->node = node;
+    n->unsettled = true;
+    s->unsettled = true;
+}
+
+static void set_homeless(struct sched *s, struct sched_item *item, bool homeless);
+
+/* Whoever was on it holds nothing that matters. */
+static void node_remove(struct sched *s, const char *name)
+{
+    struct sched_node *n = at_map_remove(s->node_by_name, name);
+    if (n == NULL) {
+        return;
+    }
+    while (n->first != NULL) {
+        struct sched_item *item = n->first;
+        sched_item_release(s, item);
+        set_homeless(s, item, item->instance != NULL);
+    }
+    n->node = NULL; /* freed when the order is made anew */
+    s->order_stale = true;
+}
+
+static int by_site_and_name(const void *a, const void *b)
+{
+    const struct sched_node *x = *(struct sched_node *const *)a;
+    const struct sched_node *y = *(struct sched_node *const *)b;
+    if (x->site_index != y->site_index) {
+        return x->site_index < y->site_index ? -1 : 1;
+    }
+    return strcmp(x->node->meta.name, y->node->meta.name);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp((*(struct sched_node *const *)a)->node->meta.name,
+                  (*(struct sched_node *const *)b)->node->meta.name);
+}
+
+/* Nodes by (site, name), which every kept score is ordered by: all of them are void. */
+static void order(struct sched *s)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        if (s->nodes[i]->node == NULL) {
+            sched_node_done(s->nodes[i]);
+            at_free(s->nodes[i]);
+        } else {
+            s->nodes[n++] = s->nodes[i];
+        }
+    }
+    s->n_nodes = n;
+    if (n > 0) {
+        qsort(s->nodes, n, sizeof(*s->nodes), by_site_and_name);
+        memcpy(s->by_rank, s->nodes, sizeof(*s->nodes) * n);
+        qsort(s->by_rank, n, sizeof(*s->by_rank), by_name);
+    }
+    for (size_t i = 0; i < s->n_sites; i++) {
+        s->sites[i]->n_nodes = 0;
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct sched_site *site = s->sites[s->nodes[i]->site_index];
+        s->nodes[i]->pos = (uint32_t)i;
+        site->first = site->n_nodes++ == 0 ? i : site->first;
+        s->by_rank[i]->rank = (uint32_t)i;
+    }
+    s->n_blocks = 0;
+    for (size_t i = 0; i < s->n_sites; i++) {
+        s->sites[i]->first_block = s->n_blocks;
+        s->n_blocks += (s->sites[i]->n_nodes + SCHED_BLOCK - 1) / SCHED_BLOCK;
+    }
+    uint64_t ring = 64;
+    while (ring < 2 * n) {
+        ring *= 2;
+    }
+    if (ring != s->log_mask + 1 || s->log == NULL) {
+        at_free(s->log);
+        s->log = at_alloc(sizeof(*s->log) * ring);
+        s->log_mask = ring - 1;
+    }
+    s->epoch++;
+    s->order_stale = false;
+}
+
+/* After nodes changed: their order, then what each has free. */
+static void settle(struct sched *s)
+{
+    if (s->order_stale || s->log == NULL) {
+        order(s);
+    }
+    bool soft_taints = false;
+    for (size_t i = 0; s->unsettled && i < s->n_nodes; i++) {
+        soft_taints = soft_taints || sched_is_soft_tainted(s->nodes[i]->node);
+        if (s->nodes[i]->unsettled) {
+            recount(s, s->nodes[i]);
+            s->nodes[i]->changed_static = s->nodes[i]->changed;
+            s->nodes[i]->unsettled = false;
+        }
+    }
+    if (s->unsettled && soft_taints != s->soft_taints) {
+        s->soft_taints = soft_taints;
+        sched_requests_weigh(s);
+        s->epoch++;
+    }
+    s->unsettled = false;
+    if (s->net_stale) {
+        sched_net_load(s);
+        s->net_stale = false;
+    }
+}
+
+static void site_put(struct sched *s, const char *name)
+{
+    struct sched_site *place = site_get(s, name);
+    place->site = at_snapshot_site(s->snap, name);
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        if (s->nodes[i]->site_index == place->index) {
+            s->nodes[i]->site = place->site;
+        }
+    }
+    s->net_stale = true;
+    s->epoch++;
+}
+
+/* --- instances --- */
+
+struct sched_item *sched_item_find(const struct sched *s, const char *ns, const char *name)
+{
+    char key[1024];
+    int len = snprintf(key, sizeof(key), "%s/%s", or_empty(ns), name);
+    return len < (int)sizeof(key) ? at_map_get_n(s->item_by_key, key, (size_t)len) : NULL;
+}
+
+static struct sched_item *item_new(struct sched *s, const char *key)
+{
+    struct sched_item *item = AT_NEW(struct sched_item);
+    item->key = at_strdup(key);
+    (void)at_map_put(s->item_by_key, key, item);
+    return item;
+}
+
+void sched_pending_set(struct sched *s, struct sched_item *item, bool pending)
+{
+    if (item->pending == pending) {
+        return;
+    }
+    item->pending = pending;
+    item->tried = 0;
+    if (pending) {
+        if (s->n_pending == s->cap_pending) {
+            s->cap_pending = s->cap_pending != 0 ? 2 * s->cap_pending : 64;
+            s->pending = at_realloc(s->pending, sizeof(struct sched_item *) * s->cap_pending);
+        }
+        item->pending_at = s->n_pending;
+        s->pending[s->n_pending++] = item;
+    } else {
+        s->pending[item->pending_at] = s->pending[--s->n_pending];
+        s->pending[item->pending_at]->pending_at = item->pending_at;
+    }
+}
+
+static bool counts(const struct sched_item *item)
+{
+    return item->instance != NULL && item->instance->meta.deletion_wall_ns == 0;
+}
+
+static void tell_holder(struct sched *s, struct sched_item *item, int sign)
+{
+    s->holders++;
+    if (item->counted != (sign > 0) && (sign < 0 || counts(item))) {
+        sched_group_count(s, item->group, item->node, sign);
+        sched_holder_changed(s, item->instance, item->node, sign);
+        item->counted = sign > 0;
+    }
+}
+
+void sched_holders_tell(struct sched *s)
+{
+    void *value;
+    for (size_t it = 0; at_map_next(s->item_by_key, &it, NULL, &value);) {
+        const struct sched_item *item = value;
+        if (item->counted) {
+            sched_holder_changed(s, item->instance, item->node, 1);
+        }
+    }
+}
+
+/* Whether some item of the node must be replayed when anything changes on it. */
+static bool has_unrecorded(const struct sched_node *n)
+{
+    for (const struct sched_item *x = n->first; x != NULL; x = x->next) {
+        if (!x->recorded && x->request->demand.gpu_count > 0) {
+            return true;
+        }
+    }
+    return n->gpus_unknown;
+}
+
+void sched_item_take(struct sched *s, struct sched_item *item, struct sched_node *n,
+                     const struct at_sched_gpu *gpus, size_t n_gpus)
+{
+    assert(item->node == NULL);
+    item->node = n;
+    item->next = n->first;
+    item->prev = NULL;
+    if (n->first != NULL) {
+        n->first->prev = item;
+    }
+    n->first = item;
+    item->recorded = gpus != NULL && n_gpus > 0;
+    set_gpus(item, gpus, item->recorded ? n_gpus : 0);
+    if (!n->unsettled && !s->order_stale) {
+        if (has_unrecorded(n)) {
+            recount(s, n);
+        } else {
+            sched_take(n, &item->request->demand, item->gpus, item->n_gpus);
+            sched_node_changed(s, n);
+        }
+    }
+    tell_holder(s, item, 1);
+}
+
+void sched_item_release(struct sched *s, struct sched_item *item)
+{
+    struct sched_node *n = item->node;
+    if (n == NULL) {
+        return;
+    }
+    tell_holder(s, item, -1);
+    bool replayed = has_unrecorded(n);
+    if (item->prev != NULL) {
+        item->prev->next = item->next;
+    } else {
+        n->first = item->next;
+    }
+    if (item->next != NULL) {
+        item->next->prev = item->prev;
+    }
+    item->node = NULL;
+    item->next = item->prev = NULL;
+    item->planned = false;
+    if (!n->unsettled && !s->order_stale) {
+        if (replayed) {
+            recount(s, n);
+        } else {
+            sched_give_back(n, &item->request->demand, item->gpus, item->n_gpus);
+            sched_node_changed(s, n);
+        }
+    }
+}
+
+static void live(struct sched *s, struct sched_request *r, int by)
+{
+    r->live += (size_t)by;
+    sched_mix_changed(s, r);
+}
+
+/* Bound to a node that is not there: looked for when one joins. */
+static void set_homeless(struct sched *s, struct sched_item *item, bool homeless)
+{
+    s->n_homeless += homeless;
+    s->n_homeless -= item->homeless;
+    item->homeless = homeless;
+}
+
+static void item_remove(struct sched *s, struct sched_item *item)
+{
+    set_homeless(s, item, false);
+    sched_unhold(s, item);
+    sched_item_release(s, item);
+    sched_pending_set(s, item, false);
+    if (item->request != NULL) {
+        live(s, item->request, -1);
+        sched_request_unref(s, item->request);
+    }
+    sched_group_unref(s, item->group);
+    (void)at_map_remove(s->item_by_key, item->key);
+    at_free(item->key);
+    at_free(item->gpus);
+    at_free(item);
+}
+
+static bool same_gpus(const struct sched_item *item, const struct at_sched_gpu *gpus, size_t n)
+{
+    return item->recorded == (n > 0) &&
+           (n == 0 || (item->n_gpus == n && memcmp(item->gpus, gpus, sizeof(*gpus) * n) == 0));
+}
+
+/* By identity when it is known, for the order of GPUs may change; else by index. */
+static size_t record_of(const struct at_instance *i, const struct sched_node *n,
+                        struct at_sched_gpu *out)
+{
+    size_t count = 0;
+    for (size_t k = 0; k < i->status.gpus.n && count < AT_SCHED_GPUS_PER_NODE; k++) {
+        const struct at_instance_gpu *g = &i->status.gpus.items[k];
+        int64_t index = g->index;
+        for (size_t j = 0; g->id != NULL && n != NULL && j < n->node->status.gpus.n; j++) {
+            if (at_streq(n->node->status.gpus.items[j].id, g->id)) {
+                index = (int64_t)j;
+                break;
+            }
+        }
+        if (index >= 0 && index < AT_SCHED_GPUS_PER_NODE) {
+            memset(&out[count], 0, sizeof(out[count]));
+            out[count].index = (uint32_t)index;
+            out[count].milli = g->milli;
+            out[count++].memory_bytes = g->memory_bytes > 0 ? g->memory_bytes : 0;
+        }
+    }
+    return count;
+}
+
+static void item_ask(struct sched *s, struct sched_item *item, const struct at_instance *i)
+{
+    struct sched_request *request = sched_request_ref(s, i);
+    struct sched_group *group = sched_group_ref(s, i);
+    live(s, request, 1);
+    if (item->request != NULL) {
+        live(s, item->request, -1);
+        sched_request_unref(s, item->request);
+    }
+    sched_group_unref(s, item->group);
+    item->request = request;
+    item->group = group;
+}
+
+/* The instance as it is now; what a plan gave it stays until the snapshot says otherwise. */
+static void item_put(struct sched *s, const struct at_instance *i)
+{
+    struct at_sched_gpu gpus[AT_SCHED_GPUS_PER_NODE];
+    char key[1024];
+    snprintf(key, sizeof(key), "%s/%s", or_empty(i->meta.ns), i->meta.name);
+    struct sched_item *item = at_map_get(s->item_by_key, key);
+    if (sched_instance_ended(i)) {
+        if (item != NULL) {
+            item_remove(s, item);
+        }
+        return;
+    }
+    item = item != NULL ? item : item_new(s, key);
+    struct sched_node *node =
+        sched_instance_holds(i) ? sched_node_find(s, i->spec.node_name) : NULL;
+    size_t n_gpus = record_of(i, node, gpus);
+    bool bound = sched_instance_holds(i);
+    bool stays = item->node != NULL && (item->node == node || (!bound && item->planned));
+    bool asks_same = item->request != NULL && sched_request_is(item->request, i);
+    if (stays && asks_same && (!bound || same_gpus(item, gpus, n_gpus))) {
+        tell_holder(s, item, -1);
+        item->instance = i;
+        item->planned = !bound;
+        tell_holder(s, item, 1);
+        return;
+    }
+    sched_item_release(s, item);
+    if (!asks_same) {
+        item_ask(s, item, i);
+    }
+    item->instance = i;
+    set_homeless(s, item, bound && node == NULL);
+    if (node != NULL) {
+        sched_item_take(s, item, node, gpus, n_gpus);
+    }
+    if (bound) {
+        sched_unhold(s, item);
+    }
+    sched_pending_set(s, item, !bound && i->meta.deletion_wall_ns == 0);
+    item->tried = 0;
+}
+
+struct sched_item *sched_item_of(struct sched *s, const struct at_instance *i)
+{
+    struct sched_item *item = sched_item_find(s, i->meta.ns, i->meta.name);
+    if (item == NULL || item->instance != i) {
+        item_put(s, i);
+        settle(s);
+        item = sched_item_find(s, i->meta.ns, i->meta.name);
+    }
+    return item;
+}
+
+/* --- the whole --- */
+
+static void instance_told(struct sched *s, const char *ns, const char *name)
+{
+    const struct at_instance *i = at_snapshot_instance(s->snap, ns, name);
+    struct sched_item *item = i == NULL ? sched_item_find(s, ns, name) : NULL;
+    if (i != NULL) {
+        item_put(s, i);
+    } else if (item != NULL) {
+        item_remove(s, item);
+    }
+}
+
+/* Nodes first, for instances are put on them; a node's instances may have been told of earlier. */
+static void nodes_told(struct sched *s, const char *name)
+{
+    const struct at_node *node = at_snapshot_node(s->snap, name);
+    const struct sched_node *old = sched_node_find(s, name);
+    if (node == NULL ||
+        (old != NULL && !at_streq(s->sites[old->site_index]->name, or_empty(node->spec.site)))) {
+        node_remove(s, name); /* or made anew elsewhere */
+        old = NULL;
+    }
+    if (node == NULL) {
+        return;
+    }
+    bool is_new = old == NULL;
+    node_put(s, node);
+    if (!is_new) {
+        return;
+    }
+    const char *key;
+    void *value; /* rare: an instance that waits for its node to be there again */
+    for (size_t it = 0; s->n_homeless > 0 && at_map_next(s->item_by_key, &it, &key, &value);) {
+        struct sched_item *item = value;
+        if (item->homeless && at_streq(item->instance->spec.node_name, name)) {
+            item_put(s, item->instance);
+        }
+    }
+}
+
+struct told {
+    char kind; /* s, p, n, i */
+    const char *ns, *name;
+};
+
+static struct told told_of(char *key)
+{
+    char *ns = strchr(key, '/') + 1;
+    char *name = strchr(ns, '/') + 1;
+    name[-1] = '\0';
+    return (struct told){key[0], ns, name};
+}
+
+static void take_in_told(struct sched *s, char kind)
+{
+    const char *key;
+    void *value;
+    for (size_t it = 0; at_map_next(s->told, &it, &key, &value);) {
+        if (key[0] != kind) {
+            continue;
+        }
+        AT_CLEANUP(at_cleanup_free) char *copy = at_strdup(key);
+        struct told t = told_of(copy);
+        switch (kind) {
+        case 's':
+            site_put(s, t.name);
+            break;
+        case 'p':
+            s->epoch++;
+            break;
+        case 'n':
+            nodes_told(s, t.name);
+            break;
+        default:
+            instance_told(s, t.ns, t.name);
+        }
+    }
+}
+
+static void load(struct sched *s)
+{
+    for (size_t i = 0; i < s->snap->n_sites; i++) {
+        site_put(s, s->snap->sites[i]->meta.name);
+    }
+    for (size_t i = 0; i < s->snap->n_nodes; i++) {
+        node_put(s, s->snap->nodes[i]);
+    }
+    if (s->order_stale) {
+        order(s);
+    }
+    for (size_t i = 0; i < s->snap->n_instances; i++) {
+        item_put(s, s->snap->instances[i]);
+    }
+}
+
+void at_scheduler_changed(struct at_scheduler *sched, const struct at_model_kind *kind,
+                          const char *ns, const char *name)
+{
+    char key[1024];
+    char letter = kind == &AT_KIND_INSTANCE ? 'i'
+                  : kind == &AT_KIND_NODE   ? 'n'
+                  : kind == &AT_KIND_SITE   ? 's'
+                  : kind == &AT_KIND_POLICY ? 'p'
+                                            : '\0';
+    if (letter != '\0' && sched->s.loaded &&
+        snprintf(key, sizeof(key), "%c/%s/%s", letter, or_empty(ns), name) < (int)sizeof(key)) {
+        (void)at_map_put(sched->s.told, key, sched);
+    }
+}
+
+void at_scheduler_update(struct at_scheduler *sched, const struct at_snapshot *snap)
+{
+    struct sched *s = &sched->s;
+    s->snap = snap;
+    if (!s->loaded) {
+        load(s);
+        s->loaded = true;
+    } else {
+        take_in_told(s, 's');
+        take_in_told(s, 'p');
+        take_in_told(s, 'n');
+        take_in_told(s, 'i');
+    }
+    at_map_clear(s->told);
+    settle(s);
+    if (sched_mix_update(s, false)) {
+        s->epoch++;
+    }
+}
+
+struct at_scheduler *at_scheduler_new(void)
+{
+    struct at_scheduler *sched = AT_NEW(struct at_scheduler);
+    struct sched *s = &sched->s;
+    s->node_by_name = at_map_new();
+    s->site_by_name = at_map_new();
+    s->group_by_name = at_map_new();
+    s->item_by_key = at_map_new();
+    s->told = at_map_new();
+    s->mix = sched_mix_new();
+    s->tally = sched_tally_new();
+    return sched;
+}
+
+void at_scheduler_free(struct at_scheduler *sched)
+{
+    if (sched == NULL) {
+        return;
+    }
+    struct sched *s = &sched->s;
+    const char *key;
+    void *value;
+    s->order_stale = true; /* nothing is counted any more */
+    size_t n = 0;
+    struct sched_item **items = at_alloc(sizeof(*items) * (at_map_count(s->item_by_key) + 1));
+    for (size_t it = 0; at_map_next(s->item_by_key, &it, &key, &value);) {
+        items[n] = value;
+        n += items[n]->instance != NULL; /* room held goes with those it is held for */
+    }
+    for (size_t i = 0; i < n; i++) {
+        item_remove(s, items[i]);
+    }
+    at_free(items);
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        sched_node_done(s->nodes[i]);
+        at_free(s->nodes[i]);
+    }
+    for (size_t i = 0; i < s->n_sites; i++) {
+        at_free(s->sites[i]->name);
+        at_free(s->sites[i]);
+    }
+    sched_requests_free(s);
+    sched_mix_free(s->mix);
+    sched_tally_free(s->tally);
+    sched_net_free(s->net);
+    at_free(s->net_sites);
+    at_map_free(s->node_by_name);
+    at_map_free(s->site_by_name);
+    at_map_free(s->group_by_name);
+    at_map_free(s->item_by_key);
+    at_map_free(s->told);
+    at_free(s->nodes);
+    at_free(s->by_rank);
+    at_free(s->sites);
+    at_free(s->pending);
+    at_free(s->log);
+    at_free(s->turn.sites);
+    at_free(s->turn.apart);
+    at_free(sched);
+}
+
+size_t at_scheduler_pending(const struct at_scheduler *sched)
+{
+    return sched->s.n_pending;
+}
+
+void at_scheduler_forget(struct at_scheduler *sched, const char *ns, const char *name)
+{
+    struct sched_item *item = sched_item_find(&sched->s, ns, name);
+    if (item != NULL && item->planned) {
+        sched_item_release(&sched->s, item);
+        sched_pending_set(&sched->s, item, item->instance->meta.deletion_wall_ns == 0);
+    }
+}
+
+/* --- room held --- */
+
+void sched_hold(struct sched *s, struct sched_item *item, struct sched_node *n)
+{
+    sched_unhold(s, item);
+    AT_CLEANUP(at_cleanup_free) char *key = at_asprintf("held %s", item->key);
+    struct sched_item *held = item_new(s, key);
+    held->request = sched_request_ref(s, item->instance);
+    live(s, held->request, 1);
+    item->held = held;
+    sched_item_take(s, held, n, NULL, 0);
+}
+
+void sched_unhold(struct sched *s, struct sched_item *item)
+{
+    struct sched_item *held = item->held;
+    item->held = NULL;
+    if (held != NULL) {
+        item_remove(s, held);
+    }
+}
