@@ -251,11 +251,9 @@ bool sched_has_preference(const struct at_workload *spec, const struct sched_dem
 bool sched_is_soft_tainted(const struct at_node *node);
 /* Microdollars an hour of the request there. */
 int64_t sched_hourly_price(const struct at_site *site, const struct sched_demand *d);
-bool sched_spread_by_node(const struct at_placement *placement); /* domain.c */
-
-/* mix.c: the packing engine's measure of what the request would leave useless. */
 int64_t sched_score_fragmentation(const struct sched *s, const struct sched_node *n,
-                                  const struct sched_request *r);
+                                  const struct sched_request *r); /* mix.c */
+bool sched_spread_by_node(const struct at_placement *placement);  /* domain.c */
 
 /* domain.c: the turn's sites (refusal, parts), nodes apart (refusal, all parts but those of
  * sched_score_node) and others_refused. Filled in before: eligible, fits, refusal (none) and
