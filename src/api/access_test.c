@@ -19,11 +19,62 @@ static void strangers_see_health_and_nothing_else(void **state)
                      401);
 }
 
-static void impersonation_is_refused(void **state)
+#define AS(user) "Impersonate-User: " user "\r\n"
+
+static void who_may_acts_as_another(void **state)
 {
     struct kit *kit = *state;
+    struct kit_answer a;
+    static const char SITE[] = "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"class\":\"edge\","
+                               "\"jurisdiction\":\"EU\"}}";
+    assert_int_equal(kit_admin(kit, &a, AT_HTTP_POST, ATOLL "/sites", AS("eve"), SITE), 403);
+    assert_non_null(strstr(at_json_str_at(a.json, "message", ""), "User \"eve\" cannot create"));
+    answer_done(&a);
+    assert_non_null(strstr(kit->audit.data, "\"user\":\"admin\""));
+    assert_non_null(strstr(kit->audit.data, "\"impersonatedUser\":\"eve\""));
+    assert_int_equal(kit_status(kit, NULL, AT_HTTP_GET, ATOLL "/sites",
+                                AS("eve") "Impersonate-Group: atoll:viewers\r\n", NULL),
+                     200);
+    assert_int_equal(kit_admin(kit, &a, AT_HTTP_POST,
+                               "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+                               AS("eve") "Impersonate-Uid: 7\r\nImpersonate-Group: g\r\n"
+                                         "Impersonate-Extra-Acme.com%2Fscope: a\r\n"
+                                         "Impersonate-Extra-Acme.com%2Fscope: b\r\n",
+                               "{}"),
+                     201);
+    const json_t *user = at_json_at(a.json, "status.userInfo");
+    assert_string_equal(at_json_str_at(user, "username", ""), "eve");
+    assert_string_equal(at_json_str_at(user, "uid", ""), "7");
+    const json_t *scope = json_object_get(json_object_get(user, "extra"), "acme.com/scope");
+    assert_int_equal(json_array_size(scope), 2);
+    answer_done(&a);
     assert_int_equal(
-        kit_status(kit, NULL, AT_HTTP_GET, ATOLL "/sites", "Impersonate-User: bob\r\n", NULL), 403);
+        kit_status(kit, NULL, AT_HTTP_GET, ATOLL "/sites", AS("system:anonymous"), NULL), 403);
+}
+
+static void acting_as_another_needs_the_right_and_a_name(void **state)
+{
+    struct kit *kit = *state;
+    struct kit_answer a;
+    struct at_tls_config *editor = kit_identity(kit, "ed", AT_GROUP_EDITORS);
+    kit_call(kit, &a, editor, AT_HTTP_GET, ATOLL "/sites", AS("admin"), NULL);
+    assert_int_equal(a.status, 403);
+    assert_non_null(strstr(at_json_str_at(a.json, "message", ""),
+                           "users \"admin\" is forbidden: User \"ed\" cannot impersonate"));
+    answer_done(&a);
+    assert_int_equal(kit_status(kit, editor, AT_HTTP_GET, ATOLL "/sites",
+                                "Impersonate-Group: system:masters\r\n", NULL),
+                     403);
+    at_tls_config_unref(editor);
+    assert_int_equal(
+        kit_status(kit, kit->client_tls, AT_HTTP_GET, ATOLL "/sites", AS("admin"), NULL), 401);
+    assert_int_equal(
+        kit_status(kit, NULL, AT_HTTP_GET, ATOLL "/sites", "Impersonate-Group: g\r\n", NULL), 400);
+    assert_int_equal(kit_status(kit, NULL, AT_HTTP_GET, ATOLL "/sites", AS("a") AS("b"), NULL),
+                     400);
+    assert_int_equal(
+        kit_status(kit, NULL, AT_HTTP_GET, ATOLL "/sites", AS("a") "Impersonate-Key: x\r\n", NULL),
+        400);
 }
 
 static void a_viewer_reads_but_does_not_write(void **state)
@@ -485,7 +536,8 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, kit_set_up, kit_tear_down)
     const struct CMUnitTest tests[] = {
         T(strangers_see_health_and_nothing_else),
-        T(impersonation_is_refused),
+        T(who_may_acts_as_another),
+        T(acting_as_another_needs_the_right_and_a_name),
         T(a_viewer_reads_but_does_not_write),
         T(reviews_say_what_one_may),
         T(a_token_buys_one_certificate),

@@ -157,19 +157,6 @@ static bool parameters_read(struct api_req *req)
     return true;
 }
 
-static bool impersonates(const struct at_http_head *head)
-{
-    for (size_t i = 0; i < head->n_headers; i++) {
-        struct at_str name = head->headers[i].name;
-        static const char PREFIX[] = "impersonate-";
-        if (name.len >= sizeof PREFIX - 1 &&
-            at_str_eq_nocase((struct at_str){name.ptr, sizeof PREFIX - 1}, PREFIX)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static bool is_public(const struct api_route *route, bool found)
 {
     return found && (route->target == API_JOIN || at_streq(route->path, "/healthz") ||
@@ -260,6 +247,9 @@ void at_api_handle(void *ctx, struct at_http_exchange *ex)
         api_respond_error(req, AT_UNAUTHENTICATED, "Unauthorized");
         return;
     }
+    if (!api_impersonate(req)) {
+        return;
+    }
     bool other_method = false;
     const struct endpoint *e =
         found ? endpoint_find(&req->route, head->method, &other_method) : NULL;
@@ -271,10 +261,6 @@ void at_api_handle(void *ctx, struct at_http_exchange *ex)
     req->handler = e->fn;
     if (e->fn == api_list && api_query_bool(req, "watch")) {
         req->verb = "watch";
-    }
-    if (impersonates(head)) {
-        api_respond_forbidden(req, "impersonation is not supported");
-        return;
     }
     if (at_http_request_body(ex).len > AT_API_BODY_BYTES_MAX) {
         api_respond_error(req, AT_TOO_LARGE, "the body is larger than %zu bytes",

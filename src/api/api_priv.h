@@ -65,6 +65,8 @@ struct api_req {
     struct at_http_exchange *ex; /* NULL: the client is gone */
     struct at_arena *arena;
     struct at_identity who;
+    const char *real_user; /* who acts as who; NULL: nobody does */
+    json_t *as;            /* uid and extra of who, as the other says; NULL: none */
     enum at_http_method method;
     struct api_route route;
     struct at_str query; /* on arena */
@@ -137,6 +139,8 @@ enum at_rc api_query_int(struct api_req *req, const char *key, int64_t otherwise
 
 /* --- authn.c --- */
 enum at_rc api_authenticate(struct api_req *req, struct at_err *err) AT_WARN_UNUSED;
+/* Make req->who the one whom the client asks to act as. False: answered. */
+bool api_impersonate(struct api_req *req); /* impersonate.c */
 /* Whose token is it? False: nobody's. */
 bool api_token_identity(const struct at_api *api, struct at_str token, struct at_identity *ret);
 /* False: answered with 403. */

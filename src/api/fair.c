@@ -177,7 +177,8 @@ static void next_turn(void *ctx)
 void api_fair_take(struct api_req *req)
 {
     struct api_fair *f = req->api->fair;
-    struct api_fair_user *u = user_of(f, req->who.user);
+    /* Of whoever asks, as whom they may ask. */
+    struct api_fair_user *u = user_of(f, req->real_user != NULL ? req->real_user : req->who.user);
     if (over_share(f, u)) {
         user_drop_idle(u);
         count(f->refused_total, 1);

@@ -119,7 +119,9 @@ static json_t *groups_of(const struct at_identity *who)
     for (size_t i = 0; i < who->n_groups; i++) {
         json_array_append_new(groups, json_string(who->groups[i]));
     }
-    json_array_append_new(groups, json_string("system:authenticated"));
+    bool named = !at_streq(who->user, AT_USER_ANONYMOUS);
+    json_array_append_new(groups,
+                          json_string(named ? "system:authenticated" : "system:unauthenticated"));
     return groups;
 }
 
@@ -144,11 +146,15 @@ static void token_review(struct api_req *req)
 
 static void subject_review(struct api_req *req)
 {
-    json_t *groups = groups_of(&req->who);
+    json_t *user =
+        json_pack("{s:s, s:o}", "username", req->who.user, "groups", groups_of(&req->who));
+    if (req->as != NULL) {
+        json_object_update(user, req->as); /* uid, extra */
+    }
     api_respond_json(req, 201,
-                     json_pack("{s:s, s:s, s:{}, s:{s:{s:s, s:o}}}", "kind", "SelfSubjectReview",
+                     json_pack("{s:s, s:s, s:{}, s:{s:o}}", "kind", "SelfSubjectReview",
                                "apiVersion", "authentication.k8s.io/v1", "metadata", "status",
-                               "userInfo", "username", req->who.user, "groups", groups));
+                               "userInfo", user));
 }
 
 void api_review(struct api_req *req)

@@ -128,7 +128,8 @@ void api_req_audit(struct api_req *req, int status)
         }
     }
     const char *node = NULL;
-    bool report = api_is_agent(req, &node) && status < 400; /* agents telling what they see */
+    bool report = req->real_user == NULL && api_is_agent(req, &node) &&
+                  status < 400; /* agents telling what they see */
     if (o->audit == NULL || report || req->route.target == API_REVIEW) {
         return;
     }
@@ -139,8 +140,12 @@ void api_req_audit(struct api_req *req, int status)
     }
     json_t *line = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:b}", "time",
                              at_time_format_micro(at_sys_wall_ns(req->api->sys), when), "user",
-                             req->who.user, "verb", req->verb, "path", req->route.path, "name",
-                             name != NULL ? name : "", "code", status, "dryRun", req->dry_run);
+                             req->real_user != NULL ? req->real_user : req->who.user, "verb",
+                             req->verb, "path", req->route.path, "name", name != NULL ? name : "",
+                             "code", status, "dryRun", req->dry_run);
+    if (req->real_user != NULL) {
+        json_object_set_new(line, "impersonatedUser", json_string(req->who.user));
+    }
     struct at_buf text = {0};
     if (line != NULL && at_json_dump(line, &text) == AT_OK &&
         at_buf_append(&text, "\n", 1) == AT_OK) {
@@ -157,6 +162,7 @@ void api_req_free(struct api_req *req)
     json_decref(req->old);
     json_decref(req->object);
     json_decref(req->managed);
+    json_decref(req->as);
     at_buf_done(&req->text);
     at_arena_free(req->arena);
     at_free(req);
