@@ -262,9 +262,9 @@ void at_api_handle(void *ctx, struct at_http_exchange *ex)
     if (e->fn == api_list && api_query_bool(req, "watch")) {
         req->verb = "watch";
     }
-    if (at_http_request_body(ex).len > AT_API_BODY_BYTES_MAX) {
+    if (at_http_request_body(ex).len > api->options.body_bytes_max) {
         api_respond_error(req, AT_TOO_LARGE, "the body is larger than %zu bytes",
-                          AT_API_BODY_BYTES_MAX);
+                          api->options.body_bytes_max);
         return;
     }
     if (req->route.target == API_HEALTH) {
@@ -272,6 +272,11 @@ void at_api_handle(void *ctx, struct at_http_exchange *ex)
     } else {
         api_fair_take(req);
     }
+}
+
+const char *api_asker(const struct api_req *req)
+{
+    return req->real_user != NULL ? req->real_user : req->who.user;
 }
 
 /* --- query --- */
@@ -357,6 +362,13 @@ static void metrics_make(struct at_api *api)
     api->streams_cut_total =
         at_metric_plain(m, AT_METRIC_COUNTER, "atoll_api_watches_cut_total",
                         "Watch streams cut because their client read too slowly.");
+    api->streams_refused_total =
+        at_metric_plain(m, AT_METRIC_COUNTER, "atoll_api_watches_refused_total",
+                        "Watches refused with 429: their user, or all, had too many.");
+    api->sessions_now = at_metric_plain(m, AT_METRIC_GAUGE, "atoll_api_sessions",
+                                        "Logs, commands and forwarded ports being carried.");
+    api->tunnels_now =
+        at_metric_plain(m, AT_METRIC_GAUGE, "atoll_api_tunnels", "Agents that are connected.");
     api->streams_queue_bytes_now =
         at_metric_with(at_metrics_family(m, AT_METRIC_GAUGE, "atoll_api_watches_queue_bytes",
                                          "Bytes that wait for slow clients of watches.", NULL),
@@ -365,20 +377,36 @@ static void metrics_make(struct at_api *api)
                                               "Events written to watch streams.");
 }
 
+static void otherwise(size_t *limit, size_t value)
+{
+    *limit = *limit != 0 ? *limit : value;
+}
+
+static void limits_default(struct at_api_options *o)
+{
+    if (o->watch_timeout_ns == 0) {
+        o->watch_timeout_ns = AT_API_WATCH_TIMEOUT_NS;
+    }
+    if (o->bookmark_period_ns == 0) {
+        o->bookmark_period_ns = AT_API_BOOKMARK_PERIOD_NS;
+    }
+    otherwise(&o->watch_queue_bytes_max, AT_API_STREAMS_QUEUE_BYTES_MAX);
+    otherwise(&o->watch_queue_one_bytes_max, AT_API_STREAM_QUEUE_BYTES_MAX);
+    otherwise(&o->watches_max, AT_API_STREAMS_MAX);
+    otherwise(&o->watches_per_user_max, AT_API_STREAMS_PER_USER_MAX);
+    otherwise(&o->tunnels_max, AT_API_TUNNELS_MAX);
+    otherwise(&o->sessions_max, AT_API_LOG_SESSIONS_MAX);
+    otherwise(&o->body_bytes_max, AT_API_BODY_BYTES_MAX);
+    otherwise(&o->list_bytes_max, AT_API_LIST_BYTES_MAX);
+}
+
 enum at_rc at_api_new(const struct at_api_options *options, struct at_api **ret, struct at_err *err)
 {
     struct at_api *api = AT_NEW(struct at_api);
     api->options = *options;
-    if (api->options.watch_timeout_ns == 0) {
-        api->options.watch_timeout_ns = AT_API_WATCH_TIMEOUT_NS;
-    }
-    if (api->options.bookmark_period_ns == 0) {
-        api->options.bookmark_period_ns = AT_API_BOOKMARK_PERIOD_NS;
-    }
-    if (api->options.watch_queue_bytes_max == 0) {
-        api->options.watch_queue_bytes_max = AT_API_STREAMS_QUEUE_BYTES_MAX;
-    }
+    limits_default(&api->options);
     api->sys = at_loop_sys(options->loop);
+    api->watchers = at_map_new();
     api->tunnels = api_tunnels_new();
     api->fair = api_fair_new(&api->options);
     metrics_make(api);
@@ -405,6 +433,7 @@ void at_api_free(struct at_api *api)
     api_backup_cut(api);
     api_tunnels_free(api->tunnels);
     api_fair_free(api->fair);
+    at_map_free(api->watchers);
     for (size_t i = 0; i < AT_API_DECODED_MAX; i++) {
         json_decref(api->decoded[i].object);
     }

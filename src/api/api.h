@@ -24,7 +24,12 @@ struct at_api_options {
                                                   text; may be NULL */
     int64_t watch_timeout_ns;                  /* 0: 30 min */
     int64_t bookmark_period_ns;                /* 0: 10 s */
-    size_t watch_queue_bytes_max; /* of all slow watch clients together. 0: the default */
+    size_t watch_queue_bytes_max;     /* of all slow watch clients together. 0: the default */
+    size_t watch_queue_one_bytes_max; /* of one slow watch client, and of a log's. 0: the default */
+    size_t watches_max, watches_per_user_max; /* open at once. 0: the default */
+    size_t tunnels_max;                       /* agents connected. 0: the default */
+    size_t sessions_max; /* logs, commands and forwarded ports open at once. 0: the default */
+    size_t body_bytes_max, list_bytes_max; /* of a request; of a list answer. 0: the default */
     size_t requests_max; /* at once; past it users over their share get 429. 0: the default */
     int64_t turn_ns;     /* of serving, before requests wait for their user's turn. 0: 5 ms */
     /* One JSON line (ends with \n) for each change that was asked for: time, user, verb, path,

@@ -42,6 +42,7 @@ struct at_api {
     size_t n_openapi;
     struct api_stream *streams; /* list of all open watches */
     size_t n_streams;
+    struct at_map *watchers;     /* how many of them each user has: (void *)(uintptr_t)n */
     size_t streams_queue_bytes;  /* as last seen, each at its last write */
     int64_t streams_measured_ns; /* when all were looked at */
     struct api_tunnels *tunnels;
@@ -51,8 +52,8 @@ struct at_api {
     struct api_backup *backup; /* the one being made; NULL */
     struct at_metric_family *requests_total, *request_seconds;
     struct api_store_metrics *store_metrics; /* NULL without metrics */
-    struct at_metric *streams_now, *streams_cut_total, *watch_events_total,
-        *streams_queue_bytes_now;
+    struct at_metric *streams_now, *streams_cut_total, *streams_refused_total, *sessions_now,
+        *tunnels_now, *watch_events_total, *streams_queue_bytes_now;
 };
 
 enum api_table { API_TABLE_NONE, API_TABLE_OBJECT_NONE, API_TABLE_METADATA, API_TABLE_FULL };
@@ -122,6 +123,9 @@ void api_req_free(struct api_req *req); /* without an answer: streams */
 void api_req_measure(struct api_req *req, int status);
 void api_req_audit(struct api_req *req, int status); /* for streams; the answers do it */
 void api_req_audit(struct api_req *req, int status); /* once per change that was asked for */
+
+/* Who sends the request, whomever it acts as. */
+const char *api_asker(const struct api_req *req);
 
 /* --- fair.c --- */
 struct api_fair *api_fair_new(const struct at_api_options *options);

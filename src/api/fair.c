@@ -177,14 +177,13 @@ static void next_turn(void *ctx)
 void api_fair_take(struct api_req *req)
 {
     struct api_fair *f = req->api->fair;
-    /* Of whoever asks, as whom they may ask. */
-    struct api_fair_user *u = user_of(f, req->real_user != NULL ? req->real_user : req->who.user);
+    struct api_fair_user *u = user_of(f, api_asker(req));
     if (over_share(f, u)) {
         user_drop_idle(u);
         count(f->refused_total, 1);
         api_respond_error(req, AT_EXHAUSTED,
                           "the server is busy and user \"%s\" has its share of it, try again later",
-                          req->who.user);
+                          api_asker(req));
         return;
     }
     if (at_loop_now_ns(f->loop) != f->turn_began_ns) {

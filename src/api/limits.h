@@ -23,6 +23,7 @@
 #define AT_API_INITIAL_AHEAD_BYTES ((size_t)1 << 20)
 #define AT_API_STREAM_PIECE_BYTES ((size_t)256 << 10)
 #define AT_API_STREAMS_MAX 20000
+#define AT_API_STREAMS_PER_USER_MAX 10000
 #define AT_API_WATCH_TIMEOUT_NS (1800 * AT_NS_PER_S)
 #define AT_API_BOOKMARK_PERIOD_NS (10 * AT_NS_PER_S)
 /* Requests that are served or wait; past it users over their share are told 429, past twice that

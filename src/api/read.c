@@ -112,7 +112,7 @@ static void list_failed(struct api_req *req, enum at_rc rc)
 {
     if (rc == AT_TOO_LARGE) {
         api_respond_error(req, rc, "the list is larger than %zu MiB: ask with limit",
-                          AT_API_LIST_BYTES_MAX >> 20);
+                          req->api->options.list_bytes_max >> 20);
         return;
     }
     api_respond_error(req, rc, "a stored object cannot be read");
@@ -165,8 +165,8 @@ static enum at_rc items_reserve(const struct page *page, struct at_buf *out)
 static void list_plain(struct api_req *req, struct page *page)
 {
     const struct list_op *op = req->op;
-    struct at_buf items = {.max = AT_API_LIST_BYTES_MAX};
-    struct at_buf out = {.max = AT_API_LIST_BYTES_MAX};
+    struct at_buf items = {.max = req->api->options.list_bytes_max};
+    struct at_buf out = {.max = req->api->options.list_bytes_max};
     bool selecting = !api_filter_is_empty(&op->filter);
     /* Without a selector the head is known before the items, and nothing is copied twice. */
     enum at_rc rc = selecting ? AT_OK : list_head(req, page->rev, page->token, &out);

@@ -17,12 +17,20 @@ struct api_tunnels *api_tunnels_new(void)
     return t;
 }
 
+static void gauge(struct at_metric *metric, size_t value)
+{
+    if (metric != NULL) {
+        at_metric_set(metric, (int64_t)value);
+    }
+}
+
 /* --- sessions --- */
 
 void api_session_free(struct session *s)
 {
     api_exec_free(s->exec);
     at_map_remove(s->owner->sessions, s->id);
+    gauge(s->req->api->sessions_now, at_map_count(s->owner->sessions));
     at_loop_timer_cancel(s->req->api->options.loop, s->timer);
     api_req_free(s->req);
     at_free(s);
@@ -45,6 +53,7 @@ void api_session_fail(struct session *s, enum at_rc rc, const char *message)
         return;
     }
     at_map_remove(s->owner->sessions, s->id);
+    gauge(req->api->sessions_now, at_map_count(s->owner->sessions));
     at_loop_timer_cancel(req->api->options.loop, s->timer);
     at_free(s);
     api_respond_error(req, rc, "%s", message);
@@ -110,6 +119,7 @@ static void tunnel_close(struct tunnel *t, bool end_stream)
     struct at_http_exchange *ex = t->req->ex;
     if (at_map_get(tunnels->by_node, t->node) == t) {
         at_map_remove(tunnels->by_node, t->node);
+        gauge(t->req->api->tunnels_now, at_map_count(tunnels->by_node));
     }
     size_t it = 0;
     const char *id;
@@ -139,9 +149,9 @@ void api_tunnel_open(struct api_req *req)
     struct tunnel *old = at_map_get(tunnels->by_node, req->route.name);
     if (old != NULL) {
         tunnel_close(old, true); /* a new connection of the same agent: the old one is dead */
-    } else if (at_map_count(tunnels->by_node) >= AT_API_TUNNELS_MAX) {
-        api_respond_error(req, AT_EXHAUSTED, "%d tunnels are open, no more are taken",
-                          AT_API_TUNNELS_MAX);
+    } else if (at_map_count(tunnels->by_node) >= req->api->options.tunnels_max) {
+        api_respond_error(req, AT_EXHAUSTED, "%zu tunnels are open, no more are taken",
+                          req->api->options.tunnels_max);
         return;
     }
     struct tunnel *t = AT_NEW(struct tunnel);
@@ -149,6 +159,7 @@ void api_tunnel_open(struct api_req *req)
     t->owner = tunnels;
     snprintf(t->node, sizeof t->node, "%s", req->route.name);
     at_map_put(tunnels->by_node, t->node, t);
+    gauge(req->api->tunnels_now, at_map_count(tunnels->by_node));
     api_req_measure(req, 200);
     at_http_on_gone(req->ex, agent_gone, t);
     at_http_stream_begin(req->ex, 200, "application/x-ndjson", NULL);
@@ -175,7 +186,7 @@ void api_tunnel_answer(struct api_req *req)
         session_begin(s);
         enum at_rc rc = at_http_stream_write(s->req->ex, piece.ptr, piece.len);
         size_t queued = rc == AT_OK ? at_http_stream_queued_bytes(s->req->ex) : 0;
-        if (rc != AT_OK || queued > AT_API_STREAM_QUEUE_BYTES_MAX) {
+        if (rc != AT_OK || queued > req->api->options.watch_queue_one_bytes_max) {
             api_session_fail(s, AT_EXHAUSTED, "the client reads too slowly");
             over = true;
         } else if (!more) {
@@ -217,9 +228,9 @@ struct session *api_session_new(struct api_req *req, json_t *line_take)
                           req->route.name);
         return NULL;
     }
-    if (at_map_count(tunnels->sessions) >= AT_API_LOG_SESSIONS_MAX) {
-        api_respond_error(req, AT_EXHAUSTED, "%d logs and commands are open, try again later",
-                          AT_API_LOG_SESSIONS_MAX);
+    if (at_map_count(tunnels->sessions) >= req->api->options.sessions_max) {
+        api_respond_error(req, AT_EXHAUSTED, "%zu logs and commands are open, try again later",
+                          req->api->options.sessions_max);
         return NULL;
     }
     char id[AT_OBJECT_UID_BYTES];
@@ -238,6 +249,7 @@ struct session *api_session_new(struct api_req *req, json_t *line_take)
     snprintf(s->node, sizeof s->node, "%s", node);
     s->timer = at_loop_timer(req->api->options.loop, AT_API_LOG_FIRST_ANSWER_NS, no_answer, s);
     at_map_put(tunnels->sessions, s->id, s);
+    gauge(req->api->sessions_now, at_map_count(tunnels->sessions));
     at_http_on_gone(req->ex, client_gone, s);
     return s;
 }

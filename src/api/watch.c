@@ -56,10 +56,23 @@ static size_t queue_limit(struct at_api *api)
         }
     }
     if (api->streams_queue_bytes <= all / 2) {
-        return AT_API_STREAM_QUEUE_BYTES_MAX;
+        return api->options.watch_queue_one_bytes_max;
     }
     return api->streams_queue_bytes <= all ? AT_API_STREAM_QUEUE_BYTES_BUSY
                                            : AT_API_STREAM_QUEUE_BYTES_FULL;
+}
+
+/* by: one more watch of its user, or one less. */
+static void user_count(const struct api_stream *s, int by)
+{
+    struct at_map *watchers = s->req->api->watchers;
+    const char *user = api_asker(s->req);
+    uintptr_t n = (uintptr_t)at_map_get(watchers, user) + (uintptr_t)by;
+    if (n == 0) {
+        (void)at_map_remove(watchers, user);
+    } else {
+        (void)at_map_put(watchers, user, (void *)n);
+    }
 }
 
 static void stream_free(struct api_stream *s)
@@ -76,6 +89,7 @@ static void stream_free(struct api_stream *s)
             s->next->link = s->link;
         }
         api->n_streams--;
+        user_count(s, -1);
         if (api->streams_now != NULL) {
             at_metric_add(api->streams_now, -1);
         }
@@ -297,6 +311,7 @@ static void list_in(struct api_stream *s)
     }
     api->streams = s;
     api->n_streams++;
+    user_count(s, 1);
     if (api->streams_now != NULL) {
         at_metric_add(api->streams_now, 1);
     }
@@ -475,12 +490,30 @@ static bool watch_parameters(struct api_req *req, struct api_stream *s, struct a
     return true;
 }
 
-void api_watch(struct api_req *req)
+/* False: answered. */
+static bool room_for_another(struct api_req *req)
 {
     struct at_api *api = req->api;
-    if (api->n_streams >= AT_API_STREAMS_MAX) {
-        api_respond_error(req, AT_EXHAUSTED, "%d watches are open, no more are taken",
-                          AT_API_STREAMS_MAX);
+    size_t own = (size_t)(uintptr_t)at_map_get(api->watchers, api_asker(req));
+    if (api->n_streams < api->options.watches_max && own < api->options.watches_per_user_max) {
+        return true;
+    }
+    if (api->streams_refused_total != NULL) {
+        at_metric_add(api->streams_refused_total, 1);
+    }
+    if (own >= api->options.watches_per_user_max) {
+        api_respond_error(req, AT_EXHAUSTED, "user \"%s\" has %zu watches open, no more are taken",
+                          api_asker(req), own);
+    } else {
+        api_respond_error(req, AT_EXHAUSTED, "%zu watches are open, no more are taken",
+                          api->n_streams);
+    }
+    return false;
+}
+
+void api_watch(struct api_req *req)
+{
+    if (!room_for_another(req)) {
         return;
     }
     struct at_err err = {0};

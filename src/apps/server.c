@@ -17,10 +17,6 @@
 
 #define SERVER_CERT_LIFETIME_S (INT64_C(397) * 86400)
 #define ADMIN_CERT_LIFETIME_S (INT64_C(3650) * 86400)
-#define SERVER_BODY_BYTES_MAX ((size_t)3 << 20)
-#define SERVER_CONNECTIONS_MAX 10000
-#define SERVER_IDLE_TIMEOUT_NS (120 * AT_NS_PER_S)
-#define SERVER_HEAD_TIMEOUT_NS (30 * AT_NS_PER_S)
 #define SERVER_NAMES_MAX 64
 #define SERVER_TOKENS_MAX 16
 #define SERVER_TOKEN_BYTES_MIN 16
@@ -33,6 +29,7 @@ struct at_server {
     struct at_loop *loop;
     char *state_dir, *listen, *url, *kubeconfig;
     int64_t node_timeout_ns;
+    struct at_limits limits;
     char *names[SERVER_NAMES_MAX + 1]; /* SANs that are no addresses */
     char *addresses[SERVER_NAMES_MAX + 1];
     int lock_fd;
@@ -276,13 +273,11 @@ static enum at_rc serve(struct at_server *s, struct at_err *err)
     struct at_http_server_options http = {
         .listen = s->listen,
         .tls = s->tls,
-        .body_bytes_max = SERVER_BODY_BYTES_MAX,
-        .connections_max = SERVER_CONNECTIONS_MAX,
-        .idle_timeout_ns = SERVER_IDLE_TIMEOUT_NS,
-        .head_timeout_ns = SERVER_HEAD_TIMEOUT_NS,
+        .metrics = s->metrics,
         .handler = at_api_handle,
         .ctx = s->api,
     };
+    at_limits_to_http(&s->limits, &http);
     enum at_rc rc = at_http_server_new(s->loop, &http, &s->http, err);
     if (rc != AT_OK) {
         return rc;
@@ -342,6 +337,7 @@ static void start_api(void *ctx)
                                  .audit = audit_write,
                                  .audit_ctx = s,
                                  .backup_files = s->backup_files};
+    at_limits_to_api(&s->limits, &api);
     enum at_rc rc = at_api_new(&api, &s->api, &err);
     if (rc != AT_OK) {
         s->on_ready(s->ctx, rc, &err);
@@ -460,6 +456,10 @@ enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *o
     s->audit_bytes = at_file_size(s->audit_path);
     s->kubeconfig = at_asprintf("%s/admin.kubeconfig", options->state_dir);
     s->node_timeout_ns = options->node_timeout_ns;
+    at_limits_default(&s->limits);
+    if (options->limits != NULL) {
+        s->limits = *options->limits;
+    }
     s->on_ready = options->on_ready;
     s->ctx = options->ctx;
     s->metrics = at_metrics_new();
@@ -573,6 +573,16 @@ static void app_stop(void *ctx, int signal_number)
     at_loop_stop(app->loop);
 }
 
+static bool limits_read(const char *const *texts, struct at_limits *limits, struct at_err *err)
+{
+    enum at_rc rc = AT_OK;
+    at_limits_default(limits);
+    for (size_t i = 0; rc == AT_OK && texts[i] != NULL; i++) {
+        rc = at_limits_set(limits, texts[i], err);
+    }
+    return rc == AT_OK;
+}
+
 int at_app_server(int argc, char **argv)
 {
     const char *state_dir = NULL;
@@ -581,7 +591,10 @@ int at_app_server(int argc, char **argv)
     const char *listen = "127.0.0.1:7443";
     const char *node_timeout = NULL;
     const char *names[AT_APP_LIST_MAX + 1] = {NULL};
+    const char *limit_texts[AT_APP_LIST_MAX + 1] = {NULL};
     bool with_stdin = false;
+    bool show_limits = false;
+    struct at_limits limits;
     struct server_app app = {0};
     struct at_server_options o = {
         .store = store, .extra_names = names, .on_ready = app_ready, .ctx = &app};
@@ -601,12 +614,23 @@ int at_app_server(int argc, char **argv)
          "One more name or address in the server's certificate."},
         {"node-timeout", &node_timeout, NULL, NULL, "TIME",
          "Silence after which a node is lost (default 2s)."},
+        {"limit", NULL, NULL, limit_texts, "NAME=VALUE",
+         "Set a limit, such as requests=500 or bodies-bytes=64Mi; may be given again."},
+        {"limits", NULL, &show_limits, NULL, NULL, "List the limits, their defaults and metrics."},
         {"exit-with-stdin", NULL, &with_stdin, NULL, NULL, "End when standard input is closed."},
         {NULL, NULL, NULL, NULL, NULL, NULL}};
     int exit_status = 0;
     if (!at_app_options("server", "the control plane", options, argc, argv, &exit_status)) {
         return exit_status;
     }
+    if (show_limits) {
+        at_limits_print();
+        return 0;
+    }
+    if (!limits_read(limit_texts, &limits, &app.err)) {
+        return at_app_fail("server", &app.err);
+    }
+    o.limits = &limits;
     if (!at_app_duration("node-timeout", node_timeout, 0, &o.node_timeout_ns)) {
         return at_rc_exit_status(AT_INVALID);
     }

@@ -3,6 +3,7 @@
 #ifndef AT_APPS_SERVER_H
 #define AT_APPS_SERVER_H
 
+#include "apps/limits.h"
 #include "core/metrics.h"
 #include "loop/loop.h"
 
@@ -16,7 +17,8 @@ struct at_server_options {
     const char *listen;
     const char *const *
         extra_names; /* more names or addresses for the certificate; NULL-terminated, may be NULL */
-    int64_t node_timeout_ns; /* 0: the controllers' default */
+    const struct at_limits *limits; /* copied; NULL: the defaults */
+    int64_t node_timeout_ns;        /* 0: the controllers' default */
     /* Once: rc AT_OK it serves; otherwise it will not, and the owner frees it. */
     void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);
     void *ctx;

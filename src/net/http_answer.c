@@ -132,6 +132,16 @@ static bool never_has_body(int status)
     return status < 200 || status == 204 || status == 304;
 }
 
+static void respond_busy(struct at_http_conn *c)
+{
+    static const char BODY[] =
+        "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":\"Failure\","
+        "\"message\":\"too much waits for slow clients, try again later\","
+        "\"reason\":\"TooManyRequests\",\"details\":{\"retryAfterSeconds\":1},\"code\":429}\n";
+    at_http_count(c->server->metrics.answers_refused, 1);
+    at_http_respond(&c->ex, 429, "application/json", "Retry-After: 1\r\n", BODY, sizeof BODY - 1);
+}
+
 void at_http_respond(struct at_http_exchange *ex, int status, const char *content_type,
                      const char *headers, const void *body, size_t len)
 {
@@ -139,6 +149,10 @@ void at_http_respond(struct at_http_exchange *ex, int status, const char *conten
     assert(c->state == CONN_BUSY);
     assert(!c->streaming);
     assert(status >= 100 && status <= 999);
+    if (!at_http_queue_room(c, len)) {
+        respond_busy(c);
+        return;
+    }
     c->chunked = false;
     ex->head.keep_alive &= !c->server->draining;
     struct answer a = {.status = status,
@@ -157,6 +171,7 @@ void at_http_respond(struct at_http_exchange *ex, int status, const char *conten
         at_http_abort(ex); /* an answer cut in the middle must not look complete */
         return;
     }
+    at_http_queue_count(c);
     at_http_conn_answered(c); /* a broken stream ends by itself */
 }
 
@@ -190,6 +205,7 @@ static enum at_rc send(struct at_http_conn *c, const struct iovec *pieces, int n
     at_buf_clear(&c->out);
     at_loop_timer_cancel(c->server->loop, c->head_timer);
     c->head_timer = 0;
+    at_http_queue_count(c);
     return rc;
 }
 
@@ -271,6 +287,9 @@ enum at_rc at_http_stream_write(struct at_http_exchange *ex, const void *data, s
     if (at_stream_queued_bytes(c->stream) + len > AT_HTTP_STREAM_QUEUE_BYTES_MAX) {
         return AT_EXHAUSTED;
     }
+    if (!at_http_queue_room(c, len)) {
+        return AT_EXHAUSTED;
+    }
     struct iovec payload = piece(data, len);
     if (!c->chunked) {
         if (c->has_length) {
@@ -327,6 +346,7 @@ void at_http_on_writable(struct at_http_exchange *ex, void (*fn)(void *ctx), voi
 
 void at_http_answer_writable(struct at_http_conn *c)
 {
+    at_http_queue_count(c);
     if (c->state == CONN_BUSY && c->streaming && c->on_writable != NULL) {
         c->on_writable(c->writable_ctx);
     }

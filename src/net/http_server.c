@@ -31,9 +31,12 @@ void at_http_conn_free(struct at_http_conn *c)
         c->next->prev = c->prev;
     }
     server->n_conns--;
+    at_http_count(server->metrics.connections, -1);
     at_loop_timer_cancel(server->loop, c->head_timer);
     at_stream_free(c->stream);
     c->stream = NULL;
+    (void)at_http_body_count(c, 0);
+    at_http_queue_count(c);
     c->state = CONN_CLOSED;
     if (gone != NULL) {
         gone(c->gone_ctx);
@@ -82,6 +85,7 @@ void at_http_conn_answered(struct at_http_conn *c)
     c->on_raw = NULL;
     trim(&c->in);
     trim(&c->body);
+    (void)at_http_body_count(c, 0);
     if (!c->ex.head.keep_alive) {
         conn_end(c);
         return;
@@ -108,7 +112,8 @@ static void refuse(struct at_http_conn *c, int status, enum at_rc rc, const char
     c->ex.head.method = AT_HTTP_POST; /* what was read of the head may be wrong */
     c->ex.head.minor = 1;
     c->state = CONN_BUSY;
-    at_http_respond(&c->ex, status, "application/json", NULL, body, (size_t)n);
+    const char *retry = status == 429 || status == 503 ? "Retry-After: 1\r\n" : NULL;
+    at_http_respond(&c->ex, status, "application/json", retry, body, (size_t)n);
 }
 
 static void on_sweep(void *ctx)
@@ -124,6 +129,7 @@ static void on_sweep(void *ctx)
             conn_end(c);
         } else if (c->deadline_ns <= now) {
             assert(c->state == CONN_HEAD || c->state == CONN_BODY);
+            at_http_count(server->metrics.timeouts, 1);
             refuse(c, 408, AT_TIMEOUT, "the request was not complete in time");
         }
         first = c->deadline_ns < first ? c->deadline_ns : first;
@@ -193,6 +199,11 @@ static void begin_body(struct at_http_conn *c, bool nothing_behind)
     }
 }
 
+static void refuse_busy(struct at_http_conn *c)
+{
+    refuse(c, 429, AT_EXHAUSTED, "the server takes no more of such requests now, try again later");
+}
+
 /* c->ex.head was parsed from data[0..len). Returns the bytes of data that the request took. */
 static size_t take_head(struct at_http_conn *c, const char *data, size_t len)
 {
@@ -208,6 +219,10 @@ static size_t take_head(struct at_http_conn *c, const char *data, size_t len)
             dispatch(c, whole < len);
         }
         return whole;
+    }
+    if (!at_http_body_count(c, h->has_length ? (size_t)h->content_length : 0)) {
+        refuse_busy(c);
+        return len;
     }
     if (keep(c, data, h->head_bytes)) {
         begin_body(c, len == h->head_bytes);
@@ -296,6 +311,10 @@ static size_t body_data(struct at_http_conn *c, const char *data, size_t len)
                    "the request body is larger than this server takes");
             return len;
         }
+        if (c->body.len > c->body_counted && !at_http_body_count(c, c->body.len)) {
+            refuse_busy(c);
+            return len;
+        }
         used += n;
     }
     if (c->body_reader.done) {
@@ -359,6 +378,7 @@ static struct at_http_conn *conn_new(struct at_http_server *server, int fd, cons
     }
     server->conns = c;
     server->n_conns++;
+    at_http_count(server->metrics.connections, 1);
     struct at_stream_events events = {
         .ctx = c, .on_data = on_data, .on_writable = on_writable, .on_close = on_close};
     c->stream = at_stream_accept_take(server->loop, fd, server->tls, &events);
@@ -399,6 +419,7 @@ static void on_accept(void *ctx, int fd, unsigned events)
         size_t over = server->n_conns < server->connections_max
                           ? 0
                           : server->n_conns - server->connections_max + 1;
+        at_http_count(server->metrics.connections_refused, over > 0);
         if (over > AT_HTTP_REFUSALS_MAX || (over > 0 && server->tls != NULL)) {
             at_sock_close(client);
             continue;
@@ -427,6 +448,7 @@ enum at_rc at_http_server_new(struct at_loop *loop, const struct at_http_server_
         options->body_bytes_max != 0 ? options->body_bytes_max : AT_HTTP_BODY_BYTES_MAX_DEFAULT;
     server->connections_max =
         options->connections_max != 0 ? options->connections_max : AT_HTTP_CONNECTIONS_MAX_DEFAULT;
+    at_http_limits_init(server, options);
     server->idle_timeout_ns = options->idle_timeout_ns;
     server->head_timeout_ns = options->head_timeout_ns;
     server->handler = options->handler;

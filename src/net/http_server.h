@@ -3,6 +3,7 @@
 #ifndef AT_NET_HTTP_SERVER_H
 #define AT_NET_HTTP_SERVER_H
 
+#include "core/metrics.h"
 #include "net/http1.h"
 #include "net/stream.h"
 
@@ -18,8 +19,12 @@ struct at_http_server_options {
     struct at_tls_config *tls; /* NULL: plain */
     size_t body_bytes_max;     /* 413 past it */
     size_t connections_max;    /* past it, new connections get 503 and are closed */
-    int64_t idle_timeout_ns;   /* keep-alive connection without a request */
-    int64_t head_timeout_ns;   /* from first byte to the whole request */
+    size_t bodies_bytes_max;   /* of all bodies that still come in; past it 429. 0: no limit */
+    size_t answers_bytes_max; /* of all answers that clients have not read yet: past it the slow are
+                                 cut off, then new answers become 429. 0: no limit */
+    struct at_metrics *metrics; /* shows use of the limits; NULL: nobody asks */
+    int64_t idle_timeout_ns;    /* keep-alive connection without a request */
+    int64_t head_timeout_ns;    /* from first byte to the whole request */
     at_http_handler_fn *handler;
     void *ctx;
 };

@@ -44,11 +44,20 @@ struct at_http_conn {
     size_t (*on_raw)(void *ctx, const char *data, size_t len);
     void *raw_ctx;
     int64_t deadline_ns;
+    size_t body_counted;  /* in server->bodies_bytes */
+    size_t queue_counted; /* in server->answers_bytes */
+    int64_t queued_since_ns;
     size_t parsed_bytes; /* of an incomplete head: size at the last attempt */
     struct at_http1_body body_reader;
     struct at_buf in;   /* head, and the body when it came with it */
     struct at_buf body; /* body that came later; before that, an incomplete head */
     struct at_buf out;  /* head of the answer */
+};
+
+/* What shows use of the limits; all NULL without a registry. */
+struct at_http_server_metrics {
+    struct at_metric *connections, *connections_refused, *bodies_bytes, *bodies_refused,
+        *answers_bytes, *answers_refused, *slow_cut, *timeouts;
 };
 
 struct at_http_server {
@@ -63,6 +72,9 @@ struct at_http_server {
     bool draining;
     size_t body_bytes_max;
     size_t connections_max;
+    size_t bodies_bytes_max, bodies_bytes;
+    size_t answers_bytes_max, answers_bytes; /* as last seen, each connection at its last write */
+    struct at_http_server_metrics metrics;
     int64_t idle_timeout_ns;
     int64_t head_timeout_ns;
     at_http_handler_fn *handler;
@@ -81,6 +93,16 @@ static inline struct at_http_conn *at_http_conn_of(const struct at_http_exchange
 /* http_server.c */
 void at_http_conn_answered(struct at_http_conn *c); /* on to the next request, or end */
 void at_http_conn_free(struct at_http_conn *c);
+/* http_limits.c */
+void at_http_limits_init(struct at_http_server *server,
+                         const struct at_http_server_options *options);
+void at_http_count(struct at_metric *metric, int64_t by); /* NULL-safe */
+/* The body that comes in on c holds so many bytes. False: all of them together are too many. */
+bool at_http_body_count(struct at_http_conn *c, size_t bytes);
+/* Look at what c's client has not read. */
+void at_http_queue_count(struct at_http_conn *c);
+/* Is there room for len more bytes that are not read at once? Cuts off the slow to make some. */
+bool at_http_queue_room(struct at_http_conn *c, size_t len);
 /* http_answer.c */
 void at_http_answer_writable(struct at_http_conn *c);
 

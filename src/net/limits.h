@@ -30,6 +30,9 @@
 #define AT_HTTP_BODY_BYTES_MAX_DEFAULT ((size_t)16 << 20)
 #define AT_HTTP_PIPELINE_BYTES_MAX 65536 /* held back while a request is being answered */
 #define AT_HTTP_STREAM_QUEUE_BYTES_MAX ((size_t)16 << 20) /* per streamed answer */
-#define AT_HTTP_KEEP_BYTES_MAX 32768                      /* buffers kept by idle connections */
+/* Who holds an answer for so long is cut off when the server's memory for answers is spent. */
+#define AT_HTTP_SLOW_NS (2 * AT_S)
+#define AT_HTTP_SMALL_ANSWER_BYTES 16384 /* always given */
+#define AT_HTTP_KEEP_BYTES_MAX 32768     /* buffers kept by idle connections */
 
 #endif
