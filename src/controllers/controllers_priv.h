@@ -20,6 +20,7 @@
 /* Limits. */
 #define CTL_CREATES_PER_PASS 512  /* of one owner; the rest follows in the next pass */
 #define CTL_PENDING_PER_PASS 8192 /* instances that one plan decides */
+#define CTL_TOLD_PER_PASS 512     /* instances that are told why they wait for quota */
 #define CTL_COUNT_DELAY_NS (100 * AT_NS_PER_MS) /* counts in site and node status may lag */
 #define CTL_PARK_NS (50 * AT_NS_PER_MS)         /* look again for a write that does not show */
 #define CTL_BACKOFF_MIN_NS (10 * AT_NS_PER_MS)
@@ -35,6 +36,7 @@ enum ctl_kind {
     CTL_INSTANCE,
     CTL_NAMESPACE,
     CTL_COLLECT,
+    CTL_QUEUES,
     CTL_KIND_COUNT
 };
 
@@ -79,6 +81,9 @@ struct at_controllers {
     struct at_map *finishing; /* the same of owners that wait for what they own */
     struct at_map *pending_since; /* "<ns>/<name>" -> int64_t *mono */
     struct at_map *told; /* "<ns>/<name>" of an instance -> char *: the reason that was told last */
+    struct at_queue_book *queues; /* admission.c; NULL: there are none, or not looked at yet */
+    uint64_t queues_signature;    /* of what it was made of */
+    struct at_arena *admission;   /* of the last pass: what placement was given lies in it */
     at_timer_id drain_timer, health_timer;
     int64_t drain_at_ns;
     bool draining, closed;
@@ -86,6 +91,7 @@ struct at_controllers {
     int64_t writes_left; /* tests: the process "dies" when it reaches 0; < 0: no limit */
     struct at_metric *m_reconciles[CTL_KIND_COUNT], *m_errors[CTL_KIND_COUNT];
     struct at_metric *m_depth, *m_latency, *m_placed, *m_refused, *m_pending;
+    struct at_metric *m_reclaimed;
 };
 
 struct ctl_pass {
@@ -115,6 +121,15 @@ void ctl_patch(struct ctl_pass *p, const struct at_model_kind *kind, const char 
 void ctl_route(struct at_controllers *c, const struct at_snapshot *snap,
                const struct at_model_kind *kind, const char *ns, const char *name);
 void ctl_route_all(struct at_controllers *c, const struct at_snapshot *snap);
+
+/* admission.c: queues. Of pending, those that may be placed are left in front, as placement shall
+ * see them; the others are told why they wait. Returns how many. A scheduler that keeps its own
+ * list of what is pending must be given exactly these. */
+size_t ctl_admission(struct ctl_pass *p, const struct at_instance **pending, size_t n);
+void ctl_admission_note(struct at_controllers *c, const struct at_snapshot *snap, const char *ns,
+                        const char *name); /* the instance changed or has gone */
+void ctl_admission_route(struct at_controllers *c, const struct at_snapshot *snap);
+void ctl_admission_free(struct at_controllers *c);
 
 /* tell.c: an Event when an instance's reason is a new one; i NULL: it has gone. */
 void ctl_tell_instance(struct at_controllers *c, const char *key, const struct at_instance *i);
@@ -181,6 +196,7 @@ void ctl_site_counts(struct ctl_pass *p);
 void ctl_instance(struct ctl_pass *p);
 void ctl_namespace(struct ctl_pass *p);
 void ctl_collect(struct ctl_pass *p);
+void ctl_queues(struct ctl_pass *p);
 
 static inline const char *ctl_text(const char *s)
 {

@@ -153,7 +153,7 @@ void ctl_placement(struct ctl_pass *p)
         at_arena_alloc(p->arena, sizeof(*pending) * (p->snap->n_instances + 1));
     assert(pending != NULL);
     int64_t at = next_schedule_time(p);
-    size_t n = collect(p, pending, &at);
+    size_t n = ctl_admission(p, pending, collect(p, pending, &at));
     size_t first = 0;
     if (n > CTL_PENDING_PER_PASS) { /* the window moves, so that those in front hide nobody */
         first = p->item->cursor < n ? p->item->cursor : 0;

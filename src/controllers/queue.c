@@ -21,6 +21,7 @@ static const struct reconciler RECONCILERS[CTL_KIND_COUNT] = {
     [CTL_INSTANCE] = {"instance", ctl_instance},
     [CTL_NAMESPACE] = {"namespace", ctl_namespace},
     [CTL_COLLECT] = {"collect", ctl_collect},
+    [CTL_QUEUES] = {"queues", ctl_queues},
 };
 
 static void drain(void *ctx);
@@ -374,6 +375,8 @@ static void make_metrics(struct at_controllers *c, struct at_metrics *metrics)
                           "Decisions of the scheduler.", by_result);
     c->m_placed = at_metric_with(decisions, (const char *[]){"placed", NULL});
     c->m_refused = at_metric_with(decisions, (const char *[]){"pending", NULL});
+    c->m_reclaimed = at_metric_plain(metrics, AT_METRIC_COUNTER, "atoll_queue_reclaimed_total",
+                                     "Instances ended so that a queue gets its quota.");
     c->m_pending = at_metric_plain(metrics, AT_METRIC_GAUGE, "atoll_instances_pending",
                                    "Instances that no node takes.");
 }
@@ -437,6 +440,7 @@ static void controllers_done(struct at_controllers *c)
     at_map_free(c->finishing);
     free_values(c->pending_since);
     free_values(c->told);
+    ctl_admission_free(c);
     at_free(c->queue);
     at_free(c);
 }

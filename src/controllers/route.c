@@ -53,6 +53,7 @@ static void route_instance(struct at_controllers *c, const struct at_snapshot *s
     AT_CLEANUP(at_cleanup_free) char *key = at_asprintf("%s/%s", ctl_text(ns), name);
     route_owner(c, key, i);
     ctl_tell_instance(c, key, i);
+    ctl_admission_note(c, snap, ns, name);
     if (concerns_placement(i)) {
         ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
     }
@@ -173,6 +174,9 @@ static void route_by_kind(struct at_controllers *c, const struct at_snapshot *sn
         ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
     } else if (kind == &AT_KIND_NAMESPACE) {
         ctl_enqueue(c, CTL_NAMESPACE, NULL, name);
+        ctl_admission_route(c, snap);
+    } else if (kind == &AT_KIND_QUEUE) {
+        ctl_admission_route(c, snap);
     } else {
         if (kind == &AT_KIND_JOB) {
             ctl_enqueue(c, CTL_JOB, ns, name);

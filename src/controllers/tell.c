@@ -14,7 +14,7 @@ static bool ordinary(const char *reason)
             return true;
         }
     }
-    return false;
+    return strncmp(reason, "Queue", 5) == 0 || strncmp(reason, "Quota", 5) == 0; /* admission.c */
 }
 
 void ctl_tell_instance(struct at_controllers *c, const char *key, const struct at_instance *i)

@@ -183,6 +183,7 @@ static void load_quotas(struct at_queue_book *b, struct queue_node *node,
             cell->lend = limit(r->name, r->lending_limit, -1);
             q->cells[q->n++] = cell;
         }
+        node->widest = q->n > node->widest ? q->n : node->widest;
     }
 }
 
@@ -549,6 +550,7 @@ bool at_queue_book_use(const struct at_queue_book *b, const char *queue, struct 
     struct at_queue_use use = {.problem = node->problem,
                                .share = queue_share(node, QUEUE_RUNS),
                                .running = node->n_recs,
+                               .waiting = node->waiting,
                                .n_cells = node->n_cells};
     use.cells = at_arena_alloc(arena, (node->n_cells + 1) * sizeof(*use.cells));
     if (use.cells == NULL) {

@@ -106,6 +106,7 @@ struct at_queue_use {
     const char *problem;         /* NULL: active */
     int64_t share;               /* AT_QUEUE_SHARE_ONE parts */
     size_t running;              /* instances that use quota */
+    size_t waiting;              /* in the last at_queue_admit: that it held */
     struct at_queue_cell *cells; /* in arena */
     size_t n_cells;
 };

@@ -48,7 +48,7 @@ void queue_verdict(struct queue_pass *p, const struct queue_item *item, enum at_
 bool queue_item_amounts(struct queue_item *item, const struct queue_quota *quota)
 {
     item->quota = quota;
-    memset(item->amounts, 0, sizeof(item->amounts));
+    memset(item->amounts, 0, quota->n * sizeof(*item->amounts));
     for (size_t m = 0; m < item->n; m++) {
         struct sched_demand d = sched_demand_of(&item->members[m]->spec);
         for (size_t i = 0; i < quota->n; i++) {
@@ -357,6 +357,7 @@ static void begin_columns(struct at_queue_book *b)
             c->used[QUEUE_PRESENT] = c->used[QUEUE_FUTURE] = c->used[QUEUE_RUNS];
         }
         node->items = NULL;
+        node->waiting = 0;
         node->n_items = node->next = node->n_heap = node->heap_at = 0;
         node->head = node->claim = node->best = NULL;
         node->blocked = false;
@@ -407,7 +408,8 @@ static bool item_init(struct queue_pass *p, struct queue_item *item, struct queu
     item->node = node;
     item->members = at_arena_alloc(p->arena, room * sizeof(*item->members));
     item->at = at_arena_alloc(p->arena, room * sizeof(*item->at));
-    return item->members != NULL && item->at != NULL;
+    item->amounts = at_arena_alloc(p->arena, (node->widest + 1) * sizeof(*item->amounts));
+    return item->members != NULL && item->at != NULL && item->amounts != NULL;
 }
 
 static void item_join(struct queue_item *item, const struct at_instance *i, size_t at)
@@ -545,6 +547,11 @@ static enum at_rc order_verdicts(struct queue_pass *p, size_t n, struct at_queue
     size_t at = p->n_admitted;
     for (size_t i = 0; i < n; i++) {
         if (!may_be_placed(p->verdicts[i].reason)) {
+            const char *queue = p->verdicts[i].queue;
+            struct queue_node *node = at_map_get(p->book->by_name, queue);
+            if (node != NULL) {
+                node->waiting++;
+            }
             plan.verdicts[at++] = p->verdicts[i];
         }
     }

@@ -67,7 +67,7 @@ struct queue_node {
     const char **namespaces;
     size_t n_namespaces;
     struct queue_quota *quotas;
-    size_t n_quotas;
+    size_t n_quotas, widest;   /* cells of one of them */
     struct queue_cell **cells; /* all */
     size_t n_cells, cap_cells;
     struct queue_rec *recs; /* newest noted first */
@@ -76,6 +76,7 @@ struct queue_node {
     struct queue_item *items; /* by turn */
     size_t n_items, next;
     bool blocked;
+    size_t waiting;           /* instances held */
     struct queue_item *head;  /* own first in line that fits */
     struct queue_item *claim; /* own first in line that does not */
     struct queue_item *best;  /* of the subtree */
@@ -115,8 +116,8 @@ struct queue_item {
     struct queue_node *node;
     int64_t priority, created_wall_ns;
     const struct queue_quota *quota; /* chosen */
-    int64_t amounts[QUEUE_CELLS_MAX];
-    bool reserved; /* its amounts are in PRESENT and FUTURE although it waits */
+    int64_t *amounts;                /* by its cells */
+    bool reserved;                   /* its amounts are in PRESENT and FUTURE although it waits */
 };
 
 struct queue_pass {
