@@ -74,11 +74,22 @@ const char *sched_driver_wanted(const struct at_workload *spec)
     return !is_empty(spec->image) ? "oci" : "process";
 }
 
-static bool driver_ready(const struct at_node *node, const char *driver)
+bool sched_driver_is_ready(const struct at_node *node, const char *driver)
 {
     for (size_t i = 0; i < node->status.drivers.n; i++) {
         if (at_streq(node->status.drivers.items[i].name, driver)) {
             return node->status.drivers.items[i].ready;
+        }
+    }
+    return false;
+}
+
+bool sched_selector_refuses(const struct at_placement *p, const struct at_node *node)
+{
+    for (size_t i = 0; i < p->node_selector.n; i++) {
+        const struct at_model_kv *want = &p->node_selector.items[i];
+        if (!at_streq(at_model_map_get(&node->meta.labels, want->key), want->value)) {
+            return true;
         }
     }
     return false;
@@ -89,7 +100,7 @@ static bool not_among(const struct at_model_strings *list, const char *value)
     return list->n > 0 && (value == NULL || !sched_strings_have(list, value));
 }
 
-static enum at_sched_rule refuse_place(const struct at_placement *p, const struct sched_node *n)
+enum at_sched_rule sched_refuse_place(const struct at_placement *p, const struct sched_node *n)
 {
     const struct at_site *site = n->site;
     if (not_among(&p->sites, n->node->spec.site)) {
@@ -124,23 +135,21 @@ enum at_sched_rule sched_refuse_static(const struct sched *s, const struct sched
     if (sched_taint_refusing(n->node, p) != NULL) {
         return AT_SCHED_TAINT;
     }
-    for (size_t i = 0; p != NULL && i < p->node_selector.n; i++) {
-        const struct at_model_kv *want = &p->node_selector.items[i];
-        if (!at_streq(at_model_map_get(&n->node->meta.labels, want->key), want->value)) {
-            return AT_SCHED_SELECTOR;
-        }
+    if (p != NULL && sched_selector_refuses(p, n->node)) {
+        return AT_SCHED_SELECTOR;
     }
     if (p != NULL && !sched_node_affinity_holds(p->node_affinity, n->node, n->site)) {
         return AT_SCHED_NODE_AFFINITY;
     }
-    enum at_sched_rule place = p != NULL ? refuse_place(p, n) : AT_SCHED_RULE_COUNT;
+    enum at_sched_rule place = p != NULL ? sched_refuse_place(p, n) : AT_SCHED_RULE_COUNT;
     if (place != AT_SCHED_RULE_COUNT) {
         return place;
     }
     if (sched_residency_refusing(s->snap, spec->data_class, jurisdiction) != NULL) {
         return AT_SCHED_RESIDENCY;
     }
-    return driver_ready(n->node, sched_driver_wanted(spec)) ? AT_SCHED_RULE_COUNT : AT_SCHED_DRIVER;
+    return sched_driver_is_ready(n->node, sched_driver_wanted(spec)) ? AT_SCHED_RULE_COUNT
+                                                                     : AT_SCHED_DRIVER;
 }
 
 /* What is not asked for is never short, also on a node that was over-committed by hand. */

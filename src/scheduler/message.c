@@ -194,8 +194,8 @@ static const char *why_site(struct sched *s, const struct sched_node *n,
 }
 
 /* NULL: out of arena. */
-static const char *why_refused(struct sched *s, const struct sched_turn *turn,
-                               const struct sched_node *n, enum at_sched_rule rule)
+const char *sched_why_refused(struct sched *s, const struct sched_turn *turn,
+                              const struct sched_node *n, enum at_sched_rule rule)
 {
     const struct sched_request *r = turn->request;
     const struct at_workload *spec = r->spec;
@@ -284,6 +284,28 @@ static const char *say_pending(struct sched *s, const struct at_sched_decision *
     return text;
 }
 
+/* Copies that wait for the same reasons are looked into once, as long as nothing is placed. */
+static enum at_rc explain_pending(struct sched *s, const struct sched_turn *turn,
+                                  struct at_sched_decision *d)
+{
+    const struct at_sched_decision *last = s->last_pending;
+    bool alike = last != NULL && s->last_group == turn->group &&
+                 last->instance->spec.priority == d->instance->spec.priority;
+    s->last_pending = d->node == NULL ? d : NULL;
+    s->last_group = turn->group;
+    if (d->node != NULL) {
+        return AT_OK;
+    }
+    if (!alike) {
+        return sched_find_nearest(s, turn, d);
+    }
+    d->nearest = last->nearest;
+    d->remedies = last->remedies;
+    d->n_remedies = last->n_remedies;
+    d->never = d->never || last->never;
+    return AT_OK;
+}
+
 enum at_rc sched_explain(struct sched *s, const struct sched_turn *turn,
                          struct at_sched_decision *decision)
 {
@@ -293,7 +315,7 @@ enum at_rc sched_explain(struct sched *s, const struct sched_turn *turn,
         if (first[k] == NULL) {
             continue;
         }
-        const char *why = why_refused(s, turn, first[k], (enum at_sched_rule)k);
+        const char *why = sched_why_refused(s, turn, first[k], (enum at_sched_rule)k);
         decision->example[k] =
             why != NULL ? at_arena_printf(s->arena, "%s: %s", first[k]->node->meta.name, why)
                         : NULL;
@@ -307,6 +329,9 @@ enum at_rc sched_explain(struct sched *s, const struct sched_turn *turn,
     }
     if (s->n_nodes == 0) {
         decision->waits_for = AT_SCHED_CHANGE_NODE;
+    }
+    if (explain_pending(s, turn, decision) != AT_OK) {
+        return AT_NOMEM;
     }
     decision->message = decision->node != NULL ? say_placed(s, decision) : say_pending(s, decision);
     return decision->message != NULL ? AT_OK : AT_NOMEM;

@@ -386,6 +386,18 @@ static void refuse_sites(const struct sched *s, struct sched_turn *t)
     }
 }
 
+enum at_sched_rule sched_near_rule_at(const struct sched *s, const struct sched_turn *t,
+                                      const struct sched_node *n)
+{
+    const struct sched_near *r = first_broken(t, n->site_index, n);
+    if (policy_refusing(s, t, n->site_index) != NULL) {
+        return AT_SCHED_POLICY;
+    }
+    return r != NULL                                   ? rule_of(r)
+           : limit_passed(s, t, n->site_index) != NULL ? AT_SCHED_SITE_LIMIT
+                                                       : AT_SCHED_RULE_COUNT;
+}
+
 enum at_rc sched_near_refuse(struct sched *s, struct sched_turn *t)
 {
     enum at_rc rc = collect(s, t);

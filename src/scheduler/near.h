@@ -31,6 +31,9 @@ enum at_rc sched_near_refuse(struct sched *s, struct sched_turn *turn) AT_WARN_U
 void sched_near_score_sites(const struct sched *s, struct sched_turn *turn);
 void sched_near_score_apart(const struct sched *s, struct sched_turn *turn);
 bool sched_has_near_preference(const struct at_placement *placement);
+/* The first of these rules that refuses the node; AT_SCHED_RULE_COUNT: none. */
+enum at_sched_rule sched_near_rule_at(const struct sched *s, const struct sched_turn *turn,
+                                      const struct sched_node *node);
 /* Why a rule of the turn refuses the node; the sentence's second half. NULL: out of arena. */
 const char *sched_near_why(struct sched *s, const struct sched_turn *turn,
                            const struct sched_node *node, enum at_sched_rule rule);

@@ -168,6 +168,7 @@ enum at_rc at_scheduler_plan(struct at_scheduler *sched, size_t max, int64_t now
 {
     (void)now_wall_ns; /* no rule depends on the time yet */
     sched->s.arena = arena;
+    sched->s.last_pending = NULL;
     return plan(&sched->s, max, ret_plan);
 }
 

@@ -198,6 +198,10 @@ struct sched {
     size_t cap_turn_sites;
     size_t n_blocks;
     bool loaded, order_stale, unsettled, net_stale;
+    /* message.c: the decision before this one in the plan, when it stays pending; its group. NULL
+     * when a plan begins. */
+    const struct at_sched_decision *last_pending;
+    const struct sched_group *last_group;
 };
 /* free.c */
 struct sched_demand sched_demand_of(const struct at_workload *spec);
@@ -221,6 +225,10 @@ enum at_sched_rule sched_refuse_static(const struct sched *s, const struct sched
                                        const struct sched_node *n);
 enum at_sched_rule sched_refuse_room(const struct sched *s, const struct sched_request *r,
                                      const struct sched_node *n);
+/* One rule each, for those that look at all of them. */
+bool sched_selector_refuses(const struct at_placement *p, const struct at_node *node);
+enum at_sched_rule sched_refuse_place(const struct at_placement *p, const struct sched_node *n);
+bool sched_driver_is_ready(const struct at_node *node, const char *driver);
 const char *sched_driver_wanted(const struct at_workload *spec);
 bool sched_strings_have(const struct at_model_strings *list, const char *s);
 const struct at_taint *sched_taint_refusing(const struct at_node *node,
@@ -295,5 +303,12 @@ void sched_unhold(struct sched *s, struct sched_item *item);
 /* message.c: refused, example and message of a decision. */
 enum at_rc sched_explain(struct sched *s, const struct sched_turn *turn,
                          struct at_sched_decision *decision) AT_WARN_UNUSED;
+/* The second half of the sentence "node: why"; rule refuses it. NULL: out of arena. */
+const char *sched_why_refused(struct sched *s, const struct sched_turn *turn,
+                              const struct sched_node *n, enum at_sched_rule rule);
+
+/* nearest.c: nearest, remedies and never of a pending decision. cost: O(nodes * rules) */
+enum at_rc sched_find_nearest(struct sched *s, const struct sched_turn *turn,
+                              struct at_sched_decision *decision) AT_WARN_UNUSED;
 
 #endif

@@ -1,0 +1,250 @@
+/* What a pending decision tells beyond its refusals: the nearest miss, and what would make room. */
+#include "world_test.h"
+
+static struct at_instance *cluster(struct world *w, size_t nodes)
+{
+    world_init(w);
+    world_site(w, "s", "edge", "EU");
+    for (size_t i = 0; i < nodes; i++) {
+        char name[24];
+        snprintf(name, sizeof name, "n%zu", i + 1);
+        world_node(w, name, "s", 4000, 8 * GIB);
+    }
+    struct at_instance *x = world_instance(w, "x", NULL, 3000);
+    x->spec.priority = 10;
+    return x;
+}
+
+static struct at_instance *runs(struct world *w, const char *name, const char *node, int64_t cpu,
+                                int64_t priority)
+{
+    struct at_instance *i = world_instance(w, name, NULL, cpu);
+    i->spec.priority = priority;
+    world_bind(i, node, 1);
+    return i;
+}
+
+static const struct at_sched_decision *decide(struct world *w)
+{
+    world_schedule(w);
+    const struct at_sched_decision *d = world_decision(w, "x");
+    assert_null(d->node);
+    return d;
+}
+
+static const struct at_sched_remedy *remedy(const struct at_sched_decision *d, const char *kind)
+{
+    for (size_t i = 0; i < d->n_remedies; i++) {
+        if (at_streq(d->remedies[i].kind, kind)) {
+            return &d->remedies[i];
+        }
+    }
+    fail_msg("no remedy %s for: %s", kind, d->message);
+    return NULL;
+}
+
+static void tells_which_node_lacks_how_much(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_instance *x = cluster(&w, 2);
+    runs(&w, "a", "n1", 2500, 10);
+    runs(&w, "b", "n2", 1500, 10);
+    const struct at_sched_decision *d = decide(&w);
+    assert_string_equal(d->nearest, "n2 lacks 500m cpu");
+    assert_false(d->never);
+    assert_string_equal(d->remedies[0].kind, "Capacity");
+    assert_string_equal(d->remedies[0].message, "n2 lacks 500m cpu");
+    assert_string_equal(d->remedies[1].message, "n1 lacks 1500m cpu");
+    assert_string_equal(remedy(d, "Node")->message, "1 node more with 3 cpu would do");
+    wants(x)->memory_bytes = 10 * GIB;
+    wants(x)->cpu_milli = 3500;
+    w.nodes[0]->spec.unschedulable = true;
+    ((struct at_resources *)w.nodes[1]->status.allocatable)->memory_bytes = 12 * GIB;
+    wants(runs(&w, "c", "n2", 0, 10))->memory_bytes = 4 * GIB;
+    assert_string_equal(decide(&w)->nearest, "n2 lacks 1 cpu and 2Gi memory");
+    world_done(&w);
+}
+
+static void tells_what_one_more_node_would_need(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_instance *x = cluster(&w, 1);
+    world_gpus(&w, w.nodes[0], 2, "A10", 24 * GIB);
+    struct at_instance *old = world_instance(&w, "old", NULL, 0);
+    wants(old)->gpu_milli = 1000;
+    old->spec.priority = 10;
+    world_bind(old, "n1", 1);
+    wants(x)->gpu_milli = 2000;
+    wants(x)->gpu_memory_bytes = 24 * GIB;
+    places(x)->sites = strings_of(&w, "s");
+    const struct at_sched_decision *d = decide(&w);
+    assert_string_equal(d->nearest, "n1 lacks 1 GPU");
+    assert_string_equal(remedy(d, "Node")->message,
+                        "1 node more with 2 GPUs of 24Gi and 3 cpu at site s would do");
+    world_done(&w);
+}
+
+static void counts_the_nodes_that_one_taint_keeps_away(void **state)
+{
+    (void)state;
+    struct world w;
+    cluster(&w, 4);
+    struct at_taint taints[] = {{.key = "gpu", .value = "only", .effect = "NoSchedule"},
+                                {.key = "old", .effect = "NoExecute"}};
+    for (size_t i = 0; i < 4; i++) {
+        w.nodes[i]->spec.taints.items = taints;
+        w.nodes[i]->spec.taints.n = i == 3 ? 2 : 1; /* n4 has another one too */
+    }
+    const struct at_sched_decision *d = decide(&w);
+    assert_string_equal(d->nearest, "without the taint gpu=only it would fit on 3 nodes");
+    assert_int_equal(remedy(d, "Taint")->nodes, 3);
+    world_done(&w);
+}
+
+static void tells_the_one_thing_that_is_in_the_way(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_instance *x = cluster(&w, 2);
+    w.nodes[0]->spec.unschedulable = true;
+    static struct at_condition lost = {
+        .type = "Ready", .status = "False", .reason = "HeartbeatLost"};
+    w.nodes[1]->status.conditions.items = &lost;
+    const struct at_sched_decision *d = decide(&w);
+    assert_string_equal(d->nearest, "it would fit on n1, were that not cordoned");
+    assert_string_equal(d->remedies[1].message,
+                        "it would fit on n2, were that ready (HeartbeatLost)");
+    w.nodes[0]->spec.unschedulable = false;
+    struct at_model_kv disk = {"disk", "ssd"};
+    places(x)->node_selector = (struct at_model_map){&disk, 1};
+    d = decide(&w);
+    assert_string_equal(d->nearest, "on n1 only one thing is in the way: label disk=ssd missing");
+    assert_string_equal(remedy(d, "Label")->node, "n1");
+    w.nodes[0]->spec.unschedulable = true;
+    assert_string_equal(decide(&w)->nearest,
+                        "n1 is nearest, where 2 things are in the way: cordoned; label disk=ssd "
+                        "missing");
+    world_done(&w);
+}
+
+static void names_the_instances_that_would_have_to_go(void **state)
+{
+    (void)state;
+    struct world w;
+    cluster(&w, 1);
+    runs(&w, "small", "n1", 500, 0);
+    runs(&w, "large", "n1", 2000, 5);
+    runs(&w, "equal", "n1", 500, 10);
+    const struct at_sched_remedy *r = remedy(decide(&w), "Preempt");
+    assert_string_equal(r->message,
+                        "the end of 1 instance of lower priority on n1 would make room: "
+                        "default/large");
+    assert_int_equal(r->n_instances, 1); /* the small one need not go as well */
+    assert_string_equal(r->instances[0]->meta.name, "large");
+    w.instances[2]->spec.priority = 10; /* now nobody of lower priority is large enough */
+    const struct at_sched_decision *d = decide(&w);
+    for (size_t i = 0; i < d->n_remedies; i++) {
+        assert_string_not_equal(d->remedies[i].kind, "Preempt");
+    }
+    world_done(&w);
+}
+
+static void names_who_holds_the_gpus_wanted(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_instance *x = cluster(&w, 1);
+    world_gpus(&w, w.nodes[0], 2, "A10", 24 * GIB);
+    struct at_instance_gpu held[] = {{.index = 0, .milli = 1000}, {.index = 1, .milli = 300}};
+    struct at_instance *a = runs(&w, "a", "n1", 0, 1);
+    struct at_instance *b = runs(&w, "b", "n1", 0, 0);
+    wants(a)->gpu_milli = 1000;
+    wants(b)->gpu_milli = 300;
+    a->status.gpus.items = &held[0];
+    b->status.gpus.items = &held[1];
+    a->status.gpus.n = b->status.gpus.n = 1;
+    wants(x)->gpu_milli = 1000;
+    const struct at_sched_remedy *r = remedy(decide(&w), "Preempt");
+    assert_int_equal(r->n_instances, 1);
+    assert_string_equal(r->instances[0]->meta.name, "b");
+    world_done(&w);
+}
+
+static void says_at_once_that_no_node_is_large_enough(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_instance *x = cluster(&w, 2);
+    wants(x)->cpu_milli = 64000;
+    w.nodes[1]->spec.unschedulable = true; /* whether it may take it does not matter */
+    const struct at_sched_decision *d = decide(&w);
+    assert_true(d->never);
+    assert_string_equal(d->nearest,
+                        "no node is large enough, even when empty: the largest has 4 cpu, 64 "
+                        "wanted");
+    wants(x)->cpu_milli = 4000;
+    runs(&w, "old", "n1", 4000, 0);
+    assert_false(decide(&w)->never);
+    wants(x)->gpu_milli = 8000;
+    d = decide(&w);
+    assert_true(d->never);
+    assert_string_equal(d->nearest,
+                        "no node is large enough, even when empty: the largest has 0 GPUs, 8 "
+                        "wanted");
+    world_done(&w);
+}
+
+static void waits_for_what_could_help_only(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_instance *x = cluster(&w, 1);
+    runs(&w, "a", "n1", 2500, 10);
+    assert_int_equal(decide(&w)->waits_for, AT_SCHED_CHANGE_NODE | AT_SCHED_CHANGE_ROOM);
+    wants(x)->cpu_milli = 0;
+    places(x)->site_classes = strings_of(&w, "hpc");
+    assert_int_equal(decide(&w)->waits_for, AT_SCHED_CHANGE_NODE | AT_SCHED_CHANGE_SITE);
+    places(x)->site_classes.n = 0;
+    w.nodes[0]->spec.unschedulable = true;
+    assert_int_equal(decide(&w)->waits_for, AT_SCHED_CHANGE_NODE);
+    assert_string_equal(at_sched_change_name(AT_SCHED_CHANGE_NODE), "NodeChange");
+    world_done(&w);
+}
+
+/* Copies that wait alike are looked into once: what is told of each is the same. */
+static void tells_the_same_of_each_copy(void **state)
+{
+    (void)state;
+    struct world w;
+    cluster(&w, 1);
+    w.n_instances = 0;
+    for (int i = 0; i < 3; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "c%d", i);
+        world_instance(&w, name, "web", 3000);
+    }
+    world_schedule(&w);
+    assert_non_null(world_where(&w, "c0"));
+    assert_string_equal(world_decision(&w, "c1")->nearest, "n1 lacks 2 cpu");
+    assert_string_equal(world_decision(&w, "c2")->nearest, "n1 lacks 2 cpu");
+    assert_int_equal(world_decision(&w, "c2")->n_remedies, world_decision(&w, "c1")->n_remedies);
+    world_done(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tells_which_node_lacks_how_much),
+        cmocka_unit_test(tells_what_one_more_node_would_need),
+        cmocka_unit_test(counts_the_nodes_that_one_taint_keeps_away),
+        cmocka_unit_test(tells_the_one_thing_that_is_in_the_way),
+        cmocka_unit_test(names_the_instances_that_would_have_to_go),
+        cmocka_unit_test(names_who_holds_the_gpus_wanted),
+        cmocka_unit_test(says_at_once_that_no_node_is_large_enough),
+        cmocka_unit_test(waits_for_what_could_help_only),
+        cmocka_unit_test(tells_the_same_of_each_copy),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
