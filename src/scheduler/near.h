@@ -38,4 +38,8 @@ enum at_sched_rule sched_near_rule_at(const struct sched *s, const struct sched_
 const char *sched_near_why(struct sched *s, const struct sched_turn *turn,
                            const struct sched_node *node, enum at_sched_rule rule);
 
+/* nearest.c: nearest, remedies and never of a pending decision. cost: O(nodes * rules) */
+enum at_rc sched_find_nearest(struct sched *s, const struct sched_turn *turn,
+                              struct at_sched_decision *decision) AT_WARN_UNUSED;
+
 #endif

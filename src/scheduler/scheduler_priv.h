@@ -247,16 +247,6 @@ void sched_score_site(const struct sched *s, const struct sched_request *r, size
                       int64_t parts[AT_SCHED_OBJ_COUNT]);
 void sched_net_load(struct sched *s); /* sites have changed */
 
-/* score_place.c, for score.c */
-int64_t sched_score_latency(const struct sched *s, const struct at_placement *p, size_t site);
-int64_t sched_score_data(const struct sched *s, const struct at_workload *spec,
-                         const struct sched_node *n);
-int64_t sched_score_balance(const struct sched_node *n, const struct sched_demand *d);
-int64_t sched_score_preference(const struct sched_request *r, const struct sched_node *n);
-bool sched_has_demand(const struct at_placement *p);
-bool sched_has_data(const struct at_workload *spec);
-bool sched_has_preference(const struct at_workload *spec, const struct sched_demand *d);
-bool sched_is_soft_tainted(const struct at_node *node);
 /* Microdollars an hour of the request there. */
 int64_t sched_hourly_price(const struct at_site *site, const struct sched_demand *d);
 int64_t sched_score_fragmentation(const struct sched *s, const struct sched_node *n,
@@ -306,9 +296,5 @@ enum at_rc sched_explain(struct sched *s, const struct sched_turn *turn,
 /* The second half of the sentence "node: why"; rule refuses it. NULL: out of arena. */
 const char *sched_why_refused(struct sched *s, const struct sched_turn *turn,
                               const struct sched_node *n, enum at_sched_rule rule);
-
-/* nearest.c: nearest, remedies and never of a pending decision. cost: O(nodes * rules) */
-enum at_rc sched_find_nearest(struct sched *s, const struct sched_turn *turn,
-                              struct at_sched_decision *decision) AT_WARN_UNUSED;
 
 #endif

@@ -1,6 +1,7 @@
 /* How well each feasible node would do, 0 to 1000 per objective. Integers only. */
 #include "scheduler/near.h"
 #include "scheduler/scheduler_priv.h"
+#include "scheduler/score_place.h"
 
 /* The defaults of schema/common.json's Weights, for instances that name none. */
 static const int64_t DEFAULT_WEIGHTS[AT_SCHED_OBJ_COUNT] = {

@@ -1,4 +1,5 @@
 /* Objectives that look at where data, demand and liked nodes are. 0 to 1000, integers only. */
+#include "scheduler/score_place.h"
 #include "scheduler/scheduler_priv.h"
 #include "scheduler/topology.h"
 

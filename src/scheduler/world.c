@@ -1,5 +1,6 @@
 /* What is known: nodes, sites and instances, brought up to date by what changed. */
 #include "scheduler/engine.h"
+#include "scheduler/score_place.h"
 
 #include <assert.h>
 #include <stdio.h>
