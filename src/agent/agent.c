@@ -104,6 +104,7 @@ static enum at_rc join(struct at_agent *a, const struct at_agent_options *o, str
                                       .token = o->token,
                                       .ca_pin = o->ca_pin,
                                       .state_dir = o->state_dir,
+                                      .servers_ns = AGENT_SERVERS_NS, /* heartbeats notice more */
                                       .on_ready = on_joined,
                                       .ctx = a};
     return at_join_start(&options, &a->join, err);

@@ -213,8 +213,10 @@ enum at_rc agent_log_stamp(const struct agent_log_times *times, int64_t offset, 
 /* exec.c: commands that clients run beside instances. ops: exec, stdin, stdin-close, resize,
  * cancel. */
 struct agent_execs *agent_execs_new(struct at_agent *a);
-void agent_execs_ask(struct agent_execs *x, const char *op, const char *id, const json_t *ask);
-void agent_execs_end(struct agent_execs *x); /* the server is out of reach: end them all */
+/* server: that asked, and gets the answers. */
+void agent_execs_ask(struct agent_execs *x, const char *server, const char *op, const char *id,
+                     const json_t *ask);
+void agent_execs_end(struct agent_execs *x, const char *server); /* it is out of reach: end its */
 void agent_execs_free(struct agent_execs *x);
 
 /* tunnel.c */

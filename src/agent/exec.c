@@ -18,6 +18,7 @@ struct exec {
     struct agent_execs *owner;
     size_t slot;
     char *id;
+    char *server;              /* that asked */
     struct at_process process; /* pid 0: it has ended, or never began */
     at_watch_id process_watch;
     bool ended, last;
@@ -82,6 +83,7 @@ static void exec_free(struct exec *e)
     }
     e->owner->items[e->slot] = NULL;
     at_free(e->id);
+    at_free(e->server);
     at_free(e);
 }
 
@@ -138,7 +140,7 @@ static void post(struct exec *e, const char *query, const char *data, size_t len
     at_client_path(&AT_KIND_NODE, NULL, a->name, "tunnel", node, sizeof node);
     snprintf(path, sizeof path, "%s/%s%s&taken=%zu", node, e->id, query, e->taken_bytes);
     e->taken_bytes = 0;
-    e->call = at_client_post_text(a->client, path, data, len, on_posted, e);
+    e->call = at_client_post_text_to(a->client, e->server, path, data, len, on_posted, e);
 }
 
 static void post_error(struct exec *e, const char *message)
@@ -374,7 +376,7 @@ static enum at_rc start(struct exec *e, const json_t *ask, struct at_err *err)
     return rc;
 }
 
-static void exec_new(struct agent_execs *x, const char *id, const json_t *ask)
+static void exec_new(struct agent_execs *x, const char *server, const char *id, const json_t *ask)
 {
     size_t slot = 0;
     while (slot < AGENT_EXECS_MAX && x->items[slot] != NULL) {
@@ -385,8 +387,12 @@ static void exec_new(struct agent_execs *x, const char *id, const json_t *ask)
         return; /* the server tells its client that no answer came */
     }
     struct exec *e = AT_NEW(struct exec);
-    *e = (struct exec){
-        .owner = x, .slot = slot, .id = at_strdup(id), .in_fd = -1, .out_fds = {-1, -1}};
+    *e = (struct exec){.owner = x,
+                       .slot = slot,
+                       .id = at_strdup(id),
+                       .server = at_strdup(server),
+                       .in_fd = -1,
+                       .out_fds = {-1, -1}};
     at_buf_init(&e->input, AGENT_EXEC_INPUT_BYTES_MAX);
     x->items[slot] = e;
     struct at_err err = {0};
@@ -406,10 +412,11 @@ struct agent_execs *agent_execs_new(struct at_agent *a)
     return x;
 }
 
-void agent_execs_ask(struct agent_execs *x, const char *op, const char *id, const json_t *ask)
+void agent_execs_ask(struct agent_execs *x, const char *server, const char *op, const char *id,
+                     const json_t *ask)
 {
     if (strcmp(op, "exec") == 0) {
-        exec_new(x, id, ask);
+        exec_new(x, server, id, ask);
         return;
     }
     for (size_t i = 0; i < AGENT_EXECS_MAX; i++) {
@@ -431,10 +438,11 @@ void agent_execs_ask(struct agent_execs *x, const char *op, const char *id, cons
     }
 }
 
-void agent_execs_end(struct agent_execs *x)
+void agent_execs_end(struct agent_execs *x, const char *server)
 {
     for (size_t i = 0; i < AGENT_EXECS_MAX; i++) {
-        if (x->items[i] != NULL && !x->items[i]->abandoned) {
+        if (x->items[i] != NULL && !x->items[i]->abandoned &&
+            at_streq(x->items[i]->server, server)) {
             abandon(x->items[i]);
         }
     }

@@ -6,6 +6,11 @@
 
 #define AGENT_HEARTBEAT_NS (500 * AT_NS_PER_MS) /* until the server says otherwise */
 #define AGENT_HEARTBEAT_RETRY_NS (200 * AT_NS_PER_MS)
+/* A server that does not answer a beat in time is left for the next one, if there are several. */
+#define AGENT_HEARTBEAT_ANSWER_NS (1 * AT_NS_PER_S)
+#define AGENT_HEARTBEAT_ALONE_NS (10 * AT_NS_PER_S)
+#define AGENT_SERVERS_NS (15 * AT_NS_PER_S) /* between questions for the list of servers */
+#define AGENT_TUNNELS_MAX 16
 #define AGENT_RETRY_NS (500 * AT_NS_PER_MS) /* between tries of any other call */
 #define AGENT_BACKOFF_MIN_NS (200 * AT_NS_PER_MS)
 #define AGENT_BACKOFF_MAX_NS (30 * AT_NS_PER_S)

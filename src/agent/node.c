@@ -152,7 +152,10 @@ static void heartbeat_send(void *ctx)
     char path[512];
     at_client_path(&AT_KIND_NODE, NULL, a->name, "heartbeat", path, sizeof path);
     json_t *body = json_object();
-    at_client_request(a->client, AT_HTTP_POST, path, "application/json", body, on_heartbeat, a);
+    bool several = at_client_server_count(a->client) > 1;
+    at_client_request_within(a->client,
+                             several ? AGENT_HEARTBEAT_ANSWER_NS : AGENT_HEARTBEAT_ALONE_NS,
+                             AT_HTTP_POST, path, body, on_heartbeat, a);
     json_decref(body);
 }
 

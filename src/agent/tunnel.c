@@ -9,6 +9,7 @@
 
 struct follow {
     struct agent_tunnel *tunnel;
+    char *server; /* that asked, and gets the answers */
     char *id, *ns, *name, *path;
     int64_t offset;
     at_timer_id timer;
@@ -17,16 +18,27 @@ struct follow {
     bool timestamps, mid_line;
 };
 
-struct agent_tunnel {
-    struct at_agent *agent;
+/* One held open. */
+struct line {
+    struct agent_tunnel *tunnel; /* NULL: the slot is free */
+    char *server;                /* of the line any: the one in use when it was opened */
     at_client_call_id call;
     at_timer_id timer;
-    struct at_buf line;
+    struct at_buf text;
+    bool open;
+};
+
+/* One to each server that the control plane names, so that any of them can ask; where none is named
+ * or can be reached by its name, one to the server in use. */
+struct agent_tunnel {
+    struct at_agent *agent;
+    struct line any;
+    struct line named[AGENT_TUNNELS_MAX];
     struct follow *follows[AGENT_FOLLOWS_MAX];
     struct agent_execs *execs;
 };
 
-static void tunnel_open(void *ctx);
+static void line_open(void *ctx);
 static void follow_more(void *ctx);
 
 static void follow_free(struct follow *f)
@@ -39,6 +51,7 @@ static void follow_free(struct follow *f)
     }
     at_loop_timer_cancel(t->agent->loop, f->timer);
     at_client_cancel(t->agent->client, f->call);
+    at_free(f->server);
     at_free(f->id);
     at_free(f->ns);
     at_free(f->name);
@@ -67,8 +80,8 @@ static void post(struct follow *f, const char *query, const struct at_buf *text)
     char path[1024];
     at_client_path(&AT_KIND_NODE, NULL, a->name, "tunnel", node, sizeof node);
     snprintf(path, sizeof path, "%s/%s%s", node, f->id, query);
-    f->call = at_client_post_text(a->client, path, text->data != NULL ? text->data : "", text->len,
-                                  on_posted, f);
+    f->call = at_client_post_text_to(a->client, f->server, path,
+                                     text->data != NULL ? text->data : "", text->len, on_posted, f);
 }
 
 /* The instance may still write to its log. */
@@ -150,7 +163,7 @@ static void follow_begin(struct follow *f, int64_t lines, int64_t since_s)
          &text);
 }
 
-static void follow_new(struct agent_tunnel *t, const json_t *ask)
+static void follow_new(struct agent_tunnel *t, const char *server, const json_t *ask)
 {
     size_t slot = 0;
     while (slot < AGENT_FOLLOWS_MAX && t->follows[slot] != NULL) {
@@ -162,6 +175,7 @@ static void follow_new(struct agent_tunnel *t, const json_t *ask)
     }
     struct follow *f = AT_NEW(struct follow);
     *f = (struct follow){.tunnel = t,
+                         .server = at_strdup(server),
                          .id = at_strdup(at_json_str_at(ask, "id", "")),
                          .ns = at_strdup(at_json_str_at(ask, "namespace", "")),
                          .name = at_strdup(at_json_str_at(ask, "name", "")),
@@ -179,8 +193,9 @@ static bool id_is_plain(const char *id)
            strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == len;
 }
 
-static void on_ask(struct agent_tunnel *t, const char *text, size_t len)
+static void on_ask(struct line *l, const char *text, size_t len)
 {
+    struct agent_tunnel *t = l->tunnel;
     AT_CLEANUP(at_cleanup_json) json_t *ask = NULL;
     struct at_err err = {0};
     if (len == 0) {
@@ -197,10 +212,10 @@ static void on_ask(struct agent_tunnel *t, const char *text, size_t len)
         return;
     }
     if (strcmp(op, "log") == 0) {
-        follow_new(t, ask);
+        follow_new(t, l->server, ask);
         return;
     }
-    agent_execs_ask(t->execs, op, id, ask);
+    agent_execs_ask(t->execs, l->server, op, id, ask);
     for (size_t i = 0; strcmp(op, "cancel") == 0 && i < AGENT_FOLLOWS_MAX; i++) {
         if (t->follows[i] != NULL && strcmp(t->follows[i]->id, id) == 0) {
             follow_free(t->follows[i]);
@@ -210,16 +225,39 @@ static void on_ask(struct agent_tunnel *t, const char *text, size_t len)
 
 static void on_body(void *ctx, const char *data, size_t len)
 {
-    struct agent_tunnel *t = ctx;
-    if (at_buf_append(&t->line, data, len) != AT_OK) {
-        at_buf_clear(&t->line);
+    struct line *l = ctx;
+    if (at_buf_append(&l->text, data, len) != AT_OK) {
+        at_buf_clear(&l->text);
         return;
     }
-    for (char *end; t->line.len != 0 && (end = memchr(t->line.data, '\n', t->line.len)) != NULL;) {
-        size_t n = (size_t)(end - t->line.data);
-        on_ask(t, t->line.data, n);
-        at_buf_consume(&t->line, n + 1);
+    for (char *end; l->text.len != 0 && (end = memchr(l->text.data, '\n', l->text.len)) != NULL;) {
+        size_t n = (size_t)(end - l->text.data);
+        on_ask(l, l->text.data, n);
+        at_buf_consume(&l->text, n + 1);
     }
+}
+
+static bool any_named_is_open(const struct agent_tunnel *t)
+{
+    for (size_t i = 0; i < AGENT_TUNNELS_MAX; i++) {
+        if (t->named[i].tunnel != NULL && t->named[i].open) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void line_later(struct line *l)
+{
+    if (l->timer == 0) {
+        l->timer = at_loop_timer(l->tunnel->agent->loop, AGENT_RETRY_NS, line_open, l);
+    }
+}
+
+static void on_open(void *ctx)
+{
+    struct line *l = ctx;
+    l->open = true;
 }
 
 static void on_closed(void *ctx, enum at_rc rc, int status, json_t *body, const struct at_err *err)
@@ -228,20 +266,94 @@ static void on_closed(void *ctx, enum at_rc rc, int status, json_t *body, const 
     (void)status;
     (void)body;
     (void)err;
-    struct agent_tunnel *t = ctx;
-    t->call = 0;
-    at_buf_clear(&t->line);
-    agent_execs_end(t->execs);
-    t->timer = at_loop_timer(t->agent->loop, AGENT_RETRY_NS, tunnel_open, t);
+    struct line *l = ctx;
+    l->call = 0;
+    l->open = false;
+    at_buf_clear(&l->text);
+    agent_execs_end(l->tunnel->execs, l->server);
+    line_later(l);
 }
 
-static void tunnel_open(void *ctx)
+static void line_open(void *ctx)
+{
+    struct line *l = ctx;
+    struct agent_tunnel *t = l->tunnel;
+    char path[512];
+    l->timer = 0;
+    if (l == &t->any && any_named_is_open(t)) {
+        line_later(l); /* not needed now */
+        return;
+    }
+    if (l == &t->any) {
+        at_free(l->server);
+        l->server = at_strdup(at_client_server_in_use(t->agent->client));
+    }
+    at_client_path(&AT_KIND_NODE, NULL, t->agent->name, "tunnel", path, sizeof path);
+    l->call =
+        at_client_stream_from(t->agent->client, l->server, path, on_open, on_body, on_closed, l);
+}
+
+static void line_begin(struct agent_tunnel *t, struct line *l, const char *server)
+{
+    *l = (struct line){.tunnel = t, .server = at_strdup(server)};
+    at_buf_init(&l->text, AGENT_TUNNEL_LINE_BYTES_MAX);
+}
+
+static void line_end(struct line *l)
+{
+    if (l->tunnel == NULL) {
+        return;
+    }
+    struct at_agent *a = l->tunnel->agent;
+    at_client_cancel(a->client, l->call);
+    at_loop_timer_cancel(a->loop, l->timer);
+    at_buf_done(&l->text);
+    at_free(l->server);
+    *l = (struct line){0};
+}
+
+static bool is_named(const struct agent_tunnel *t, const char *server)
+{
+    const char *one;
+    for (size_t i = 0; (one = at_client_learned_server(t->agent->client, i)) != NULL; i++) {
+        if (strcmp(one, server) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void name_begin(struct agent_tunnel *t, const char *server)
+{
+    struct line *room = NULL;
+    for (size_t i = 0; i < AGENT_TUNNELS_MAX; i++) {
+        struct line *l = &t->named[i];
+        if (l->tunnel != NULL && strcmp(l->server, server) == 0) {
+            return;
+        }
+        room = room == NULL && l->tunnel == NULL ? l : room;
+    }
+    if (room != NULL) {
+        line_begin(t, room, server);
+        line_open(room);
+    }
+}
+
+/* The list of servers is another one. */
+static void on_servers(void *ctx)
 {
     struct agent_tunnel *t = ctx;
-    char path[512];
-    t->timer = 0;
-    at_client_path(&AT_KIND_NODE, NULL, t->agent->name, "tunnel", path, sizeof path);
-    t->call = at_client_stream(t->agent->client, path, on_body, on_closed, t);
+    for (size_t i = 0; i < AGENT_TUNNELS_MAX; i++) {
+        struct line *l = &t->named[i];
+        if (l->tunnel != NULL && !is_named(t, l->server)) {
+            agent_execs_end(t->execs, l->server);
+            line_end(l);
+        }
+    }
+    const char *one;
+    for (size_t i = 0; (one = at_client_learned_server(t->agent->client, i)) != NULL; i++) {
+        name_begin(t, one);
+    }
 }
 
 struct agent_tunnel *agent_tunnel_new(struct at_agent *a)
@@ -249,8 +361,14 @@ struct agent_tunnel *agent_tunnel_new(struct at_agent *a)
     struct agent_tunnel *t = AT_NEW(struct agent_tunnel);
     t->agent = a;
     t->execs = agent_execs_new(a);
-    at_buf_init(&t->line, AGENT_TUNNEL_LINE_BYTES_MAX);
-    tunnel_open(t);
+    line_begin(t, &t->any, NULL);
+    on_servers(t);
+    if (t->named[0].tunnel != NULL) {
+        line_later(&t->any); /* after those had their chance */
+    } else {
+        line_open(&t->any);
+    }
+    at_client_on_servers(a->client, on_servers, t);
     return t;
 }
 
@@ -264,9 +382,11 @@ void agent_tunnel_free(struct agent_tunnel *t)
             follow_free(t->follows[i]);
         }
     }
+    at_client_on_servers(t->agent->client, NULL, NULL);
     agent_execs_free(t->execs);
-    at_client_cancel(t->agent->client, t->call);
-    at_loop_timer_cancel(t->agent->loop, t->timer);
-    at_buf_done(&t->line);
+    line_end(&t->any);
+    for (size_t i = 0; i < AGENT_TUNNELS_MAX; i++) {
+        line_end(&t->named[i]);
+    }
     at_free(t);
 }

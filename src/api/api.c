@@ -27,6 +27,7 @@ static const struct endpoint ENDPOINTS[] = {
     {API_JOIN, SHAPE_ANY, NULL, NULL, AT_HTTP_POST, "create", api_join},
     {API_JOIN_TOKENS, SHAPE_ANY, NULL, NULL, AT_HTTP_POST, "create", api_join_tokens},
     {API_JOIN_RENEW, SHAPE_ANY, NULL, NULL, AT_HTTP_POST, "create", api_join_renew},
+    {API_JOIN_SERVERS, SHAPE_ANY, NULL, NULL, AT_HTTP_GET, "get", api_join_servers},
     {API_REVIEW, SHAPE_ANY, NULL, NULL, AT_HTTP_POST, "create", api_review},
     /* Verb create: it gives the authority's key away, so it is audited. */
     {API_BACKUP, SHAPE_ANY, NULL, NULL, AT_HTTP_GET, "create", api_backup},
@@ -429,6 +430,7 @@ void at_api_free(struct at_api *api)
     if (api == NULL) {
         return;
     }
+    api_servers_done(api);
     api_streams_close(api);
     api_backup_cut(api);
     api_tunnels_free(api->tunnels);

@@ -42,6 +42,11 @@ struct at_api_options {
 };
 enum at_rc at_api_new(const struct at_api_options *options, struct at_api **ret,
                       struct at_err *err) AT_WARN_UNUSED;
+/* It serves: where agents and gateways reach it. With a shared store, those of all servers are told
+ * of it (url is copied). */
+void at_api_enter(struct at_api *api, const char *url);
+/* Orderly end, before at_store_drain: nobody is sent here any more. */
+void at_api_leave(struct at_api *api);
 void at_api_free(struct at_api *api);
 at_http_handler_fn at_api_handle; /* ctx: struct at_api * */
 

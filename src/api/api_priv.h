@@ -34,6 +34,8 @@ struct api_decoded { /* of view.c */
 };
 
 struct at_api {
+    char *advertise_url; /* NULL: the others are not told of this server */
+    at_timer_id servers_timer;
     struct at_api_options options;
     const struct at_sys *sys;
     struct api_doc *discovery; /* by path; aggregated ones by "aggregated:/apis" */
@@ -269,7 +271,10 @@ void api_backup_cut(struct at_api *api);
 /* --- metrics.c --- */
 struct api_store_metrics *api_store_metrics_new(struct at_metrics *metrics); /* own: at_free */
 /* --- join.c, review.c, discovery.c, openapi.c --- */
-api_handler_fn api_join, api_join_tokens, api_join_renew;
+api_handler_fn api_join, api_join_tokens, api_join_renew, api_join_servers;
+/* servers.c */
+void api_servers_done(struct at_api *api);
+json_t *api_servers_json(struct at_api *api); /* URLs of all; own: caller */
 api_handler_fn api_review;
 api_handler_fn api_discovery, api_openapi, api_version, api_health, api_metrics_show;
 void api_discovery_build(struct at_api *api);

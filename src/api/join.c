@@ -191,9 +191,10 @@ static void join_fail(struct api_req *req, const struct at_err *err)
 static void join_answer(struct api_req *req)
 {
     struct join_op *op = req->op;
-    json_t *answer = json_pack("{s:s, s:s, s:s, s:s}", "certificate", op->certificate, "ca",
-                               at_ca_cert_pem(req->api->options.ca), "name", op->name, "site",
-                               at_json_str_at(op->record, "site", ""));
+    json_t *answer =
+        json_pack("{s:s, s:s, s:s, s:s, s:o}", "certificate", op->certificate, "ca",
+                  at_ca_cert_pem(req->api->options.ca), "name", op->name, "site",
+                  at_json_str_at(op->record, "site", ""), "servers", api_servers_json(req->api));
     op_done(op);
     api_respond_json(req, 200, answer);
 }
@@ -347,7 +348,8 @@ void api_join_renew(struct api_req *req)
         api_respond_err(req, &err);
         return;
     }
-    json_t *answer = json_pack("{s:s}", "certificate", certificate);
+    json_t *answer =
+        json_pack("{s:s, s:o}", "certificate", certificate, "servers", api_servers_json(req->api));
     at_free(certificate);
     api_respond_json(req, 200, answer);
 }

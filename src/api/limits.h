@@ -54,6 +54,10 @@
 #define AT_API_EXEC_WORDS_MAX 256
 #define AT_API_EXEC_RESIZE_BYTES_MAX 256
 #define AT_API_JOIN_TTL_NS_MAX (INT64_C(30) * 24 * 3600 * AT_NS_PER_S)
+/* A server tells the others where it is so often; one that is gone is forgotten after the TTL. */
+#define AT_API_SERVERS_TELL_NS (4 * AT_NS_PER_S)
+#define AT_API_SERVERS_TTL_S 12
+#define AT_API_SERVERS_MAX 15
 #define AT_API_JOIN_TTL_NS_DEFAULT (3600 * AT_NS_PER_S)
 #define AT_API_JOIN_KEEP_NS (INT64_C(7) * 24 * 3600 * AT_NS_PER_S)
 #define AT_API_CERT_LIFETIME_S (24 * 3600)

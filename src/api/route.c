@@ -26,6 +26,7 @@ static const struct fixed FIXED[] = {
     {"/openapi/v2", API_OPENAPI, false},
     {"/join/v1/tokens", API_JOIN_TOKENS, false},
     {"/join/v1/renew", API_JOIN_RENEW, false},
+    {"/join/v1/servers", API_JOIN_SERVERS, false},
     {"/join/v1", API_JOIN, false},
     {"/admin/v1/backup", API_BACKUP, false},
     {"/api", API_DISCOVERY, false},

@@ -14,6 +14,7 @@ enum api_target {
     API_JOIN,
     API_JOIN_TOKENS,
     API_JOIN_RENEW,
+    API_JOIN_SERVERS,
     API_REVIEW, /* authorization.k8s.io, authentication.k8s.io: group and resource are set */
     API_RESOURCE,
     API_BACKUP,

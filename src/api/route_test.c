@@ -70,6 +70,7 @@ static void fixed_paths_are_found(void **state)
         {"/join/v1", API_JOIN},
         {"/join/v1/tokens", API_JOIN_TOKENS},
         {"/join/v1/renew", API_JOIN_RENEW},
+        {"/join/v1/servers", API_JOIN_SERVERS},
         {"/admin/v1/backup", API_BACKUP},
         {"/apis/authentication.k8s.io/v1/selfsubjectreviews", API_REVIEW},
     };

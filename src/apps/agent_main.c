@@ -70,6 +70,7 @@ static int agent_run(struct agent_app *app, struct at_agent_options *o, bool wit
 
 int at_app_agent(int argc, char **argv)
 {
+    const char *servers[AT_APP_LIST_MAX + 1] = {NULL};
     const char *token = NULL;
     const char *token_file = NULL;
     const char *state_dir = NULL;
@@ -78,7 +79,7 @@ int at_app_agent(int argc, char **argv)
         .name = at_sys_hostname(), .listen_host = "127.0.0.1", .labels = labels};
     bool with_stdin = false;
     const struct at_app_option options[] = {
-        AT_APP_JOIN_OPTIONS(&o.server, &token, &token_file, &o.ca_pin),
+        AT_APP_JOIN_OPTIONS(servers, &token, &token_file, &o.ca_pin),
         {"name", &o.name, NULL, NULL, "NAME", "Node name (default: host name)."},
         {"state", &state_dir, NULL, NULL, "DIR",
          "Where everything is kept (default /var/lib/atoll/agent as root, else "
@@ -104,6 +105,8 @@ int at_app_agent(int argc, char **argv)
     char *dir = state_dir != NULL ? at_strdup(state_dir) : at_app_state_dir("agent");
     AT_CLEANUP(at_cleanup_free) char *exe = at_sys_self_exe();
     AT_CLEANUP(at_cleanup_free) char *secret = NULL;
+    AT_CLEANUP(at_cleanup_free) char *server = at_app_list_join(servers);
+    o.server = server;
     at_app_log_start("agent");
     if (at_app_token(token, token_file, &secret, &app.err) != AT_OK) {
         return at_app_fail("agent", &app.err);

@@ -27,8 +27,10 @@ struct at_app_option {
 };
 #define AT_APP_LIST_MAX 32
 /* The rows by which a machine joins; agents and gateways have the same. */
-#define AT_APP_JOIN_OPTIONS(server, token, token_file, ca_pin)                                     \
-    {"server", (server), NULL, NULL, "URL", "Control plane, https://host:port."},                  \
+#define AT_APP_JOIN_OPTIONS(servers, token, token_file, ca_pin)                                    \
+    {"server", NULL,                                                                               \
+     NULL,     (servers),                                                                          \
+     "URL",    "Control plane, https://host:port. Repeat for each server; more are learned."},     \
         {"token",                                                                                  \
          (token),                                                                                  \
          NULL,                                                                                     \
@@ -44,6 +46,8 @@ struct at_app_option {
  */
 bool at_app_options(const char *role, const char *summary, const struct at_app_option *options,
                     int argc, char **argv, int *ret_exit);
+/* "a,b" of a list; NULL when it is empty. own: caller at_free. */
+char *at_app_list_join(const char *const *list);
 /* Duration option with a default; prints and returns false when malformed. */
 bool at_app_duration(const char *option, const char *text, int64_t default_ns, int64_t *ret_ns);
 /* Structured log to standard error: text on a terminal, JSON lines otherwise; level from

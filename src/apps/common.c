@@ -40,6 +40,17 @@ static bool list_add(const char **list, const char *value)
     return true;
 }
 
+char *at_app_list_join(const char *const *list)
+{
+    char *all = at_strdup(list[0]);
+    for (size_t i = 1; all != NULL && list[i] != NULL; i++) {
+        char *longer = at_asprintf("%s,%s", all, list[i]);
+        at_free(all);
+        all = longer;
+    }
+    return all;
+}
+
 /* Store one option's value; false with a message when it cannot be. */
 static bool option_take(const char *role, const struct at_app_option *o, const char *value)
 {

@@ -119,6 +119,7 @@ static enum at_rc threads_of(const char *text, uint64_t *ret, struct at_err *err
 
 int at_app_gateway(int argc, char **argv)
 {
+    const char *servers[AT_APP_LIST_MAX + 1] = {NULL};
     const char *token = NULL;
     const char *token_file = NULL;
     const char *state_dir = NULL;
@@ -129,7 +130,7 @@ int at_app_gateway(int argc, char **argv)
     bool with_stdin = false;
     struct at_gateway_options o = {.name = at_sys_hostname(), .listen = "127.0.0.1:7080"};
     const struct at_app_option options[] = {
-        AT_APP_JOIN_OPTIONS(&o.server, &token, &token_file, &o.ca_pin),
+        AT_APP_JOIN_OPTIONS(servers, &token, &token_file, &o.ca_pin),
         {"name", &o.name, NULL, NULL, "NAME", "Name of this gateway (default: host name)."},
         {"site", &o.site, NULL, NULL, "NAME", "Site where it stands: near replicas are preferred."},
         {"state", &state_dir, NULL, NULL, "DIR",
@@ -159,6 +160,8 @@ int at_app_gateway(int argc, char **argv)
     AT_CLEANUP(at_cleanup_free)
     char *dir = state_dir != NULL ? at_strdup(state_dir) : at_app_state_dir("gateway");
     AT_CLEANUP(at_cleanup_free) char *secret = NULL;
+    AT_CLEANUP(at_cleanup_free) char *server = at_app_list_join(servers);
+    o.server = server;
     uint64_t n = 0;
     at_app_log_start("gateway");
     enum at_rc rc = threads_of(threads, &n, &app.err);

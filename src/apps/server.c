@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/str.h"
+#include "net/url.h"
 #include "sys/fd.h"
 #include "sys/file.h"
 
@@ -28,6 +29,7 @@
 struct at_server {
     struct at_loop *loop;
     char *state_dir, *listen, *url, *kubeconfig;
+    char *advertise; /* NULL: url */
     int64_t node_timeout_ns;
     struct at_limits limits;
     char *names[SERVER_NAMES_MAX + 1]; /* SANs that are no addresses */
@@ -136,6 +138,22 @@ static void names_collect(struct at_server *s, const char *const *extra)
     for (size_t i = 0; extra != NULL && extra[i] != NULL; i++) {
         name_add(s, extra[i]);
     }
+}
+
+/* Its host becomes a name in the certificate. */
+static enum at_rc advertise_take(struct at_server *s, const char *url, struct at_err *err)
+{
+    struct at_url parsed;
+    if (url == NULL) {
+        return AT_OK;
+    }
+    enum at_rc rc = at_url_parse(url, &parsed, err);
+    if (rc != AT_OK || strcmp(parsed.scheme, "https") != 0 || strcmp(parsed.target, "/") != 0) {
+        return at_err_set_field(err, AT_INVALID, "advertise", "%s: must be https://host:port", url);
+    }
+    s->advertise = at_asprintf("https://%s", parsed.addr);
+    name_add(s, parsed.host);
+    return AT_OK;
 }
 
 static enum at_rc tls_open(struct at_server *s, struct at_err *err)
@@ -268,6 +286,20 @@ static void lead_begin(struct at_server *s)
     s->leader = at_leader_new(s->loop, s->store, s->state, &o);
 }
 
+/* Where agents and gateways are to come: what was asked for, or where it listens. Of an address
+ * that is none in particular, the host's name. own: caller at_free. */
+static char *advertised(const struct at_server *s)
+{
+    const char *addr = at_http_server_addr(s->http);
+    const char *colon = strrchr(addr, ':');
+    bool any = strncmp(addr, "0.0.0.0:", 8) == 0 || strncmp(addr, "[::]:", 5) == 0;
+    if (s->advertise != NULL) {
+        return at_strdup(s->advertise);
+    }
+    return any ? at_asprintf("https://%s%s", at_sys_hostname(), colon)
+               : at_asprintf("https://%s", addr);
+}
+
 static enum at_rc serve(struct at_server *s, struct at_err *err)
 {
     struct at_http_server_options http = {
@@ -287,6 +319,8 @@ static enum at_rc serve(struct at_server *s, struct at_err *err)
     if (rc != AT_OK) {
         return rc;
     }
+    AT_CLEANUP(at_cleanup_free) char *reached_at = advertised(s);
+    at_api_enter(s->api, reached_at);
     lead_begin(s);
     return AT_OK;
 }
@@ -464,7 +498,12 @@ enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *o
     s->ctx = options->ctx;
     s->metrics = at_metrics_new();
     names_collect(s, options->extra_names);
-    enum at_rc rc = tokens_read(s, options->admin_token_file, err);
+    enum at_rc rc = advertise_take(s, options->advertise, err);
+    if (rc != AT_OK) {
+        at_server_free(s);
+        return rc;
+    }
+    rc = tokens_read(s, options->admin_token_file, err);
     if (rc == AT_OK) {
         rc = open_parts(s, options, err);
     }
@@ -492,6 +531,9 @@ void at_server_free(struct at_server *s)
     at_loop_timer_cancel(s->loop, s->give_up_timer);
     at_server_rest(s);
     at_leader_free(s->leader);
+    if (s->api != NULL) {
+        at_api_leave(s->api);
+    }
     if (s->http != NULL) {
         at_http_server_free(s->http);
     }
@@ -528,6 +570,7 @@ void at_server_free(struct at_server *s)
     at_free(s->audit_path);
     at_free(s->listen);
     at_free(s->url);
+    at_free(s->advertise);
     at_free(s->kubeconfig);
     at_free(s);
 }
@@ -605,11 +648,14 @@ int at_app_server(int argc, char **argv)
         {"listen", &listen, NULL, NULL, "ADDR",
          "Address to serve on (default 127.0.0.1:7443; port 0: a free one)."},
         {"store", &store, NULL, NULL, "KIND",
-         "sqlite (default), memory (lost at exit), or etcd:http://HOST:PORT[,http://...]."},
+         "sqlite (default), memory (lost at exit), or etcd:URL[,URL...][?ca=FILE&cert=FILE&key=FILE"
+         "&user=NAME&password-file=FILE]."},
         {"pki", &pki_dir, NULL, NULL, "DIR",
          "The CA's folder, shared by the servers of one etcd (default pki in --state)."},
         {"admin-token-file", &o.admin_token_file, NULL, NULL, "FILE",
          "Bearer tokens of administrators, one a line; read at the start."},
+        {"advertise", &o.advertise, NULL, NULL, "URL",
+         "Where agents and gateways reach this server (default: https:// and --listen)."},
         {"tls-name", NULL, NULL, names, "NAME",
          "One more name or address in the server's certificate."},
         {"node-timeout", &node_timeout, NULL, NULL, "TIME",

@@ -15,6 +15,7 @@ struct at_server_options {
     const char *pki_dir;          /* the CA's folder, made when absent; NULL: in state_dir */
     const char *admin_token_file; /* bearer tokens of administrators, one a line; may be NULL */
     const char *listen;
+    const char *advertise; /* https://host:port at which agents reach it; NULL: the address */
     const char *const *
         extra_names; /* more names or addresses for the certificate; NULL-terminated, may be NULL */
     const struct at_limits *limits; /* copied; NULL: the defaults */

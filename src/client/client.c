@@ -1,10 +1,7 @@
 #include "client/client.h"
 
 #include "client/client_priv.h"
-#include "client/limits.h"
 #include "core/mem.h"
-#include "net/tls.h"
-#include "net/url.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -24,17 +21,16 @@ struct call {
     struct at_buf body;
     int status;
     bool too_large;
-};
-
-struct at_client {
-    struct at_loop *loop;
-    struct at_http_client *http;
-    struct at_tls_config *tls; /* NULL: plain http, for tests and sidecars */
-    struct at_url url;
-    char *ca_pem, *ca_pin, *cert_pem, *key_pem;
-    char *headers; /* Authorization and User-Agent lines */
-    struct call *calls;
-    at_client_call_id last_id;
+    /* To send it once more, at another server. */
+    uint32_t server;
+    bool pinned; /* at this server only */
+    bool cut;    /* its server is dead: to be ended */
+    unsigned tries;
+    enum at_http_method method;
+    char *path, *headers;
+    struct at_buf out;
+    bool no_timeout;
+    int64_t timeout_ns, first_byte_ns;
 };
 
 static enum at_rc tls_of(const struct at_client *client, struct at_tls_config **ret,
@@ -46,7 +42,6 @@ static enum at_rc tls_of(const struct at_client *client, struct at_tls_config **
         .ca_pem = client->ca_pem,
         .ca_pin_sha256_hex = client->ca_pem == NULL ? client->ca_pin : NULL,
         .verify_peer = true,
-        .server_name = client->url.host,
     };
     return at_tls_config_new(&options, ret, err);
 }
@@ -65,9 +60,9 @@ static enum at_rc client_fill(struct at_client *client, const struct at_client_o
     if (!is_header_text(options->token) || !is_header_text(options->user_agent)) {
         return at_err_set(err, AT_INVALID, "the token holds a line break");
     }
-    enum at_rc rc = at_url_parse(options->server, &client->url, err);
+    enum at_rc rc = at_client_servers_open(client, options->server, err);
     if (rc != AT_OK) {
-        return at_err_wrap(err, rc, "server address \"%s\"", options->server);
+        return rc;
     }
     client->ca_pem = at_strdup(options->ca_pem);
     client->ca_pin = at_strdup(options->ca_pin_sha256_hex);
@@ -78,7 +73,8 @@ static enum at_rc client_fill(struct at_client *client, const struct at_client_o
         options->token != NULL
             ? at_asprintf("User-Agent: %s\r\nAuthorization: Bearer %s\r\n", agent, options->token)
             : at_asprintf("User-Agent: %s\r\n", agent);
-    return strcmp(client->url.scheme, "https") == 0 ? tls_of(client, &client->tls, err) : AT_OK;
+    return strcmp(client->current->url.scheme, "https") == 0 ? tls_of(client, &client->tls, err)
+                                                             : AT_OK;
 }
 
 enum at_rc at_client_new(struct at_loop *loop, const struct at_client_options *options,
@@ -91,7 +87,8 @@ enum at_rc at_client_new(struct at_loop *loop, const struct at_client_options *o
         at_client_free(client);
         return rc;
     }
-    client->http = at_http_client_new(loop, &(struct at_http_client_options){0});
+    client->http = at_http_client_new(
+        loop, &(struct at_http_client_options){.connect_timeout_ns = AT_CLIENT_CONNECT_TIMEOUT_NS});
     *ret = client;
     return AT_OK;
 }
@@ -109,6 +106,9 @@ static void call_free(struct call *call)
 {
     unlink_call(call);
     at_buf_done(&call->body);
+    at_buf_done(&call->out);
+    at_free(call->path);
+    at_free(call->headers);
     at_free(call);
 }
 
@@ -126,6 +126,8 @@ void at_client_free(struct at_client *client)
     if (client->tls != NULL) {
         at_tls_config_unref(client->tls);
     }
+    at_loop_timer_cancel(client->loop, client->cut_timer);
+    at_client_servers_done(client);
     at_free(client->ca_pem);
     at_free(client->ca_pin);
     at_free(client->cert_pem);
@@ -245,10 +247,77 @@ static void finish(struct call *call, enum at_rc rc, const struct at_err *http_e
     }
 }
 
+static void call_send(struct call *call);
+
+/* One by one from the loop: what a call's owner does about it may end other calls, or the client.
+ */
+static void cut_next(void *ctx)
+{
+    struct at_client *client = ctx;
+    struct call *call = client->calls;
+    client->cut_timer = 0;
+    while (call != NULL && !(call->cut && call->http != 0)) {
+        call = call->next;
+    }
+    if (call != NULL) {
+        client->cut_timer = at_loop_timer(client->loop, 0, cut_next, client);
+        at_http_call_cancel(client->http, call->http);
+    }
+}
+
+/* A server that says nothing any more: whoever waits for it shall not wait on. */
+static void cut_others(struct at_client *client, uint32_t server)
+{
+    for (struct call *c = client->calls; c != NULL; c = c->next) {
+        c->cut = c->cut || (c->server == server && c->http != 0);
+    }
+    if (client->cut_timer == 0) {
+        client->cut_timer = at_loop_timer(client->loop, 0, cut_next, client);
+    }
+}
+
+/* true: it goes on at another server. */
+static bool try_elsewhere(struct call *call, bool bytes_sent)
+{
+    struct at_client *client = call->client;
+    bool harmless = !bytes_sent || (call->method == AT_HTTP_GET && call->status == 0);
+    if (call->done == NULL || call->pinned || !harmless || call->tries + 1 >= client->n_servers ||
+        client->current->id == call->server) {
+        return false;
+    }
+    call->tries++;
+    call->cut = false;
+    at_buf_clear(&call->body);
+    call_send(call);
+    return true;
+}
+
 static void on_done(void *ctx, enum at_rc rc, bool bytes_sent, const struct at_err *err)
 {
-    (void)bytes_sent;
-    finish(ctx, rc, err);
+    struct call *call = ctx;
+    struct at_client *client = call->client;
+    struct at_err gone = {0};
+    bool several = client->n_servers > 1;
+    call->http = 0;
+    if (rc == AT_CANCELLED && call->cut && call->done != NULL) {
+        rc = at_err_set(&gone, AT_UNAVAILABLE, "the server does not answer any more");
+        err = &gone;
+    } else if (several && rc == AT_OK) {
+        if (call->status == 503) { /* it cannot reach its store, or is about to end */
+            at_client_server_failed(client, call->server);
+        } else {
+            at_client_server_works(client, call->server);
+        }
+    } else if (several && rc != AT_CANCELLED) {
+        at_client_server_failed(client, call->server);
+        if (rc == AT_TIMEOUT) {
+            cut_others(client, call->server);
+        }
+    }
+    if (rc != AT_OK && rc != AT_CANCELLED && several && try_elsewhere(call, bytes_sent)) {
+        return;
+    }
+    finish(call, rc, err);
 }
 
 static void on_refused(void *ctx)
@@ -265,42 +334,76 @@ static void refuse(struct call *call, enum at_rc rc, const char *why)
     call->refused_timer = at_loop_timer(call->client->loop, 0, on_refused, call);
 }
 
-static void send_call(struct call *call, const struct at_client_call *spec)
+static void call_send(struct call *call)
 {
     struct at_client *client = call->client;
-    AT_CLEANUP(at_cleanup_buf) struct at_buf body = {.max = AT_CLIENT_BODY_BYTES_MAX};
-    AT_CLEANUP(at_cleanup_buf) struct at_buf headers = {0};
-    if (spec->path[0] != '/' || strpbrk(spec->path, " \r\n") != NULL) {
-        refuse(call, AT_INVALID, "the request's path is empty, too long or malformed");
-        return;
-    }
-    if (spec->body != NULL && at_json_dump(spec->body, &body) != AT_OK) {
-        refuse(call, AT_TOO_LARGE, "the request's body is too large");
-        return;
-    }
-    const char *type = spec->content_type != NULL ? spec->content_type : "application/json";
-    enum at_rc rc = at_buf_printf(&headers, "%sAccept: %s\r\n", client->headers,
-                                  spec->accept != NULL ? spec->accept : "application/json");
-    if (rc == AT_OK && (spec->body != NULL || spec->text != NULL)) {
-        rc = at_buf_printf(&headers, "Content-Type: %s\r\n", type);
-    }
-    assert(rc == AT_OK);
+    const struct at_client_server *server =
+        call->pinned ? at_client_server_find(client, call->server) : client->current;
+    assert(server != NULL);
+    call->server = server->id;
+    call->status = 0;
+    bool several = client->n_servers > 1;
     struct at_http_call http = {
-        .addr = client->url.addr,
+        .addr = server->url.addr,
         .tls = client->tls,
-        .server_name = client->url.host,
-        .method = spec->method,
-        .target = spec->path,
-        .headers = headers.data,
-        .body = spec->text != NULL ? spec->text : body.data,
-        .body_len = spec->text != NULL ? spec->text_len : body.len,
-        .timeout_ns = spec->no_timeout ? 0 : AT_CLIENT_CALL_TIMEOUT_NS,
+        .server_name = server->url.host,
+        .method = call->method,
+        .target = call->path,
+        .headers = call->headers,
+        .body = call->out.data,
+        .body_len = call->out.len,
+        .timeout_ns = call->no_timeout ? 0 : call->timeout_ns,
+        .first_byte_timeout_ns = several ? call->first_byte_ns : 0,
         .ctx = call,
         .on_head = on_head,
         .on_body = on_body,
         .on_done = on_done,
     };
     call->http = at_http_call(client->http, &http);
+}
+
+static enum at_rc headers_make(struct call *call, const struct at_client_call *spec)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf headers = {0};
+    const char *type = spec->content_type != NULL ? spec->content_type : "application/json";
+    enum at_rc rc = at_buf_printf(&headers, "%sAccept: %s\r\n", call->client->headers,
+                                  spec->accept != NULL ? spec->accept : "application/json");
+    if (rc == AT_OK && (spec->body != NULL || spec->text != NULL)) {
+        rc = at_buf_printf(&headers, "Content-Type: %s\r\n", type);
+    }
+    call->headers = rc == AT_OK ? at_buf_steal(&headers, NULL) : NULL;
+    return rc;
+}
+
+static void call_prepare(struct call *call, const struct at_client_call *spec)
+{
+    const struct at_client_server *server = at_client_server_for(call->client, spec->server);
+    if (spec->path[0] != '/' || strpbrk(spec->path, " \r\n") != NULL) {
+        refuse(call, AT_INVALID, "the request's path is empty, too long or malformed");
+        return;
+    }
+    if (server == NULL) {
+        refuse(call, AT_UNAVAILABLE, "the server is not known any more");
+        return;
+    }
+    call->out.max = AT_CLIENT_BODY_BYTES_MAX;
+    enum at_rc rc = spec->body != NULL   ? at_json_dump(spec->body, &call->out)
+                    : spec->text != NULL ? at_buf_append(&call->out, spec->text, spec->text_len)
+                                         : AT_OK;
+    if (rc != AT_OK) {
+        refuse(call, AT_TOO_LARGE, "the request's body is too large");
+        return;
+    }
+    rc = headers_make(call, spec);
+    assert(rc == AT_OK);
+    call->method = spec->method;
+    call->path = at_strdup(spec->path);
+    call->server = server->id;
+    call->pinned = spec->server != NULL;
+    call->no_timeout = spec->no_timeout;
+    call->timeout_ns = spec->timeout_ns > 0 ? spec->timeout_ns : AT_CLIENT_CALL_TIMEOUT_NS;
+    call->first_byte_ns = spec->slow_to_begin ? 0 : AT_CLIENT_FIRST_BYTE_NS;
+    call_send(call);
 }
 
 at_client_call_id at_client_start(struct at_client *client, const struct at_client_call *spec)
@@ -317,7 +420,7 @@ at_client_call_id at_client_start(struct at_client *client, const struct at_clie
     call->next = client->calls;
     client->calls = call;
     at_client_call_id id = call->id;
-    send_call(call, spec);
+    call_prepare(call, spec);
     return id;
 }
 
@@ -360,11 +463,25 @@ at_client_call_id at_client_request(struct at_client *client, enum at_http_metho
     return at_client_request_accept(client, method, path, content_type, NULL, body, done, ctx);
 }
 
-at_client_call_id at_client_post_text(struct at_client *client, const char *path, const char *text,
-                                      size_t len, at_client_done_fn *done, void *ctx)
+at_client_call_id at_client_request_within(struct at_client *client, int64_t timeout_ns,
+                                           enum at_http_method method, const char *path,
+                                           const json_t *body, at_client_done_fn *done, void *ctx)
+{
+    return at_client_start(client, &(struct at_client_call){.timeout_ns = timeout_ns,
+                                                            .method = method,
+                                                            .path = path,
+                                                            .body = body,
+                                                            .done = done,
+                                                            .ctx = ctx});
+}
+
+at_client_call_id at_client_post_text_to(struct at_client *client, const char *server,
+                                         const char *path, const char *text, size_t len,
+                                         at_client_done_fn *done, void *ctx)
 {
     return at_client_start(client,
-                           &(struct at_client_call){.method = AT_HTTP_POST,
+                           &(struct at_client_call){.server = server,
+                                                    .method = AT_HTTP_POST,
                                                     .path = path,
                                                     .content_type = "text/plain; charset=utf-8",
                                                     .text = len != 0 ? text : "",
@@ -373,15 +490,34 @@ at_client_call_id at_client_post_text(struct at_client *client, const char *path
                                                     .ctx = ctx});
 }
 
+at_client_call_id at_client_post_text(struct at_client *client, const char *path, const char *text,
+                                      size_t len, at_client_done_fn *done, void *ctx)
+{
+    return at_client_post_text_to(client, NULL, path, text, len, done, ctx);
+}
+
+/* Its first byte may take as long as it likes: a log that nobody writes to. */
+at_client_call_id at_client_stream_from(struct at_client *client, const char *server,
+                                        const char *path, void (*stream_open)(void *ctx),
+                                        void (*stream_body)(void *ctx, const char *data,
+                                                            size_t len),
+                                        at_client_done_fn *done, void *ctx)
+{
+    return at_client_start(client, &(struct at_client_call){.server = server,
+                                                            .method = AT_HTTP_GET,
+                                                            .path = path,
+                                                            .accept = "*/*",
+                                                            .no_timeout = true,
+                                                            .slow_to_begin = true,
+                                                            .on_open = stream_open,
+                                                            .on_body = stream_body,
+                                                            .done = done,
+                                                            .ctx = ctx});
+}
+
 at_client_call_id at_client_stream(struct at_client *client, const char *path,
                                    void (*stream_body)(void *ctx, const char *data, size_t len),
                                    at_client_done_fn *done, void *ctx)
 {
-    return at_client_start(client, &(struct at_client_call){.method = AT_HTTP_GET,
-                                                            .path = path,
-                                                            .accept = "*/*",
-                                                            .no_timeout = true,
-                                                            .on_body = stream_body,
-                                                            .done = done,
-                                                            .ctx = ctx});
+    return at_client_stream_from(client, NULL, path, NULL, stream_body, done, ctx);
 }

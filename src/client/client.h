@@ -10,7 +10,10 @@
 struct at_client;
 
 struct at_client_options {
-    const char *server; /* https://host:port */
+    /* https://host:port; several servers of one control plane with commas between them. One is
+     * used, the next when it fails: a call that has not reached it, and any GET without an answer,
+     * goes on there by itself. */
+    const char *server;
     const char *ca_pem; /* trust; NULL with ca_pin at join */
     const char *ca_pin_sha256_hex;
     const char *cert_pem, *key_pem; /* client certificate, or NULL */
@@ -62,6 +65,21 @@ at_client_call_id at_client_request_accept(struct at_client *client, enum at_htt
                                            const char *accept, const json_t *body,
                                            at_client_done_fn *done, void *ctx);
 void at_client_cancel(struct at_client *client, at_client_call_id id); /* done is not called */
+/* A request that must be answered soon: after timeout_ns the server in use is taken for dead, what
+ * else waits for it is cut (AT_UNAVAILABLE), and the next one is used. */
+at_client_call_id at_client_request_within(struct at_client *client, int64_t timeout_ns,
+                                           enum at_http_method method, const char *path,
+                                           const json_t *body, at_client_done_fn *done, void *ctx);
+
+/* The servers that the control plane names (an array of URLs): used beside the configured ones,
+ * until another list is learned. Borrowed. */
+void at_client_learn_servers(struct at_client *client, const json_t *urls);
+/* fn when the list has changed; one at a time, NULL ends it. */
+void at_client_on_servers(struct at_client *client, void (*fn)(void *ctx), void *ctx);
+/* The i-th that was learned, NULL at the end. Borrowed until the list changes. */
+const char *at_client_learned_server(const struct at_client *client, size_t i);
+const char *at_client_server_in_use(const struct at_client *client); /* borrowed, as above */
+size_t at_client_server_count(const struct at_client *client);       /* configured and learned */
 
 /* Path of a kind's collection (name NULL) or object, subresource may be NULL; parts are
  * percent-encoded. out: at least 512 bytes; empty when it does not fit, which every call refuses.
@@ -126,5 +144,14 @@ void at_informer_free(struct at_informer *informer);
 at_client_call_id at_client_stream(struct at_client *client, const char *path,
                                    void (*on_body)(void *ctx, const char *data, size_t len),
                                    at_client_done_fn *done, void *ctx);
+/* The same, and a POST of plain text, at exactly this server (NULL: the one in use). done with
+ * AT_UNAVAILABLE when it is not among those that are known any more. */
+at_client_call_id at_client_stream_from(struct at_client *client, const char *server,
+                                        const char *path, void (*on_open)(void *ctx),
+                                        void (*on_body)(void *ctx, const char *data, size_t len),
+                                        at_client_done_fn *done, void *ctx);
+at_client_call_id at_client_post_text_to(struct at_client *client, const char *server,
+                                         const char *path, const char *text, size_t len,
+                                         at_client_done_fn *done, void *ctx);
 
 #endif

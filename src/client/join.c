@@ -26,6 +26,10 @@ struct at_join {
     struct at_client *client;  /* with it */
     unsigned tries;
     at_timer_id timer;
+    json_t *servers; /* URLs that were learned; NULL: none yet */
+    int64_t servers_ns;
+    at_timer_id servers_timer;
+    at_client_call_id servers_call;
 };
 
 static void renew_later(struct at_join *j);
@@ -37,16 +41,31 @@ static void replace(char **text, const char *with)
     *text = copy;
 }
 
+/* Returns true when the list is another. */
+static bool servers_take(struct at_join *j, const json_t *body)
+{
+    json_t *urls = json_object_get(body, "servers");
+    if (!json_is_array(urls) || (j->servers != NULL && json_equal(urls, j->servers))) {
+        return false;
+    }
+    json_decref(j->servers);
+    j->servers = json_incref(urls);
+    if (j->client != NULL) {
+        at_client_learn_servers(j->client, urls);
+    }
+    return true;
+}
+
 /* --- the file --- */
 
 /* One file holds everything, so that a crash cannot leave a key without its certificate. */
 static enum at_rc identity_save(const struct at_join *j, struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_json)
-    json_t *all =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "name", j->name, "site",
-                  j->site != NULL ? j->site : "", "pin", j->ca_pin != NULL ? j->ca_pin : "",
-                  "certificate", j->cert_pem, "key", j->key_pem, "ca", j->ca_pem);
+    json_t *all = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:O?}", "name", j->name, "site",
+                            j->site != NULL ? j->site : "", "pin",
+                            j->ca_pin != NULL ? j->ca_pin : "", "certificate", j->cert_pem, "key",
+                            j->key_pem, "ca", j->ca_pem, "servers", j->servers);
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
     enum at_rc rc = at_json_dump_pretty(all, &text);
     return rc == AT_OK ? at_file_write_atomic(j->path, text.data, text.len, 0600, err)
@@ -74,6 +93,7 @@ static bool identity_load(struct at_join *j)
     replace(&j->key_pem, at_json_str_at(all, "key", ""));
     replace(&j->ca_pem, at_json_str_at(all, "ca", ""));
     replace(&j->site, at_json_str_at(all, "site", ""));
+    servers_take(j, all);
     return true;
 }
 
@@ -96,6 +116,7 @@ static enum at_rc identity_take(struct at_join *j, const json_t *body, struct at
     if (site != NULL) {
         replace(&j->site, site);
     }
+    (void)servers_take(j, body);
     return identity_save(j, err);
 }
 
@@ -104,6 +125,38 @@ static enum at_rc identity_take(struct at_join *j, const json_t *body, struct at
 static void failed(struct at_join *j, enum at_rc rc, const struct at_err *err)
 {
     j->on_ready(j->ctx, rc, NULL, NULL, err);
+}
+
+/* --- which servers there are --- */
+
+static void servers_ask(void *ctx);
+
+static void servers_later(struct at_join *j)
+{
+    bool several = at_client_server_count(j->client) > 1;
+    j->servers_timer =
+        at_loop_timer(j->loop, several ? j->servers_ns : AT_JOIN_SERVERS_ALONE_NS, servers_ask, j);
+}
+
+static void on_servers(void *ctx, enum at_rc rc, int status, json_t *body, const struct at_err *err)
+{
+    (void)status;
+    (void)err; /* the next question goes to another server */
+    struct at_join *j = ctx;
+    struct at_err own = {0};
+    j->servers_call = 0;
+    if (rc == AT_OK && servers_take(j, body) && identity_save(j, &own) != AT_OK) {
+        at_log(AT_LOG_WARN, "identity.save", "%s", own.msg);
+    }
+    servers_later(j);
+}
+
+static void servers_ask(void *ctx)
+{
+    struct at_join *j = ctx;
+    j->servers_timer = 0;
+    j->servers_call = at_client_request_within(j->client, AT_JOIN_SERVERS_ANSWER_NS, AT_HTTP_GET,
+                                               "/join/v1/servers", NULL, on_servers, j);
 }
 
 /* The certificate is there: a client that carries it, for good. */
@@ -120,7 +173,9 @@ static void begin(struct at_join *j)
         failed(j, rc, &err);
         return;
     }
+    at_client_learn_servers(j->client, j->servers);
     renew_later(j);
+    servers_later(j);
     j->on_ready(j->ctx, AT_OK, j->client, j->site, NULL);
 }
 
@@ -216,6 +271,7 @@ enum at_rc at_join_start(const struct at_join_options *o, struct at_join **ret, 
     j->ca_pin = at_strdup(o->ca_pin);
     j->path = at_asprintf("%s/identity.json", o->state_dir);
     j->user_agent = at_asprintf("atoll-%s/%s", o->role, AT_VERSION);
+    j->servers_ns = o->servers_ns > 0 ? o->servers_ns : AT_JOIN_SERVERS_NS;
     j->renew_min_ns = o->renew_min_ns > 0 ? o->renew_min_ns : AT_JOIN_RENEW_MIN_NS;
     j->on_ready = o->on_ready;
     j->ctx = o->ctx;
@@ -238,6 +294,8 @@ void at_join_free(struct at_join *j)
         return;
     }
     at_loop_timer_cancel(j->loop, j->timer);
+    at_loop_timer_cancel(j->loop, j->servers_timer);
+    json_decref(j->servers);
     at_client_free(j->joining);
     at_client_free(j->client);
     char *texts[] = {j->server,  j->role,   j->name,       j->token,

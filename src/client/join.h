@@ -10,13 +10,17 @@ struct at_join;
 
 struct at_join_options {
     struct at_loop *loop;
-    const char *server;    /* https://host:port */
+    const char *server;    /* https://host:port, several with commas; more are learned */
     const char *role;      /* "agent" or "gateway" */
     const char *name;      /* of the machine; the certificate's name is made of role and it */
     const char *token;     /* NULL: a stored certificate is needed */
     const char *ca_pin;    /* sha256:<64 hex digits>; NULL as token */
     const char *state_dir; /* exists; holds identity.json (0600) */
-    int64_t renew_min_ns;  /* least time between renewals; 0: AT_JOIN_RENEW_MIN_NS */
+    /* The list of servers is asked for so often when there are several, and the server in use is
+     * taken for dead when it does not answer; 0: AT_JOIN_SERVERS_NS. Who beats anyway needs it
+     * seldom. */
+    int64_t servers_ns;
+    int64_t renew_min_ns; /* least time between renewals; 0: AT_JOIN_RENEW_MIN_NS */
     /* Once, later: rc AT_OK, a client that carries the certificate and always will, and the site
      * that the server named (may be NULL). Both are the join's. Otherwise err says why it came to
      * nothing; nothing is tried any more. */

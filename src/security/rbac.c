@@ -65,11 +65,13 @@ static const struct rule RULES[] = {
     {WHO_GROUP, AT_GROUP_NODES, NODE_USER_PREFIX, "get", GROUP_ATOLL, "sites", SCOPE_ALL},
     {WHO_GROUP, AT_GROUP_NODES, NODE_USER_PREFIX, "get", "", "secrets", SCOPE_OWN_NODE},
     {WHO_GROUP, AT_GROUP_NODES, NODE_USER_PREFIX, "create", NULL, "/join/v1/renew", SCOPE_ALL},
+    {WHO_GROUP, AT_GROUP_NODES, NODE_USER_PREFIX, "get", NULL, "/join/v1/servers", SCOPE_ALL},
 
     {WHO_GROUP, AT_GROUP_GATEWAYS, GATEWAY_USER_PREFIX, "get list watch", GROUP_ATOLL,
      "instances deployments sites nodes", SCOPE_ALL},
     {WHO_GROUP, AT_GROUP_GATEWAYS, GATEWAY_USER_PREFIX, "create", NULL, "/join/v1/renew",
      SCOPE_ALL},
+    {WHO_GROUP, AT_GROUP_GATEWAYS, GATEWAY_USER_PREFIX, "get", NULL, "/join/v1/servers", SCOPE_ALL},
 };
 
 static bool in_group(const struct at_identity *who, const char *group)

@@ -140,6 +140,61 @@ it('kill -9 of the leader moves leadership in under 5 s, and a scaling under way
   assert.equal(condition((await c.list('nodes')).find((n) => n.metadata.name === 'n1'), 'Ready'), 'True');
 });
 
+it('agents and gateways learn of all servers: any of them may die or freeze, and any of them shows logs and runs commands', async (t) => {
+  const { servers } = await trio();
+  const [first, ...rest] = servers;
+  await leaderOf(servers);
+  const c = new Cluster();
+  Object.assign(c, { fleet, agentArgs: [], agents: {}, mark: `atoll-e2e-${process.pid}-${Date.now()}`, server: first, admin: first.admin });
+  await first.apply({ apiVersion: 'atoll.dev/v1', kind: 'Site', metadata: { name: 'here' }, spec: { class: 'edge', jurisdiction: 'EU' } });
+  await c.join('n1', 'here'); // told of the first one only
+  const gatewayToken = (await call(first.admin, 'POST', '/join/v1/tokens', { role: 'gateway', site: 'here', ttl: '1h' })).body;
+  const gateway = fleet.start('gateway', ['gateway', '--server', 'https://127.0.0.1:1', '--server', first.url, '--token', gatewayToken.token, '--ca-pin', gatewayToken.caPin, '--name', 'g', '--state', await fleet.dir('atoll-gateway'), '--listen', '127.0.0.1:0']);
+  const [, at] = await gateway.line(/^ready gateway (\S+)$/m);
+  const manifest = { apiVersion: 'atoll.dev/v1', kind: 'Deployment', metadata: { name: 'talk' }, spec: { replicas: 1, template: { spec: { command: ['sh', '-c', 'echo "I am $ATOLL_INSTANCE"; exec sleep 1000'], port: -1, resources: { cpu: '50m' } } } } };
+  assert.equal((await call(first.admin, 'POST', '/apis/atoll.dev/v1/namespaces/default/deployments', manifest)).status, 201);
+  await c.ready('talk', { timeoutMs: 40_000 });
+  const [{ metadata: { name } }] = await c.instances('talk');
+  const log = (s) => call(s.admin, 'GET', `/apis/atoll.dev/v1/namespaces/default/instances/${name}/log`);
+  for (const s of servers) {
+    await eventually('the agent has a tunnel to each server', async () => (await log(s)).body === `I am ${name}\n`);
+    assert.equal(await s.k(['exec', name, '--', 'echo', 'by', s.url]), `by ${s.url}\n`);
+  }
+  const alive = async (s, what) => {
+    const seen = new Set();
+    for (const end = Date.now() + 4000; Date.now() < end; await pause(100)) {
+      const { body } = await call(s.admin, 'GET', '/apis/atoll.dev/v1/nodes/n1');
+      seen.add(condition(body, 'Ready'));
+    }
+    assert.deepEqual([...seen], ['True'], `the node was lost when ${what}`);
+  };
+  const routes = async (n) => new RegExp(`^atoll_gateway_route_models ${n}$`, 'm').test(await (await fetch(`${at}/metrics`)).text());
+  const another = async (s, another) => assert.equal((await call(s.admin, 'POST', '/apis/atoll.dev/v1/namespaces/default/deployments', { ...manifest, metadata: { name: another } })).status, 201);
+
+  // The first one dies: what it did goes on at the others, whichever the agent and the gateway had chosen.
+  await first.proc.kill('SIGKILL');
+  const [second, third] = rest;
+  await alive(second, 'a server died');
+  assert.equal((await log(third)).body, `I am ${name}\n`);
+  await another(second, 'second');
+  await eventually('the gateway watches on', () => routes(2));
+
+  // One freezes: it takes connections and says nothing.
+  second.proc.child.kill('SIGSTOP');
+  await eventually('the other one leads', () => leads(third), { timeoutMs: 10_000 });
+  await alive(third, 'a server froze');
+  c.server = third;
+  c.admin = third.admin;
+  await c.patch('deployments', 'talk', { spec: { replicas: 2 } });
+  const begun = Date.now();
+  await c.ready('talk', { timeoutMs: 20_000 });
+  t.diagnostic(`a copy more ${Date.now() - begun} ms after the change, with one server dead and one frozen`);
+  await another(third, 'third');
+  await eventually('the gateway watches on', () => routes(3));
+  second.proc.child.kill('SIGCONT');
+  await pause(200);
+});
+
 // A server with such a store does not start, and says why.
 async function refused(store, why) {
   const state = await fleet.dir('atoll-refused');
