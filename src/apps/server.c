@@ -629,9 +629,6 @@ static bool limits_read(const char *const *texts, struct at_limits *limits, stru
 int at_app_server(int argc, char **argv)
 {
     const char *state_dir = NULL;
-    const char *pki_dir = NULL;
-    const char *store = "sqlite";
-    const char *listen = "127.0.0.1:7443";
     const char *node_timeout = NULL;
     const char *names[AT_APP_LIST_MAX + 1] = {NULL};
     const char *limit_texts[AT_APP_LIST_MAX + 1] = {NULL};
@@ -639,18 +636,21 @@ int at_app_server(int argc, char **argv)
     bool show_limits = false;
     struct at_limits limits;
     struct server_app app = {0};
-    struct at_server_options o = {
-        .store = store, .extra_names = names, .on_ready = app_ready, .ctx = &app};
+    struct at_server_options o = {.store = "sqlite",
+                                  .listen = "127.0.0.1:7443",
+                                  .extra_names = names,
+                                  .on_ready = app_ready,
+                                  .ctx = &app};
     const struct at_app_option options[] = {
         {"state", &state_dir, NULL, NULL, "DIR",
          "Where everything is kept (default /var/lib/atoll/server as root, else "
          "~/.local/state/atoll/server)."},
-        {"listen", &listen, NULL, NULL, "ADDR",
+        {"listen", &o.listen, NULL, NULL, "ADDR",
          "Address to serve on (default 127.0.0.1:7443; port 0: a free one)."},
-        {"store", &store, NULL, NULL, "KIND",
+        {"store", &o.store, NULL, NULL, "KIND",
          "sqlite (default), memory (lost at exit), or etcd:URL[,URL...][?ca=FILE&cert=FILE&key=FILE"
          "&user=NAME&password-file=FILE]."},
-        {"pki", &pki_dir, NULL, NULL, "DIR",
+        {"pki", &o.pki_dir, NULL, NULL, "DIR",
          "The CA's folder, shared by the servers of one etcd (default pki in --state)."},
         {"admin-token-file", &o.admin_token_file, NULL, NULL, "FILE",
          "Bearer tokens of administrators, one a line; read at the start."},
@@ -684,9 +684,6 @@ int at_app_server(int argc, char **argv)
     char *dir = state_dir != NULL ? at_strdup(state_dir) : at_app_state_dir("server");
     at_app_log_start("server");
     o.state_dir = dir;
-    o.pki_dir = pki_dir;
-    o.store = store;
-    o.listen = listen;
     app.loop = at_loop_new(at_sys_real());
     enum at_rc rc = at_app_on_stop(app.loop, app_stop, &app, &app.err);
     if (rc == AT_OK && with_stdin) {
