@@ -3,6 +3,7 @@
 #define AT_CONTROLLERS_CONTROLLERS_PRIV_H
 
 #include "controllers/controllers.h"
+#include "controllers/index.h"
 #include "core/log.h"
 #include "core/map.h"
 #include "core/mem.h"
@@ -75,12 +76,10 @@ struct at_controllers {
     struct ctl_item **queue;  /* in order of arrival */
     size_t n_queue, cap_queue;
     struct at_map *dirty;     /* "<plural>/<ns>/<name>" -> kind: changed since the last drain */
-    struct at_map *owner_of;  /* "<ns>/<name>" of an instance -> char *item key of its owner */
+    struct ctl_index *index;  /* of all instances */
     struct at_map *node_seen; /* node -> char *: what placement cared about when it last looked */
     struct at_map *owned;     /* "<ns>/<kind index>/<name>" of objects that have owners */
     struct at_map *finishing; /* the same of owners that wait for what they own */
-    struct at_map *pending_since; /* "<ns>/<name>" -> int64_t *mono */
-    struct at_map *told; /* "<ns>/<name>" of an instance -> char *: the reason that was told last */
     struct at_queue_book *queues; /* admission.c; NULL: there are none, or not looked at yet */
     uint64_t queues_signature;    /* of what it was made of */
     struct at_arena *admission;   /* of the last pass: what placement was given lies in it */
@@ -131,15 +130,16 @@ void ctl_admission_note(struct at_controllers *c, const struct at_snapshot *snap
 void ctl_admission_route(struct at_controllers *c, const struct at_snapshot *snap);
 void ctl_admission_free(struct at_controllers *c);
 
-/* tell.c: an Event when an instance's reason is a new one; i NULL: it has gone. */
-void ctl_tell_instance(struct at_controllers *c, const char *key, const struct at_instance *i);
+/* tell.c: an Event when an instance's reason is a new one. */
+void ctl_tell_instance(struct at_controllers *c, struct ctl_seen *seen,
+                       const struct at_instance *i);
 
 /* owner.c: what Deployment and Job share. */
 struct ctl_owned {
     const struct at_instance **items;
     size_t n;
 };
-/* Instances of ns whose controller is uid. */
+/* Instances whose controller is the Deployment or Job of this pass, uid, by name. */
 struct ctl_owned ctl_owned_by(struct ctl_pass *p, const char *uid);
 /* qsort's order of those to give up first: not bound to a node, then the newest. */
 int ctl_by_least_done(const struct at_instance *x, const struct at_instance *y);

@@ -4,20 +4,8 @@
 
 struct sums {
     int64_t instances, nodes, ready_nodes;
-    struct at_resources reserved;
+    struct ctl_group reserved;
 };
-
-static void add_reserved(struct sums *s, const struct at_instance *i)
-{
-    const struct at_resources *r = i->spec.resources;
-    s->instances++;
-    if (r != NULL) {
-        s->reserved.cpu_milli += r->cpu_milli;
-        s->reserved.memory_bytes += r->memory_bytes;
-        s->reserved.disk_bytes += r->disk_bytes;
-        s->reserved.gpu_milli += r->gpu_milli;
-    }
-}
 
 static bool set_node_counts(void *ctx, json_t *object)
 {
@@ -44,12 +32,14 @@ void ctl_node_counts(struct ctl_pass *p)
     if (at_snapshot_node(p->snap, p->name) == NULL) {
         return;
     }
+    const struct ctl_group *on = ctl_index_node(p->c->index, p->name);
     struct sums s = {0};
-    for (size_t k = 0; k < p->snap->n_instances; k++) {
-        const struct at_instance *i = p->snap->instances[k];
-        if (at_streq(i->spec.node_name, p->name) && !ctl_ended(i)) {
-            add_reserved(&s, i);
-        }
+    if (on != NULL) {
+        s = (struct sums){.instances = on->alive,
+                          .reserved = {.cpu_milli = on->cpu_milli,
+                                       .memory_bytes = on->memory_bytes,
+                                       .disk_bytes = on->disk_bytes,
+                                       .gpu_milli = on->gpu_milli}};
     }
     ctl_update(p, &AT_KIND_NODE, NULL, p->name, set_node_counts, &s);
 }
@@ -75,10 +65,7 @@ void ctl_site_counts(struct ctl_pass *p)
             s.ready_nodes += ctl_node_ready(p->snap->nodes[k]);
         }
     }
-    for (size_t k = 0; k < p->snap->n_instances; k++) {
-        const struct at_instance *i = p->snap->instances[k];
-        s.instances += at_streq(i->status.site, p->name) && !ctl_ended(i) &&
-                       ctl_text(i->spec.node_name)[0] != '\0';
-    }
+    const struct ctl_group *at = ctl_index_site(p->c->index, p->name);
+    s.instances = at != NULL ? at->alive : 0;
     ctl_update(p, &AT_KIND_SITE, NULL, p->name, set_site_counts, &s);
 }

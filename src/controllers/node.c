@@ -95,10 +95,11 @@ static void lose_all_on(struct ctl_pass *p, const struct at_node *node)
 {
     const char *message =
         at_arena_printf(p->arena, "node %s sends no heartbeat any more", node->meta.name);
-    for (size_t k = 0; k < p->snap->n_instances; k++) {
-        if (at_streq(p->snap->instances[k]->spec.node_name, node->meta.name)) {
-            ctl_lose(p, p->snap->instances[k], message);
-        }
+    size_t n;
+    const struct at_instance **on =
+        ctl_index_list(ctl_index_node(p->c->index, node->meta.name), p->snap, p->arena, &n);
+    for (size_t k = 0; k < n; k++) {
+        ctl_lose(p, on[k], message);
     }
 }
 
@@ -110,10 +111,13 @@ static void evict_intolerant(struct ctl_pass *p, const struct at_node *node)
         if (!at_streq(taint->effect, "NoExecute")) {
             continue;
         }
-        for (size_t k = 0; k < p->snap->n_instances; k++) {
-            const struct at_instance *i = p->snap->instances[k];
-            if (at_streq(i->spec.node_name, node->meta.name) && i->meta.deletion_wall_ns == 0 &&
-                !ctl_ended(i) && !at_sched_tolerates(i->spec.placement, taint)) {
+        size_t n;
+        const struct at_instance **on =
+            ctl_index_list(ctl_index_node(p->c->index, node->meta.name), p->snap, p->arena, &n);
+        for (size_t k = 0; k < n; k++) {
+            const struct at_instance *i = on[k];
+            if (i->meta.deletion_wall_ns == 0 && !ctl_ended(i) &&
+                !at_sched_tolerates(i->spec.placement, taint)) {
                 ctl_delete(p, &AT_KIND_INSTANCE, &i->meta);
             }
         }

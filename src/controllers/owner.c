@@ -39,37 +39,18 @@ bool ctl_lost(const struct at_instance *i)
     return at_streq(i->status.phase, "Failed") && at_streq(i->status.reason, CTL_REASON_NODE_LOST);
 }
 
-static size_t first_of_namespace(const struct at_snapshot *snap, const char *ns)
-{
-    size_t low = 0;
-    size_t high = snap->n_instances;
-    while (low < high) {
-        size_t mid = (low + high) / 2;
-        if (strcmp(ctl_text(snap->instances[mid]->meta.ns), ns) < 0) {
-            low = mid + 1;
-        } else {
-            high = mid;
-        }
-    }
-    return low;
-}
-
 struct ctl_owned ctl_owned_by(struct ctl_pass *p, const char *uid)
 {
     struct ctl_owned owned = {0};
-    const struct at_snapshot *snap = p->snap;
-    size_t first = first_of_namespace(snap, ctl_text(p->ns));
-    size_t end = first;
-    while (end < snap->n_instances &&
-           at_streq(ctl_text(snap->instances[end]->meta.ns), ctl_text(p->ns))) {
-        end++;
-    }
-    owned.items = at_arena_alloc(p->arena, sizeof(*owned.items) * (end - first + 1));
-    assert(owned.items != NULL);
-    for (size_t k = first; k < end; k++) {
-        const struct at_owner_ref *owner = at_meta_controller(&snap->instances[k]->meta);
+    assert(p->item->kind == CTL_DEPLOYMENT || p->item->kind == CTL_JOB);
+    const char *kind = p->item->kind == CTL_JOB ? AT_KIND_JOB.kind : AT_KIND_DEPLOYMENT.kind;
+    size_t n;
+    owned.items =
+        ctl_index_list(ctl_index_owner(p->c->index, kind, p->ns, p->name), p->snap, p->arena, &n);
+    for (size_t k = 0; k < n; k++) {
+        const struct at_owner_ref *owner = at_meta_controller(&owned.items[k]->meta);
         if (owner != NULL && at_streq(owner->uid, uid)) {
-            owned.items[owned.n++] = snap->instances[k];
+            owned.items[owned.n++] = owned.items[k];
         }
     }
     return owned;

@@ -7,11 +7,6 @@
 #include <assert.h>
 #include <string.h>
 
-static bool is_bound(const struct at_instance *i)
-{
-    return ctl_text(i->spec.node_name)[0] != '\0';
-}
-
 struct binding {
     const char *node, *site, *reason, *message, *scheduled_at;
     json_t *decision; /* one reference */
@@ -61,14 +56,16 @@ static void write_binding(struct ctl_pass *p, const struct at_instance *i, struc
 static void note_pending(struct ctl_pass *p, const struct at_instance *i, bool placed)
 {
     const char *key = at_arena_printf(p->arena, "%s/%s", ctl_text(i->meta.ns), i->meta.name);
-    int64_t *since = at_map_get(p->c->pending_since, key);
+    struct ctl_seen *seen = ctl_index_get(p->c->index, key);
+    int64_t since = seen != NULL ? seen->pending_since_ns : 0;
     if (placed) {
-        at_metric_observe_ns(p->c->m_latency, since != NULL ? p->now_ns - *since : 0);
-        at_free(at_map_remove(p->c->pending_since, key));
-    } else if (since == NULL) {
-        since = AT_NEW(int64_t);
-        *since = p->now_ns;
-        (void)at_map_put(p->c->pending_since, key, since);
+        at_metric_observe_ns(p->c->m_latency, since != 0 ? p->now_ns - since : 0);
+        since = 0;
+    } else if (since == 0) {
+        since = p->now_ns;
+    }
+    if (seen != NULL) {
+        seen->pending_since_ns = since;
     }
 }
 
@@ -122,38 +119,28 @@ static void adopt(struct ctl_pass *p, const struct at_instance *i, int64_t sched
 static int64_t next_schedule_time(struct ctl_pass *p)
 {
     int64_t at = p->wall_ns > p->item->last_sched_ns ? p->wall_ns : p->item->last_sched_ns;
-    for (size_t k = 0; k < p->snap->n_instances; k++) {
-        int64_t given = p->snap->instances[k]->status.scheduled_at_wall_ns;
-        at = given > at ? given : at;
-    }
-    return at;
+    int64_t given = ctl_index_newest_schedule(p->c->index);
+    return given > at ? given : at;
 }
 
 /* Everything unbound; what was bound by hand is adopted on the way. */
-static size_t collect(struct ctl_pass *p, const struct at_instance **pending, int64_t *at)
+static const struct at_instance **collect(struct ctl_pass *p, int64_t *at, size_t *ret_n)
 {
-    size_t n = 0;
-    for (size_t k = 0; k < p->snap->n_instances; k++) {
-        const struct at_instance *i = p->snap->instances[k];
-        if (ctl_ended(i) || i->meta.deletion_wall_ns != 0) {
-            continue;
-        }
-        if (!is_bound(i)) {
-            pending[n++] = i;
-        } else if (i->status.scheduled_at_wall_ns == 0) {
-            adopt(p, i, *at += AT_NS_PER_US);
-        }
+    size_t n;
+    const struct at_instance **by_hand =
+        ctl_index_waiting(p->c->index, true, p->snap, p->arena, &n);
+    for (size_t k = 0; k < n; k++) {
+        adopt(p, by_hand[k], *at += AT_NS_PER_US);
     }
-    return n;
+    return ctl_index_waiting(p->c->index, false, p->snap, p->arena, ret_n);
 }
 
 void ctl_placement(struct ctl_pass *p)
 {
-    const struct at_instance **pending =
-        at_arena_alloc(p->arena, sizeof(*pending) * (p->snap->n_instances + 1));
-    assert(pending != NULL);
     int64_t at = next_schedule_time(p);
-    size_t n = ctl_admission(p, pending, collect(p, pending, &at));
+    size_t n;
+    const struct at_instance **pending = collect(p, &at, &n);
+    n = ctl_admission(p, pending, n);
     size_t first = 0;
     if (n > CTL_PENDING_PER_PASS) { /* the window moves, so that those in front hide nobody */
         first = p->item->cursor < n ? p->item->cursor : 0;

@@ -400,12 +400,10 @@ struct at_controllers *at_controllers_new(struct at_loop *loop, struct at_state 
     c->doubt = options->doubt;
     c->items = at_map_new();
     c->dirty = at_map_new();
-    c->owner_of = at_map_new();
+    c->index = ctl_index_new();
     c->node_seen = at_map_new();
     c->owned = at_map_new();
     c->finishing = at_map_new();
-    c->pending_since = at_map_new();
-    c->told = at_map_new();
     make_metrics(c, metrics);
     at_state_listen(state, changed, c);
     const struct at_snapshot *snap = at_state_snapshot(state);
@@ -434,12 +432,10 @@ static void controllers_done(struct at_controllers *c)
     }
     at_map_free(c->items);
     at_map_free(c->dirty);
-    free_values(c->owner_of);
+    ctl_index_free(c->index);
     free_values(c->node_seen);
     at_map_free(c->owned);
     at_map_free(c->finishing);
-    free_values(c->pending_since);
-    free_values(c->told);
     ctl_admission_free(c);
     at_free(c->queue);
     at_free(c);

@@ -12,26 +12,31 @@ static void enqueue_owner_key(struct at_controllers *c, const char *key)
     ctl_enqueue(c, key[0] == 'd' ? CTL_DEPLOYMENT : CTL_JOB, ns_text, slash + 1);
 }
 
-static void route_owner(struct at_controllers *c, const char *instance_key,
+static char *owner_item(const struct at_instance *i)
+{
+    const struct at_owner_ref *owner = at_meta_controller(&i->meta);
+    if (owner == NULL || (!at_streq(owner->kind, "Deployment") && !at_streq(owner->kind, "Job"))) {
+        return NULL;
+    }
+    return at_asprintf("%c/%s/%s", at_streq(owner->kind, "Job") ? 'j' : 'd', ctl_text(i->meta.ns),
+                       ctl_text(owner->name));
+}
+
+/* old: what the index knew of the instance before this change. */
+static void route_owner(struct at_controllers *c, char *old_take, struct ctl_seen *seen,
                         const struct at_instance *i)
 {
-    char *old = at_map_get(c->owner_of, instance_key);
-    const struct at_owner_ref *owner = i != NULL ? at_meta_controller(&i->meta) : NULL;
-    char *now = NULL;
-    if (owner != NULL && (at_streq(owner->kind, "Deployment") || at_streq(owner->kind, "Job"))) {
-        now = at_asprintf("%c/%s/%s", at_streq(owner->kind, "Job") ? 'j' : 'd',
-                          ctl_text(i->meta.ns), ctl_text(owner->name));
+    char *now = i != NULL ? owner_item(i) : NULL;
+    if (now != NULL) {
         enqueue_owner_key(c, now);
     }
-    if (old != NULL && !at_streq(old, now)) {
-        enqueue_owner_key(c, old);
+    if (old_take != NULL && !at_streq(old_take, now)) {
+        enqueue_owner_key(c, old_take);
     }
-    if (now != NULL) {
-        (void)at_map_put(c->owner_of, instance_key, now);
-    } else {
-        (void)at_map_remove(c->owner_of, instance_key);
+    at_free(old_take);
+    if (seen != NULL) {
+        seen->owner_item = now;
     }
-    at_free(old);
 }
 
 /* Does this change give the scheduler anything new to think about? */
@@ -46,58 +51,70 @@ static bool concerns_placement(const struct at_instance *i)
     return i->status.decision == NULL || i->meta.generation > 1;
 }
 
+/* What the node and its site tell of it has changed. */
+static void route_counts(struct at_controllers *c, const struct at_snapshot *snap,
+                         const char *node_name)
+{
+    const struct at_node *node = at_snapshot_node(snap, node_name);
+    if (node != NULL) {
+        ctl_enqueue_after(c, CTL_NODE_COUNTS, NULL, node->meta.name, CTL_COUNT_DELAY_NS);
+        ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, ctl_text(node->spec.site), CTL_COUNT_DELAY_NS);
+    }
+}
+
+static void route_gone(struct at_controllers *c, const struct at_snapshot *snap, const char *key)
+{
+    struct ctl_seen *seen = ctl_index_get(c->index, key);
+    if (seen == NULL) {
+        return;
+    }
+    char *owner = seen->owner_item;
+    seen->owner_item = NULL;
+    if (seen->node != NULL) {
+        route_counts(c, snap, seen->node->name);
+    }
+    if (seen->site != NULL) {
+        ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, seen->site->name, CTL_COUNT_DELAY_NS);
+    }
+    ctl_index_put(c->index, key, NULL);
+    route_owner(c, owner, NULL, NULL);
+}
+
 static void route_instance(struct at_controllers *c, const struct at_snapshot *snap, const char *ns,
                            const char *name)
 {
     const struct at_instance *i = at_snapshot_instance(snap, ns, name);
     AT_CLEANUP(at_cleanup_free) char *key = at_asprintf("%s/%s", ctl_text(ns), name);
-    route_owner(c, key, i);
-    ctl_tell_instance(c, key, i);
     ctl_admission_note(c, snap, ns, name);
     if (concerns_placement(i)) {
         ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
     }
     if (i == NULL) {
-        at_free(at_map_remove(c->pending_since, key));
-        for (size_t k = 0; k < snap->n_nodes; k++) { /* which one it was on is not known any more */
-            ctl_enqueue_after(c, CTL_NODE_COUNTS, NULL, snap->nodes[k]->meta.name,
-                              CTL_COUNT_DELAY_NS);
-        }
-        for (size_t k = 0; k < snap->n_sites; k++) {
-            ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, snap->sites[k]->meta.name,
-                              CTL_COUNT_DELAY_NS);
-        }
+        route_gone(c, snap, key);
         return;
     }
+    ctl_index_put(c->index, key, i);
+    struct ctl_seen *seen = ctl_index_get(c->index, key);
+    route_owner(c, seen->owner_item, seen, i);
+    ctl_tell_instance(c, seen, i);
     ctl_enqueue(c, CTL_INSTANCE, ns, name);
     if (ctl_text(i->spec.node_name)[0] == '\0') {
         return;
     }
+    route_counts(c, snap, i->spec.node_name);
     const struct at_node *node = at_snapshot_node(snap, i->spec.node_name);
-    if (node != NULL) {
-        ctl_enqueue_after(c, CTL_NODE_COUNTS, NULL, node->meta.name, CTL_COUNT_DELAY_NS);
-        ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, ctl_text(node->spec.site), CTL_COUNT_DELAY_NS);
-        if (ctl_node_lost(node)) {
-            ctl_enqueue(c, CTL_NODE, NULL, node->meta.name);
-        }
+    if (node != NULL && ctl_node_lost(node)) {
+        ctl_enqueue(c, CTL_NODE, NULL, node->meta.name);
     }
 }
 
 /* The owner's copies, when it has gone or is being deleted. */
-static void route_orphans(struct at_controllers *c, const struct at_snapshot *snap,
-                          const char *kind, const char *ns, const char *name)
+static void route_orphans(struct at_controllers *c, const char *kind, const char *ns,
+                          const char *name)
 {
-    for (size_t k = 0; k < snap->n_instances; k++) {
-        const struct at_instance *i = snap->instances[k];
-        if (!at_streq(i->meta.ns, ns)) {
-            continue;
-        }
-        for (size_t o = 0; o < i->meta.owners.n; o++) {
-            if (at_streq(i->meta.owners.items[o].kind, kind) &&
-                at_streq(i->meta.owners.items[o].name, name)) {
-                ctl_enqueue(c, CTL_INSTANCE, i->meta.ns, i->meta.name);
-            }
-        }
+    const struct ctl_group *owned = ctl_index_owner(c->index, kind, ns, name);
+    for (const struct ctl_link *l = owned != NULL ? owned->first : NULL; l != NULL; l = l->next) {
+        ctl_enqueue(c, CTL_INSTANCE, ns, l->seen->key + l->seen->name_at);
     }
 }
 
@@ -147,10 +164,11 @@ static void route_node(struct at_controllers *c, const struct at_snapshot *snap,
     for (size_t k = 0; k < snap->n_sites; k++) {
         ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, snap->sites[k]->meta.name, CTL_COUNT_DELAY_NS);
     }
-    for (size_t k = 0; k < snap->n_instances; k++) {
-        if (at_streq(snap->instances[k]->spec.node_name, name)) {
-            ctl_enqueue(c, CTL_INSTANCE, snap->instances[k]->meta.ns,
-                        snap->instances[k]->meta.name);
+    const struct ctl_group *on = ctl_index_node(c->index, name);
+    for (const struct ctl_link *l = on != NULL ? on->first : NULL; l != NULL; l = l->next) {
+        const struct at_instance *i = ctl_index_instance(snap, l->seen);
+        if (i != NULL) {
+            ctl_enqueue(c, CTL_INSTANCE, i->meta.ns, i->meta.name);
         }
     }
 }
@@ -163,7 +181,7 @@ static void route_by_kind(struct at_controllers *c, const struct at_snapshot *sn
     } else if (kind == &AT_KIND_DEPLOYMENT) {
         ctl_enqueue(c, CTL_DEPLOYMENT, ns, name);
         if (at_snapshot_deployment(snap, ns, name) == NULL) {
-            route_orphans(c, snap, kind->kind, ns, name);
+            route_orphans(c, kind->kind, ns, name);
         }
     } else if (kind == &AT_KIND_NODE) {
         route_node(c, snap, name);
@@ -181,7 +199,7 @@ static void route_by_kind(struct at_controllers *c, const struct at_snapshot *sn
         if (kind == &AT_KIND_JOB) {
             ctl_enqueue(c, CTL_JOB, ns, name);
         }
-        route_orphans(c, snap, kind->kind, ns, name); /* cheap when it owns nothing */
+        route_orphans(c, kind->kind, ns, name); /* cheap when it owns nothing */
     }
 }
 

@@ -2,8 +2,6 @@
  * reason; who looks later wants to know what went before. */
 #include "controllers/controllers_priv.h"
 
-#include <string.h>
-
 /* Steps of an ordinary life, and what other controllers tell already. */
 static bool ordinary(const char *reason)
 {
@@ -17,18 +15,22 @@ static bool ordinary(const char *reason)
     return strncmp(reason, "Queue", 5) == 0 || strncmp(reason, "Quota", 5) == 0; /* admission.c */
 }
 
-void ctl_tell_instance(struct at_controllers *c, const char *key, const struct at_instance *i)
+static uint64_t digest_add(uint64_t digest, const char *text)
 {
-    if (i == NULL) {
-        at_free(at_map_remove(c->told, key));
-        return;
-    }
+    do { /* FNV-1a, with the NUL */
+        digest = (digest ^ (unsigned char)*text) * 1099511628211u;
+    } while (*text++ != '\0');
+    return digest;
+}
+
+void ctl_tell_instance(struct at_controllers *c, struct ctl_seen *seen, const struct at_instance *i)
+{
     const char *reason = ctl_text(i->status.reason);
     const char *message = ctl_text(i->status.message);
-    char *now = at_asprintf("%s\n%s\n%lld", reason, message, (long long)i->status.restarts);
-    char *old = at_map_put(c->told, key, now);
-    bool news = old != NULL && strcmp(old, now) != 0; /* what was there at our start is old */
-    at_free(old);
+    uint64_t now = digest_add(digest_add(14695981039346656037u, reason), message);
+    now = (now ^ (uint64_t)i->status.restarts) * 1099511628211u | 1;
+    bool news = seen->told != 0 && seen->told != now; /* what was there at our start is old */
+    seen->told = now;
     if (!news || ordinary(reason) || i->meta.deletion_wall_ns != 0) {
         return;
     }
