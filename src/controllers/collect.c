@@ -117,6 +117,9 @@ static struct traits traits_of_instance(const struct at_snapshot *snap, const ch
     };
 }
 
+/* Most objects have no owner and are not being deleted, which shows without parsing. */
+static const char *const WORDS[] = {"\"ownerReferences\"", "\"deletionTimestamp\"", NULL};
+
 void ctl_collect_route(struct at_controllers *c, const struct at_snapshot *snap,
                        const struct at_model_kind *kind, const char *ns, const char *name)
 {
@@ -124,8 +127,6 @@ void ctl_collect_route(struct at_controllers *c, const struct at_snapshot *snap,
         route_object(c, kind, ns, name, traits_of_instance(snap, ns, name));
         return;
     }
-    /* Most objects have no owner and are not being deleted, which shows without parsing. */
-    static const char *const WORDS[] = {"\"ownerReferences\"", "\"deletionTimestamp\"", NULL};
     struct traits t = {.there = false};
     if (at_state_mentions(c->state, kind, ns, name, WORDS, &t.there)) {
         json_t *object = at_state_object(c->state, kind, ns, name);
@@ -146,14 +147,21 @@ static void seed_one(void *ctx, const char *ns, const char *name, const json_t *
     route_object(s->c, s->kind, s->kind->namespaced ? ns : NULL, name, traits_of(s->kind, object));
 }
 
-void ctl_collect_route_all(struct at_controllers *c)
+void ctl_collect_route_all(struct at_controllers *c, const struct at_snapshot *snap)
 {
     size_t n;
     const struct at_model_kind *const *kinds = at_model_kinds(&n);
     for (size_t i = 0; i < n; i++) {
         struct seed s = {c, kinds[i]};
-        if (kinds[i] != &AT_KIND_EVENT) {
-            at_state_each(c->state, kinds[i], NULL, seed_one, &s);
+        if (kinds[i] != &AT_KIND_EVENT && kinds[i] != &AT_KIND_INSTANCE) {
+            at_state_each_mentioning(c->state, kinds[i], WORDS, seed_one, &s);
+        }
+    }
+    for (size_t k = 0; k < snap->n_instances; k++) {
+        const struct at_meta *meta = &snap->instances[k]->meta;
+        struct traits t = traits_of_instance(snap, meta->ns, meta->name);
+        if (t.finishing) { /* the others are of no concern here */
+            route_object(c, &AT_KIND_INSTANCE, meta->ns, meta->name, t);
         }
     }
 }

@@ -162,7 +162,7 @@ void ctl_drop_finalizer(struct ctl_pass *p, const struct at_model_kind *kind,
 /* collect.c: garbage of any kind. */
 void ctl_collect_route(struct at_controllers *c, const struct at_snapshot *snap,
                        const struct at_model_kind *kind, const char *ns, const char *name);
-void ctl_collect_route_all(struct at_controllers *c);
+void ctl_collect_route_all(struct at_controllers *c, const struct at_snapshot *snap);
 bool ctl_owner_exists(struct ctl_pass *p, const char *api_version, const char *kind_name,
                       const char *ns, const char *name, const char *uid);
 /* What owner owns beside instances is deleted (foreground) or set free; true when nothing is left.

@@ -237,6 +237,6 @@ void ctl_route_all(struct at_controllers *c, const struct at_snapshot *snap)
     for (size_t k = 0; k < snap->n_sites; k++) {
         ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, snap->sites[k]->meta.name, CTL_COUNT_DELAY_NS);
     }
-    ctl_collect_route_all(c);
+    ctl_collect_route_all(c, snap);
     ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
 }

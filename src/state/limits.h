@@ -9,6 +9,8 @@
 /* Changes that are collected before they are brought into a kind's list, when nobody looks at it.
  */
 #define AT_STATE_EDITS_MAX 1024
+/* Objects that a walk over a kind decodes at a time. */
+#define AT_STATE_EACH_PAGE 128
 /* Equal Events within this time are counted up in one object. */
 #define AT_STATE_EVENT_SAME_NS (600 * AT_NS_PER_S)
 /* Events are deleted when they are this old, looked for in small steps. */

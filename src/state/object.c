@@ -392,9 +392,9 @@ enum at_rc at_object_encode(const json_t *object, struct at_buf *out, struct at_
     return AT_OK;
 }
 
-/* Offset just after `"metadata":{`, or 0. apiVersion and kind come before it and are plain words,
- * so the first occurrence is the right one. */
-static size_t metadata_start(const char *value, size_t len)
+/* apiVersion and kind come before it and are plain words, so the first occurrence is the right one.
+ */
+size_t at_object_metadata_start(const char *value, size_t len)
 {
     static const char MARK[] = "\"metadata\":{";
     static const char START[] = "{\"apiVersion\":";
@@ -407,7 +407,7 @@ static size_t metadata_start(const char *value, size_t len)
 
 enum at_rc at_object_splice(const char *value, size_t len, int64_t rev, struct at_buf *out)
 {
-    size_t cut = metadata_start(value, len);
+    size_t cut = at_object_metadata_start(value, len);
     if (cut == 0 || cut >= len) {
         return AT_CORRUPT;
     }

@@ -82,6 +82,12 @@ enum at_rc at_object_encode(const json_t *object, struct at_buf *out,
  * nothing. err: AT_CORRUPT value is not in stored form | AT_TOO_LARGE out is full. */
 enum at_rc at_object_splice(const char *value, size_t len, int64_t rev,
                             struct at_buf *out) AT_WARN_UNUSED;
+/* Offset just after `"metadata":{` of a stored value; 0: it is not in stored form. */
+size_t at_object_metadata_start(const char *value, size_t len);
+/* Stored form without metadata.annotations and metadata.managedFields, appended to out; parses
+ * nothing. err: AT_CORRUPT value is not in stored form | AT_TOO_LARGE out is full; nothing is
+ * appended then. */
+enum at_rc at_object_trim(const char *value, size_t len, struct at_buf *out) AT_WARN_UNUSED;
 /* Parse a stored value and put the version in. own: caller decrefs. */
 enum at_rc at_object_decode(const char *value, size_t len, int64_t rev, json_t **ret,
                             struct at_err *err) AT_WARN_UNUSED;

@@ -316,9 +316,60 @@ static void keys_are_exact_and_parse_back(void **state)
     }
 }
 
+/* What trimming leaves is what parsing, deleting and writing again would leave. */
+static void trimming_leaves_out_annotations_and_managed_fields_only(void **state)
+{
+    (void)state;
+    static const char *const META[] = {
+        "",
+        ",\"annotations\":{}",
+        ",\"annotations\":{\"a\":\"\\\"}],\\\\\"},\"labels\":{\"annotations\":\"no\"}",
+        ",\"managedFields\":[{\"fieldsV1\":{\"f:metadata\":{\"f:annotations\":{}}}}],\"x\":1",
+        ",\"labels\":{\"a\":\"b\"},\"finalizers\":[\"f\"],\"deletionGracePeriodSeconds\":12,\"b\":"
+        "true",
+    };
+    for (size_t i = 0; i < AT_ARRAY_LEN(META); i++) {
+        json_t *object = stored(META[i], ",\"spec\":{\"annotations\":{\"kept\":\"yes\"}}");
+        AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+        AT_CLEANUP(at_cleanup_buf) struct at_buf out = {0};
+        assert_int_equal(at_object_encode(object, &text, NULL), AT_OK);
+        assert_int_equal(at_object_trim(text.data, text.len, &out), AT_OK);
+        json_object_del(json_object_get(object, "metadata"), "annotations");
+        json_object_del(json_object_get(object, "metadata"), "managedFields");
+        json_t *got = parse(out.data);
+        assert_true(json_equal(got, object));
+        json_decref(got);
+        json_decref(object);
+    }
+}
+
+static void trimming_refuses_what_is_not_in_stored_form(void **state)
+{
+    (void)state;
+    static const char *const TEXTS[] = {
+        "",
+        "{\"kind\":1}",
+        "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{",
+        "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\"",
+        "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":",
+        "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":\"a",
+        "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\":}",
+        "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"name\" : \"a\"}}",
+        "{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"metadata\":{\"labels\":{\"a\":[",
+    };
+    AT_CLEANUP(at_cleanup_buf) struct at_buf out = {0};
+    assert_int_equal(at_buf_append_str(&out, "before"), AT_OK);
+    for (size_t i = 0; i < AT_ARRAY_LEN(TEXTS); i++) {
+        assert_int_equal(at_object_trim(TEXTS[i], strlen(TEXTS[i]), &out), AT_CORRUPT);
+        assert_string_equal(out.data, "before");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(trimming_leaves_out_annotations_and_managed_fields_only),
+        cmocka_unit_test(trimming_refuses_what_is_not_in_stored_form),
         cmocka_unit_test(creation_stamps_what_the_server_owns),
         cmocka_unit_test(an_equal_update_is_no_write),
         cmocka_unit_test(generation_counts_changes_of_spec_only),

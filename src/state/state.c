@@ -31,11 +31,14 @@ static struct at_state_entry *decode(struct at_state *state, const struct at_mod
                                      const char *value, size_t len, int64_t rev)
 {
     AT_CLEANUP(at_cleanup_json) json_t *json = NULL;
+    at_buf_clear(&state->trimmed);
+    if (kind == &AT_KIND_INSTANCE && /* there may be very many */
+        at_object_trim(value, len, &state->trimmed) == AT_OK) {
+        value = state->trimmed.data;
+        len = state->trimmed.len;
+    }
     if (at_object_decode(value, len, rev, &json, NULL) != AT_OK) {
         return NULL;
-    }
-    if (kind == &AT_KIND_INSTANCE) { /* there may be very many */
-        json_object_del(json_object_get(json, "metadata"), "annotations");
     }
     at_arena_reset(state->scratch);
     if (decode_into(kind, json, state->scratch) == NULL) {
@@ -236,6 +239,7 @@ void at_state_free(struct at_state *state)
         at_state_kind_done(&state->kinds[k]);
     }
     at_arena_free(state->scratch);
+    at_buf_done(&state->trimmed);
     heartbeats_free(state->heartbeats);
     at_free(state);
 }
@@ -314,6 +318,16 @@ json_t *at_state_object(const struct at_state *state, const struct at_model_kind
     return at_state_read(state, key, &object, &rev, NULL) == AT_OK ? object : NULL;
 }
 
+static bool mentions(const struct at_store_kv *kv, const char *const *texts)
+{
+    for (size_t i = 0; texts[i] != NULL; i++) {
+        if (memmem(kv->value, kv->value_len, texts[i], strlen(texts[i])) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 struct mention {
     const char *const *texts;
     bool there, found;
@@ -327,10 +341,7 @@ static void on_mention(void *ctx, enum at_rc rc, int64_t rev, const struct at_st
     (void)err;
     struct mention *m = ctx;
     m->there = rc == AT_OK && n > 0;
-    for (size_t i = 0; m->there && m->texts[i] != NULL; i++) {
-        m->found = m->found ||
-                   memmem(kvs[0].value, kvs[0].value_len, m->texts[i], strlen(m->texts[i])) != NULL;
-    }
+    m->found = m->there && mentions(&kvs[0], m->texts);
 }
 
 bool at_state_mentions(const struct at_state *state, const struct at_model_kind *kind,
@@ -344,10 +355,14 @@ bool at_state_mentions(const struct at_state *state, const struct at_model_kind 
     return m.found;
 }
 
-/* Decoded first, told afterwards: what is told may write, and that moves what a range lends. */
+/* A page is decoded first and told afterwards: what is told may write, and that moves what a range
+ * lends. In pages, so that a kind with very many objects does not need them all in memory. */
 struct walk {
-    json_t **objects;
+    const char *const *texts; /* NULL: all objects */
+    json_t *objects[AT_STATE_EACH_PAGE];
     size_t n;
+    char from[AT_STORE_KEY_BYTES_MAX + 1];
+    bool more;
 };
 
 static void on_walk(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs, size_t n,
@@ -355,36 +370,54 @@ static void on_walk(void *ctx, enum at_rc rc, int64_t rev, const struct at_store
 {
     struct walk *w = ctx;
     (void)rev;
-    (void)more;
     (void)err;
-    assert(rc == AT_OK);
-    w->objects = at_alloc(sizeof(*w->objects) * (n + 1));
+    assert(rc == AT_OK); /* ranges of now are answered at once */
+    assert(n <= AT_STATE_EACH_PAGE);
+    w->n = 0;
+    w->more = more;
     for (size_t i = 0; i < n; i++) {
         json_t *object = NULL;
-        if (at_object_decode(kvs[i].value, kvs[i].value_len, kvs[i].mod_rev, &object, NULL) ==
-            AT_OK) {
+        if ((w->texts == NULL || mentions(&kvs[i], w->texts)) &&
+            at_object_decode(kvs[i].value, kvs[i].value_len, kvs[i].mod_rev, &object, NULL) ==
+                AT_OK) {
             w->objects[w->n++] = object;
         }
     }
+    if (n != 0) {
+        snprintf(w->from, sizeof w->from, "%s\x01", kvs[n - 1].key);
+    }
+}
+
+static void each(const struct at_state *state, const struct at_model_kind *kind, const char *ns,
+                 const char *const *texts, at_state_each_fn *fn, void *ctx)
+{
+    char to[AT_STORE_KEY_BYTES_MAX];
+    struct walk *w = AT_NEW(struct walk);
+    w->texts = texts;
+    at_state_key(kind, ns, NULL, w->from, sizeof w->from);
+    at_store_prefix_end(w->from, to, sizeof to);
+    do {
+        at_store_range(state->store, w->from, to, AT_STATE_EACH_PAGE, 0, on_walk, w);
+        for (size_t i = 0; i < w->n; i++) {
+            if (at_object_name(w->objects[i]) != NULL) {
+                fn(ctx, at_object_ns(w->objects[i]), at_object_name(w->objects[i]), w->objects[i]);
+            }
+            json_decref(w->objects[i]);
+        }
+    } while (w->more);
+    at_free(w);
 }
 
 void at_state_each(const struct at_state *state, const struct at_model_kind *kind, const char *ns,
                    at_state_each_fn *fn, void *ctx)
 {
-    char from[AT_STORE_KEY_BYTES_MAX];
-    char to[AT_STORE_KEY_BYTES_MAX];
-    struct walk w = {0};
-    at_state_key(kind, ns, NULL, from, sizeof from);
-    at_store_prefix_end(from, to, sizeof to);
-    at_store_range(state->store, from, to, 0, 0, on_walk, &w);
-    assert(w.objects != NULL); /* ranges of now are answered at once */
-    for (size_t i = 0; i < w.n; i++) {
-        if (at_object_name(w.objects[i]) != NULL) {
-            fn(ctx, at_object_ns(w.objects[i]), at_object_name(w.objects[i]), w.objects[i]);
-        }
-        json_decref(w.objects[i]);
-    }
-    at_free(w.objects);
+    each(state, kind, ns, NULL, fn, ctx);
+}
+
+void at_state_each_mentioning(const struct at_state *state, const struct at_model_kind *kind,
+                              const char *const *texts, at_state_each_fn *fn, void *ctx)
+{
+    each(state, kind, NULL, texts, fn, ctx);
 }
 
 static struct at_state_beat *beat_of(struct at_state *state, const char *node)

@@ -50,6 +50,10 @@ json_t *at_state_object(const struct at_state *state, const struct at_model_kind
 typedef void at_state_each_fn(void *ctx, const char *ns, const char *name, const json_t *object);
 void at_state_each(const struct at_state *state, const struct at_model_kind *kind, const char *ns,
                    at_state_each_fn *fn, void *ctx);
+/* The same for those whose stored bytes hold one of texts (NULL-terminated) anywhere: the others
+ * are not parsed. */
+void at_state_each_mentioning(const struct at_state *state, const struct at_model_kind *kind,
+                              const char *const *texts, at_state_each_fn *fn, void *ctx);
 
 /* Planned writes: compare-and-swap against the version that state shows. done may be NULL: a
  * conflict is then simply met again at the next reconcile. */

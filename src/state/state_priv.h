@@ -113,6 +113,7 @@ struct at_state {
     void *ready_ctx;
     at_timer_id ready_timer;
     struct at_arena *scratch;
+    struct at_buf trimmed;
     struct at_map *heartbeats; /* node -> struct at_state_beat * */
     at_timer_id relist_timer;
     struct at_map *events; /* key -> struct at_state_event_write *, being written */
