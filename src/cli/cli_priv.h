@@ -168,6 +168,7 @@ void cli_table_init(struct cli_table *table, struct at_arena *arena, size_t colu
 void cli_table_add(struct cli_table *table, const char *cell); /* copied, made printable */
 /* Columns three blanks apart; the first row is the header when header is set. */
 void cli_table_print(const struct cli *cli, const struct cli_table *table, bool header);
+bool cli_colour_wanted(const struct cli *cli);    /* a terminal, and nobody said no */
 void cli_print_text(FILE *out, const char *text); /* without control characters but \n and \t */
 
 /* --- output.c --- */
@@ -277,6 +278,9 @@ void cli_report(const struct cli *cli, const struct at_err *err); /* "error: ...
 /* The field beside which path ("spec.env[2].nme") was probably meant; NULL. own: arena. */
 const char *cli_nearest_field(const struct cli *cli, const struct at_model_kind *kind,
                               const char *path);
+
+/* --- explain_placement.c --- */
+enum at_rc cli_explain_placement(struct cli *cli, struct at_err *err) AT_WARN_UNUSED;
 
 /* --- the verbs --- */
 enum at_rc cli_api_resources(struct cli *cli, struct at_err *err);

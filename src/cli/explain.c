@@ -211,6 +211,13 @@ static enum at_rc explain_path(struct cli *cli, const struct at_model_kind *kind
 
 enum at_rc cli_explain(struct cli *cli, struct at_err *err)
 {
+    if (strcmp(cli->args[0], "placement") == 0) {
+        return cli_explain_placement(cli, err);
+    }
+    if (cli->n_args > 1) {
+        return at_err_set(err, AT_BAD_REQUEST,
+                          "one KIND[.FIELD...] at a time; or: explain placement KIND/NAME");
+    }
     const struct at_model_kind *kind = NULL;
     struct at_str rest = at_str_of(cli->args[0]);
     struct at_str word = at_str_cut(&rest, '.');

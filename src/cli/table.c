@@ -65,7 +65,7 @@ static size_t width_of(const char *text)
     return width;
 }
 
-static bool colour_wanted(const struct cli *cli)
+bool cli_colour_wanted(const struct cli *cli)
 {
     const char *no = at_sys_getenv("NO_COLOR");
     const char *term = at_sys_getenv("TERM");
@@ -95,7 +95,7 @@ static const char *colour_of(const char *cell, bool header)
 void cli_table_print(const struct cli *cli, const struct cli_table *table, bool header)
 {
     FILE *out = cli->env->out;
-    bool colour = colour_wanted(cli);
+    bool colour = cli_colour_wanted(cli);
     size_t *widths =
         table->widths != NULL ? table->widths : at_alloc(table->columns * sizeof *widths);
     for (size_t i = 0; i < table->n; i++) {

@@ -120,10 +120,15 @@ const struct cli_verb CLI_VERBS[] = {
     {"label", "KIND NAME KEY=VALUE... KEY-...", "Set or take off labels", NULL,
      "label node n1 rack=7\nlabel node/n1 rack-", OPTIONS(OPT_OVERWRITE, CONNECT), 2, -1, true,
      cli_label},
-    {"explain", "KIND[.FIELD...]", "Explain a kind's fields", NULL,
+    {"explain", "KIND[.FIELD...] | placement KIND/NAME",
+     "Explain a kind's fields, or why something runs where it runs",
+     "explain placement tells of an instance, a deployment or a job: for what runs, the score of\n"
+     "its node and of the next best one; for what is pending, how many nodes each rule refused,\n"
+     "what is missing least, what would make room, and after which changes it is tried again.",
      "explain deployment\nexplain deployment.spec.template.spec.resources\n"
-     "explain site --recursive",
-     OPTIONS(OPT_RECURSIVE, OPT_HELP), 1, 1, true, cli_explain},
+     "explain site --recursive\nexplain placement deployment/web\n"
+     "explain placement instance/web-x1y2z-abcde -o yaml",
+     OPTIONS(OPT_RECURSIVE, OPT_OUTPUT, CONNECT), 1, 3, true, cli_explain},
     {"api-resources", "", "List the kinds", NULL, NULL,
      OPTIONS(OPT_OUTPUT, OPT_NO_HEADERS, OPT_HELP), 0, 0, false, cli_api_resources},
     {"token", "create", "Make a token with which a machine may join",
