@@ -4,6 +4,7 @@
 #include "core/json.h"
 
 #define AT_DEVICES_GPUS_MAX 64
+#define AT_DEVICES_NUMA_MAX 1024
 #define AT_DEVICES_FILE_BYTES_MAX ((size_t)1 << 20)
 
 #define AT_DEVICES_NVML "libnvidia-ml.so.1"

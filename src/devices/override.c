@@ -63,6 +63,16 @@ static enum at_rc check_gpus(const json_t *gpus, struct at_err *err)
         if (at_json_str_at(gpu, "id", NULL) == NULL) {
             return at_err_set_field(err, AT_INVALID, field, "is required");
         }
+        snprintf(field, sizeof field, "gpus[%zu].linkGroup", i);
+        const json_t *link = json_object_get(gpu, "linkGroup");
+        if (link != NULL && !json_is_string(link)) {
+            return at_err_set_field(err, AT_INVALID, field, "must be text");
+        }
+        snprintf(field, sizeof field, "gpus[%zu].numaNode", i);
+        const json_t *numa = json_object_get(gpu, "numaNode");
+        if (numa != NULL && !json_is_integer(numa)) {
+            return at_err_set_field(err, AT_INVALID, field, "must be a number");
+        }
         snprintf(field, sizeof field, "gpus[%zu].memory", i);
         const json_t *memory = json_object_get(gpu, "memory");
         if (memory != NULL) {
@@ -75,6 +85,55 @@ static enum at_rc check_gpus(const json_t *gpus, struct at_err *err)
     return AT_OK;
 }
 
+/* Small whole numbers and quantities of each NUMA node. */
+static enum at_rc check_numa(const json_t *list, struct at_err *err)
+{
+    if (!json_is_array(list) || json_array_size(list) > AT_DEVICES_NUMA_MAX) {
+        return at_err_set_field(err, AT_INVALID, "numaNodes", "must be a list of at most %d nodes",
+                                AT_DEVICES_NUMA_MAX);
+    }
+    size_t i;
+    json_t *numa;
+    json_array_foreach((json_t *)list, i, numa)
+    {
+        char field[64];
+        snprintf(field, sizeof field, "numaNodes[%zu].id", i);
+        json_int_t id = json_integer_value(json_object_get(numa, "id"));
+        if (!json_is_integer(json_object_get(numa, "id")) || id < 0 || id > 1023) {
+            return at_err_set_field(err, AT_INVALID, field, "must be a number from 0 to 1023");
+        }
+        static const char *const AMOUNTS[] = {"cpu", "memory"};
+        for (size_t k = 0; k < 2; k++) {
+            snprintf(field, sizeof field, "numaNodes[%zu].%s", i, AMOUNTS[k]);
+            const json_t *value = json_object_get(numa, AMOUNTS[k]);
+            enum at_rc rc = value != NULL ? check_quantity(value, field, err) : AT_OK;
+            if (rc != AT_OK) {
+                return rc;
+            }
+        }
+    }
+    return AT_OK;
+}
+
+static enum at_rc check_member(const char *key, const json_t *value, struct at_err *err)
+{
+    if (strcmp(key, "capacity") == 0 || strcmp(key, "allocatable") == 0) {
+        return check_resources(value, key, err);
+    }
+    if (strcmp(key, "gpus") == 0) {
+        return check_gpus(value, err);
+    }
+    if (strcmp(key, "numaNodes") == 0) {
+        return check_numa(value, err);
+    }
+    if ((strcmp(key, "arch") == 0 || strcmp(key, "kernel") == 0) && json_is_string(value)) {
+        return AT_OK;
+    }
+    return at_err_set_field(err, AT_INVALID, key,
+                            "unknown, or not text; capacity, allocatable, gpus, numaNodes, arch "
+                            "and kernel can be given");
+}
+
 static enum at_rc check(const json_t *file, struct at_err *err)
 {
     if (!json_is_object(file)) {
@@ -84,17 +143,7 @@ static enum at_rc check(const json_t *file, struct at_err *err)
     json_t *value;
     json_object_foreach((json_t *)file, key, value)
     {
-        enum at_rc rc = AT_OK;
-        if (strcmp(key, "capacity") == 0 || strcmp(key, "allocatable") == 0) {
-            rc = check_resources(value, key, err);
-        } else if (strcmp(key, "gpus") == 0) {
-            rc = check_gpus(value, err);
-        } else if ((strcmp(key, "arch") != 0 && strcmp(key, "kernel") != 0) ||
-                   !json_is_string(value)) {
-            rc = at_err_set_field(err, AT_INVALID, key,
-                                  "unknown, or not text; capacity, allocatable, gpus, arch and "
-                                  "kernel can be given");
-        }
+        enum at_rc rc = check_member(key, value, err);
         if (rc != AT_OK) {
             return rc;
         }
@@ -123,8 +172,9 @@ enum at_rc at_devices_override(json_t *inventory, const json_t *file, struct at_
     json_object_update(capacity, json_object_get(file, "capacity"));
     json_object_update(allocatable, json_object_get(file, "capacity"));
     json_object_update(allocatable, json_object_get(file, "allocatable"));
-    for (size_t i = 0; i < 2; i++) {
-        const char *name = i == 0 ? "arch" : "kernel";
+    static const char *const REPLACED[] = {"arch", "kernel", "numaNodes"};
+    for (size_t i = 0; i < sizeof REPLACED / sizeof REPLACED[0]; i++) {
+        const char *name = REPLACED[i];
         if (json_object_get(file, name) != NULL) {
             json_object_set(inventory, name, json_object_get(file, name));
         }

@@ -24,9 +24,9 @@ export function processesWith(text) {
 
 export class Cluster {
   // nodes: {name: site}
-  static async start(fleet, nodes, { args = ['--node-timeout', '3s'], agentArgs = [] } = {}) {
+  static async start(fleet, nodes, { args = ['--node-timeout', '3s'], agentArgs = [], devices = {} } = {}) {
     const c = new Cluster();
-    Object.assign(c, { fleet, agentArgs, agents: {}, mark: `atoll-e2e-${process.pid}-${Date.now()}` });
+    Object.assign(c, { fleet, agentArgs, devices, agents: {}, mark: `atoll-e2e-${process.pid}-${Date.now()}` });
     c.server = await fleet.server({ args });
     c.admin = await credentials(c.server.kubeconfig);
     await c.server.apply([...new Set(Object.values(nodes))].map((name) => site(name)));
@@ -47,6 +47,7 @@ export class Cluster {
   async startAgent(name) {
     const a = this.agents[name];
     const args = ['agent', '--server', this.server.url, '--token', a.token, '--ca-pin', a.pin, '--name', name, '--state', a.state, '--stop-instances', ...this.agentArgs];
+    if (this.devices[name]) args.push('--devices', this.devices[name]);
     a.proc = this.fleet.start(`agent ${name}`, args);
     await a.proc.line(/^ready agent /m);
   }
