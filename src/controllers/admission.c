@@ -3,6 +3,7 @@
  * pass to pass and told of each instance that changes; it is made anew when queues do. */
 #include "controllers/controllers_priv.h"
 #include "scheduler/queue.h"
+#include "scheduler/reserve.h"
 #include "scheduler/scheduler.h"
 
 #include <assert.h>
@@ -47,6 +48,9 @@ void ctl_admission_note(struct at_controllers *c, const struct at_snapshot *snap
     }
     if (snap->n_queues > 0) {
         ctl_enqueue_after(c, CTL_QUEUES, NULL, "all", CTL_COUNT_DELAY_NS);
+    }
+    if (snap->n_reservations > 0) {
+        ctl_enqueue_after(c, CTL_RESERVATIONS, NULL, "all", CTL_COUNT_DELAY_NS);
     }
 }
 
@@ -168,6 +172,24 @@ static void end_victims(struct ctl_pass *p, const struct at_queue_plan *plan)
     }
 }
 
+/* Kept from what is held for others, drawn to what is held for them. False: out of arena. */
+static bool keep_off_reserved(struct ctl_pass *p, const struct at_instance **pending, size_t n)
+{
+    if (p->snap->n_reservations == 0) {
+        return true;
+    }
+    struct at_reserve *reserve = at_reserve_new(p->snap, p->wall_ns, p->c->admission);
+    bool ok = reserve != NULL;
+    for (size_t k = 0; k < n && ok; k++) {
+        size_t kept;
+        const struct at_reservation *example;
+        pending[k] = at_reserve_narrow(reserve, pending[k], &kept, &example);
+        ok = pending[k] != NULL;
+    }
+    at_reserve_done(reserve);
+    return ok;
+}
+
 size_t ctl_admission(struct ctl_pass *p, const struct at_instance **pending, size_t n)
 {
     struct at_queue_plan plan;
@@ -187,6 +209,10 @@ size_t ctl_admission(struct ctl_pass *p, const struct at_instance **pending, siz
             ctl_after(p, AT_NS_PER_S);
             return 0;
         }
+    }
+    if (!keep_off_reserved(p, pending, plan.n_placeable)) {
+        ctl_after(p, AT_NS_PER_S);
+        return 0;
     }
     tell_waiting(p, &plan);
     end_victims(p, &plan);

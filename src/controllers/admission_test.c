@@ -111,11 +111,68 @@ static void a_queue_that_grows_or_goes_is_noticed(void **state)
     rig_done(&r);
 }
 
+static int64_t on_node(struct rig *r, const char *owner, const char *node)
+{
+    const struct at_snapshot *snap = at_state_snapshot(r->state);
+    int64_t n = 0;
+    for (size_t k = 0; k < snap->n_instances; k++) {
+        const struct at_instance *i = snap->instances[k];
+        n += at_streq(at_model_map_get(&i->meta.labels, CTL_LABEL_DEPLOYMENT), owner) &&
+             at_streq(i->spec.node_name, node) && i->meta.deletion_wall_ns == 0;
+    }
+    at_snapshot_unref(snap);
+    return n;
+}
+
+static bool reservation_is(struct rig *r, const char *phase)
+{
+    json_t *v = rig_get(r, &AT_KIND_RESERVATION, NULL, "night");
+    bool same = at_streq(at_json_str_at(v, "status.phase", ""), phase);
+    json_decref(v);
+    return same;
+}
+
+static void a_reservation_holds_its_node_from_its_start_to_its_end(void **state)
+{
+    (void)state;
+    struct rig r;
+    char from[AT_UNITS_TEXT_BYTES_MAX];
+    char to[AT_UNITS_TEXT_BYTES_MAX];
+    char text[512];
+    rig_init(&r, 3);
+    rig_three_sites(&r);
+    deployment(&r, "other", "", 3); /* one on each node */
+    RIG_UNTIL(&r, 5, rig_ready(&r, "other"));
+    int64_t now = at_sys_wall_ns(at_sim_sys(r.sim));
+    snprintf(text, sizeof(text),
+             "{\"metadata\":{\"name\":\"night\"},\"spec\":{\"from\":\"%s\",\"to\":\"%s\","
+             "\"nodes\":[\"edge-1\"],\"queues\":[\"vip\"]}}",
+             at_time_format(now + 5 * AT_NS_PER_S, from),
+             at_time_format(now + 15 * AT_NS_PER_S, to));
+    queue(&r, "vip", "4");
+    rig_create(&r, &AT_KIND_RESERVATION, text);
+    RIG_UNTIL(&r, 2, reservation_is(&r, "Scheduled"));
+    assert_int_equal(on_node(&r, "other", "edge-1"), 1);
+    RIG_UNTIL(&r, 6, reservation_is(&r, "Active") && on_node(&r, "other", "edge-1") == 0);
+    RIG_UNTIL(&r, 5, rig_ready(&r, "other")); /* elsewhere */
+    deployment(&r, "vip", "vip", 1);
+    RIG_UNTIL(&r, 3, on_node(&r, "vip", "edge-1") == 1);
+    assert_int_equal(on_node(&r, "other", "edge-1"), 0);
+    deployment(&r, "late", "", 9); /* 4 cpu a node: 8 of 12 are not held, 3 are in use */
+    RIG_UNTIL(&r, 3, bound(&r, "late") == 5);
+    rig_run(&r, AT_NS_PER_S);
+    assert_int_equal(on_node(&r, "late", "edge-1"), 0);
+    RIG_UNTIL(&r, 20, reservation_is(&r, "Expired"));
+    RIG_UNTIL(&r, 3, bound(&r, "late") == 8 && on_node(&r, "late", "edge-1") == 3);
+    rig_done(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(idle_quota_is_lent_and_taken_back),
         cmocka_unit_test(a_queue_that_grows_or_goes_is_noticed),
+        cmocka_unit_test(a_reservation_holds_its_node_from_its_start_to_its_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

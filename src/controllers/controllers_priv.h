@@ -38,6 +38,7 @@ enum ctl_kind {
     CTL_NAMESPACE,
     CTL_COLLECT,
     CTL_QUEUES,
+    CTL_RESERVATIONS,
     CTL_KIND_COUNT
 };
 
@@ -197,6 +198,7 @@ void ctl_instance(struct ctl_pass *p);
 void ctl_namespace(struct ctl_pass *p);
 void ctl_collect(struct ctl_pass *p);
 void ctl_queues(struct ctl_pass *p);
+void ctl_reservations(struct ctl_pass *p);
 
 static inline const char *ctl_text(const char *s)
 {

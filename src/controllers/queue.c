@@ -22,6 +22,7 @@ static const struct reconciler RECONCILERS[CTL_KIND_COUNT] = {
     [CTL_NAMESPACE] = {"namespace", ctl_namespace},
     [CTL_COLLECT] = {"collect", ctl_collect},
     [CTL_QUEUES] = {"queues", ctl_queues},
+    [CTL_RESERVATIONS] = {"reservations", ctl_reservations},
 };
 
 static void drain(void *ctx);

@@ -156,6 +156,7 @@ static void route_node(struct at_controllers *c, const struct at_snapshot *snap,
         ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, ctl_text(node->spec.site), CTL_COUNT_DELAY_NS);
         if (node_changed(c, node)) {
             ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
+            ctl_enqueue(c, CTL_RESERVATIONS, NULL, "all");
             ctl_enqueue_after(c, CTL_NODE_COUNTS, NULL, name, CTL_COUNT_DELAY_NS);
         }
         return;
@@ -193,6 +194,8 @@ static void route_by_kind(struct at_controllers *c, const struct at_snapshot *sn
     } else if (kind == &AT_KIND_NAMESPACE) {
         ctl_enqueue(c, CTL_NAMESPACE, NULL, name);
         ctl_admission_route(c, snap);
+    } else if (kind == &AT_KIND_RESERVATION) {
+        ctl_enqueue(c, CTL_RESERVATIONS, NULL, "all");
     } else if (kind == &AT_KIND_QUEUE) {
         ctl_admission_route(c, snap);
     } else {
@@ -237,6 +240,7 @@ void ctl_route_all(struct at_controllers *c, const struct at_snapshot *snap)
     for (size_t k = 0; k < snap->n_sites; k++) {
         ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, snap->sites[k]->meta.name, CTL_COUNT_DELAY_NS);
     }
+    ctl_enqueue(c, CTL_RESERVATIONS, NULL, "all");
     ctl_collect_route_all(c, snap);
     ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
 }
