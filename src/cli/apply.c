@@ -1,5 +1,5 @@
 /* apply: check everything first, then create or patch one after the other. */
-#include "cli/cli_priv.h"
+#include "cli/explain.h"
 
 #include <string.h>
 

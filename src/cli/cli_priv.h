@@ -274,14 +274,6 @@ enum at_rc cli_list(struct cli *cli, const struct at_model_kind *kind, const cha
 int64_t cli_milli(const json_t *value);
 void cli_report(const struct cli *cli, const struct at_err *err); /* "error: ..." on env->err */
 
-/* --- explain.c --- */
-/* The field beside which path ("spec.env[2].nme") was probably meant; NULL. own: arena. */
-const char *cli_nearest_field(const struct cli *cli, const struct at_model_kind *kind,
-                              const char *path);
-
-/* --- explain_placement.c --- */
-enum at_rc cli_explain_placement(struct cli *cli, struct at_err *err) AT_WARN_UNUSED;
-
 /* --- the verbs --- */
 enum at_rc cli_api_resources(struct cli *cli, struct at_err *err);
 enum at_rc cli_apply(struct cli *cli, struct at_err *err);

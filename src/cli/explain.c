@@ -1,5 +1,5 @@
 /* explain: the kinds' fields, from the OpenAPI schemas that are built into the program. */
-#include "cli/cli_priv.h"
+#include "cli/explain.h"
 #include "core/str.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
 /* explain placement: why something runs where it runs, or why it runs nowhere yet. */
-#include "cli/cli_priv.h"
+#include "cli/explain.h"
 #include "core/str.h"
 
 #include <string.h>
