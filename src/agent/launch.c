@@ -200,6 +200,36 @@ static void argv_make(const struct agent_instance *i, struct words *w)
     }
 }
 
+/* The GPUs that the scheduler gave it: what CUDA and the container toolkits look at, and how much
+ * of each. Identities when all are known, else positions. */
+static void env_gpus(const struct agent_instance *i, struct words *w)
+{
+    const struct at_instance_status *s = &i->typed->status;
+    const char *list = "";
+    bool by_id = true;
+    for (size_t k = 0; k < s->gpus.n; k++) {
+        by_id =
+            by_id && s->gpus.items[k].id != NULL && strncmp(s->gpus.items[k].id, "GPU-", 4) == 0;
+    }
+    for (size_t k = 0; k < s->gpus.n && list != NULL; k++) {
+        const struct at_instance_gpu *g = &s->gpus.items[k];
+        const char *sep = k > 0 ? "," : "";
+        list = by_id ? at_arena_printf(w->arena, "%s%s%s", list, sep, g->id)
+                     : at_arena_printf(w->arena, "%s%s%lld", list, sep, (long long)g->index);
+    }
+    if (s->gpus.n == 0 || list == NULL) {
+        return;
+    }
+    words_add(w, at_arena_printf(w->arena, "CUDA_VISIBLE_DEVICES=%s", list));
+    words_add(w, at_arena_printf(w->arena, "NVIDIA_VISIBLE_DEVICES=%s", list));
+    words_add(w,
+              at_arena_printf(w->arena, "ATOLL_GPU_MILLI=%lld", (long long)s->gpus.items[0].milli));
+    if (s->gpus.items[0].memory_bytes > 0) {
+        words_add(w, at_arena_printf(w->arena, "ATOLL_GPU_MEMORY_BYTES=%lld",
+                                     (long long)s->gpus.items[0].memory_bytes));
+    }
+}
+
 static void env_make(const struct agent_instance *i, struct words *w)
 {
     const struct at_agent *a = i->agent;
@@ -213,6 +243,7 @@ static void env_make(const struct agent_instance *i, struct words *w)
     if (i->port > 0) {
         words_add(w, at_arena_printf(w->arena, "PORT=%d", i->port));
     }
+    env_gpus(i, w);
     if (i->model_path != NULL) {
         words_add(w, at_arena_printf(w->arena, "ATOLL_MODEL=%s", i->model_path));
     }

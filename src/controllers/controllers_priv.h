@@ -19,9 +19,9 @@
 #define CTL_REASON_NODE_LOST "NodeLost"
 
 /* Limits. */
-#define CTL_CREATES_PER_PASS 512  /* of one owner; the rest follows in the next pass */
-#define CTL_PENDING_PER_PASS 8192 /* instances that one plan decides */
-#define CTL_TOLD_PER_PASS 512     /* instances that are told why they wait for quota */
+#define CTL_CREATES_PER_PASS 512 /* of one owner; the rest follows in the next pass */
+#define CTL_PENDING_PER_PASS 256 /* instances that one plan decides: others want the loop too */
+#define CTL_TOLD_PER_PASS 512    /* instances that are told why they wait for quota */
 #define CTL_COUNT_DELAY_NS (100 * AT_NS_PER_MS) /* counts in site and node status may lag */
 #define CTL_PARK_NS (50 * AT_NS_PER_MS)         /* look again for a write that does not show */
 #define CTL_BACKOFF_MIN_NS (10 * AT_NS_PER_MS)
@@ -60,7 +60,6 @@ struct ctl_item {
     int64_t timer_at_ns;
     unsigned replaced;     /* deployment: copies that ended by themselves, in a row */
     int64_t last_sched_ns; /* placement: newest scheduledAt given */
-    size_t cursor;         /* placement: where the next window of pending starts */
 };
 
 struct at_controllers {
@@ -76,8 +75,10 @@ struct at_controllers {
     struct at_map *items;     /* key -> struct ctl_item */
     struct ctl_item **queue;  /* in order of arrival */
     size_t n_queue, cap_queue;
-    struct at_map *dirty;     /* "<plural>/<ns>/<name>" -> kind: changed since the last drain */
-    struct ctl_index *index;  /* of all instances */
+    struct at_map *dirty;    /* "<plural>/<ns>/<name>" -> kind: changed since the last drain */
+    struct ctl_index *index; /* of all instances */
+    struct at_scheduler *sched;
+    const struct at_snapshot *sched_snap; /* that it was brought to: held */
     struct at_map *node_seen; /* node -> char *: what placement cared about when it last looked */
     struct at_map *owned;     /* "<ns>/<kind index>/<name>" of objects that have owners */
     struct at_map *finishing; /* the same of owners that wait for what they own */
@@ -97,6 +98,7 @@ struct at_controllers {
 struct ctl_pass {
     struct at_controllers *c;
     struct ctl_item *item;
+    const struct at_meta *placing; /* writes are of this decision: failing, it is taken back */
     const struct at_snapshot *snap;
     struct at_arena *arena;
     int64_t now_ns, wall_ns;

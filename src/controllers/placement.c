@@ -1,7 +1,8 @@
-/* Placement: everything that is pending goes to the scheduler in one plan; what it decides is
- * written by compare-and-swap. While those writes are in flight no new plan is made, so that
- * nothing is given away twice. */
+/* Placement: the scheduler is kept between passes and told what changed; what it decides is written
+ * by compare-and-swap, many decisions in one group commit. What it gave away stays taken until the
+ * snapshot shows it bound, or the write is refused. */
 #include "controllers/controllers_priv.h"
+#include "scheduler/queue.h"
 #include "scheduler/scheduler.h"
 
 #include <assert.h>
@@ -10,6 +11,7 @@
 struct binding {
     const char *node, *site, *reason, *message, *scheduled_at;
     json_t *decision; /* one reference */
+    json_t *gpus;     /* one reference; NULL: none */
 };
 
 static json_t *status_of(json_t *object)
@@ -38,6 +40,11 @@ static bool bind_instance(void *ctx, json_t *object)
         json_object_set_new(status, "scheduledAt", json_string(b->scheduled_at));
         json_object_del(status, "reason");
         json_object_del(status, "message");
+        if (b->gpus != NULL) {
+            json_object_set(status, "gpus", b->gpus);
+        } else {
+            json_object_del(status, "gpus");
+        }
     } else {
         json_object_set_new(status, "reason", json_string(b->reason));
         json_object_set_new(status, "message", json_string(b->message));
@@ -50,6 +57,28 @@ static void write_binding(struct ctl_pass *p, const struct at_instance *i, struc
 {
     ctl_update(p, &AT_KIND_INSTANCE, i->meta.ns, i->meta.name, bind_instance, b);
     json_decref(b->decision);
+    json_decref(b->gpus);
+}
+
+/* Which of the node's GPUs, so that nobody has to find out again. */
+static json_t *gpus_json(const struct at_sched_decision *d)
+{
+    json_t *list = d->n_gpus > 0 ? json_array() : NULL;
+    char text[AT_UNITS_TEXT_BYTES_MAX];
+    for (size_t k = 0; k < d->n_gpus; k++) {
+        const struct at_sched_gpu *g = &d->gpus[k];
+        json_t *one =
+            json_pack("{s:I,s:I}", "index", (json_int_t)g->index, "milli", (json_int_t)g->milli);
+        if (g->memory_bytes > 0) {
+            json_object_set_new(one, "memory",
+                                json_string(at_quantity_format_bytes(g->memory_bytes, text)));
+        }
+        if (g->index < d->node->status.gpus.n) {
+            json_object_set_new(one, "id", json_string(d->node->status.gpus.items[g->index].id));
+        }
+        json_array_append_new(list, one);
+    }
+    return list;
 }
 
 /* Latency counts from the first time that we saw it pending. */
@@ -88,9 +117,12 @@ static void write_decision(struct ctl_pass *p, const struct at_sched_decision *d
     if (d->node != NULL) {
         b.node = d->node->meta.name;
         b.site = ctl_text(d->node->spec.site);
+        b.gpus = gpus_json(d);
+        p->placing = &i->meta;
     }
     bool news = d->node != NULL || ctl_reason_changed(i, d);
     write_binding(p, i, &b);
+    p->placing = NULL;
     if (news && p->c->writes_left != 0) {
         at_state_event(p->c->state, &AT_KIND_INSTANCE, &i->meta, d->node == NULL,
                        d->node != NULL ? "Scheduled" : "FailedScheduling", "%s",
@@ -115,7 +147,8 @@ static void adopt(struct ctl_pass *p, const struct at_instance *i, int64_t sched
     write_binding(p, i, &b);
 }
 
-/* scheduledAt grows in the order of decisions: the scheduler finds out by it which GPU is whose. */
+/* scheduledAt grows in the order of decisions: it tells whose GPUs are whose where that was not
+ * recorded, and who came first. */
 static int64_t next_schedule_time(struct ctl_pass *p)
 {
     int64_t at = p->wall_ns > p->item->last_sched_ns ? p->wall_ns : p->item->last_sched_ns;
@@ -123,43 +156,65 @@ static int64_t next_schedule_time(struct ctl_pass *p)
     return given > at ? given : at;
 }
 
-/* Everything unbound; what was bound by hand is adopted on the way. */
-static const struct at_instance **collect(struct ctl_pass *p, int64_t *at, size_t *ret_n)
+static int64_t adopt_all(struct ctl_pass *p, int64_t at)
 {
     size_t n;
     const struct at_instance **by_hand =
         ctl_index_waiting(p->c->index, true, p->snap, p->arena, &n);
     for (size_t k = 0; k < n; k++) {
-        adopt(p, by_hand[k], *at += AT_NS_PER_US);
+        adopt(p, by_hand[k], at += AT_NS_PER_US);
     }
-    return ctl_index_waiting(p->c->index, false, p->snap, p->arena, ret_n);
+    return at;
+}
+
+/* The scheduler as of this pass. It borrows objects of the snapshot, which is held until the next
+ * one has taken its place. */
+static void bring_up_to_date(struct ctl_pass *p)
+{
+    const struct at_snapshot *snap = at_state_snapshot(p->c->state);
+    at_scheduler_update(p->c->sched, snap);
+    at_snapshot_unref(p->c->sched_snap);
+    p->c->sched_snap = snap;
+}
+
+/* With queues, only what has quota, perhaps narrowed to places where it has it. */
+static enum at_rc plan(struct ctl_pass *p, struct at_sched_plan *ret_plan)
+{
+    bool queues = p->snap->n_queues > 0 || at_scheduler_names_queues(p->c->sched);
+    for (size_t k = 0; k < p->snap->n_namespaces && !queues; k++) {
+        queues = at_model_map_get(&p->snap->namespaces[k]->meta.labels, AT_QUEUE_LABEL) != NULL;
+    }
+    if (!queues && p->c->queues == NULL) {
+        return at_scheduler_plan(p->c->sched, CTL_PENDING_PER_PASS, p->wall_ns, p->arena, ret_plan);
+    }
+    const struct at_instance **pending;
+    size_t n = 0;
+    enum at_rc rc = at_scheduler_waiting(p->c->sched, p->arena, &pending, &n);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    n = ctl_admission(p, pending, n);
+    return at_scheduler_plan_these(p->c->sched, pending, n, CTL_PENDING_PER_PASS, p->wall_ns,
+                                   p->arena, ret_plan);
 }
 
 void ctl_placement(struct ctl_pass *p)
 {
-    int64_t at = next_schedule_time(p);
-    size_t n;
-    const struct at_instance **pending = collect(p, &at, &n);
-    n = ctl_admission(p, pending, n);
-    size_t first = 0;
-    if (n > CTL_PENDING_PER_PASS) { /* the window moves, so that those in front hide nobody */
-        first = p->item->cursor < n ? p->item->cursor : 0;
-        n = n - first < CTL_PENDING_PER_PASS ? n - first : CTL_PENDING_PER_PASS;
-        p->item->cursor = first + n;
-        ctl_after(p, CTL_BACKOFF_MIN_NS);
-    }
-    struct at_sched_plan plan = {0};
-    if (n > 0 && at_schedule(p->snap, pending + first, n, p->wall_ns, p->arena, &plan) != AT_OK) {
-        at_log(AT_LOG_ERROR, "placement.memory", "the plan for %zu instances is too large", n);
+    struct at_sched_plan made = {0};
+    int64_t at = adopt_all(p, next_schedule_time(p));
+    bring_up_to_date(p);
+    if (plan(p, &made) != AT_OK) {
+        at_log(AT_LOG_ERROR, "placement.memory", "the plan is too large");
         ctl_after(p, AT_NS_PER_S);
         return;
     }
-    int64_t waiting = 0;
-    for (size_t k = 0; k < plan.n; k++) {
-        waiting += plan.decisions[k].node == NULL;
-        write_decision(p, &plan.decisions[k], at += AT_NS_PER_US);
+    for (size_t k = 0; k < made.n; k++) {
+        write_decision(p, &made.decisions[k], at += AT_NS_PER_US);
     }
-    at_metric_set(p->c->m_pending, waiting);
+    if (made.n == CTL_PENDING_PER_PASS) { /* the rest */
+        ctl_after(p, 0);
+    }
+    at_metric_set(p->c->m_pending, (int64_t)at_scheduler_pending(p->c->sched));
     p->item->last_sched_ns = at;
     p->item->keep = true;
 }

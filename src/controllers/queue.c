@@ -2,6 +2,7 @@
  * writes of its last pass are in flight, nor before the snapshot shows them: so nothing is made
  * twice. Writes that fail are tried again with back-off. */
 #include "controllers/controllers_priv.h"
+#include "scheduler/scheduler.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -129,6 +130,7 @@ void ctl_after(struct ctl_pass *p, int64_t delay_ns)
 struct ctl_write {
     struct ctl_item *item;
     json_t *patch;
+    char *ns, *name; /* of the instance whose decision this is; NULL: of none */
 };
 
 static void controllers_done(struct at_controllers *c);
@@ -138,7 +140,12 @@ static void written(void *ctx, enum at_rc rc, int64_t rev, const struct at_err *
     struct ctl_write *w = ctx;
     struct ctl_item *item = w->item;
     struct at_controllers *c = item->c;
+    if (w->name != NULL && rc != AT_OK) {
+        at_scheduler_forget(c->sched, w->ns, w->name);
+    }
     json_decref(w->patch);
+    at_free(w->ns);
+    at_free(w->name);
     at_free(w);
     assert(item->writes > 0);
     item->writes--;
@@ -188,11 +195,16 @@ static void written(void *ctx, enum at_rc rc, int64_t rev, const struct at_err *
 static struct ctl_write *write_begin(struct ctl_pass *p)
 {
     if (p->c->writes_left == 0 || (p->c->leads != NULL && !p->c->leads(p->c->leads_ctx))) {
+        if (p->placing != NULL) {
+            at_scheduler_forget(p->c->sched, p->placing->ns, p->placing->name);
+        }
         return NULL;
     }
     p->c->writes_left -= p->c->writes_left > 0;
     struct ctl_write *w = AT_NEW(struct ctl_write);
     w->item = p->item;
+    w->ns = p->placing != NULL ? at_strdup(p->placing->ns) : NULL;
+    w->name = p->placing != NULL ? at_strdup(p->placing->name) : NULL;
     p->item->writes++;
     p->c->writes++;
     at_state_guard(p->c->state, p->c->guard_key, p->c->guard_rev);
@@ -344,6 +356,7 @@ static void changed(void *ctx, const struct at_model_kind *kind, const char *ns,
     if (c->closed) {
         return;
     }
+    at_scheduler_changed(c->sched, kind, ns, name);
     AT_CLEANUP(at_cleanup_free)
     char *key = at_asprintf("%s/%s/%s", kind->plural, ctl_text(ns), name);
     (void)at_map_put(c->dirty, key, (void *)(uintptr_t)kind);
@@ -402,6 +415,7 @@ struct at_controllers *at_controllers_new(struct at_loop *loop, struct at_state 
     c->items = at_map_new();
     c->dirty = at_map_new();
     c->index = ctl_index_new();
+    c->sched = at_scheduler_new();
     c->node_seen = at_map_new();
     c->owned = at_map_new();
     c->finishing = at_map_new();
@@ -438,6 +452,8 @@ static void controllers_done(struct at_controllers *c)
     at_map_free(c->owned);
     at_map_free(c->finishing);
     ctl_admission_free(c);
+    at_scheduler_free(c->sched);
+    at_snapshot_unref(c->sched_snap);
     at_free(c->queue);
     at_free(c);
 }

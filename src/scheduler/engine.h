@@ -14,6 +14,7 @@ struct at_scheduler {
 struct sched_item {
     char *key;                          /* "namespace/name" */
     const struct at_instance *instance; /* NULL: phantom */
+    const struct at_instance *asked;    /* in its stead, while a plan is made; NULL: itself */
     struct sched_request *request;
     struct sched_group *group;      /* NULL: phantom */
     struct sched_node *node;        /* NULL: holds nothing */
@@ -23,6 +24,7 @@ struct sched_item {
     bool recorded; /* gpus is what it holds; else it was found by choosing again */
     bool planned;  /* decided here; the snapshot does not show it bound yet */
     bool counted;  /* in its group */
+    bool queued;   /* pending, and names a queue */
     bool homeless; /* bound to a node that is not there */
     bool pending;
     size_t pending_at;       /* in sched.pending */
@@ -84,10 +86,25 @@ void sched_group_unref(struct sched *s, struct sched_group *group);
 void sched_group_count(struct sched *s, struct sched_group *group, struct sched_node *n, int sign);
 
 /* world.c */
+void sched_item_ask(struct sched *s, struct sched_item *item, const struct at_instance *i);
 void sched_node_changed(struct sched *s, struct sched_node *n); /* its room */
 /* The item takes node's room; without GPUs given they are found by choosing again. */
 void sched_item_take(struct sched *s, struct sched_item *item, struct sched_node *n,
                      const struct at_sched_gpu *gpus, size_t n_gpus);
 void sched_item_release(struct sched *s, struct sched_item *item);
+
+/* The item of a pending instance, also of one that the snapshot does not show. */
+struct sched_item *sched_item_of(struct sched *s, const struct at_instance *instance);
+void sched_pending_set(struct sched *s, struct sched_item *item, bool pending);
+/* Hold on n what the item asks for, in place of what was held for it before; also more than is
+ * free. It is let go when the item is bound or goes. */
+void sched_hold(struct sched *s, struct sched_item *item, struct sched_node *n);
+void sched_unhold(struct sched *s, struct sched_item *item);
+
+/* How many nodes each rule refuses, and the first of them by name. cost: O(sites + apart), and a
+ * walk over nodes that ends when each rule's first is found. */
+void sched_turn_refused(const struct sched *s, const struct sched_turn *turn,
+                        size_t ret_refused[AT_SCHED_RULE_COUNT],
+                        const struct sched_node *ret_first[AT_SCHED_RULE_COUNT]);
 
 #endif

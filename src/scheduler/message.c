@@ -1,6 +1,6 @@
 /* Sentences: why here, why nowhere. */
+#include "scheduler/engine.h"
 #include "scheduler/near.h"
-#include "scheduler/scheduler_priv.h"
 
 #include <assert.h>
 

@@ -129,27 +129,15 @@ static void note_try(struct sched *s, struct sched_item *item)
     }
 }
 
-static enum at_rc plan(struct sched *s, size_t max, struct at_sched_plan *ret_plan)
+static enum at_rc decide_all(struct sched *s, struct sched_item **turns, size_t n,
+                             struct at_sched_plan *ret_plan)
 {
-    size_t n = 0;
-    struct sched_item **turns = at_arena_alloc(s->arena, sizeof(*turns) * (s->n_pending + 1));
-    if (turns == NULL) {
-        return AT_NOMEM;
-    }
-    for (size_t i = 0; i < s->n_pending; i++) {
-        if (is_worth_a_try(s, s->pending[i])) {
-            turns[n++] = s->pending[i];
-        }
-    }
-    if (n > 0) {
-        qsort(turns, n, sizeof(*turns), by_turn);
-    }
-    n = n < max ? n : max;
     struct at_sched_plan made = {.n = n};
     made.decisions = at_arena_alloc(s->arena, sizeof(*made.decisions) * (n + 1));
     if (made.decisions == NULL) {
         return AT_NOMEM;
     }
+    s->last_pending = NULL;
     for (size_t i = 0; i < n; i++) {
         enum at_rc rc = decide(s, turns[i], &made.decisions[i]);
         if (rc != AT_OK) {
@@ -163,13 +151,96 @@ static enum at_rc plan(struct sched *s, size_t max, struct at_sched_plan *ret_pl
     return AT_OK;
 }
 
+/* In turns, those that something new could help. */
+static enum at_rc plan(struct sched *s, struct sched_item **turns, size_t n, size_t max,
+                       struct at_sched_plan *ret_plan)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (is_worth_a_try(s, turns[i])) {
+            turns[kept++] = turns[i];
+        }
+    }
+    if (kept > 0) {
+        qsort(turns, kept, sizeof(*turns), by_turn);
+    }
+    return decide_all(s, turns, kept < max ? kept : max, ret_plan);
+}
+
 enum at_rc at_scheduler_plan(struct at_scheduler *sched, size_t max, int64_t now_wall_ns,
                              struct at_arena *arena, struct at_sched_plan *ret_plan)
 {
+    struct sched *s = &sched->s;
     (void)now_wall_ns; /* no rule depends on the time yet */
-    sched->s.arena = arena;
-    sched->s.last_pending = NULL;
-    return plan(&sched->s, max, ret_plan);
+    s->arena = arena;
+    struct sched_item **turns = at_arena_alloc(arena, sizeof(*turns) * (s->n_pending + 1));
+    if (turns == NULL) {
+        return AT_NOMEM;
+    }
+    for (size_t i = 0; i < s->n_pending; i++) {
+        turns[i] = s->pending[i];
+    }
+    return plan(s, turns, s->n_pending, max, ret_plan);
+}
+
+enum at_rc at_scheduler_plan_these(struct at_scheduler *sched,
+                                   const struct at_instance *const *these, size_t n, size_t max,
+                                   int64_t now_wall_ns, struct at_arena *arena,
+                                   struct at_sched_plan *ret_plan)
+{
+    struct sched *s = &sched->s;
+    (void)now_wall_ns;
+    s->arena = arena;
+    struct sched_item **turns = at_arena_alloc(arena, sizeof(*turns) * (n + 1));
+    struct sched_item **all = at_arena_alloc(arena, sizeof(*all) * (n + 1));
+    if (turns == NULL || all == NULL) {
+        return AT_NOMEM;
+    }
+    size_t found = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct sched_item *item = sched_item_find(s, these[i]->meta.ns, these[i]->meta.name);
+        if (item != NULL && item->pending) {
+            item->asked = these[i] != item->instance ? these[i] : NULL;
+            if (!sched_request_is(item->request, these[i])) {
+                sched_item_ask(s, item, these[i]);
+                item->tried = 0;
+            }
+            all[found] = turns[found] = item;
+            found++;
+        }
+    }
+    enum at_rc rc = plan(s, turns, found, max, ret_plan);
+    for (size_t i = 0; i < found; i++) {
+        all[i]->asked = NULL;
+    }
+    return rc;
+}
+
+static int by_key(const void *a, const void *b)
+{
+    const struct at_meta *x = &(*(const struct at_instance *const *)a)->meta;
+    const struct at_meta *y = &(*(const struct at_instance *const *)b)->meta;
+    int c = strcmp(or_empty(x->ns), or_empty(y->ns));
+    return c != 0 ? c : strcmp(x->name, y->name);
+}
+
+enum at_rc at_scheduler_waiting(const struct at_scheduler *sched, struct at_arena *arena,
+                                const struct at_instance ***ret, size_t *ret_n)
+{
+    const struct sched *s = &sched->s;
+    const struct at_instance **list = at_arena_alloc(arena, sizeof(*list) * (s->n_pending + 1));
+    if (list == NULL) {
+        return AT_NOMEM;
+    }
+    for (size_t i = 0; i < s->n_pending; i++) {
+        list[i] = s->pending[i]->instance;
+    }
+    if (s->n_pending > 0) {
+        qsort(list, s->n_pending, sizeof(*list), by_key);
+    }
+    *ret = list;
+    *ret_n = s->n_pending;
+    return AT_OK;
 }
 
 enum at_rc at_schedule(const struct at_snapshot *snap, const struct at_instance *const *pending,
@@ -182,21 +253,14 @@ enum at_rc at_schedule(const struct at_snapshot *snap, const struct at_instance 
     at_scheduler_update(sched, snap);
     s->arena = arena;
     struct sched_item **turns = at_arena_alloc(arena, sizeof(*turns) * (n + 1));
-    struct at_sched_plan made = {.n = n};
-    made.decisions = at_arena_alloc(arena, sizeof(*made.decisions) * (n + 1));
-    enum at_rc rc = turns != NULL && made.decisions != NULL ? AT_OK : AT_NOMEM;
+    enum at_rc rc = turns != NULL ? AT_OK : AT_NOMEM;
     for (size_t i = 0; i < n && rc == AT_OK; i++) {
         turns[i] = sched_item_of(s, pending[i]);
     }
     if (rc == AT_OK && n > 0) {
         qsort(turns, n, sizeof(*turns), by_turn);
     }
-    for (size_t i = 0; i < n && rc == AT_OK; i++) {
-        rc = decide(s, turns[i], &made.decisions[i]);
-    }
-    if (rc == AT_OK) {
-        *ret_plan = made;
-    }
+    rc = rc == AT_OK ? decide_all(s, turns, n, ret_plan) : rc;
     at_scheduler_free(sched);
     return rc;
 }

@@ -145,12 +145,22 @@ void at_scheduler_changed(struct at_scheduler *sched, const struct at_model_kind
  * costs O(nodes) once per update. Now and then some 10 ms more, to learn from the mix of GPU
  * requests. */
 void at_scheduler_update(struct at_scheduler *sched, const struct at_snapshot *snap);
-/* Pending instances, those that nothing new could help left out (all: with them). */
 size_t at_scheduler_pending(const struct at_scheduler *sched);
+bool at_scheduler_names_queues(const struct at_scheduler *sched); /* some of them do */
 /* Decide those that are pending and for which something they wait for has changed, at most max, by
  * priority, age and name. err: AT_NOMEM the arena's cap */
 enum at_rc at_scheduler_plan(struct at_scheduler *sched, size_t max, int64_t now_wall_ns,
                              struct at_arena *arena, struct at_sched_plan *ret_plan) AT_WARN_UNUSED;
+/* The same, of these pending instances only; each as it is in the snapshot, or a copy with another
+ * spec that is to be placed in its stead (kept by the caller until this returns; decisions name the
+ * snapshot's). Those that are not pending are left out. */
+enum at_rc at_scheduler_plan_these(struct at_scheduler *sched,
+                                   const struct at_instance *const *these, size_t n, size_t max,
+                                   int64_t now_wall_ns, struct at_arena *arena,
+                                   struct at_sched_plan *ret_plan) AT_WARN_UNUSED;
+/* All that are pending, by namespace and name. err: AT_NOMEM */
+enum at_rc at_scheduler_waiting(const struct at_scheduler *sched, struct at_arena *arena,
+                                const struct at_instance ***ret, size_t *ret_n) AT_WARN_UNUSED;
 /* A decision of a plan was not written: take it back, and decide the instance again. */
 void at_scheduler_forget(struct at_scheduler *sched, const char *ns, const char *name);
 

@@ -187,7 +187,7 @@ struct sched {
     struct at_map *item_by_key; /* struct sched_item * */
     struct at_map *told;        /* "kind/ns/name" changed since the last update */
     struct sched_item **pending;
-    size_t n_pending, cap_pending, n_homeless;
+    size_t n_pending, cap_pending, n_homeless, n_queued;
     struct sched_request **requests; /* hash table of lists */
     size_t n_requests, n_request_slots, n_unused;
     uint32_t *log; /* ring of nodes changed */
@@ -272,23 +272,11 @@ int64_t sched_copies_at(const struct sched_group *group, size_t site_index);
 /* Why node is refused in this turn; AT_SCHED_RULE_COUNT: it is not. cost: O(1) */
 enum at_sched_rule sched_turn_refusal(const struct sched *s, const struct sched_turn *turn,
                                       const struct sched_node *node);
-/* How many nodes each rule refuses, and the first of them by name. cost: O(sites + apart), and a
- * walk over nodes that ends when each rule's first is found. */
-void sched_turn_refused(const struct sched *s, const struct sched_turn *turn,
-                        size_t ret_refused[AT_SCHED_RULE_COUNT],
-                        const struct sched_node *ret_first[AT_SCHED_RULE_COUNT]);
 /* world.c */
 struct sched_node *sched_node_find(const struct sched *s, const char *name); /* NULL: none */
 struct sched_item *sched_item_find(const struct sched *s, const char *ns, const char *name);
 /* Tell sched_holder_changed of all that is held, as if it came. */
 void sched_holders_tell(struct sched *s);
-/* The item of a pending instance, also of one that the snapshot does not show. */
-struct sched_item *sched_item_of(struct sched *s, const struct at_instance *instance);
-void sched_pending_set(struct sched *s, struct sched_item *item, bool pending);
-/* Hold on n what the item asks for, in place of what was held for it before; also more than is
- * free. It is let go when the item is bound or goes. */
-void sched_hold(struct sched *s, struct sched_item *item, struct sched_node *n);
-void sched_unhold(struct sched *s, struct sched_item *item);
 
 /* message.c: refused, example and message of a decision. */
 enum at_rc sched_explain(struct sched *s, const struct sched_turn *turn,

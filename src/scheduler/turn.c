@@ -43,14 +43,14 @@ enum at_rc sched_turn_begin(struct sched *s, struct sched_item *item)
 {
     struct sched_turn *turn = &s->turn;
     struct sched_request *r = item->request;
-    sched_near_learn(s, item->instance);
+    sched_near_learn(s, item->asked != NULL ? item->asked : item->instance);
     sched_request_refresh(s, r);
     s->turn_number++;
     if (s->cap_turn_sites < s->n_sites) {
         s->cap_turn_sites = s->n_sites;
         turn->sites = at_realloc(turn->sites, sizeof(*turn->sites) * s->n_sites);
     }
-    turn->instance = item->instance;
+    turn->instance = item->asked != NULL ? item->asked : item->instance;
     turn->request = r;
     turn->group = item->group;
     turn->n_apart = 0;

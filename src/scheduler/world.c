@@ -301,12 +301,21 @@ static struct sched_item *item_new(struct sched *s, const char *key)
     return item;
 }
 
+static void note_queue(struct sched *s, struct sched_item *item)
+{
+    bool queued = item->pending && or_empty(item->instance->spec.queue)[0] != '\0';
+    s->n_queued += queued;
+    s->n_queued -= item->queued;
+    item->queued = queued;
+}
+
 void sched_pending_set(struct sched *s, struct sched_item *item, bool pending)
 {
     if (item->pending == pending) {
         return;
     }
     item->pending = pending;
+    note_queue(s, item);
     item->tried = 0;
     if (pending) {
         if (s->n_pending == s->cap_pending) {
@@ -472,7 +481,7 @@ static size_t record_of(const struct at_instance *i, const struct sched_node *n,
     return count;
 }
 
-static void item_ask(struct sched *s, struct sched_item *item, const struct at_instance *i)
+void sched_item_ask(struct sched *s, struct sched_item *item, const struct at_instance *i)
 {
     struct sched_request *request = sched_request_ref(s, i);
     struct sched_group *group = sched_group_ref(s, i);
@@ -504,7 +513,8 @@ static void item_put(struct sched *s, const struct at_instance *i)
         sched_instance_holds(i) ? sched_node_find(s, i->spec.node_name) : NULL;
     size_t n_gpus = record_of(i, node, gpus);
     bool bound = sched_instance_holds(i);
-    bool stays = item->node != NULL && (item->node == node || (!bound && item->planned));
+    bool goes = i->meta.deletion_wall_ns != 0; /* one that was never bound is not going to be */
+    bool stays = item->node != NULL && (item->node == node || (!bound && item->planned && !goes));
     bool asks_same = item->request != NULL && sched_request_is(item->request, i);
     if (stays && asks_same && (!bound || same_gpus(item, gpus, n_gpus))) {
         tell_holder(s, item, -1);
@@ -515,7 +525,7 @@ static void item_put(struct sched *s, const struct at_instance *i)
     }
     sched_item_release(s, item);
     if (!asks_same) {
-        item_ask(s, item, i);
+        sched_item_ask(s, item, i);
     }
     item->instance = i;
     set_homeless(s, item, bound && node == NULL);
@@ -526,6 +536,7 @@ static void item_put(struct sched *s, const struct at_instance *i)
         sched_unhold(s, item);
     }
     sched_pending_set(s, item, !bound && i->meta.deletion_wall_ns == 0);
+    note_queue(s, item);
     item->tried = 0;
 }
 
@@ -735,6 +746,11 @@ void at_scheduler_free(struct at_scheduler *sched)
 size_t at_scheduler_pending(const struct at_scheduler *sched)
 {
     return sched->s.n_pending;
+}
+
+bool at_scheduler_names_queues(const struct at_scheduler *sched)
+{
+    return sched->s.n_queued > 0;
 }
 
 void at_scheduler_forget(struct at_scheduler *sched, const char *ns, const char *name)
