@@ -116,29 +116,27 @@ static enum at_rc tokens_read(struct api_req *req, const char **ret_role, const 
     return AT_OK;
 }
 
-/* Records stay for a while after they expire, so that a late joiner is told why it is refused. */
-static void old_tokens_found(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
-                             size_t n, bool more, const struct at_err *err)
+/* Records stay for a while after they expire, so that a late joiner is told why it is refused. The
+ * store deletes them, and counts by a clock that nobody steps: a token lives no longer than it was
+ * given, whatever the wall clock shows. */
+static void token_put(struct api_req *req, const char *key, int64_t ttl_ns, int64_t expect,
+                      at_store_write_fn *fn)
 {
-    (void)rev;
-    (void)more;
-    (void)err;
-    struct at_api *api = ctx;
-    int64_t limit_ns = at_sys_wall_ns(api->sys) - AT_API_JOIN_KEEP_NS;
-    for (size_t i = 0; rc == AT_OK && i < n; i++) {
-        AT_CLEANUP(at_cleanup_json) json_t *record = NULL;
-        if (at_json_parse(kvs[i].value, kvs[i].value_len, &record, NULL) == AT_OK &&
-            at_json_int_at(record, "expiresWallNs", INT64_MAX) < limit_ns) {
-            at_store_delete(api->options.store, kvs[i].key, kvs[i].mod_rev, NULL, NULL);
-        }
-    }
+    at_store_write(
+        req->api->options.store,
+        &(struct at_store_write){.key = key,
+                                 .value = req->text.data,
+                                 .len = req->text.len,
+                                 .expect = expect,
+                                 .ttl_s = (uint32_t)((ttl_ns + AT_API_JOIN_KEEP_NS) / AT_NS_PER_S),
+                                 .fn = fn,
+                                 .ctx = req});
 }
 
-static void old_tokens_drop(struct at_api *api)
+static bool token_expired(struct api_req *req, const struct join_op *op)
 {
-    char end[sizeof TOKEN_PREFIX];
-    at_store_prefix_end(TOKEN_PREFIX, end, sizeof end);
-    at_store_range(api->options.store, TOKEN_PREFIX, end, 0, 0, old_tokens_found, api);
+    return at_json_int_at(op->record, "expiresWallNs", 0) <= at_sys_wall_ns(req->api->sys) ||
+           at_store_ttl_left_ns(req->api->options.store, op->key) <= AT_API_JOIN_KEEP_NS;
 }
 
 void api_join_tokens(struct api_req *req)
@@ -153,7 +151,6 @@ void api_join_tokens(struct api_req *req)
     }
     struct at_api *api = req->api;
     struct at_token token;
-    old_tokens_drop(api);
     at_token_new(api->sys, TOKEN_KIND, &token);
     int64_t expires_ns = at_sys_wall_ns(api->sys) + ttl_ns;
     char expires[AT_UNITS_TEXT_BYTES_MAX];
@@ -171,7 +168,7 @@ void api_join_tokens(struct api_req *req)
         api_respond_error(req, AT_INTERNAL, "the token cannot be written");
         return;
     }
-    at_store_put(api->options.store, key, req->text.data, req->text.len, 0, token_stored, req);
+    token_put(req, key, ttl_ns, 0, token_stored);
 }
 
 /* --- join --- */
@@ -257,7 +254,7 @@ static void token_found(void *ctx, enum at_rc rc, int64_t rev, const struct at_s
         refuse(req, "this join token was used already");
         return;
     }
-    if (at_json_int_at(op->record, "expiresWallNs", 0) <= at_sys_wall_ns(req->api->sys)) {
+    if (token_expired(req, op)) {
         refuse(req, "this join token has expired");
         return;
     }
@@ -280,8 +277,7 @@ static void token_found(void *ctx, enum at_rc rc, int64_t rev, const struct at_s
         join_fail(req, &err);
         return;
     }
-    at_store_put(req->api->options.store, op->key, req->text.data, req->text.len, kvs[0].mod_rev,
-                 token_consumed, req);
+    token_put(req, op->key, 0, kvs[0].mod_rev, token_consumed);
 }
 
 void api_join(struct api_req *req)

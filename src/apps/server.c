@@ -470,6 +470,10 @@ static enum at_rc open_parts(struct at_server *s, const struct at_server_options
     }
     if (rc == AT_OK) {
         rc = at_store_open(o->store, db, s->loop, &s->store, err);
+        rc = rc == AT_CORRUPT ? at_err_wrap(err, rc,
+                                            "the store is damaged (atoll store check tells where, "
+                                            "atoll restore puts a backup back)")
+                              : rc;
     }
     if (rc == AT_OK) {
         rc = at_state_new(s->loop, s->store, on_state_ready, s, &s->state, err);

@@ -26,7 +26,8 @@ struct at_join {
     struct at_client *client;  /* with it */
     unsigned tries;
     at_timer_id timer;
-    json_t *servers; /* URLs that were learned; NULL: none yet */
+    int64_t renew_mono_ns, renew_wall_ns; /* whichever comes first */
+    json_t *servers;                      /* URLs that were learned; NULL: none yet */
     int64_t servers_ns;
     at_timer_id servers_timer;
     at_client_call_id servers_call;
@@ -353,16 +354,36 @@ static void renew_now(void *ctx)
                       on_renewed, j);
 }
 
+/* Looked at again and again: the wall clock by which the certificate ends may be stepped. */
+static void renew_look(void *ctx)
+{
+    struct at_join *j = ctx;
+    const struct at_sys *sys = at_loop_sys(j->loop);
+    int64_t left = j->renew_mono_ns - at_sys_mono_ns(sys);
+    int64_t wall_left = j->renew_wall_ns - at_sys_wall_ns(sys);
+    left = wall_left < left ? wall_left : left;
+    j->timer = 0;
+    if (left <= 0) {
+        renew_now(j);
+        return;
+    }
+    left = left < AT_JOIN_RENEW_LOOK_NS ? left : AT_JOIN_RENEW_LOOK_NS;
+    j->timer = at_loop_timer(j->loop, left, renew_look, j);
+}
+
 /* At two thirds of what is left of the certificate's life. */
 static void renew_later(struct at_join *j)
 {
     int64_t expiry = 0;
     struct at_err err = {0};
+    const struct at_sys *sys = at_loop_sys(j->loop);
     if (at_cert_expiry(j->cert_pem, &expiry, &err) != AT_OK) {
         at_log(AT_LOG_ERROR, "identity.expiry", "%s", err.msg);
         return;
     }
-    int64_t wait = (expiry - at_sys_wall_ns(at_loop_sys(j->loop))) / 3 * 2;
+    int64_t wait = (expiry - at_sys_wall_ns(sys)) / 3 * 2;
     wait = wait > j->renew_min_ns ? wait : j->renew_min_ns;
-    j->timer = at_loop_timer(j->loop, wait, renew_now, j);
+    j->renew_mono_ns = at_sys_mono_ns(sys) + wait;
+    j->renew_wall_ns = at_sys_wall_ns(sys) + wait;
+    renew_look(j);
 }

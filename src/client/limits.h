@@ -26,6 +26,7 @@
 #define AT_JOIN_SERVERS_NS (2 * AT_NS_PER_S)        /* between questions for the list of servers */
 #define AT_JOIN_SERVERS_ALONE_NS (30 * AT_NS_PER_S) /* while only one is known */
 #define AT_JOIN_SERVERS_ANSWER_NS (2 * AT_NS_PER_S)
-#define AT_JOIN_RENEW_MIN_NS (10 * AT_NS_PER_S) /* between renewals, failed ones too */
+#define AT_JOIN_RENEW_LOOK_NS (60 * AT_NS_PER_S) /* has the clock been stepped? */
+#define AT_JOIN_RENEW_MIN_NS (10 * AT_NS_PER_S)  /* between renewals, failed ones too */
 
 #endif

@@ -6,7 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define ROUNDS 25
+#define ROUNDS 50
 #define KEYS 32
 #define WRITERS 16
 #define ACKS_MAX 6000

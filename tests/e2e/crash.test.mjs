@@ -1,11 +1,14 @@
 // Nothing acknowledged is lost: the server is killed, or told to end, while real clients write.
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { open, readFile } from 'node:fs/promises';
 import https from 'node:https';
-import { Fleet } from './lib/atoll.mjs';
+import path from 'node:path';
+import { configMap, Fleet, run, ATOLL } from './lib/atoll.mjs';
+import { Etcd, ETCD_MISSING } from './lib/etcd.mjs';
 
 const WORKERS = 12;
-const ROUNDS = 5;
+const ROUNDS = Number(process.env.ATOLL_CRASH_ROUNDS ?? 50);
+const WRITES = 10_000; // in all rounds together, and all acknowledged
 const MAPS = '/api/v1/namespaces/default/configmaps';
 
 const fleet = new Fleet();
@@ -58,96 +61,140 @@ class Api {
   }
 }
 
-// One client: makes objects and counts in one of its own, and remembers what was acknowledged.
+// One client: makes objects, counts in one of its own and takes most objects away again, and remembers what was
+// acknowledged. Ends when its server does.
 async function work(api, id, round, acked) {
   const counter = `${MAPS}/counter-${id}`;
+  const done = (r, status) => {
+    assert.equal(r.status, status, JSON.stringify(r.object));
+    acked.writes++;
+    acked.onWrite?.();
+    return r.object.metadata;
+  };
   for (let i = 0; ; i++) {
     const name = `w${id}-${round}-${i}`;
-    const made = await api.call('POST', MAPS, { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name }, data: { i: `${i}` } });
-    assert.equal(made.status, 201, JSON.stringify(made.object));
-    acked.made.set(name, made.object.metadata);
+    const made = done(await api.call('POST', MAPS, configMap(name, { i: `${i}` })), 201);
+    acked.made.set(name, made);
+    acked.revisions.push(made.resourceVersion);
     const n = (acked.counters.get(id) ?? 0) + 1;
     acked.sent.set(id, n);
-    const counted = await api.call('PATCH', counter, { data: { n: `${n}` } }, 'application/merge-patch+json');
-    assert.equal(counted.status, 200, JSON.stringify(counted.object));
+    const counted = done(await api.call('PATCH', counter, { data: { n: `${n}` } }, 'application/merge-patch+json'), 200);
     acked.counters.set(id, n);
-    if (i % 5 === 4) {
-      const gone = await api.call('DELETE', `${MAPS}/${name}`);
-      assert.equal(gone.status, 200, JSON.stringify(gone.object));
+    acked.revisions.push(counted.resourceVersion);
+    if (i % 10 !== 9) {
+      acked.going.add(name);
+      done(await api.call('DELETE', `${MAPS}/${name}`), 200);
+      acked.going.delete(name);
       acked.made.delete(name);
       acked.gone.add(name);
     }
   }
 }
 
-const newest = (acked) => Math.max(0, ...[...acked.made.values()].map((m) => Number(m.resourceVersion)));
-
 async function verify(api, acked) {
   const { object: list } = await api.call('GET', MAPS);
   const maps = new Map(list.items.map((o) => [o.metadata.name, o]));
   for (const [name, metadata] of acked.made) {
-    // A DELETE whose answer was lost may have been carried out.
-    if (!maps.has(name) && acked.unsure(name)) continue;
+    if (!maps.has(name) && acked.going.has(name)) { // a DELETE whose answer was lost, and that was carried out
+      acked.made.delete(name);
+      continue;
+    }
     assert.equal(maps.get(name)?.metadata.uid, metadata.uid, `${name} was acknowledged and is not there`);
     assert.equal(maps.get(name).metadata.resourceVersion, metadata.resourceVersion);
   }
+  acked.going.clear();
   for (const name of acked.gone) assert.ok(!maps.has(name), `${name} was deleted and is there again`);
   for (const [id, n] of acked.counters) {
     const value = Number(maps.get(`counter-${id}`).data.n);
     assert.ok(value >= n && value <= acked.sent.get(id), `counter ${id}: ${value}, acknowledged ${n}, sent ${acked.sent.get(id)}`);
     acked.counters.set(id, value);
   }
-  assert.ok(Number(list.metadata.resourceVersion) >= newest(acked), 'the revision went back');
-  return { rv: list.metadata.resourceVersion, maps };
+  const rv = Number(list.metadata.resourceVersion);
+  assert.ok(rv >= acked.newest && acked.revisions.every((r) => Number(r) <= rv), 'the revision went back');
+  acked.newest = rv;
+  return maps;
 }
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function newAcked(api) {
-  const acked = { made: new Map(), gone: new Set(), counters: new Map(), sent: new Map() };
-  acked.unsure = (name) => Number(name.split('-')[2]) % 5 === 4;
+  const acked = { made: new Map(), going: new Set(), gone: new Set(), counters: new Map(), sent: new Map(), revisions: [], writes: 0, newest: 0 };
   for (let id = 0; id < WORKERS; id++) {
-    const r = await api.call('POST', MAPS, { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: `counter-${id}` }, data: { n: '0' } });
+    const r = await api.call('POST', MAPS, configMap(`counter-${id}`, { n: '0' }));
     assert.equal(r.status, 201);
   }
   return acked;
 }
 
-fleet.it('kill -9 under load loses no acknowledged write, and watches resume', async (t) => {
-  const server = await fleet.server();
+// Load on a server that is killed at a random point of each round. One watch over all rounds, taken up again where it
+// was cut off, has to tell the whole story: nothing twice, nothing out of order, and every acknowledged write.
+async function killRounds(t, server, rounds, writes) {
   let api = await Api.of(server);
   const acked = await newAcked(api);
-  for (let round = 0; round < ROUNDS; round++) {
-    const { rv } = await verify(api, acked);
-    const events = [];
-    const watching = api.watch(MAPS, rv, events);
-    const workers = Array.from({ length: WORKERS }, (_, id) => work(api, id, round, acked).catch((e) => e));
-    await pause(150 + Math.random() * 600);
-    server.proc.child.kill('SIGKILL');
+  await verify(api, acked);
+  const events = [];
+  const from = acked.newest;
+  const seen = () => Number(events.at(-1)?.object.metadata.resourceVersion ?? from);
+  for (let round = 0; round < rounds; round++) {
+    const watching = api.watch(MAPS, seen(), events);
+    const until = acked.writes + Math.ceil((writes - acked.writes) / (rounds - round)) + Math.floor((Math.random() - 0.5) * (round === rounds - 1 ? 0 : (writes / rounds) * 1.6));
+    const killed = new Promise((resolve) => {
+      acked.onWrite = () => acked.writes >= until && resolve(server.proc.child.kill('SIGKILL'));
+    });
+    const ends = await Promise.all(Array.from({ length: WORKERS }, (_, id) => work(api, id, round, acked).catch((e) => e)));
+    await killed;
     await server.proc.exited;
-    for (const e of await Promise.all(workers)) assert.ok(e instanceof Error && !(e instanceof assert.AssertionError), e.stack);
+    for (const e of ends) assert.ok(e instanceof Error && !(e instanceof assert.AssertionError), e.stack);
     await watching;
     await server.start();
     api = await Api.of(server);
-    const after = await verify(api, acked);
-
-    // What the watcher saw, and what it gets from where it was cut off, is the whole story.
-    const seen = Number(events.at(-1)?.object.metadata.resourceVersion ?? rv);
-    assert.ok(seen <= Number(after.rv), 'a watcher saw what is not there');
-    const mark = `mark-${round}`;
-    const marked = await api.call('POST', MAPS, { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: mark } });
-    await api.watch(MAPS, seen, events, (all) => all.at(-1)?.object.metadata.name === mark);
-    assert.equal(events.pop().object.metadata.uid, marked.object.metadata.uid);
-    const revisions = events.map((e) => Number(e.object.metadata.resourceVersion));
-    assert.ok(revisions.every((r, i) => i === 0 || r > revisions[i - 1]), 'events out of order or twice');
-    const story = new Map();
-    for (const e of events) {
-      if (e.type === 'DELETED') story.delete(e.object.metadata.name);
-      else story.set(e.object.metadata.name, e.object.metadata.resourceVersion);
-    }
-    for (const [name, version] of story) assert.equal(after.maps.get(name)?.metadata.resourceVersion, version, name);
-    t.diagnostic(`round ${round}: ${acked.made.size} objects, ${events.length} events`);
+    assert.ok(seen() <= Number((await api.call('GET', `${MAPS}?limit=1`)).object.metadata.resourceVersion), 'a watcher saw what is not there');
+    await verify(api, acked);
   }
+  assert.ok(acked.writes >= writes, `${acked.writes} writes`);
+  const mark = await api.call('POST', MAPS, configMap('mark'));
+  await api.watch(MAPS, seen(), events, (all) => all.at(-1)?.object.metadata.name === 'mark');
+  assert.equal(events.at(-1).object.metadata.uid, mark.object.metadata.uid);
+  const told = events.map((e) => Number(e.object.metadata.resourceVersion));
+  assert.ok(told.every((r, i) => i === 0 || r > told[i - 1]), 'events out of order or twice');
+  const known = new Set(told);
+  for (const r of acked.revisions) assert.ok(known.has(Number(r)), `the write of revision ${r} was never told`);
+  const story = new Map();
+  for (const e of events) {
+    if (e.type === 'DELETED') story.delete(e.object.metadata.name);
+    else story.set(e.object.metadata.name, e.object.metadata.resourceVersion);
+  }
+  const maps = await verify(api, acked);
+  for (const [name, version] of story) assert.equal(maps.get(name)?.metadata.resourceVersion, version, name);
+  for (const name of maps.keys()) assert.ok(story.has(name) || /^counter/.test(name), name);
+  t.diagnostic(`${rounds} kills, ${acked.writes} acknowledged writes, ${events.length} events`);
+}
+
+fleet.it(`kill -9 at ${ROUNDS} points of ${WRITES} writes loses no acknowledged one, and one watch sees them all`, async (t) => {
+  await killRounds(t, await fleet.server(), ROUNDS, WRITES);
+}, { timeout: 240_000 });
+
+// Fewer rounds, for the time that they take: etcd commits one by one.
+fleet.it('kill -9 of a server on etcd, too', async (t) => {
+  const etcd = await Etcd.start(fleet);
+  await killRounds(t, await fleet.server({ args: ['--store', `etcd:${etcd.url}`] }), Math.ceil(ROUNDS / 5), WRITES / 5);
+}, { skip: ETCD_MISSING });
+
+fleet.it('a damaged database is refused at the start with its place, and kept', async () => {
+  const server = await fleet.server();
+  await server.apply(Array.from({ length: 20 }, (_, i) => configMap(`m${i}`, { text: 'x'.repeat(3000) })));
+  await server.stop();
+  const file = path.join(server.state, 'atoll.db');
+  const db = await open(file, 'r+');
+  const { size } = await db.stat();
+  for (let at = 4096; at < size; at += 4096) await db.write(Buffer.alloc(2048, 0x55), 0, 2048, at);
+  await db.close();
+  const damaged = await readFile(file);
+  const r = await run(ATOLL, ['server', '--state', server.state, '--listen', '127.0.0.1:0']);
+  assert.notEqual(r.code, 0);
+  assert.match(r.err, /atoll\.db.*(malformed|corrupt|damaged)/i);
+  assert.match(r.err, /atoll restore/);
+  assert.ok(damaged.equals(await readFile(file)));
 });
 
 fleet.it('a server told to end under load answers or refuses, and keeps what it acknowledged', async () => {
@@ -156,6 +203,7 @@ fleet.it('a server told to end under load answers or refuses, and keeps what it 
   const acked = await newAcked(api);
   for (let round = 0; round < 3; round++) {
     const watching = api.watch(MAPS, 0, []);
+    acked.onWrite = undefined;
     const workers = Array.from({ length: WORKERS }, (_, id) => work(api, id, round, acked).catch((e) => e));
     await pause(200);
     await server.stop(); // exit 0
