@@ -47,8 +47,8 @@ export class Cluster {
   async startAgent(name) {
     const a = this.agents[name];
     const args = ['agent', '--server', this.server.url, '--token', a.token, '--ca-pin', a.pin, '--name', name, '--state', a.state, '--stop-instances', ...this.agentArgs];
-    if (this.devices[name]) args.push('--devices', this.devices[name]);
-    a.proc = this.fleet.start(`agent ${name}`, args);
+    if (this.devices?.[name]) args.push('--devices', this.devices[name]);
+    a.proc = this.fleet.start(`agent ${name}`, args, { env: this.agentEnv });
     await a.proc.line(/^ready agent /m);
   }
 
