@@ -367,6 +367,14 @@ static bool has_unrecorded(const struct sched_node *n)
     return n->gpus_unknown;
 }
 
+/* False: what is free is counted later, when nodes have their order. */
+static bool is_settled(struct sched *s, struct sched_node *n)
+{
+    n->unsettled = n->unsettled || s->order_stale;
+    s->unsettled = s->unsettled || n->unsettled;
+    return !n->unsettled;
+}
+
 void sched_item_take(struct sched *s, struct sched_item *item, struct sched_node *n,
                      const struct at_sched_gpu *gpus, size_t n_gpus)
 {
@@ -380,7 +388,7 @@ void sched_item_take(struct sched *s, struct sched_item *item, struct sched_node
     n->first = item;
     item->recorded = gpus != NULL && n_gpus > 0;
     set_gpus(item, gpus, item->recorded ? n_gpus : 0);
-    if (!n->unsettled && !s->order_stale) {
+    if (is_settled(s, n)) {
         if (has_unrecorded(n)) {
             recount(s, n);
         } else {
@@ -410,7 +418,7 @@ void sched_item_release(struct sched *s, struct sched_item *item)
     item->node = NULL;
     item->next = item->prev = NULL;
     item->planned = false;
-    if (!n->unsettled && !s->order_stale) {
+    if (is_settled(s, n)) {
         if (replayed) {
             recount(s, n);
         } else {
