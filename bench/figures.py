@@ -251,6 +251,7 @@ def kube_apiserver(bench, etcd_url):
     proc = start_peer(bench, "kube-apiserver", binary, *(f"--{key}={value}" for key, value in options.items()))
     trust = ssl._create_unverified_context()  # its certificate is made while it starts
     await_answer(bench, "kube-apiserver", proc, f"{url}/readyz", trust, token)
+    await_answer(bench, "kube-apiserver", proc, f"{url}/api/v1/namespaces/default", trust, token)
     took = time.monotonic() - begin
     kubeconfig = bench.path("kube.kubeconfig")
     with open(os.path.join(certs, "apiserver.crt"), "rb") as f:

@@ -101,32 +101,38 @@ static bool chunk_add(struct at_arena *arena, size_t need)
     return true;
 }
 
-void *at_arena_alloc(struct at_arena *arena, size_t bytes)
+/* bytes at a multiple of align, zeroed. */
+static void *take(struct at_arena *arena, size_t bytes, size_t align)
 {
     assert(arena->used <= arena->cap);
-    if (bytes > arena->cap - arena->used) {
-        return NULL;
-    }
-    size_t rounded = round_up(bytes);
-    if (rounded > arena->cap - arena->used) {
-        return NULL;
-    }
     struct chunk *chunk = arena->newest;
-    if (chunk == NULL || chunk->size - chunk->used < rounded) {
-        if (!chunk_add(arena, rounded)) {
+    size_t pad = chunk != NULL ? -chunk->used & (align - 1) : 0;
+    if (bytes > arena->cap - arena->used || pad + bytes > arena->cap - arena->used) {
+        return NULL;
+    }
+    if (chunk == NULL || chunk->size - chunk->used < pad ||
+        chunk->size - chunk->used - pad < bytes) {
+        if (!chunk_add(arena, bytes)) {
             return NULL;
         }
         chunk = arena->newest;
+        pad = 0;
     }
-    void *place = chunk->data + chunk->used;
-    chunk->used += rounded;
-    arena->used += rounded;
-    return memset(place, 0, rounded);
+    void *place = chunk->data + chunk->used + pad;
+    chunk->used += pad + bytes;
+    arena->used += pad + bytes;
+    return memset(place, 0, bytes);
 }
 
+void *at_arena_alloc(struct at_arena *arena, size_t bytes)
+{
+    return bytes <= SIZE_MAX - ALIGN_BYTES ? take(arena, round_up(bytes), ALIGN_BYTES) : NULL;
+}
+
+/* Texts lie side by side: they are most of what objects are made of. */
 char *at_arena_strndup(struct at_arena *arena, const char *s, size_t len)
 {
-    char *copy = len < SIZE_MAX ? at_arena_alloc(arena, len + 1) : NULL;
+    char *copy = len < SIZE_MAX ? take(arena, len + 1, 1) : NULL;
     if (copy != NULL && len != 0) {
         memcpy(copy, s, len);
     }
