@@ -27,10 +27,12 @@ struct sched_item {
     bool queued;   /* pending, and names a queue */
     bool homeless; /* bound to a node that is not there */
     bool pending;
-    size_t pending_at;       /* in sched.pending */
-    uint64_t tried;          /* request's version + 1 when it was last refused; 0: try it */
-    bool waits_for_others;   /* not for room */
-    uint64_t tried_holders;  /* and sched's holders then */
+    size_t pending_at;      /* in sched.pending */
+    uint64_t tried;         /* request's version + 1 when it was last refused; 0: try it */
+    bool waits_for_others;  /* not for room */
+    uint64_t tried_holders; /* and sched's holders then */
+    uint64_t tried_epoch;
+    uint64_t tried_near;     /* and what its rules about others looked at */
     struct sched_item *held; /* phantom that holds room for it */
 };
 

@@ -415,6 +415,59 @@ enum at_rc sched_near_refuse(struct sched *s, struct sched_turn *t)
     return AT_OK;
 }
 
+/* --- what could lift a refusal --- */
+
+/* One value of what was looked at and in which state; sums of these differ when any state does. */
+static uint64_t state_of(const void *what, uint64_t version)
+{
+    uint64_t z = ((uint64_t)(uintptr_t)what ^ (version * 0x9e3779b97f4a7c15u)) + version;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    return z ^ (z >> 31);
+}
+
+static uint64_t matcher_state(const struct sched_matcher *m)
+{
+    return m != NULL ? state_of(m, m->version) : 0;
+}
+
+static uint64_t terms_stamp(const struct sched *s, const struct at_affinity *affinity,
+                            const char *ns)
+{
+    uint64_t sum = 0;
+    for (size_t k = 0; affinity != NULL && k < affinity->required.n; k++) {
+        sum += matcher_state(sched_tally_of_term(s->tally, &affinity->required.items[k], ns));
+    }
+    return sum;
+}
+
+static void keeper_stamp(void *ctx, const struct sched_keeper *keeper)
+{
+    *(uint64_t *)ctx += state_of(keeper, keeper->version);
+}
+
+uint64_t sched_near_stamp(const struct sched *s, const struct at_instance *x,
+                          const struct sched_group *group)
+{
+    const struct at_placement *p = x->spec.placement;
+    uint64_t sum = state_of(s, s->epoch); /* sites and policies */
+    if (p != NULL) {
+        sum += terms_stamp(s, p->affinity, x->meta.ns);
+        sum += terms_stamp(s, p->anti_affinity, x->meta.ns);
+        for (size_t k = 0; k < p->spread.n; k++) {
+            sum += matcher_state(sched_tally_of_spread(s->tally, &p->spread.items[k], x));
+        }
+        sum += p->max_skew > 0 ? state_of(group, group->version) : 0;
+    }
+    sched_tally_keepers(s->tally, x, keeper_stamp, &sum);
+    for (size_t i = 0; i < s->n_sites; i++) {
+        const struct at_site *site = s->sites[i]->site;
+        if (site != NULL && site->spec.limits != NULL) {
+            sum += state_of(s->sites[i], sched_tally_site_use(s->tally, s->sites[i]->name).version);
+        }
+    }
+    return sum;
+}
+
 /* --- the affinity objective --- */
 
 /* All liked and nothing disliked: 1000; nothing liked and all disliked: 0. */

@@ -26,6 +26,9 @@ struct sched_near {
 void sched_near_learn(struct sched *s, const struct at_instance *instance);
 /* The turn's rules: refusals of sites, of nodes apart and of the others. First in a turn. */
 enum at_rc sched_near_refuse(struct sched *s, struct sched_turn *turn) AT_WARN_UNUSED;
+/* Grows when anything changes that these rules, or maxSkew, look at for the instance. */
+uint64_t sched_near_stamp(const struct sched *s, const struct at_instance *instance,
+                          const struct sched_group *group);
 /* What of the affinity objective belongs to sites; then, when the nodes apart have their sites'
  * parts, theirs. */
 void sched_near_score_sites(const struct sched *s, struct sched_turn *turn);

@@ -228,9 +228,12 @@ static void score_node(struct sched *s, struct sched_request *r, const struct sc
     set_score(s, r, n, now, was, is);
 }
 
-/* Everything anew. */
+/* Everything anew. Whoever waits is tried again when a node is refused otherwise than before; that
+ * is not known when nodes have another order. */
 static void score_all(struct sched *s, struct sched_request *r)
 {
+    bool same_nodes = r->scored && r->order == s->order_number;
+    bool news = !same_nodes;
     r->scores = at_realloc(r->scores, sizeof(*r->scores) * (s->n_nodes + 1));
     r->best = at_realloc(r->best, sizeof(*r->best) * (s->n_blocks + 1));
     r->eligible = at_realloc(r->eligible, s->n_nodes / 8 + 1);
@@ -246,6 +249,7 @@ static void score_all(struct sched *s, struct sched_request *r)
         enum at_sched_rule rule = sched_refuse_static(s, r, n);
         bool eligible = rule == AT_SCHED_RULE_COUNT;
         uint32_t score = eligible ? score_room(s, r, n) : rule;
+        news = news || rule_of(r->scores[i]) != rule_of(score);
         struct sched_request_site *site = &r->sites[n->site_index];
         r->eligible[i / 8] |= (uint8_t)(eligible << i % 8);
         r->scores[i] = score;
@@ -260,9 +264,10 @@ static void score_all(struct sched *s, struct sched_request *r)
             r->best[s->sites[i]->first_block + b] = block_best(r, s->sites[i], b);
         }
     }
-    r->version++;
+    r->version += news;
     r->scored = true;
     r->epoch = s->epoch;
+    r->order = s->order_number;
 }
 
 void sched_request_refresh(struct sched *s, struct sched_request *r)
@@ -346,6 +351,7 @@ void sched_group_count(struct sched *s, struct sched_group *g, struct sched_node
         g->n_by_site = s->n_sites;
     }
     g->by_site[n->site_index] += sign;
+    g->version++;
     size_t at = 0;
     while (at < g->n_nodes && g->nodes[at].node != n) {
         at++;

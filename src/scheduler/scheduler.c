@@ -1,5 +1,6 @@
 /* The plan: for each pending instance in turn, filter, score, choose, take. */
 #include "scheduler/engine.h"
+#include "scheduler/near.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -114,14 +115,24 @@ static enum at_rc decide(struct sched *s, struct sched_item *item, struct at_sch
 static bool is_worth_a_try(struct sched *s, struct sched_item *item)
 {
     sched_request_refresh(s, item->request);
-    return item->tried != item->request->version + 1 ||
-           (item->waits_for_others && item->tried_holders != s->holders);
+    if (item->tried != item->request->version + 1) {
+        return true;
+    }
+    if (!item->waits_for_others ||
+        (item->tried_holders == s->holders && item->tried_epoch == s->epoch)) {
+        return false;
+    }
+    item->tried_holders = s->holders; /* others came or went: those that it waits for? */
+    item->tried_epoch = s->epoch;
+    return item->tried_near != sched_near_stamp(s, item->instance, item->group);
 }
 
 static void note_try(struct sched *s, struct sched_item *item)
 {
     item->tried = item->request->version + 1;
     item->tried_holders = s->holders;
+    item->tried_epoch = s->epoch;
+    item->tried_near = sched_near_stamp(s, item->instance, item->group);
     item->waits_for_others = false;
     for (size_t i = 0; i < s->n_sites;
          i++) { /* there is room, but not beside those who are there */

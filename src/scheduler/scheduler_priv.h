@@ -109,6 +109,7 @@ struct sched_group {
     size_t refs;
     int32_t *by_site;
     size_t n_by_site;
+    uint64_t version; /* grows with each change */
     struct sched_group_node {
         struct sched_node *node;
         int32_t copies;
@@ -133,6 +134,7 @@ struct sched_request {
     bool scored;
     uint64_t seen;     /* the log up to here is in the scores */
     uint64_t epoch;    /* of sched: site and policy objects, order of nodes, mix */
+    uint64_t order;    /* of nodes, of sched */
     uint64_t version;  /* grows when a node begins or ceases to fit, or is refused otherwise */
     uint32_t *scores;  /* per node: a rule, or SCHED_FITS + weighted parts of the node */
     uint32_t *best;    /* per block; 0: no node of it fits */
@@ -192,7 +194,7 @@ struct sched {
     size_t n_requests, n_request_slots, n_unused;
     uint32_t *log; /* ring of nodes changed */
     uint64_t log_end, log_mask;
-    uint64_t epoch, turn_number;
+    uint64_t epoch, order_number, turn_number;
     uint64_t holders;       /* grows when anything comes to or leaves a node */
     struct sched_turn turn; /* its arrays are kept */
     size_t cap_turn_sites;

@@ -295,7 +295,8 @@ void sched_tally_reset(struct sched_tally *t)
         }
     }
     for (size_t it = 0; at_map_next(t->sites, &it, NULL, &value);) {
-        *(struct sched_site_use *)value = (struct sched_site_use){0};
+        uint64_t version = ((struct sched_site_use *)value)->version;
+        *(struct sched_site_use *)value = (struct sched_site_use){.version = version + 1};
     }
 }
 
@@ -339,6 +340,7 @@ static void count_matcher(struct sched_matcher *m, const char *node_name, const 
         count(m->by_node, node_name, sign);
         count(m->by_site, site_name, sign);
         m->total += sign;
+        m->version++;
     }
 }
 
@@ -384,6 +386,7 @@ static void count_keepers(struct sched_tally *t, const struct at_instance *i, co
         struct sched_keeper *keeper = keeper_of(t, &anti->required.items[k], i->meta.ns);
         count(keeper->by_place, keeper->level == SCHED_LEVEL_NODE ? node_name : site_name, sign);
         keeper->total += sign;
+        keeper->version++;
     }
 }
 
@@ -397,6 +400,7 @@ static void count_use(struct sched_tally *t, const struct at_instance *i, const 
     }
     const struct at_resources *r = i->spec.resources;
     use->instances += sign;
+    use->version++;
     if (r != NULL) {
         use->cpu_milli += sign * r->cpu_milli;
         use->memory_bytes += sign * r->memory_bytes;

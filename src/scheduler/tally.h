@@ -18,6 +18,7 @@ struct sched_matcher {
     bool counted;                     /* the counts below are kept */
     struct at_map *by_node, *by_site; /* name -> count, see sched_tally_count */
     int64_t total;
+    uint64_t version;                                /* grows with each change of the counts */
     struct sched_matcher *next;                      /* with the same label, or in the same list */
     struct sched_keeper *keepers[SCHED_LEVEL_COUNT]; /* NULL: none yet */
 };
@@ -27,9 +28,11 @@ struct sched_keeper {
     enum sched_level level;
     struct at_map *by_place; /* node names, or site names for the other levels */
     int64_t total;
+    uint64_t version;
 };
 struct sched_site_use {
     int64_t instances, cpu_milli, memory_bytes, gpu_milli;
+    uint64_t version;
 };
 
 struct sched_tally *sched_tally_new(void); /* own: sched_tally_free */

@@ -93,8 +93,8 @@ static void recount(struct sched *s, struct sched_node *n)
 /* Of all that rules look at: a node's status changes for other reasons too. */
 static uint64_t digest_of(const struct at_node *node)
 {
-    static const char *const STATUS[] = {"capacity", "allocatable", "gpus",         "numaNodes",
-                                         "drivers",  "arch",        "modelsCached", NULL};
+    static const char *const STATUS[] = {"capacity", "allocatable", "gpus",   "numaNodes",
+                                         "drivers",  "arch",        "models", NULL};
     uint64_t h = at_model_part_hash(&AT_KIND_NODE, "spec", node, NULL);
     h = h * 31 + at_model_part_hash(&AT_KIND_NODE, "status", node, STATUS);
     h = h * 31 + (node->meta.deletion_wall_ns != 0);
@@ -241,6 +241,7 @@ static void order(struct sched *s)
         s->log_mask = ring - 1;
     }
     s->epoch++;
+    s->order_number++;
     s->order_stale = false;
 }
 
