@@ -189,6 +189,9 @@ bool ctl_reason_changed(const struct at_instance *i, const struct at_sched_decis
 /* What an Event says of it. */
 const char *ctl_decision_sentence(const struct at_sched_decision *d, struct at_arena *arena);
 
+/* taint.c: end what does not, or no longer, tolerate the node's NoExecute taints. */
+void ctl_evict_by_taints(struct ctl_pass *p, const struct at_node *node);
+
 /* The reconcilers. */
 void ctl_deployment(struct ctl_pass *p);
 void ctl_job(struct ctl_pass *p);

@@ -103,27 +103,6 @@ static void lose_all_on(struct ctl_pass *p, const struct at_node *node)
     }
 }
 
-/* A taint with effect NoExecute also ends what runs. */
-static void evict_intolerant(struct ctl_pass *p, const struct at_node *node)
-{
-    for (size_t t = 0; t < node->spec.taints.n; t++) {
-        const struct at_taint *taint = &node->spec.taints.items[t];
-        if (!at_streq(taint->effect, "NoExecute")) {
-            continue;
-        }
-        size_t n;
-        const struct at_instance **on =
-            ctl_index_list(ctl_index_node(p->c->index, node->meta.name), p->snap, p->arena, &n);
-        for (size_t k = 0; k < n; k++) {
-            const struct at_instance *i = on[k];
-            if (i->meta.deletion_wall_ns == 0 && !ctl_ended(i) &&
-                !at_sched_tolerates(i->spec.placement, taint)) {
-                ctl_delete(p, &AT_KIND_INSTANCE, &i->meta);
-            }
-        }
-    }
-}
-
 /* --- the condition --- */
 
 struct verdict {
@@ -179,7 +158,7 @@ void ctl_node(struct ctl_pass *p)
     if (node == NULL) {
         return;
     }
-    evict_intolerant(p, node);
+    ctl_evict_by_taints(p, node);
     enum health health = health_of(p->c, node, p->now_ns);
     if (health == HEALTH_ALIVE && !ctl_node_ready(node)) {
         judge(p, node, true);

@@ -1,6 +1,8 @@
 /* Hard rules: which nodes may not take an instance, and the first rule that says so. */
 #include "scheduler/scheduler_priv.h"
 
+#include <stdlib.h>
+
 bool sched_strings_have(const struct at_model_strings *list, const char *s)
 {
     for (size_t i = 0; i < list->n; i++) {
@@ -16,23 +18,49 @@ static bool is_empty(const char *s)
     return s == NULL || s[0] == '\0';
 }
 
+static bool toleration_matches(const struct at_toleration *t, const struct at_taint *taint)
+{
+    bool exists = at_streq(t->operator, "Exists");
+    if (!is_empty(t->effect) && !at_streq(t->effect, taint->effect)) {
+        return false;
+    }
+    if (is_empty(t->key) ? !exists : !at_streq(t->key, taint->key)) {
+        return false;
+    }
+    const char *want = t->value != NULL ? t->value : "";
+    return exists || at_streq(want, taint->value != NULL ? taint->value : "");
+}
+
 bool at_sched_tolerates(const struct at_placement *placement, const struct at_taint *taint)
 {
     for (size_t i = 0; placement != NULL && i < placement->tolerations.n; i++) {
-        const struct at_toleration *t = &placement->tolerations.items[i];
-        bool exists = at_streq(t->operator, "Exists");
-        if (!is_empty(t->effect) && !at_streq(t->effect, taint->effect)) {
-            continue;
-        }
-        if (is_empty(t->key) ? !exists : !at_streq(t->key, taint->key)) {
-            continue;
-        }
-        const char *want = t->value != NULL ? t->value : "";
-        if (exists || at_streq(want, taint->value != NULL ? taint->value : "")) {
+        if (toleration_matches(&placement->tolerations.items[i], taint)) {
             return true;
         }
     }
     return false;
+}
+
+static int64_t seconds_ns(const char *text)
+{
+    if (is_empty(text)) {
+        return INT64_MAX;
+    }
+    long long seconds = strtoll(text, NULL, 10);
+    return seconds <= 0 ? 0 : seconds > INT64_MAX / AT_NS_PER_S ? INT64_MAX : seconds * AT_NS_PER_S;
+}
+
+int64_t at_sched_tolerates_ns(const struct at_placement *placement, const struct at_taint *taint)
+{
+    int64_t least = -1;
+    for (size_t i = 0; placement != NULL && i < placement->tolerations.n; i++) {
+        const struct at_toleration *t = &placement->tolerations.items[i];
+        if (toleration_matches(t, taint)) {
+            int64_t ns = seconds_ns(t->toleration_seconds);
+            least = least < 0 || ns < least ? ns : least;
+        }
+    }
+    return least;
 }
 
 const struct at_taint *sched_taint_refusing(const struct at_node *node,

@@ -164,6 +164,9 @@ enum at_rc at_scheduler_waiting(const struct at_scheduler *sched, struct at_aren
 /* A decision of a plan was not written: take it back, and decide the instance again. */
 void at_scheduler_forget(struct at_scheduler *sched, const char *ns, const char *name);
 
+/* For how long placement (may be NULL) bears a NoExecute taint: the shortest of the tolerations
+ * that match it; INT64_MAX for ever, -1 not at all. */
+int64_t at_sched_tolerates_ns(const struct at_placement *placement, const struct at_taint *taint);
 /* Whether placement (may be NULL) accepts taint. */
 bool at_sched_tolerates(const struct at_placement *placement, const struct at_taint *taint);
 /* What a node has left, by the instances bound to it that have not ended. gpu: see at_sched_free.
