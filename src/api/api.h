@@ -39,6 +39,10 @@ struct at_api_options {
     void *audit_ctx;
     /* What belongs into a backup beside the store; name NULL ends it; may be NULL. */
     const struct at_api_backup_file *backup_files;
+    /* The list of servers on a shared store is another one: an array of URLs, borrowed. May be
+     * NULL. */
+    void (*on_servers)(void *ctx, const json_t *urls);
+    void *on_servers_ctx;
 };
 enum at_rc at_api_new(const struct at_api_options *options, struct at_api **ret,
                       struct at_err *err) AT_WARN_UNUSED;

@@ -36,6 +36,7 @@ struct api_decoded { /* of view.c */
 struct at_api {
     char *advertise_url; /* NULL: the others are not told of this server */
     at_timer_id servers_timer;
+    json_t *servers_told; /* to on_servers */
     struct at_api_options options;
     const struct at_sys *sys;
     struct api_doc *discovery; /* by path; aggregated ones by "aggregated:/apis" */

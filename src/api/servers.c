@@ -20,9 +20,22 @@ static void nothing_more(void *ctx, enum at_rc rc, int64_t rev, const struct at_
     (void)err;
 }
 
+static void changes_tell(struct at_api *api)
+{
+    json_t *urls = api_servers_json(api);
+    if (api->options.on_servers != NULL && json_array_size(urls) != 0 &&
+        !json_equal(urls, api->servers_told)) {
+        api->options.on_servers(api->options.on_servers_ctx, urls);
+        json_decref(api->servers_told);
+        api->servers_told = json_incref(urls);
+    }
+    json_decref(urls);
+}
+
 static void tell(void *ctx)
 {
     struct at_api *api = ctx;
+    changes_tell(api);
     const char *url = api->advertise_url;
     AT_CLEANUP(at_cleanup_free) char *key = at_asprintf(SERVERS_PREFIX "%s", url);
     at_store_write(api->options.store, &(struct at_store_write){.key = key,
@@ -46,6 +59,8 @@ void api_servers_done(struct at_api *api)
 {
     at_loop_timer_cancel(api->options.loop, api->servers_timer);
     api->servers_timer = 0;
+    json_decref(api->servers_told);
+    api->servers_told = NULL;
     at_free(api->advertise_url);
     api->advertise_url = NULL;
 }

@@ -30,6 +30,7 @@ struct at_server {
     struct at_loop *loop;
     char *state_dir, *listen, *url, *kubeconfig;
     char *advertise; /* NULL: url */
+    char *admin_cert, *admin_key;
     int64_t node_timeout_ns;
     struct at_limits limits;
     char *names[SERVER_NAMES_MAX + 1]; /* SANs that are no addresses */
@@ -176,51 +177,37 @@ static enum at_rc tls_open(struct at_server *s, struct at_err *err)
     return at_tls_config_new(&options, &s->tls, err);
 }
 
-static enum at_rc base64_into(struct at_buf *out, const char *label, const char *pem)
+/* admin.kubeconfig; servers NULL: just this one is known. */
+static enum at_rc kubeconfig_write(struct at_server *s, const json_t *servers, struct at_err *err)
 {
-    enum at_rc rc = at_buf_append_str(out, label);
-    if (rc == AT_OK) {
-        rc = at_base64_encode(pem, strlen(pem), out);
-    }
-    return rc == AT_OK ? at_buf_append_str(out, "\n") : rc;
+    const struct at_app_kubeconfig k = {.path = s->kubeconfig,
+                                        .url = s->url,
+                                        .ca_pem = at_ca_cert_pem(s->ca),
+                                        .cert_pem = s->admin_cert,
+                                        .key_pem = s->admin_key,
+                                        .servers = servers};
+    return at_app_kubeconfig_write(&k, err);
 }
 
-/* admin.kubeconfig with a fresh client certificate in system:masters. */
-static enum at_rc kubeconfig_write(struct at_server *s, struct at_err *err)
+/* With a fresh client certificate in system:masters. */
+static enum at_rc kubeconfig_make(struct at_server *s, struct at_err *err)
 {
     static const char *const MASTERS[] = {AT_GROUP_MASTERS, NULL};
-    AT_CLEANUP(at_cleanup_free) char *cert = NULL;
-    AT_CLEANUP(at_cleanup_free) char *key = NULL;
     struct at_cert_request request = {.common_name = "admin",
                                       .organizations = MASTERS,
                                       .client = true,
                                       .lifetime_s = ADMIN_CERT_LIFETIME_S};
-    enum at_rc rc = at_ca_issue(s->ca, &request, &cert, &key, err);
-    if (rc != AT_OK) {
-        return rc;
+    enum at_rc rc = at_ca_issue(s->ca, &request, &s->admin_cert, &s->admin_key, err);
+    return rc == AT_OK ? kubeconfig_write(s, NULL, err) : rc;
+}
+
+static void on_servers(void *ctx, const json_t *urls)
+{
+    struct at_server *s = ctx;
+    struct at_err err = {0};
+    if (kubeconfig_write(s, urls, &err) != AT_OK) {
+        at_log(AT_LOG_WARN, "server.kubeconfig", "%s", err.msg);
     }
-    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
-    rc = at_buf_printf(&text,
-                       "apiVersion: v1\nkind: Config\ncurrent-context: atoll\n"
-                       "contexts:\n- name: atoll\n  context:\n    cluster: atoll\n    user: admin\n"
-                       "clusters:\n- name: atoll\n  cluster:\n    server: %s\n",
-                       s->url);
-    if (rc == AT_OK) {
-        rc = base64_into(&text, "    certificate-authority-data: ", at_ca_cert_pem(s->ca));
-    }
-    if (rc == AT_OK) {
-        rc = at_buf_append_str(&text, "users:\n- name: admin\n  user:\n");
-    }
-    if (rc == AT_OK) {
-        rc = base64_into(&text, "    client-certificate-data: ", cert);
-    }
-    if (rc == AT_OK) {
-        rc = base64_into(&text, "    client-key-data: ", key);
-    }
-    if (rc != AT_OK) {
-        return at_err_set(err, rc, "%s: could not be composed", s->kubeconfig);
-    }
-    return at_file_write_atomic(s->kubeconfig, text.data, text.len, 0600, err);
 }
 
 static bool leads(void *ctx)
@@ -315,7 +302,7 @@ static enum at_rc serve(struct at_server *s, struct at_err *err)
         return rc;
     }
     s->url = at_asprintf("https://%s", at_http_server_addr(s->http));
-    rc = kubeconfig_write(s, err);
+    rc = kubeconfig_make(s, err);
     if (rc != AT_OK) {
         return rc;
     }
@@ -370,7 +357,9 @@ static void start_api(void *ctx)
                                  .admin_token_sha256_hex = (const char *const *)s->token_digests,
                                  .audit = audit_write,
                                  .audit_ctx = s,
-                                 .backup_files = s->backup_files};
+                                 .backup_files = s->backup_files,
+                                 .on_servers = on_servers,
+                                 .on_servers_ctx = s};
     at_limits_to_api(&s->limits, &api);
     enum at_rc rc = at_api_new(&api, &s->api, &err);
     if (rc != AT_OK) {
@@ -575,6 +564,11 @@ void at_server_free(struct at_server *s)
     at_free(s->listen);
     at_free(s->url);
     at_free(s->advertise);
+    at_free(s->admin_cert);
+    if (s->admin_key != NULL) {
+        explicit_bzero(s->admin_key, strlen(s->admin_key));
+        at_free(s->admin_key);
+    }
     at_free(s->kubeconfig);
     at_free(s);
 }

@@ -4,6 +4,7 @@
 #define AT_APPS_SERVER_H
 
 #include "apps/limits.h"
+#include "core/json.h"
 #include "core/metrics.h"
 #include "loop/loop.h"
 
@@ -37,5 +38,13 @@ void at_server_free(struct at_server *server); /* waits for writes under way; ac
 const char *at_server_url(const struct at_server *server);    /* https://host:port, once ready */
 const char *at_server_ca_pin(const struct at_server *server); /* hex, without "sha256:" */
 const char *at_server_kubeconfig(const struct at_server *server); /* path of admin.kubeconfig */
+
+/* kubeconfig.c */
+struct at_app_kubeconfig {
+    const char *path, *url, *ca_pem, *cert_pem, *key_pem;
+    const json_t *servers; /* URLs; may be NULL */
+};
+enum at_rc at_app_kubeconfig_write(const struct at_app_kubeconfig *k,
+                                   struct at_err *err) AT_WARN_UNUSED;
 
 #endif

@@ -60,7 +60,7 @@ static enum at_rc client_fill(struct at_client *client, const struct at_client_o
     if (!is_header_text(options->token) || !is_header_text(options->user_agent)) {
         return at_err_set(err, AT_INVALID, "the token holds a line break");
     }
-    enum at_rc rc = at_client_servers_open(client, options->server, err);
+    enum at_rc rc = at_client_servers_open(client, options->server, options->prefer_first, err);
     if (rc != AT_OK) {
         return rc;
     }

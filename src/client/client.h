@@ -14,6 +14,7 @@ struct at_client_options {
      * used, the next when it fails: a call that has not reached it, and any GET without an answer,
      * goes on there by itself. */
     const char *server;
+    bool prefer_first;  /* not one at random: for people, who chose it */
     const char *ca_pem; /* trust; NULL with ca_pin at join */
     const char *ca_pin_sha256_hex;
     const char *cert_pem, *key_pem; /* client certificate, or NULL */

@@ -34,7 +34,7 @@ struct at_client {
 };
 
 /* servers.c */
-enum at_rc at_client_servers_open(struct at_client *client, const char *list,
+enum at_rc at_client_servers_open(struct at_client *client, const char *list, bool prefer_first,
                                   struct at_err *err) AT_WARN_UNUSED;
 void at_client_servers_done(struct at_client *client);
 struct at_client_server *at_client_server_find(struct at_client *client, uint32_t id);

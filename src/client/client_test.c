@@ -486,6 +486,154 @@ static void a_token_with_a_line_break_is_refused(void **state)
     assert_int_equal(at_client_new(k->loop, &options, &client, NULL), AT_INVALID);
 }
 
+/* --- several servers --- */
+
+/* A port at which nobody listens. */
+static void dead_url(struct kit *k, char out[64])
+{
+    struct at_http_server *server;
+    struct at_http_server_options o = {.listen = "127.0.0.1:0",
+                                       .body_bytes_max = 1 << 10,
+                                       .connections_max = 1,
+                                       .handler = handle,
+                                       .ctx = k};
+    assert_int_equal(at_http_server_new(k->loop, &o, &server, NULL), AT_OK);
+    snprintf(out, 64, "http://%s", at_http_server_addr(server));
+    at_http_server_free(server);
+}
+
+static struct at_client *client_of(struct kit *k, const char *servers)
+{
+    struct at_client *client = NULL;
+    struct at_err err = {0};
+    struct at_client_options options = {.server = servers, .prefer_first = true};
+    if (at_client_new(k->loop, &options, &client, &err) != AT_OK) {
+        fail_msg("%s", err.msg);
+    }
+    return client;
+}
+
+static void call_and_wait(struct kit *k, struct at_client *client, enum at_http_method method,
+                          struct at_client_result *r)
+{
+    at_client_request(client, method, "/x", NULL, NULL, at_client_result_done, r);
+    TURN_UNTIL(k, r->done);
+}
+
+static void a_call_that_no_server_got_goes_on_at_the_next(void **state)
+{
+    struct kit *k = *state;
+    static const struct step steps[] = {{.status = 200, .body = "{}"}};
+    k->steps = steps;
+    k->n_steps = 1;
+    char dead[2][64];
+    char all[256];
+    dead_url(k, dead[0]);
+    dead_url(k, dead[1]);
+    snprintf(all, sizeof all, "%s,%s,http://%s", dead[0], dead[1], at_http_server_addr(k->server));
+    struct at_client *client = client_of(k, all);
+    assert_int_equal(at_client_server_count(client), 3);
+    assert_string_equal(at_client_server_in_use(client), dead[0]);
+    for (size_t i = 1; i <= 3; i++) {
+        struct at_client_result r = {0};
+        call_and_wait(k, client, AT_HTTP_POST, &r); /* a POST too: nobody has seen it */
+        assert_int_equal(r.rc, AT_OK);
+        at_client_result_clear(&r);
+        assert_int_equal(k->asked, i);
+        assert_null(strstr(at_client_server_in_use(client), dead[0]));
+    }
+    at_client_free(client);
+    char none[160];
+    snprintf(none, sizeof none, "%s,%s", dead[0], dead[1]);
+    client = client_of(k, none);
+    struct at_client_result r = {0};
+    call_and_wait(k, client, AT_HTTP_GET, &r);
+    assert_int_equal(r.rc, AT_UNAVAILABLE);
+    at_client_result_clear(&r);
+    at_client_free(client);
+}
+
+static const char *const NO_PIECES[] = {NULL};
+
+/* It takes connections and says nothing. */
+static void a_server_that_says_nothing_is_left_and_who_waits_for_it_is_told(void **state)
+{
+    struct kit *k = *state;
+    static const struct step mute[] = {{.status = 200, .pieces = NO_PIECES, .keep_open = true},
+                                       {.status = 200, .pieces = NO_PIECES, .keep_open = true}};
+    struct kit second = {.loop = k->loop};
+    static const struct step good[] = {{.status = 200, .body = "{}"}};
+    k->steps = mute;
+    k->n_steps = 2;
+    second.steps = good;
+    second.n_steps = 1;
+    struct at_http_server_options o = {.listen = "127.0.0.1:0",
+                                       .body_bytes_max = 1 << 10,
+                                       .connections_max = 4,
+                                       .handler = handle,
+                                       .ctx = &second};
+    assert_int_equal(at_http_server_new(k->loop, &o, &second.server, NULL), AT_OK);
+    char all[256];
+    snprintf(all, sizeof all, "http://%s,http://%s", at_http_server_addr(k->server),
+             at_http_server_addr(second.server));
+    struct at_client *client = client_of(k, all);
+    struct at_client_result stream = {0};
+    struct at_client_result beat = {0};
+    at_client_stream(client, "/log", NULL, at_client_result_done, &stream);
+    TURN_UNTIL(k, k->asked == 1);
+    at_client_request_within(client, 100 * AT_NS_PER_MS, AT_HTTP_POST, "/beat", NULL,
+                             at_client_result_done, &beat);
+    TURN_UNTIL(k, beat.done && stream.done);
+    assert_int_equal(beat.rc, AT_TIMEOUT); /* it may have been taken: not tried again by itself */
+    assert_int_equal(stream.rc, AT_UNAVAILABLE);
+    struct at_client_result next = {0};
+    call_and_wait(k, client, AT_HTTP_POST, &next);
+    assert_int_equal(next.rc, AT_OK);
+    assert_int_equal(second.asked, 1);
+    at_client_result_clear(&next);
+    at_client_result_clear(&beat);
+    at_client_result_clear(&stream);
+    at_client_free(client);
+    at_http_server_free(second.server);
+}
+
+static void count_call(void *ctx)
+{
+    ++*(int *)ctx;
+}
+
+static void learned_servers_come_and_go_and_configured_ones_stay(void **state)
+{
+    struct kit *k = *state;
+    int changes = 0;
+    struct at_client *client = client_of(k, "http://a:1,http://b:2");
+    at_client_on_servers(client, count_call, &changes);
+    assert_null(at_client_learned_server(client, 0));
+    json_t *urls = json_pack("[s, s, s, i]", "http://b:2", "http://c:3", "nonsense", 7);
+    at_client_learn_servers(client, urls);
+    json_decref(urls);
+    assert_int_equal(changes, 1);
+    assert_int_equal(at_client_server_count(client), 3);
+    assert_string_equal(at_client_learned_server(client, 0), "http://b:2");
+    assert_string_equal(at_client_learned_server(client, 1), "http://c:3");
+    urls = json_pack("[s]", "http://b:2");
+    at_client_learn_servers(client, urls);
+    at_client_learn_servers(client, urls); /* nothing new */
+    json_decref(urls);
+    assert_int_equal(changes, 2);
+    assert_int_equal(at_client_server_count(client), 2);
+    struct at_client_result r = {0};
+    at_client_post_text_to(client, "http://c:3", "/x", "", 0, at_client_result_done, &r);
+    TURN_UNTIL(k, r.done);
+    assert_int_equal(r.rc, AT_UNAVAILABLE);
+    at_client_result_clear(&r);
+    at_client_on_servers(client, NULL, NULL);
+    at_client_free(client);
+    struct at_err err = {0};
+    struct at_client_options mixed = {.server = "http://a:1,https://b:2"};
+    assert_int_equal(at_client_new(k->loop, &mixed, &client, &err), AT_INVALID);
+}
+
 #define WITH_KIT(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -503,6 +651,9 @@ int main(void)
         WITH_KIT(a_callback_may_free_its_informer),
         cmocka_unit_test(kubeconfigs_are_read_inline_and_from_files),
         WITH_KIT(a_token_with_a_line_break_is_refused),
+        WITH_KIT(a_call_that_no_server_got_goes_on_at_the_next),
+        WITH_KIT(a_server_that_says_nothing_is_left_and_who_waits_for_it_is_told),
+        WITH_KIT(learned_servers_come_and_go_and_configured_ones_stay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

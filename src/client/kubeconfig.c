@@ -122,6 +122,30 @@ static enum at_rc read_token(const char *config_path, const json_t *user, char *
     return rc;
 }
 
+/* Of the extension that servers write which share a store: used when the first one fails. */
+static void take_more_servers(const json_t *cluster, struct loaded *out)
+{
+    size_t i;
+    const json_t *extension;
+    json_array_foreach(json_object_get(cluster, "extensions"), i, extension)
+    {
+        size_t k;
+        const json_t *url;
+        if (strcmp(at_json_str_at(extension, "name", ""), "atoll.dev/servers") != 0) {
+            continue;
+        }
+        json_array_foreach(at_json_at(extension, "extension.servers"), k, url)
+        {
+            const char *text = json_string_value(url);
+            if (text != NULL && k < AT_CLIENT_SERVERS_MAX - 1) {
+                char *all = at_asprintf("%s,%s", out->server, text);
+                at_free(out->server);
+                out->server = all;
+            }
+        }
+    }
+}
+
 static enum at_rc take_cluster(const char *path, const json_t *cluster, struct loaded *out,
                                struct at_err *err)
 {
@@ -134,6 +158,7 @@ static enum at_rc take_cluster(const char *path, const json_t *cluster, struct l
     if (out->server == NULL) {
         return at_err_set(err, AT_INVALID, "the cluster has no server address");
     }
+    take_more_servers(cluster, out);
     return read_pem(path, cluster, "certificate-authority", &out->ca, err);
 }
 
@@ -210,6 +235,7 @@ enum at_rc at_client_kubeconfig_load(const char *path, const char *context,
         return at_err_wrap(err, rc, "kubeconfig %s", chosen);
     }
     loaded->config.options = (struct at_client_options){.server = loaded->server,
+                                                        .prefer_first = true,
                                                         .ca_pem = loaded->ca,
                                                         .cert_pem = loaded->cert,
                                                         .key_pem = loaded->key,

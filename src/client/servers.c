@@ -70,7 +70,8 @@ static enum at_rc add(struct at_client *client, const char *text, bool learned, 
     return AT_OK;
 }
 
-enum at_rc at_client_servers_open(struct at_client *client, const char *list, struct at_err *err)
+enum at_rc at_client_servers_open(struct at_client *client, const char *list, bool prefer_first,
+                                  struct at_err *err)
 {
     struct at_str rest = at_str_of(list);
     do {
@@ -81,7 +82,7 @@ enum at_rc at_client_servers_open(struct at_client *client, const char *list, st
             return rc;
         }
     } while (rest.len != 0);
-    client->current = client->servers[random_below(client, client->n_servers)];
+    client->current = client->servers[prefer_first ? 0 : random_below(client, client->n_servers)];
     return AT_OK;
 }
 

@@ -84,7 +84,9 @@ export class Etcd {
     if (this.tls) args.push('--cert-file', this.tls.cert, '--key-file', this.tls.key, '--trusted-ca-file', this.tls.ca, '--client-cert-auth');
     const metrics = this.tls && `http://127.0.0.1:${(this.plain ??= await freePort())}`; // health without a certificate
     if (metrics) args.push('--listen-metrics-urls', metrics);
+    const old = this.fleet.procs.indexOf(this.proc);
     this.proc = this.fleet.start('etcd', args, { command: 'etcd' });
+    if (old >= 0) this.fleet.procs[old] = this.fleet.procs.pop(); // ended after the servers that use it, like the first one
     this.proc.stop = () => this.proc.kill().then(() => ({ code: 0 })); // it has nothing to end politely
     await eventually('etcd is healthy', async () => (await (await fetch(`${metrics || this.url}/health`)).json()).health === 'true');
   }
