@@ -1,6 +1,6 @@
 /* Answers of the HTTP server. A whole answer is one write: head and body in one system call. */
 #include "core/mem.h"
-#include "net/http_server_int.h"
+#include "net/h2_int.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -21,18 +21,28 @@ struct at_str at_http_request_body(const struct at_http_exchange *ex)
     return ex->body;
 }
 
+static const struct at_http_conn *conn_under(const struct at_http_exchange *ex)
+{
+    return ex->h2 != NULL ? ex->h2->conn : at_http_conn_of(ex);
+}
+
+bool at_http_is_h2(const struct at_http_exchange *ex)
+{
+    return ex->h2 != NULL;
+}
+
 const struct at_tls_peer *at_http_peer(const struct at_http_exchange *ex)
 {
-    return at_stream_peer(at_http_conn_of(ex)->stream);
+    return at_stream_peer(conn_under(ex)->stream);
 }
 
 const char *at_http_peer_addr(const struct at_http_exchange *ex)
 {
-    return at_stream_peer_addr(at_http_conn_of(ex)->stream);
+    return at_stream_peer_addr(conn_under(ex)->stream);
 }
 
 /* RFC 9110 §5.6.7, made once a second. */
-static const char *date_line(struct at_http_server *server)
+const char *at_http_date_line(struct at_http_server *server)
 {
     static const char DAYS[] = "SunMonTueWedThuFriSat";
     static const char MONTHS[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
@@ -102,7 +112,7 @@ static enum at_rc put_head(struct at_http_conn *c, const struct answer *a)
     *p++ = ' ';
     p = put(p, text, strlen(text));
     p = PUT_LITERAL(p, "\r\n");
-    const char *date = date_line(c->server);
+    const char *date = at_http_date_line(c->server);
     p = put(p, date, strlen(date));
     if (type_len > 0) {
         p = PUT_LITERAL(p, "Content-Type: ");
@@ -145,6 +155,10 @@ static void respond_busy(struct at_http_conn *c)
 void at_http_respond(struct at_http_exchange *ex, int status, const char *content_type,
                      const char *headers, const void *body, size_t len)
 {
+    if (ex->h2 != NULL) {
+        at_h2_respond(at_h2_stream_of(ex), status, content_type, headers, body, len);
+        return;
+    }
     struct at_http_conn *c = at_http_conn_of(ex);
     assert(c->state == CONN_BUSY);
     assert(!c->streaming);
@@ -176,7 +190,7 @@ void at_http_respond(struct at_http_exchange *ex, int status, const char *conten
 }
 
 /* Value of a Content-Length line among the handler's headers. */
-static bool given_length(const char *headers, uint64_t *ret)
+bool at_http_given_length(const char *headers, uint64_t *ret)
 {
     static const char NAME[] = "content-length:";
     for (const char *line = headers; line != NULL && *line != '\0';) {
@@ -219,12 +233,16 @@ static void on_head_timer(void *ctx)
 void at_http_stream_begin(struct at_http_exchange *ex, int status, const char *content_type,
                           const char *headers)
 {
+    if (ex->h2 != NULL) {
+        at_h2_stream_begin(at_h2_stream_of(ex), status, content_type, headers);
+        return;
+    }
     struct at_http_conn *c = at_http_conn_of(ex);
     assert(c->state == CONN_BUSY);
     assert(!c->streaming);
     c->streaming = true;
     c->bodyless = ex->head.method == AT_HTTP_HEAD || never_has_body(status);
-    c->has_length = given_length(headers, &c->length_left);
+    c->has_length = at_http_given_length(headers, &c->length_left);
     c->chunked = !c->has_length && ex->head.minor == 1 && !never_has_body(status);
     ex->head.keep_alive &= !c->server->draining;
     if (!c->has_length && ex->head.minor == 0) {
@@ -242,6 +260,7 @@ void at_http_stream_begin(struct at_http_exchange *ex, int status, const char *c
 void at_http_upgrade(struct at_http_exchange *ex, const char *headers,
                      size_t (*fn)(void *ctx, const char *data, size_t len), void *ctx)
 {
+    assert(ex->h2 == NULL); /* their heads never ask for it */
     struct at_http_conn *c = at_http_conn_of(ex);
     assert(c->state == CONN_BUSY);
     assert(!c->streaming);
@@ -279,6 +298,9 @@ void at_http_upgraded_resume(struct at_http_exchange *ex)
 
 enum at_rc at_http_stream_write(struct at_http_exchange *ex, const void *data, size_t len)
 {
+    if (ex->h2 != NULL) {
+        return at_h2_stream_write(at_h2_stream_of(ex), data, len);
+    }
     struct at_http_conn *c = at_http_conn_of(ex);
     assert(c->streaming);
     if (c->bodyless || len == 0) {
@@ -304,22 +326,37 @@ enum at_rc at_http_stream_write(struct at_http_exchange *ex, const void *data, s
     return send(c, iov, 3);
 }
 
-void at_http_stream_end(struct at_http_exchange *ex)
+void at_http_stream_end_trailers(struct at_http_exchange *ex, const char *trailers)
 {
+    if (ex->h2 != NULL) {
+        at_h2_stream_end(at_h2_stream_of(ex), trailers);
+        return;
+    }
     struct at_http_conn *c = at_http_conn_of(ex);
     assert(c->streaming);
     if (c->has_length && c->length_left > 0 && !c->bodyless) {
         at_http_abort(ex); /* shorter than was said: the client must see that */
         return;
     }
-    struct iovec last = piece("0\r\n\r\n", 5);
-    (void)!send(c, &last, c->chunked && !c->bodyless);
+    struct iovec last[3] = {piece("0\r\n", 3),
+                            piece(trailers, trailers != NULL ? strlen(trailers) : 0),
+                            piece("\r\n", 2)};
+    (void)!send(c, last, c->chunked && !c->bodyless ? 3 : 0);
     c->streaming = false;
     at_http_conn_answered(c);
 }
 
+void at_http_stream_end(struct at_http_exchange *ex)
+{
+    at_http_stream_end_trailers(ex, NULL);
+}
+
 void at_http_abort(struct at_http_exchange *ex)
 {
+    if (ex->h2 != NULL) {
+        at_h2_abort(at_h2_stream_of(ex));
+        return;
+    }
     struct at_http_conn *c = at_http_conn_of(ex);
     c->on_gone = NULL;
     at_http_conn_free(c);
@@ -327,11 +364,20 @@ void at_http_abort(struct at_http_exchange *ex)
 
 size_t at_http_stream_queued_bytes(const struct at_http_exchange *ex)
 {
+    if (ex->h2 != NULL) {
+        const struct at_h2_stream *st = at_h2_stream_of(ex);
+        return st->out.len - st->out_at;
+    }
     return at_stream_queued_bytes(at_http_conn_of(ex)->stream);
 }
 
 void at_http_on_gone(struct at_http_exchange *ex, void (*fn)(void *ctx), void *ctx)
 {
+    if (ex->h2 != NULL) {
+        at_h2_stream_of(ex)->on_gone = fn;
+        at_h2_stream_of(ex)->gone_ctx = ctx;
+        return;
+    }
     struct at_http_conn *c = at_http_conn_of(ex);
     c->on_gone = fn;
     c->gone_ctx = ctx;
@@ -339,6 +385,11 @@ void at_http_on_gone(struct at_http_exchange *ex, void (*fn)(void *ctx), void *c
 
 void at_http_on_writable(struct at_http_exchange *ex, void (*fn)(void *ctx), void *ctx)
 {
+    if (ex->h2 != NULL) {
+        at_h2_stream_of(ex)->on_writable = fn;
+        at_h2_stream_of(ex)->writable_ctx = ctx;
+        return;
+    }
     struct at_http_conn *c = at_http_conn_of(ex);
     c->on_writable = fn;
     c->writable_ctx = ctx;

@@ -4,7 +4,7 @@
 #include "net/http_server.h"
 
 #include "core/mem.h"
-#include "net/http_server_int.h"
+#include "net/h2_int.h"
 #include "sys/socket.h"
 
 #include <assert.h>
@@ -14,10 +14,18 @@ static void on_sweep(void *ctx);
 
 static void conn_release(struct at_http_conn *c)
 {
+    at_h2_free(c->h2);
     at_buf_done(&c->in);
     at_buf_done(&c->body);
     at_buf_done(&c->out);
     at_free(c);
+}
+
+void at_http_conn_release_if_gone(struct at_http_conn *c)
+{
+    if (c->release_later && !c->in_data) {
+        conn_release(c);
+    }
 }
 
 /* Throw the connection away; whoever was answering on it is told. */
@@ -41,6 +49,9 @@ void at_http_conn_free(struct at_http_conn *c)
     if (gone != NULL) {
         gone(c->gone_ctx);
     }
+    if (c->h2 != NULL) {
+        at_h2_gone(c);
+    }
     if (c->in_data) {
         c->release_later = true;
     } else {
@@ -50,7 +61,7 @@ void at_http_conn_free(struct at_http_conn *c)
 
 /* Deadlines are looked at by one timer per server, set to the earliest that was known when it was
  * set: no timer is touched per request. */
-static void set_deadline(struct at_http_conn *c, int64_t delay_ns)
+void at_http_conn_deadline(struct at_http_conn *c, int64_t delay_ns)
 {
     struct at_http_server *server = c->server;
     c->deadline_ns = delay_ns > 0 ? at_loop_now_ns(server->loop) + delay_ns : INT64_MAX;
@@ -61,7 +72,7 @@ static void set_deadline(struct at_http_conn *c, int64_t delay_ns)
     }
 }
 
-static void conn_end(struct at_http_conn *c)
+void at_http_conn_end(struct at_http_conn *c)
 {
     c->state = CONN_ENDING;
     c->deadline_ns = INT64_MAX; /* the stream has its own limit for ending */
@@ -87,27 +98,34 @@ void at_http_conn_answered(struct at_http_conn *c)
     trim(&c->body);
     (void)at_http_body_count(c, 0);
     if (!c->ex.head.keep_alive) {
-        conn_end(c);
+        at_http_conn_end(c);
         return;
     }
     c->state = CONN_IDLE;
-    set_deadline(c, c->server->idle_timeout_ns);
+    at_http_conn_deadline(c, c->server->idle_timeout_ns);
     if (c->paused && !c->in_data) {
         c->paused = false;
         at_stream_resume(c->stream);
     }
 }
 
-/* Refuse what was read of a request: the connection cannot be used after it. */
-static void refuse(struct at_http_conn *c, int status, enum at_rc rc, const char *message)
+/* The body of a refusal: a Kubernetes Status that inference clients can read too. */
+int at_http_refusal(char *out, size_t size, int status, enum at_rc rc, const char *message)
 {
-    char body[2 * AT_ERR_MSG_BYTES_MAX + 256];
-    int n = snprintf(body, sizeof body,
+    int n = snprintf(out, size,
                      "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},"
                      "\"status\":\"Failure\",\"message\":\"%s\",\"reason\":\"%s\",\"code\":%d,"
                      "\"error\":\"%s\"}\n",
                      message, at_rc_name(rc), status, message);
-    assert(n > 0 && (size_t)n < sizeof body);
+    assert(n > 0 && (size_t)n < size);
+    return n;
+}
+
+/* Refuse what was read of a request: the connection cannot be used after it. */
+static void refuse(struct at_http_conn *c, int status, enum at_rc rc, const char *message)
+{
+    char body[2 * AT_ERR_MSG_BYTES_MAX + 256];
+    int n = at_http_refusal(body, sizeof body, status, rc, message);
     c->ex.head.keep_alive = false;
     c->ex.head.method = AT_HTTP_POST; /* what was read of the head may be wrong */
     c->ex.head.minor = 1;
@@ -125,8 +143,10 @@ static void on_sweep(void *ctx)
     server->sweep_at_ns = 0; /* no timer is set while this runs */
     for (struct at_http_conn *c = server->conns, *next; c != NULL; c = next) {
         next = c->next;
-        if (c->deadline_ns <= now && c->state == CONN_IDLE) {
-            conn_end(c);
+        if (c->deadline_ns <= now && c->state == CONN_H2) {
+            c->deadline_ns = at_h2_sweep(c, now);
+        } else if (c->deadline_ns <= now && c->state == CONN_IDLE) {
+            at_http_conn_end(c);
         } else if (c->deadline_ns <= now) {
             assert(c->state == CONN_HEAD || c->state == CONN_BODY);
             at_http_count(server->metrics.timeouts, 1);
@@ -275,7 +295,7 @@ static size_t head_data(struct at_http_conn *c, const char *data, size_t len)
         c->state = CONN_HEAD;
         c->parsed_bytes = 0;
         at_buf_clear(&c->body);
-        set_deadline(c, c->server->head_timeout_ns);
+        at_http_conn_deadline(c, c->server->head_timeout_ns);
     }
     if (c->body.len > 0) {
         return gather_head(c, data, len);
@@ -328,7 +348,22 @@ static size_t on_data(void *ctx, const char *data, size_t len)
 {
     struct at_http_conn *c = ctx;
     size_t used = 0;
+    if (c->state == CONN_IDLE && c->server->http2 && c->ex.head.head_bytes == 0) {
+        int is = at_h2_preface(data, len);
+        if (is == 0) {
+            at_http_conn_deadline(c, c->server->head_timeout_ns);
+            return 0;
+        }
+        if (is == 1 && !at_h2_start(c)) {
+            at_stream_close(c->stream);
+            return len;
+        }
+    }
     c->in_data = true;
+    if (c->state == CONN_H2) {
+        at_h2_take(c, data, len);
+        used = len;
+    }
     while (used < len && c->state < CONN_BUSY) {
         used += c->state == CONN_BODY ? body_data(c, data + used, len - used)
                                       : head_data(c, data + used, len - used);
@@ -358,6 +393,11 @@ static size_t on_data(void *ctx, const char *data, size_t len)
 
 static void on_writable(void *ctx)
 {
+    struct at_http_conn *c = ctx;
+    if (c->state == CONN_H2) {
+        at_h2_writable(c);
+        return;
+    }
     at_http_answer_writable(ctx);
 }
 
@@ -383,7 +423,7 @@ static struct at_http_conn *conn_new(struct at_http_server *server, int fd, cons
         .ctx = c, .on_data = on_data, .on_writable = on_writable, .on_close = on_close};
     c->stream = at_stream_accept_take(server->loop, fd, server->tls, &events);
     at_stream_set_peer_addr(c->stream, peer);
-    set_deadline(c, server->idle_timeout_ns);
+    at_http_conn_deadline(c, server->idle_timeout_ns);
     return c;
 }
 
@@ -444,6 +484,7 @@ enum at_rc at_http_server_new(struct at_loop *loop, const struct at_http_server_
     }
     server->loop = loop;
     server->tls = at_tls_config_ref(options->tls);
+    server->http2 = options->http2;
     server->body_bytes_max =
         options->body_bytes_max != 0 ? options->body_bytes_max : AT_HTTP_BODY_BYTES_MAX_DEFAULT;
     server->connections_max =
@@ -482,8 +523,10 @@ void at_http_server_drain(struct at_http_server *server)
     stop_accepting(server);
     for (struct at_http_conn *c = server->conns; c != NULL; c = c->next) {
         c->ex.head.keep_alive = false;
-        if (c->state == CONN_IDLE && !c->in_data) {
-            conn_end(c);
+        if (c->state == CONN_H2) {
+            at_h2_drain(c);
+        } else if (c->state == CONN_IDLE && !c->in_data) {
+            at_http_conn_end(c);
         }
     }
 }

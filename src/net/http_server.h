@@ -1,5 +1,6 @@
-/* HTTP/1.1 server on a loop: keep-alive, pipelining in order, bodies up to a limit, streamed
- * answers. One handler gets every request when its body is complete. */
+/* HTTP server on a loop: HTTP/1.1 with keep-alive and pipelining in order, HTTP/2 with many
+ * requests at once; bodies up to a limit, streamed answers. One handler gets every request when its
+ * body is complete, and cannot tell the two apart. */
 #ifndef AT_NET_HTTP_SERVER_H
 #define AT_NET_HTTP_SERVER_H
 
@@ -17,9 +18,10 @@ struct at_http_server_options {
     const char *listen; /* address text; port 0 takes a free one */
     bool reuse_port;
     struct at_tls_config *tls; /* NULL: plain */
-    size_t body_bytes_max;     /* 413 past it */
-    size_t connections_max;    /* past it, new connections get 503 and are closed */
-    size_t bodies_bytes_max;   /* of all bodies that still come in; past it 429. 0: no limit */
+    bool http2;              /* take HTTP/2 too, told by its preface; with TLS, tls must offer it */
+    size_t body_bytes_max;   /* 413 past it */
+    size_t connections_max;  /* past it, new connections get 503 and are closed */
+    size_t bodies_bytes_max; /* of all bodies that still come in; past it 429. 0: no limit */
     size_t answers_bytes_max; /* of all answers that clients have not read yet: past it the slow are
                                  cut off, then new answers become 429. 0: no limit */
     struct at_metrics *metrics; /* shows use of the limits; NULL: nobody asks */
@@ -58,6 +60,9 @@ void at_http_stream_begin(struct at_http_exchange *ex, int status, const char *c
 enum at_rc at_http_stream_write(struct at_http_exchange *ex, const void *data,
                                 size_t len) AT_WARN_UNUSED;
 void at_http_stream_end(struct at_http_exchange *ex);
+/* End with trailers, "name: value\r\n" lines. HTTP/1.1: sent when the answer is chunked. */
+void at_http_stream_end_trailers(struct at_http_exchange *ex, const char *trailers);
+bool at_http_is_h2(const struct at_http_exchange *ex);
 void at_http_abort(struct at_http_exchange *ex); /* cut the connection */
 size_t at_http_stream_queued_bytes(const struct at_http_exchange *ex);
 

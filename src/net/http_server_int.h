@@ -10,13 +10,17 @@ enum at_http_conn_state {
     CONN_HEAD,   /* some of its head has; gathered in body */
     CONN_BODY,   /* its head is in `in`, its body gathers in body */
     CONN_BUSY,   /* the handler has it */
+    CONN_H2,     /* HTTP/2: h2 has the bytes, its streams are the exchanges */
     CONN_ENDING, /* the last answer is given; the stream ends by itself */
     CONN_CLOSED,
 };
 
+struct at_h2;
+
 struct at_http_exchange {
     struct at_http_head head;
     struct at_str body;
+    struct at_h2 *h2; /* the session this is a stream of; NULL: the connection is HTTP/1.1 */
 };
 
 struct at_http_conn {
@@ -25,6 +29,7 @@ struct at_http_conn {
     struct at_http_conn *prev, *next;
     struct at_stream *stream;
     enum at_http_conn_state state;
+    struct at_h2 *h2;
     bool in_data;       /* on_data is running: memory stays until it returns */
     bool release_later; /* to be released then */
     bool paused;        /* pipelined bytes wait in the stream */
@@ -63,6 +68,7 @@ struct at_http_server_metrics {
 struct at_http_server {
     struct at_loop *loop;
     struct at_tls_config *tls;
+    bool http2;
     int fd;
     at_watch_id watch;
     at_timer_id accept_timer; /* out of file descriptors: try again later */
@@ -93,6 +99,7 @@ static inline struct at_http_conn *at_http_conn_of(const struct at_http_exchange
 /* http_server.c */
 void at_http_conn_answered(struct at_http_conn *c); /* on to the next request, or end */
 void at_http_conn_free(struct at_http_conn *c);
+void at_http_conn_release_if_gone(struct at_http_conn *c);
 /* http_limits.c */
 void at_http_limits_init(struct at_http_server *server,
                          const struct at_http_server_options *options);

@@ -35,4 +35,13 @@
 #define AT_HTTP_SMALL_ANSWER_BYTES 16384 /* always given */
 #define AT_HTTP_KEEP_BYTES_MAX 32768     /* buffers kept by idle connections */
 
+#define AT_H2_STREAMS_MAX 250             /* at once, per connection */
+#define AT_H2_WINDOW_BYTES (1 << 20)      /* a client may send ahead so much, per stream */
+#define AT_H2_CONN_WINDOW_BYTES (4 << 20) /* and per connection */
+#define AT_H2_STREAM_QUEUE_LOW_BYTES ((size_t)64 << 10) /* then a streamed answer may go on */
+#define AT_H2_FLUSH_BYTES_MAX ((size_t)256 << 10)       /* frames made ahead of the socket */
+#define AT_H2_RESETS_PER_SECOND_MAX 100                 /* streams a client opens and cancels */
+#define AT_H2_RESETS_BURST 1000
+#define AT_H2_BODIES_MAX 4 /* request bodies of the largest size gathering on one connection */
+
 #endif

@@ -10,6 +10,8 @@
 
 static const unsigned char ALPN_HTTP11[] = "\x08http/1.1";
 #define ALPN_HTTP11_BYTES (sizeof ALPN_HTTP11 - 1)
+static const unsigned char ALPN_H2[] = "\x02h2\x08http/1.1"; /* the first is liked best */
+#define ALPN_H2_BYTES (sizeof ALPN_H2 - 1)
 
 enum at_rc at_tls_fail(struct at_err *err, enum at_rc rc, const char *what)
 {
@@ -122,14 +124,17 @@ static enum at_rc load_identity(SSL_CTX *ctx, const struct at_tls_options *o, st
     return rc;
 }
 
-/* Servers: of what the client offers, only http/1.1. A client without ALPN is served too. */
+/* Servers: of what the client offers, h2 when this server has it, else http/1.1. A client without
+ * ALPN is served too. */
 static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
                        const unsigned char *in, unsigned in_len, void *ctx)
 {
-    (void)ssl, (void)ctx;
+    const struct at_tls_config *config = ctx;
+    (void)ssl;
     unsigned char *chosen = NULL;
-    if (SSL_select_next_proto(&chosen, out_len, ALPN_HTTP11, ALPN_HTTP11_BYTES, in, in_len) !=
-        OPENSSL_NPN_NEGOTIATED) {
+    const unsigned char *ours = config->http2 ? ALPN_H2 : ALPN_HTTP11;
+    unsigned len = config->http2 ? ALPN_H2_BYTES : ALPN_HTTP11_BYTES;
+    if (SSL_select_next_proto(&chosen, out_len, ours, len, in, in_len) != OPENSSL_NPN_NEGOTIATED) {
         return SSL_TLSEXT_ERR_ALERT_FATAL;
     }
     *out = chosen;
@@ -193,7 +198,7 @@ static enum at_rc set_up(struct at_tls_config *config, const struct at_tls_optio
         if (o->cert_pem == NULL) {
             return at_err_set(err, AT_INVALID, "a TLS server needs a certificate");
         }
-        SSL_CTX_set_alpn_select_cb(ctx, choose_alpn, NULL);
+        SSL_CTX_set_alpn_select_cb(ctx, choose_alpn, config);
         /* A resumed session has no chain to look at, so who may show certificates starts afresh. */
         SSL_CTX_set_num_tickets(ctx, o->ca_pem != NULL ? 0 : 1);
         SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
@@ -222,6 +227,7 @@ enum at_rc at_tls_config_new(const struct at_tls_options *options, struct at_tls
     struct at_tls_config *config = AT_NEW(struct at_tls_config);
     config->refs = 1;
     config->is_server = options->is_server;
+    config->http2 = options->http2;
     config->check_name = options->verify_peer;
     config->server_name = at_strdup(options->server_name);
     config->bio = at_tls_bio_method_new();

@@ -9,6 +9,7 @@ struct at_tls_config; /* immutable after creation, reference counted, shared by 
 
 struct at_tls_options {
     bool is_server;
+    bool http2;           /* server: choose h2 when the client offers it, else http/1.1 */
     const char *cert_pem; /* own chain; NULL for a client without certificate */
     const char *key_pem;
     const char *ca_pem; /* trust anchors; for a server: asks for client certificates */

@@ -12,6 +12,7 @@ struct at_tls_config {
     SSL_CTX *ctx;
     BIO_METHOD *bio;
     bool is_server;
+    bool http2;
     bool check_name;
     char *server_name; /* may be NULL */
     char pin[65];      /* lower-case hex, or empty */
