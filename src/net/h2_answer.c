@@ -77,8 +77,7 @@ static void answered(struct at_h2_stream *st)
     st->answered = true;
     st->on_gone = NULL;
     st->on_writable = NULL;
-    h2->body_bytes -= st->body.len;
-    at_buf_done(&st->body);
+    at_h2_body_drop(h2, st);
     st->deadline_ns = at_loop_now_ns(h2->conn->server->loop) + AT_STREAM_END_NS;
     if (st->deadline_ns < h2->conn->deadline_ns) {
         at_http_conn_deadline(h2->conn, AT_STREAM_END_NS);

@@ -70,6 +70,7 @@ void at_h2_gone(
     struct at_http_conn *c);       /* the connection is being thrown away: tell the handlers */
 void at_h2_free(struct at_h2 *h2); /* accepts NULL */
 void at_h2_flush_soon(struct at_h2 *h2);
+void at_h2_body_drop(struct at_h2 *h2, struct at_h2_stream *st); /* the request's */
 
 /* h2_answer.c: what at_http_respond and its kin do for a stream. */
 void at_h2_respond(struct at_h2_stream *st, int status, const char *content_type,

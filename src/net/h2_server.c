@@ -37,12 +37,20 @@ static void make_ready(struct at_h2 *h2, struct at_h2_stream *st)
     }
 }
 
+void at_h2_body_drop(struct at_h2 *h2, struct at_h2_stream *st)
+{
+    h2->body_bytes -= st->body.len;
+    at_buf_done(&st->body);
+    if (!h2->dead) {
+        (void)!at_http_body_count(h2->conn, h2->body_bytes); /* less is always possible */
+    }
+}
+
 static void refuse_later(struct at_h2 *h2, struct at_h2_stream *st, int status)
 {
     if (st->refusal == 0) {
         st->refusal = status;
-        h2->body_bytes -= st->body.len;
-        at_buf_done(&st->body);
+        at_h2_body_drop(h2, st);
     }
 }
 
@@ -225,8 +233,9 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, co
         return 0;
     }
     size_t max = h2->conn->server->body_bytes_max;
-    if (h2->body_bytes + len > AT_H2_BODIES_MAX * max) {
-        refuse_later(h2, st, 503);
+    if (h2->body_bytes + len > AT_H2_BODIES_MAX * max ||
+        !at_http_body_count(h2->conn, h2->body_bytes + len)) {
+        refuse_later(h2, st, 429);
     } else {
         enum at_rc rc = at_buf_append(&st->body, data, len);
         if (rc == AT_OK) {
@@ -266,7 +275,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
         st->next->prev = st->prev;
     }
     h2->n_streams--;
-    h2->body_bytes -= st->body.len;
+    at_h2_body_drop(h2, st);
     if (st->is_ready) {
         unlink_ready(h2, st);
     }
@@ -293,11 +302,13 @@ static void hand_over(struct at_h2 *h2)
             at_h2_refuse(st, st->refusal,
                          st->refusal == 400   ? AT_BAD_REQUEST
                          : st->refusal == 503 ? AT_UNAVAILABLE
+                         : st->refusal == 429 ? AT_EXHAUSTED
                                               : AT_TOO_LARGE,
                          st->refusal == 400   ? "the request's header is malformed"
                          : st->refusal == 431 ? "the header is too large"
-                         : st->refusal == 503
-                             ? "too many request bytes wait on this connection"
+                         : st->refusal == 503 ? "out of memory"
+                         : st->refusal == 429
+                             ? "too many request bytes wait here: send fewer at once"
                              : "the request body is larger than this server takes");
             continue;
         }
