@@ -64,6 +64,9 @@ void agent_check_stopped(struct at_agent *a); /* after an instance went away */
 void agent_node_start(struct at_agent *a);
 void agent_node_done(struct at_agent *a);
 
+/* node.c: what is in the model cache, to the Node's status. */
+void agent_models_tell(struct at_agent *a);
+
 /* fetch.c: fn once, later. path is the verified file in the cache, borrowed until return.
  * rc AT_NOT_FOUND no such model; AT_CORRUPT its digest differs; others: could not be fetched, worth
  * a retry. */

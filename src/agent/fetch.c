@@ -62,6 +62,9 @@ static void fetch_finish(struct fetch *f)
         return;
     }
     at_map_remove(owner->running, f->key);
+    if (f->rc == AT_OK && f->want_hex[0] != '\0' && !f->present) {
+        agent_models_tell(owner->agent);
+    }
     for (struct waiter *w = f->waiters; w != NULL; w = w->next) {
         if (w->fn != NULL) {
             w->fn(w->ctx, f->rc, f->target, &f->err);

@@ -19,6 +19,7 @@
 #define AGENT_DRAIN_NS (250 * AT_NS_PER_MS) /* between "not ready" and SIGTERM: routes go first */
 #define AGENT_STOP_GRACE_MAX_NS (10 * AT_NS_PER_S) /* of any instance when the agent ends */
 #define AGENT_READY_POLL_NS (50 * AT_NS_PER_MS)    /* readiness checks until the first success */
+#define AGENT_MODELS_TOLD_MAX 4096 /* digests in a Node's status, as its schema says */
 #define AGENT_MODEL_BYTES_MAX (INT64_C(64) << 30)
 #define AGENT_FETCH_TIMEOUT_NS (3600 * AT_NS_PER_S)
 #define AGENT_LOG_BYTES_MAX (INT64_C(10) << 20) /* per instance; then one old file is kept */

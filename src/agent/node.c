@@ -2,8 +2,11 @@
 
 #include "core/log.h"
 #include "devices/devices.h"
+#include "sys/file.h"
 
 #include <string.h>
+
+#define DIGEST_DIGITS 64
 
 static void heartbeat_send(void *ctx);
 static void node_retry(struct at_agent *a, const struct at_err *err);
@@ -36,6 +39,46 @@ static void on_status(void *ctx, enum at_rc rc, int status, json_t *body, const 
     agent_node_ready(a);
 }
 
+/* Digests of the models in the cache: placement likes a node that has what an instance needs. */
+static json_t *models_json(const struct at_agent *a)
+{
+    json_t *list = json_array();
+    AT_CLEANUP(at_cleanup_free) char *dir = at_asprintf("%s/models/sha256", a->state_dir);
+    char **names = NULL;
+    size_t n = 0;
+    if (at_dir_list(dir, &names, &n, NULL) != AT_OK) {
+        return list; /* nothing was fetched yet */
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (strlen(names[i]) == DIGEST_DIGITS && json_array_size(list) < AGENT_MODELS_TOLD_MAX) {
+            json_array_append_new(list, json_sprintf("sha256:%s", names[i]));
+        }
+        at_free(names[i]);
+    }
+    at_free(names);
+    return list;
+}
+
+static void on_models(void *ctx, enum at_rc rc, int status, json_t *body, const struct at_err *err)
+{
+    (void)ctx;
+    (void)status;
+    (void)body;
+    if (rc != AT_OK) {
+        at_log(AT_LOG_WARN, "models.untold", "the models in the cache: %s", err->msg);
+    }
+}
+
+void agent_models_tell(struct at_agent *a)
+{
+    if (a->client == NULL) {
+        return; /* not joined yet: the whole status follows */
+    }
+    json_t *patch = json_pack("{s:{s:o}}", "status", "models", models_json(a));
+    at_client_patch(a->client, &AT_KIND_NODE, NULL, a->name, "status", patch, on_models, a);
+    json_decref(patch);
+}
+
 static void status_send(struct at_agent *a)
 {
     json_t *status = NULL;
@@ -46,6 +89,7 @@ static void status_send(struct at_agent *a)
         return;
     }
     json_object_set_new(status, "drivers", drivers_json(a));
+    json_object_set_new(status, "models", models_json(a));
     json_object_set_new(status, "address", json_string(a->listen_host));
     json_object_set_new(status, "agentVersion", json_string(AT_VERSION));
     json_t *patch = json_pack("{s:o}", "status", status);

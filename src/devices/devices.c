@@ -73,13 +73,15 @@ enum at_rc at_devices_inventory(const char *state_dir, const char *file, json_t 
     json_t *gpus = json_array();
     at_devices_nvml(AT_DEVICES_NVML, gpus);
     size_t n_gpus = json_array_size(gpus);
+    json_t *numa = json_array();
+    at_devices_numa(AT_DEVICES_NUMA_DIR, numa);
     int64_t memory = machine.memory_bytes;
     AT_CLEANUP(at_cleanup_json)
     json_t *inventory = json_pack(
-        "{s:o, s:o, s:o, s:s, s:s}", "capacity",
+        "{s:o, s:o, s:o, s:o, s:s, s:s}", "capacity",
         resources(machine.cpus, memory, disk_total, n_gpus), "allocatable",
         resources(machine.cpus, memory - reserve_memory(memory), disk_free / 20 * 19, n_gpus),
-        "gpus", gpus, "arch", machine.arch, "kernel", machine.kernel);
+        "gpus", gpus, "numaNodes", numa, "arch", machine.arch, "kernel", machine.kernel);
     if (file != NULL) {
         rc = apply_file(inventory, file, err);
         if (rc != AT_OK) {

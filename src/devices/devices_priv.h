@@ -11,6 +11,13 @@
 /* Append {id, model, memory} of each GPU that NVIDIA's library knows; without the library nothing.
  */
 void at_devices_nvml(const char *library, json_t *gpus);
+#define AT_DEVICES_NUMA_DIR "/sys/devices/system/node"
+#define AT_DEVICES_PCI_DIR "/sys/bus/pci/devices"
+/* Append {id, cpus, cpu, memory} of each NUMA node that dir tells of; without dir nothing. */
+void at_devices_numa(const char *dir, json_t *nodes);
+/* The NUMA node of a PCI device; -1: nobody told. */
+int64_t at_devices_numa_of_pci(const char *dir, const char *bus_id);
+int64_t at_devices_cpus_of_list(const char *list); /* "0-7,16-23" is 16; -1: no such list */
 /* Put what a parsed devices file says over an inventory. err: AT_INVALID with the field. */
 enum at_rc at_devices_override(json_t *inventory, const json_t *file,
                                struct at_err *err) AT_WARN_UNUSED;

@@ -69,15 +69,17 @@ static void this_machine_is_measured(void **state)
     json_decref(found);
 }
 
-/* Two GPUs, the second of which cannot be asked. */
+/* Three GPUs, the last of which cannot be asked; the others share a link. */
 static const char PRETENDED_NVML[] =
     "#include <string.h>\n"
     "struct memory { unsigned long long total, free, used; };\n"
     "int nvmlInit_v2(void) { return 0; }\n"
     "int nvmlShutdown(void) { return 0; }\n"
-    "int nvmlDeviceGetCount_v2(unsigned *n) { *n = 2; return 0; }\n"
+    "int nvmlDeviceGetCount_v2(unsigned *n) { *n = 3; return 0; }\n"
     "int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d)"
-    " { *d = (void *)(unsigned long)(i + 1); return i; }\n"
+    " { *d = (void *)(unsigned long)(i + 1); return i == 2; }\n"
+    "int nvmlDeviceGetP2PStatus(void *a, void *b, int how, int *s)"
+    " { *s = how == 2 && a != b ? 0 : 1; return 0; }\n"
     "int nvmlDeviceGetUUID(void *d, char *out, unsigned n) { strncpy(out, \"GPU-1\", n); return 0; "
     "}\n"
     "int nvmlDeviceGetName(void *d, char *out, unsigned n) { strncpy(out, \"Toy\", n); return 0; "
@@ -107,12 +109,50 @@ static void gpus_are_asked_from_nvidias_library(void **state)
         skip();
     }
     at_devices_nvml(library, gpus);
-    assert_int_equal(json_array_size(gpus), 1);
+    assert_int_equal(json_array_size(gpus), 2);
+    assert_string_equal(at_json_str_at(json_array_get(gpus, 0), "linkGroup", ""), "nvlink-0");
+    assert_string_equal(at_json_str_at(json_array_get(gpus, 1), "linkGroup", ""), "nvlink-0");
     const json_t *gpu = json_array_get(gpus, 0);
     assert_string_equal(at_json_str_at(gpu, "id", ""), "GPU-1");
     assert_string_equal(at_json_str_at(gpu, "model", ""), "Toy");
     assert_string_equal(at_json_str_at(gpu, "memory", ""), "80Gi");
     json_decref(gpus);
+}
+
+static void put_file(const char *folder, const char *name, const char *text)
+{
+    AT_CLEANUP(at_cleanup_free) char *path = at_asprintf("%s/%s/%s", dir, folder, name);
+    AT_CLEANUP(at_cleanup_free) char *parent = at_asprintf("%s/%s", dir, folder);
+    assert_int_equal(at_dir_make(parent, 0700, NULL), AT_OK);
+    assert_int_equal(at_file_write_atomic(path, text, strlen(text), 0600, NULL), AT_OK);
+}
+
+static void numa_nodes_are_read_from_the_kernels_files(void **state)
+{
+    (void)state;
+    put_file("numa/node0", "cpulist", "0-7,16-23\n");
+    put_file("numa/node0", "meminfo", "Node 0 MemTotal:       1048576 kB\nNode 0 MemFree: 1 kB\n");
+    put_file("numa/node1", "cpulist", "\n"); /* memory only */
+    put_file("numa/nodes", "cpulist", "0\n");
+    AT_CLEANUP(at_cleanup_free) char *numa = at_asprintf("%s/numa", dir);
+    json_t *nodes = json_array();
+    at_devices_numa("/no/such/folder", nodes);
+    assert_int_equal(json_array_size(nodes), 0);
+    at_devices_numa(numa, nodes);
+    assert_int_equal(json_array_size(nodes), 1);
+    const json_t *node = json_array_get(nodes, 0);
+    assert_string_equal(at_json_str_at(node, "cpus", ""), "0-7,16-23");
+    assert_string_equal(at_json_str_at(node, "cpu", ""), "16");
+    assert_string_equal(at_json_str_at(node, "memory", ""), "1Gi");
+    json_decref(nodes);
+    assert_int_equal(at_devices_cpus_of_list("3"), 1);
+    assert_int_equal(at_devices_cpus_of_list("0-"), -1);
+    assert_int_equal(at_devices_cpus_of_list("7-3"), -1);
+    assert_int_equal(at_devices_cpus_of_list("a"), -1);
+    put_file("pci/0000:3b:00.0", "numa_node", "1\n");
+    AT_CLEANUP(at_cleanup_free) char *pci = at_asprintf("%s/pci", dir);
+    assert_int_equal(at_devices_numa_of_pci(pci, "00000000:3B:00.0"), 1);
+    assert_int_equal(at_devices_numa_of_pci(pci, "00000000:5E:00.0"), -1);
 }
 
 static void a_file_gives_the_machine_another_size(void **state)
@@ -175,6 +215,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(this_machine_is_measured),
         cmocka_unit_test(gpus_are_asked_from_nvidias_library),
+        cmocka_unit_test(numa_nodes_are_read_from_the_kernels_files),
         cmocka_unit_test(a_file_gives_the_machine_another_size),
         cmocka_unit_test(a_bad_file_is_refused_by_field),
     };

@@ -8,6 +8,12 @@ typedef struct nvml_device *nvml_handle;
 struct nvml_memory {
     unsigned long long total, free, used;
 };
+struct nvml_pci {
+    char bus_id_legacy[16];
+    unsigned domain, bus, device, pci_device_id, pci_subsystem_id;
+    char bus_id[32];
+};
+#define P2P_BY_NVLINK 2 /* NVML_P2P_CAPS_INDEX_NVLINK; status 0: it works */
 
 /* The few calls in use, as nvml.h of CUDA 12 declares them. 0 is success. */
 struct nvml {
@@ -18,6 +24,9 @@ struct nvml {
     int (*uuid)(nvml_handle device, char *out, unsigned size);
     int (*name)(nvml_handle device, char *out, unsigned size);
     int (*memory)(nvml_handle device, struct nvml_memory *ret);
+    /* NULL where the library is too old: */
+    int (*pci)(nvml_handle device, struct nvml_pci *ret);
+    int (*p2p)(nvml_handle a, nvml_handle b, int how, int *ret_status);
 };
 
 static bool load(void *lib, struct nvml *nvml)
@@ -40,7 +49,45 @@ static bool load(void *lib, struct nvml *nvml)
             return false;
         }
     }
+    *(void **)&nvml->pci = dlsym(lib, "nvmlDeviceGetPciInfo_v3");
+    *(void **)&nvml->p2p = dlsym(lib, "nvmlDeviceGetP2PStatus");
     return true;
+}
+
+/* GPUs that reach each other over NVLink share a group, named by the first of them. */
+static void set_link_group(const struct nvml *nvml, unsigned index, nvml_handle device,
+                           json_t *gpus, json_t *gpu)
+{
+    if (json_array_size(gpus) != index) {
+        return; /* one before could not be asked: who is who is not certain */
+    }
+    for (unsigned k = 0; nvml->p2p != NULL && k < index; k++) {
+        nvml_handle other;
+        int status = -1;
+        json_t *before = json_array_get(gpus, k);
+        if (before == NULL || nvml->handle(k, &other) != 0 ||
+            nvml->p2p(device, other, P2P_BY_NVLINK, &status) != 0 || status != 0) {
+            continue;
+        }
+        if (json_object_get(before, "linkGroup") == NULL) {
+            json_object_set_new(before, "linkGroup", json_sprintf("nvlink-%u", k));
+        }
+        json_object_set(gpu, "linkGroup", json_object_get(before, "linkGroup"));
+        return;
+    }
+}
+
+static void set_numa_node(const struct nvml *nvml, nvml_handle device, json_t *gpu)
+{
+    struct nvml_pci pci = {.domain = 0};
+    if (nvml->pci == NULL || nvml->pci(device, &pci) != 0) {
+        return;
+    }
+    pci.bus_id[sizeof pci.bus_id - 1] = '\0';
+    int64_t numa = at_devices_numa_of_pci(AT_DEVICES_PCI_DIR, pci.bus_id);
+    if (numa >= 0) {
+        json_object_set_new(gpu, "numaNode", json_integer((json_int_t)numa));
+    }
 }
 
 static void add_gpu(const struct nvml *nvml, unsigned index, json_t *gpus)
@@ -51,8 +98,10 @@ static void add_gpu(const struct nvml *nvml, unsigned index, json_t *gpus)
     if (nvml->handle(index, &device) == 0 && nvml->uuid(device, uuid, sizeof uuid) == 0 &&
         nvml->name(device, name, sizeof name) == 0 && nvml->memory(device, &bytes) == 0) {
         at_quantity_format_bytes((int64_t)(bytes.total >> 20 << 20), memory);
-        json_array_append_new(
-            gpus, json_pack("{s:s, s:s, s:s}", "id", uuid, "model", name, "memory", memory));
+        json_t *gpu = json_pack("{s:s, s:s, s:s}", "id", uuid, "model", name, "memory", memory);
+        set_numa_node(nvml, device, gpu);
+        set_link_group(nvml, index, device, gpus, gpu);
+        json_array_append_new(gpus, gpu);
     }
 }
 

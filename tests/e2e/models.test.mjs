@@ -71,6 +71,8 @@ it('a model fetched over HTTP and verified is served; wrong tensors get 400 and 
   await c.server.apply(served('digits', { uri: `http://127.0.0.1:${http.address().port}/digits.onnx`, digest: await digest() }));
   await c.ready('digits', { timeoutMs: 60_000 });
   const [i] = await c.instances('digits');
+  const node = (await c.list('nodes')).find((n) => n.metadata.name === i.spec.nodeName);
+  assert.deepEqual(node.status.models, [await digest()]); // placement likes a node that has it already
   const post = async (input) => {
     const r = await fetchFrom(i.status.endpoint, '/v2/models/digits/infer', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ inputs: [input] }) });
     return { status: r.status, body: JSON.parse(r.body) };

@@ -58,6 +58,11 @@ async function eventsOf(name, reason) {
   const list = (await call(c.url, 'GET', '/api/v1/namespaces/default/events')).body.items;
   return list.filter((e) => e.involvedObject.name === name && e.reason === reason);
 }
+async function undecided() {
+  const { out } = await c.server.kubectl('get --raw /metrics');
+  return Number(/^atoll_scheduler_decisions_total\{[^}]*"pending"[^}]*\} (\d+)$/m.exec(out)[1]);
+}
+
 it('what is pending says what is missing least, and runs once there is room', async () => {
   await c.server.apply(sleeper('filler', { cpu: '3' }, { replicas: 2 }));
   await placed('filler');
@@ -79,6 +84,16 @@ it('what is pending says what is missing least, and runs once there is room', as
   const events = await eventsOf(one.name, 'FailedScheduling');
   assert.equal(events.length, 1);
   assert.match(events[0].message, /^0 of 2 nodes fit: .*; (cloud|edge)-1 lacks 1 cpu$/);
+
+  // What it does not wait for makes nobody decide again.
+  const before = await undecided();
+  await c.server.k('label node cloud-1 rack=7');
+  await c.server.k('annotate node edge-1 note=x');
+  await c.server.apply(site('cloud', { prices: { cpuHour: '0.5' }, carbonIntensity: 300 }));
+  await c.server.apply(sleeper('tiny', { cpu: '100m' }));
+  await placed('tiny');
+  await gone('tiny');
+  assert.equal(await undecided(), before);
 
   await c.server.k('scale deployment filler --replicas=1');
   const [now] = await placed('late');
@@ -120,7 +135,7 @@ it('names the taint, the label and the request that is too large for every node'
   await c.server.k(['patch', 'node', 'edge-1', '--type=merge', '-p', '{"spec":{"taints":[]}}']);
   await placed('gpus');
   const [instance] = await c.instances('gpus');
-  if (instance.status.gpus) assert.deepEqual(instance.status.gpus.map((g) => g.index), [0, 3]); // link group a
+  assert.deepEqual(instance.status.gpus.map((g) => g.index), [0, 3]); // link group a
   await gone('gpus');
 
   await c.server.apply(sleeper('huge', { cpu: '64' }));
