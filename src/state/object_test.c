@@ -325,8 +325,8 @@ static void trimming_leaves_out_annotations_and_managed_fields_only(void **state
         ",\"annotations\":{}",
         ",\"annotations\":{\"a\":\"\\\"}],\\\\\"},\"labels\":{\"annotations\":\"no\"}",
         ",\"managedFields\":[{\"fieldsV1\":{\"f:metadata\":{\"f:annotations\":{}}}}],\"x\":1",
-        ",\"labels\":{\"a\":\"b\"},\"finalizers\":[\"f\"],\"deletionGracePeriodSeconds\":12,\"b\":"
-        "true",
+        (",\"labels\":{\"a\":\"b\"},\"finalizers\":[\"f\"],\"deletionGracePeriodSeconds\":12,\"b\":"
+         "true"),
     };
     for (size_t i = 0; i < AT_ARRAY_LEN(META); i++) {
         json_t *object = stored(META[i], ",\"spec\":{\"annotations\":{\"kept\":\"yes\"}}");
