@@ -22,6 +22,7 @@
 #define CTL_CREATES_PER_PASS 512 /* of one owner; the rest follows in the next pass */
 #define CTL_PENDING_PER_PASS 256 /* instances that one plan decides: others want the loop too */
 #define CTL_TOLD_PER_PASS 512    /* instances that are told why they wait for quota */
+#define CTL_GANG_LOOK_NS (2 * AT_NS_PER_S)      /* waiting gangs are looked at again */
 #define CTL_COUNT_DELAY_NS (100 * AT_NS_PER_MS) /* counts in site and node status may lag */
 #define CTL_PARK_NS (50 * AT_NS_PER_MS)         /* look again for a write that does not show */
 #define CTL_BACKOFF_MIN_NS (10 * AT_NS_PER_MS)

@@ -65,6 +65,17 @@ static void count(struct job_pass *j)
     qsort(j->active, (size_t)j->n_active, sizeof(*j->active), by_least_done);
 }
 
+/* Those that succeeded need nobody beside them any more. */
+static void join_gang(const struct job_pass *j, json_t *copy)
+{
+    int64_t left = j->job->spec.completions - j->succeeded;
+    int64_t size = j->job->spec.gang_size < left ? j->job->spec.gang_size : left;
+    if (size > 1) {
+        at_json_set_at(copy, "spec.gang.name", json_string(j->job->meta.name));
+        at_json_set_at(copy, "spec.gang.size", json_integer(size));
+    }
+}
+
 static void start_copies(struct job_pass *j, int64_t n)
 {
     json_t *object = at_state_object(j->p->c->state, &AT_KIND_JOB, j->p->ns, j->p->name);
@@ -73,9 +84,10 @@ static void start_copies(struct job_pass *j, int64_t n)
     if (template_json != NULL) {
         const char *hash = ctl_template_hash(j->p, template_json);
         for (int64_t k = 0; k < n; k++) {
-            ctl_create(j->p, &AT_KIND_INSTANCE,
-                       ctl_make_instance(j->p, &AT_KIND_JOB, &j->job->meta, template_json,
-                                         CTL_LABEL_JOB, hash));
+            json_t *copy = ctl_make_instance(j->p, &AT_KIND_JOB, &j->job->meta, template_json,
+                                             CTL_LABEL_JOB, hash);
+            join_gang(j, copy);
+            ctl_create(j->p, &AT_KIND_INSTANCE, copy);
             j->n_active += j->p->c->writes_left != 0;
         }
     }

@@ -9,7 +9,7 @@
 #include <string.h>
 
 struct binding {
-    const char *node, *site, *reason, *message, *scheduled_at;
+    const char *node, *site, *reason, *message, *scheduled_at, *nominated;
     json_t *decision; /* one reference */
     json_t *gpus;     /* one reference; NULL: none */
 };
@@ -48,6 +48,11 @@ static bool bind_instance(void *ctx, json_t *object)
     } else {
         json_object_set_new(status, "reason", json_string(b->reason));
         json_object_set_new(status, "message", json_string(b->message));
+    }
+    if (b->nominated != NULL) {
+        json_object_set_new(status, "nominatedNode", json_string(b->nominated));
+    } else {
+        json_object_del(status, "nominatedNode");
     }
     json_object_set(status, "decision", b->decision);
     return true;
@@ -98,6 +103,34 @@ static void note_pending(struct ctl_pass *p, const struct at_instance *i, bool p
     }
 }
 
+/* An end like any other: the agent is told, and the instance has its grace. */
+static void end_one(struct ctl_pass *p, const struct at_instance *i, const char *reason,
+                    const char *why)
+{
+    p->placing = &i->meta;
+    ctl_delete(p, &AT_KIND_INSTANCE, &i->meta);
+    p->placing = NULL;
+    if (p->c->writes_left != 0) {
+        at_state_event(p->c->state, &AT_KIND_INSTANCE, &i->meta, true, reason, "%s", why);
+    }
+}
+
+static void end_victims(struct ctl_pass *p, const struct at_sched_decision *d)
+{
+    const struct at_meta *for_whom = &d->instance->meta;
+    for (size_t k = 0; k < d->n_victims; k++) {
+        end_one(p, d->victims[k], "Preempted",
+                at_arena_printf(p->arena, "ends to make room on %s for %s/%s of priority %lld",
+                                d->nominated->meta.name, ctl_text(for_whom->ns), for_whom->name,
+                                (long long)d->instance->spec.priority));
+    }
+    if (d->n_victims > 0 && p->c->writes_left != 0) {
+        at_state_event(p->c->state, &AT_KIND_INSTANCE, for_whom, false, "Preempting",
+                       "%zu instance%s of lower priority end on %s to make room", d->n_victims,
+                       d->n_victims == 1 ? "" : "s", d->nominated->meta.name);
+    }
+}
+
 static void write_decision(struct ctl_pass *p, const struct at_sched_decision *d,
                            int64_t scheduled_at_wall_ns)
 {
@@ -107,12 +140,16 @@ static void write_decision(struct ctl_pass *p, const struct at_sched_decision *d
     note_pending(p, i, d->node != NULL);
     at_metric_add(d->node != NULL ? p->c->m_placed : p->c->m_refused, 1);
     const char *before = i->status.decision != NULL ? i->status.decision->message : NULL;
-    if (d->node == NULL && at_streq(before, d->message)) {
+    const char *nominated = d->nominated != NULL ? d->nominated->meta.name : NULL;
+    end_victims(p, d);
+    if (d->node == NULL && at_streq(before, d->message) &&
+        at_streq(ctl_text(i->status.nominated_node), ctl_text(nominated))) {
         return; /* nothing new to say */
     }
     struct binding b = {.reason = d->never ? "NeverFits" : "Unschedulable",
                         .message = d->message,
                         .scheduled_at = time,
+                        .nominated = nominated,
                         .decision = ctl_decision_json(d, p->snap->n_nodes, time)};
     if (d->node != NULL) {
         b.node = d->node->meta.name;
@@ -211,7 +248,14 @@ void ctl_placement(struct ctl_pass *p)
     for (size_t k = 0; k < made.n; k++) {
         write_decision(p, &made.decisions[k], at += AT_NS_PER_US);
     }
-    if (made.n == CTL_PENDING_PER_PASS) { /* the rest */
+    for (size_t k = 0; k < made.n_released; k++) {
+        end_one(p, made.released[k], "GangIncomplete",
+                "ends because the rest of its gang found no room in time");
+    }
+    if (at_scheduler_gangs_wait(p->c->sched)) {
+        ctl_after(p, CTL_GANG_LOOK_NS);
+    }
+    if (made.n >= CTL_PENDING_PER_PASS) { /* the rest */
         ctl_after(p, 0);
     }
     at_metric_set(p->c->m_pending, (int64_t)at_scheduler_pending(p->c->sched));

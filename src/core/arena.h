@@ -17,7 +17,8 @@ struct at_arena *at_arena_new_sized(size_t cap_bytes, size_t first_bytes);
 void at_arena_free(struct at_arena *arena);  /* accepts NULL */
 void at_arena_reset(struct at_arena *arena); /* keeps the first chunk for reuse */
 
-/* Zeroed, 16-byte aligned (texts are not). NULL only when the cap would be passed. cost: O(bytes), rarely a malloc.
+/* Zeroed, 16-byte aligned (texts are not). NULL only when the cap would be passed. cost: O(bytes),
+ * rarely a malloc.
  */
 void *at_arena_alloc(struct at_arena *arena, size_t bytes) AT_WARN_UNUSED;
 char *at_arena_strdup(struct at_arena *arena, const char *s);

@@ -141,6 +141,13 @@ static void job_check(struct at_model_check *check, const json_t *object, const 
                            "Unsupported value: \"Always\": supported values: \"OnFailure\", "
                            "\"Never\"");
     }
+    int64_t gang = at_json_int_at(object, "spec.gangSize", 0);
+    if (gang > at_json_int_at(object, "spec.parallelism", 1) ||
+        gang > at_json_int_at(object, "spec.completions", 1)) {
+        at_model_invalid_add(check, spec, "gangSize", at_json_at(object, "spec.gangSize"),
+                             "may not be more than parallelism or completions: the gang could "
+                             "never be whole");
+    }
     const json_t *before = at_json_at(old, "spec.template");
     const json_t *now = at_json_at(object, "spec.template");
     if (before != NULL && !json_equal(before, now)) {

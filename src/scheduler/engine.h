@@ -10,6 +10,16 @@ struct at_scheduler {
     struct sched s;
 };
 
+/* Instances that are placed together or not at all. */
+struct sched_gang {
+    char *key; /* "namespace/name" */
+    int64_t size;
+    struct sched_item **items; /* those that have not ended */
+    size_t n, cap;
+    uint64_t plan; /* in which worth was found out */
+    bool worth;
+};
+
 /* An instance that is known and has not ended, or room held for one (phantom). */
 struct sched_item {
     char *key;                          /* "namespace/name" */
@@ -34,6 +44,11 @@ struct sched_item {
     uint64_t tried_epoch;
     uint64_t tried_near;     /* and what its rules about others looked at */
     struct sched_item *held; /* phantom that holds room for it */
+    struct sched_gang *gang; /* NULL: none */
+    uint64_t plan;           /* the last one that it was given to */
+    bool victim;             /* ends to make room, by a decision that the snapshot does not show */
+    bool available;          /* counted in sched.available */
+    bool held_now;           /* between coming to a node and leaving it */
 };
 
 /* What is kept of (request, site). */
@@ -54,7 +69,35 @@ void sched_take(struct sched_node *n, const struct sched_demand *d, const struct
 void sched_give_back(struct sched_node *n, const struct sched_demand *d,
                      const struct at_sched_gpu *gpus, size_t n_taken);
 
+/* preempt.c */
+bool sched_is_leaving(const struct sched_item *item);
+void sched_victim_set(struct sched *s, struct sched_item *item, bool victim);
+/* Nothing fits (the turn is the item's): find victims, hold the room for it, tell in d. */
+enum at_rc sched_preempt(struct sched *s, struct sched_item *item, int64_t now_wall_ns,
+                         struct at_sched_decision *d) AT_WARN_UNUSED;
+/* Is enough leaving n for the item? The turn is the item's. */
+bool sched_still_leaving(struct sched *s, struct sched_item *item, struct sched_node *n);
+
+/* gang.c */
+#define AT_SCHED_GANG_AGE_NS (30 * AT_NS_PER_S)   /* waited so long, a gang holds room */
+#define AT_SCHED_GANG_GRACE_NS (10 * AT_NS_PER_S) /* a part of one may run alone so long */
+void sched_gang_join(struct sched *s, struct sched_item *item); /* as its object says */
+void sched_gang_leave(struct sched *s, struct sched_item *item);
+bool sched_gang_is_old(const struct sched_item *item, int64_t now_wall_ns);
+/* All pending members of one gang that are in the plan; a decision each. */
+enum at_rc sched_gang_decide(struct sched *s, struct sched_item **members, size_t n,
+                             int64_t now_wall_ns, struct at_sched_decision *d) AT_WARN_UNUSED;
+
+int64_t sched_gang_placed(const struct sched_gang *gang); /* hold a place, and do not leave it */
+
+/* scheduler.c: filter, score, choose, take. */
+enum at_rc sched_decide_alone(struct sched *s, struct sched_item *item,
+                              struct at_sched_decision *d) AT_WARN_UNUSED;
+
 /* turn.c */
+/* As sched_turn_refusal, for a node that some rule about room refuses: by other rules. */
+enum at_sched_rule sched_turn_refusal_but_room(const struct sched *s, const struct sched_turn *turn,
+                                               const struct sched_node *node);
 enum at_rc sched_turn_begin(struct sched *s, struct sched_item *item) AT_WARN_UNUSED; /* s->turn */
 /* The best node and the next best into d; none: d->node stays NULL. */
 void sched_turn_choose(struct sched *s, const struct sched_turn *turn, struct at_sched_decision *d);
@@ -88,6 +131,16 @@ void sched_group_unref(struct sched *s, struct sched_group *group);
 void sched_group_count(struct sched *s, struct sched_group *group, struct sched_node *n, int sign);
 
 /* world.c */
+void sched_node_recount(struct sched *s, struct sched_node *n); /* all, less what is held */
+void sched_settle(struct sched *s); /* after nodes changed: their order, what each has free */
+
+/* items.c */
+void sched_item_set_gpus(struct sched_item *item, const struct at_sched_gpu *gpus, size_t n);
+void sched_item_set_homeless(struct sched *s, struct sched_item *item, bool homeless);
+void sched_item_remove(struct sched *s, struct sched_item *item);
+/* The instance as it is now; what a plan gave it stays until the snapshot says otherwise. */
+void sched_item_put(struct sched *s, const struct at_instance *i);
+void sched_available_set(struct sched *s, struct sched_item *item); /* count it as it is now */
 void sched_item_ask(struct sched *s, struct sched_item *item, const struct at_instance *i);
 void sched_node_changed(struct sched *s, struct sched_node *n); /* its room */
 /* The item takes node's room; without GPUs given they are found by choosing again. */

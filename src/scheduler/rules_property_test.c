@@ -139,6 +139,7 @@ static void add_instance(struct world *w, struct rng *r, int k)
     x->meta.labels = label(w, "app", APPS[upto(r, 3)]);
     x->meta.ns = one_in(r, 4) ? "other" : "default";
     x->spec.priority = upto(r, 3);
+    x->spec.preemption_policy = "Never"; /* no room is held for anybody */
     if (one_in(r, 4)) {
         places(x)->affinity = some_affinity(w, r);
     }

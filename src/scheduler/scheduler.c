@@ -95,7 +95,7 @@ static enum at_rc take_choice(struct sched *s, struct sched_item *item, struct a
     return AT_OK;
 }
 
-static enum at_rc decide(struct sched *s, struct sched_item *item, struct at_sched_decision *d)
+enum at_rc sched_decide_alone(struct sched *s, struct sched_item *item, struct at_sched_decision *d)
 {
     *d = (struct at_sched_decision){.instance = item->instance};
     enum at_rc rc = sched_turn_begin(s, item);
@@ -109,13 +109,59 @@ static enum at_rc decide(struct sched *s, struct sched_item *item, struct at_sch
     return rc;
 }
 
+/* What is said while room is being made. */
+static enum at_rc say_nominated(struct sched *s, struct at_sched_decision *d)
+{
+    d->waits_for |= AT_SCHED_CHANGE_ROOM;
+    d->message = at_arena_printf(
+        s->arena, "waits for room on %s, where %zu instance%s of lower priority %s; %s",
+        d->nominated->meta.name, d->n_victims, d->n_victims == 1 ? "" : "s",
+        d->n_victims == 0   ? "end"
+        : d->n_victims == 1 ? "ends now"
+                            : "end now",
+        d->message);
+    return d->message != NULL ? AT_OK : AT_NOMEM;
+}
+
+/* With the room that is held for it, and if need be, that others can be made to give up. */
+static enum at_rc decide(struct sched *s, struct sched_item *item, struct at_sched_decision *d)
+{
+    struct sched_node *was_held = item->held != NULL ? item->held->node : NULL;
+    sched_unhold(s, item);
+    enum at_rc rc = sched_decide_alone(s, item, d);
+    if (rc != AT_OK || d->node != NULL) {
+        return rc;
+    }
+    if (was_held != NULL && sched_still_leaving(s, item, was_held)) {
+        sched_hold(s, item, was_held);
+        d->nominated = was_held->node;
+    } else {
+        rc = sched_preempt(s, item, s->now_wall_ns, d);
+    }
+    return rc == AT_OK && d->nominated != NULL ? say_nominated(s, d) : rc;
+}
+
 /* --- the plan --- */
 
+static void note_try(struct sched *s, struct sched_item *item)
+{
+    item->tried = item->request->version + 1;
+    item->tried_holders = s->holders;
+    item->tried_epoch = s->epoch;
+    item->tried_near = sched_near_stamp(s, item->instance, item->group);
+    item->waits_for_others = false;
+    for (size_t i = 0; i < s->n_sites && item->request->scored; i++) {
+        item->waits_for_others |= item->request->sites[i].fits > 0; /* room, but not the place */
+    }
+}
+
 /* Has anything changed that it waits for? */
-static bool is_worth_a_try(struct sched *s, struct sched_item *item)
+static bool is_worth_alone(struct sched *s, struct sched_item *item)
 {
     sched_request_refresh(s, item->request);
-    if (item->tried != item->request->version + 1) {
+    if (item->tried != item->request->version + 1 ||
+        (item->held != NULL && item->tried_holders != s->holders) ||
+        (item->gang != NULL && item->held == NULL && sched_gang_is_old(item, s->now_wall_ns))) {
         return true;
     }
     if (!item->waits_for_others ||
@@ -127,37 +173,75 @@ static bool is_worth_a_try(struct sched *s, struct sched_item *item)
     return item->tried_near != sched_near_stamp(s, item->instance, item->group);
 }
 
-static void note_try(struct sched *s, struct sched_item *item)
+/* A gang is tried as a whole, when that is worth it for any member. */
+static bool is_worth_a_try(struct sched *s, struct sched_item *item)
 {
-    item->tried = item->request->version + 1;
-    item->tried_holders = s->holders;
-    item->tried_epoch = s->epoch;
-    item->tried_near = sched_near_stamp(s, item->instance, item->group);
-    item->waits_for_others = false;
-    for (size_t i = 0; i < s->n_sites;
-         i++) { /* there is room, but not beside those who are there */
-        item->waits_for_others |= item->request->sites[i].fits > 0;
+    struct sched_gang *gang = item->gang;
+    if (gang == NULL) {
+        return is_worth_alone(s, item);
     }
+    if (gang->plan != s->plan_number) {
+        gang->plan = s->plan_number;
+        gang->worth = sched_gang_placed(gang) > 0;
+        for (size_t i = 0; i < gang->n && !gang->worth; i++) {
+            gang->worth = gang->items[i]->pending && is_worth_alone(s, gang->items[i]);
+        }
+    }
+    return gang->worth;
 }
 
-static enum at_rc decide_all(struct sched *s, struct sched_item **turns, size_t n,
+/* The members of the item's gang that are in the plan, it first. */
+static size_t members_of(struct sched *s, struct sched_item *item, struct sched_item **out)
+{
+    size_t n = 0;
+    out[n++] = item;
+    for (size_t i = 0; i < item->gang->n; i++) {
+        struct sched_item *mate = item->gang->items[i];
+        if (mate != item && mate->pending && mate->plan == s->plan_number) {
+            out[n++] = mate;
+        }
+    }
+    return n;
+}
+
+static enum at_rc decide_all(struct sched *s, struct sched_item **turns, size_t n, size_t max,
                              struct at_sched_plan *ret_plan)
 {
-    struct at_sched_plan made = {.n = n};
+    struct at_sched_plan made = {0};
+    struct sched_item **members = at_arena_alloc(s->arena, sizeof(struct sched_item *) * (n + 1));
     made.decisions = at_arena_alloc(s->arena, sizeof(*made.decisions) * (n + 1));
-    if (made.decisions == NULL) {
+    if (made.decisions == NULL || members == NULL) {
         return AT_NOMEM;
     }
     s->last_pending = NULL;
-    for (size_t i = 0; i < n; i++) {
-        enum at_rc rc = decide(s, turns[i], &made.decisions[i]);
+    s->n_released = 0;
+    for (size_t i = 0; i < n && made.n < max; i++) {
+        if (turns[i]->plan != s->plan_number) {
+            continue; /* with its gang, already */
+        }
+        size_t count = 1;
+        struct at_sched_decision *d = &made.decisions[made.n];
+        members[0] = turns[i];
+        enum at_rc rc;
+        if (turns[i]->gang != NULL) {
+            count = members_of(s, turns[i], members);
+            rc = sched_gang_decide(s, members, count, s->now_wall_ns, d);
+        } else {
+            rc = decide(s, turns[i], d);
+        }
         if (rc != AT_OK) {
             return rc;
         }
-        if (made.decisions[i].node == NULL) {
-            note_try(s, turns[i]);
+        for (size_t k = 0; k < count; k++) {
+            members[k]->plan = 0;
+            if (d[k].node == NULL) {
+                note_try(s, members[k]);
+            }
         }
+        made.n += count;
     }
+    made.released = s->released;
+    made.n_released = s->n_released;
     *ret_plan = made;
     return AT_OK;
 }
@@ -167,6 +251,10 @@ static enum at_rc plan(struct sched *s, struct sched_item **turns, size_t n, siz
                        struct at_sched_plan *ret_plan)
 {
     size_t kept = 0;
+    s->plan_number++;
+    for (size_t i = 0; i < n; i++) {
+        turns[i]->plan = s->plan_number;
+    }
     for (size_t i = 0; i < n; i++) {
         if (is_worth_a_try(s, turns[i])) {
             turns[kept++] = turns[i];
@@ -175,14 +263,14 @@ static enum at_rc plan(struct sched *s, struct sched_item **turns, size_t n, siz
     if (kept > 0) {
         qsort(turns, kept, sizeof(*turns), by_turn);
     }
-    return decide_all(s, turns, kept < max ? kept : max, ret_plan);
+    return decide_all(s, turns, kept, max, ret_plan);
 }
 
 enum at_rc at_scheduler_plan(struct at_scheduler *sched, size_t max, int64_t now_wall_ns,
                              struct at_arena *arena, struct at_sched_plan *ret_plan)
 {
     struct sched *s = &sched->s;
-    (void)now_wall_ns; /* no rule depends on the time yet */
+    s->now_wall_ns = now_wall_ns;
     s->arena = arena;
     struct sched_item **turns = at_arena_alloc(arena, sizeof(*turns) * (s->n_pending + 1));
     if (turns == NULL) {
@@ -200,7 +288,7 @@ enum at_rc at_scheduler_plan_these(struct at_scheduler *sched,
                                    struct at_sched_plan *ret_plan)
 {
     struct sched *s = &sched->s;
-    (void)now_wall_ns;
+    s->now_wall_ns = now_wall_ns;
     s->arena = arena;
     struct sched_item **turns = at_arena_alloc(arena, sizeof(*turns) * (n + 1));
     struct sched_item **all = at_arena_alloc(arena, sizeof(*all) * (n + 1));
@@ -258,20 +346,22 @@ enum at_rc at_schedule(const struct at_snapshot *snap, const struct at_instance 
                        size_t n, int64_t now_wall_ns, struct at_arena *arena,
                        struct at_sched_plan *ret_plan)
 {
-    (void)now_wall_ns;
     struct at_scheduler *sched = at_scheduler_new();
     struct sched *s = &sched->s;
     at_scheduler_update(sched, snap);
+    s->now_wall_ns = now_wall_ns;
+    s->plan_number = 1;
     s->arena = arena;
     struct sched_item **turns = at_arena_alloc(arena, sizeof(*turns) * (n + 1));
     enum at_rc rc = turns != NULL ? AT_OK : AT_NOMEM;
     for (size_t i = 0; i < n && rc == AT_OK; i++) {
         turns[i] = sched_item_of(s, pending[i]);
+        turns[i]->plan = s->plan_number;
     }
     if (rc == AT_OK && n > 0) {
         qsort(turns, n, sizeof(*turns), by_turn);
     }
-    rc = rc == AT_OK ? decide_all(s, turns, n, ret_plan) : rc;
+    rc = rc == AT_OK ? decide_all(s, turns, n, n, ret_plan) : rc;
     at_scheduler_free(sched);
     return rc;
 }

@@ -123,6 +123,9 @@ struct at_sched_decision {
 struct at_sched_plan {
     struct at_sched_decision *decisions; /* one per pending instance, in the order decided */
     size_t n;
+    /* Placed members of gangs that did not become whole in time: to be ended too. */
+    const struct at_instance **released;
+    size_t n_released;
 };
 
 /* pending: instances without nodeName, any order; decided by priority, then age, then name. What is
@@ -146,6 +149,8 @@ void at_scheduler_changed(struct at_scheduler *sched, const struct at_model_kind
  * requests. */
 void at_scheduler_update(struct at_scheduler *sched, const struct at_snapshot *snap);
 size_t at_scheduler_pending(const struct at_scheduler *sched);
+/* Some are members of gangs: plan again now and then, for they may have waited long enough. */
+bool at_scheduler_gangs_wait(const struct at_scheduler *sched);
 bool at_scheduler_names_queues(const struct at_scheduler *sched); /* some of them do */
 /* Decide those that are pending and for which something they wait for has changed, at most max, by
  * priority, age and name. err: AT_NOMEM the arena's cap */
@@ -161,7 +166,8 @@ enum at_rc at_scheduler_plan_these(struct at_scheduler *sched,
 /* All that are pending, by namespace and name. err: AT_NOMEM */
 enum at_rc at_scheduler_waiting(const struct at_scheduler *sched, struct at_arena *arena,
                                 const struct at_instance ***ret, size_t *ret_n) AT_WARN_UNUSED;
-/* A decision of a plan was not written: take it back, and decide the instance again. */
+/* A decision of a plan was not written (or its victim not ended): take it back, and decide the
+ * instance again. */
 void at_scheduler_forget(struct at_scheduler *sched, const char *ns, const char *name);
 
 /* For how long placement (may be NULL) bears a NoExecute taint: the shortest of the tolerations

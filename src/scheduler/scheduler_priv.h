@@ -185,7 +185,14 @@ struct sched {
     struct sched_tally *tally;    /* told of each instance that comes to or leaves a node */
     struct sched_net *net;        /* of the sites; made anew when a Site changes */
     const struct at_site **net_sites;
-    bool soft_taints;           /* some node has a taint with PreferNoSchedule */
+    bool soft_taints;         /* some node has a taint with PreferNoSchedule */
+    struct at_map *gangs;     /* struct sched_gang * */
+    struct at_map *available; /* uid of an owner -> copies available, as a number */
+    int64_t lowest_priority;  /* of what is held; or lower */
+    int64_t now_wall_ns;      /* of the plan being made */
+    uint64_t plan_number;
+    const struct at_instance **released; /* by the plan being made */
+    size_t n_released;
     struct at_map *item_by_key; /* struct sched_item * */
     struct at_map *told;        /* "kind/ns/name" changed since the last update */
     struct sched_item **pending;

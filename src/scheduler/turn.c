@@ -88,6 +88,13 @@ enum at_sched_rule sched_turn_refusal(const struct sched *s, const struct sched_
     return a != NULL ? a->refusal : place_refusal(turn, node->site_index);
 }
 
+enum at_sched_rule sched_turn_refusal_but_room(const struct sched *s, const struct sched_turn *turn,
+                                               const struct sched_node *node)
+{
+    const struct sched_turn_node *a = apart_of(s, turn, node);
+    return a != NULL ? a->refusal : place_refusal(turn, node->site_index);
+}
+
 void sched_turn_refused(const struct sched *s, const struct sched_turn *turn,
                         size_t ret_refused[AT_SCHED_RULE_COUNT],
                         const struct sched_node *ret_first[AT_SCHED_RULE_COUNT])

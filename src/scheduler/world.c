@@ -38,15 +38,6 @@ static int by_schedule_order(const void *a, const void *b)
     return strcmp(x->key, y->key);
 }
 
-static void set_gpus(struct sched_item *item, const struct at_sched_gpu *gpus, size_t n)
-{
-    item->gpus = at_realloc(item->gpus, sizeof(*gpus) * (n + 1));
-    if (n > 0) {
-        memcpy(item->gpus, gpus, sizeof(*gpus) * n);
-    }
-    item->n_gpus = n;
-}
-
 /* GPUs that nobody recorded: chosen again, in the order in which they were given. When that does
  * not work out, the node takes no further GPU work until something leaves. */
 static void replay(struct sched_node *n, struct sched_item **items, size_t count)
@@ -60,7 +51,7 @@ static void replay(struct sched_node *n, struct sched_item **items, size_t count
         for (size_t k = 0; k < chosen; k++) {
             gpus[k] = (struct at_sched_gpu){index[k], d->gpu_milli, d->gpu_memory_bytes};
         }
-        set_gpus(items[i], gpus, chosen);
+        sched_item_set_gpus(items[i], gpus, chosen);
         n->gpus_unknown = n->gpus_unknown || chosen == 0;
         struct sched_demand only_gpus = {0};
         sched_take(n, &only_gpus, gpus, items[i]->n_gpus);
@@ -68,7 +59,7 @@ static void replay(struct sched_node *n, struct sched_item **items, size_t count
 }
 
 /* What is free: all, less what those on it hold. */
-static void recount(struct sched *s, struct sched_node *n)
+void sched_node_recount(struct sched *s, struct sched_node *n)
 {
     size_t count = 0, unrecorded = 0;
     sched_node_fill(n, n->node);
@@ -165,8 +156,6 @@ static void node_put(struct sched *s, const struct at_node *node)
     s->unsettled = true;
 }
 
-static void set_homeless(struct sched *s, struct sched_item *item, bool homeless);
-
 /* Whoever was on it holds nothing that matters. */
 static void node_remove(struct sched *s, const char *name)
 {
@@ -177,7 +166,7 @@ static void node_remove(struct sched *s, const char *name)
     while (n->first != NULL) {
         struct sched_item *item = n->first;
         sched_item_release(s, item);
-        set_homeless(s, item, item->instance != NULL);
+        sched_item_set_homeless(s, item, item->instance != NULL);
     }
     n->node = NULL; /* freed when the order is made anew */
     s->order_stale = true;
@@ -246,7 +235,7 @@ static void order(struct sched *s)
 }
 
 /* After nodes changed: their order, then what each has free. */
-static void settle(struct sched *s)
+void sched_settle(struct sched *s)
 {
     if (s->order_stale || s->log == NULL) {
         order(s);
@@ -255,7 +244,7 @@ static void settle(struct sched *s)
     for (size_t i = 0; s->unsettled && i < s->n_nodes; i++) {
         soft_taints = soft_taints || sched_is_soft_tainted(s->nodes[i]->node);
         if (s->nodes[i]->unsettled) {
-            recount(s, s->nodes[i]);
+            sched_node_recount(s, s->nodes[i]);
             s->nodes[i]->changed_static = s->nodes[i]->changed;
             s->nodes[i]->unsettled = false;
         }
@@ -285,281 +274,6 @@ static void site_put(struct sched *s, const char *name)
     s->epoch++;
 }
 
-/* --- instances --- */
-
-struct sched_item *sched_item_find(const struct sched *s, const char *ns, const char *name)
-{
-    char key[1024];
-    int len = snprintf(key, sizeof(key), "%s/%s", or_empty(ns), name);
-    return len < (int)sizeof(key) ? at_map_get_n(s->item_by_key, key, (size_t)len) : NULL;
-}
-
-static struct sched_item *item_new(struct sched *s, const char *key)
-{
-    struct sched_item *item = AT_NEW(struct sched_item);
-    item->key = at_strdup(key);
-    (void)at_map_put(s->item_by_key, key, item);
-    return item;
-}
-
-static void note_queue(struct sched *s, struct sched_item *item)
-{
-    bool queued = item->pending && or_empty(item->instance->spec.queue)[0] != '\0';
-    s->n_queued += queued;
-    s->n_queued -= item->queued;
-    item->queued = queued;
-}
-
-void sched_pending_set(struct sched *s, struct sched_item *item, bool pending)
-{
-    if (item->pending == pending) {
-        return;
-    }
-    item->pending = pending;
-    note_queue(s, item);
-    item->tried = 0;
-    if (pending) {
-        if (s->n_pending == s->cap_pending) {
-            s->cap_pending = s->cap_pending != 0 ? 2 * s->cap_pending : 64;
-            s->pending = at_realloc(s->pending, sizeof(struct sched_item *) * s->cap_pending);
-        }
-        item->pending_at = s->n_pending;
-        s->pending[s->n_pending++] = item;
-    } else {
-        s->pending[item->pending_at] = s->pending[--s->n_pending];
-        s->pending[item->pending_at]->pending_at = item->pending_at;
-    }
-}
-
-static bool counts(const struct sched_item *item)
-{
-    return item->instance != NULL && item->instance->meta.deletion_wall_ns == 0;
-}
-
-static void tell_holder(struct sched *s, struct sched_item *item, int sign)
-{
-    s->holders++;
-    if (item->counted != (sign > 0) && (sign < 0 || counts(item))) {
-        sched_group_count(s, item->group, item->node, sign);
-        sched_holder_changed(s, item->instance, item->node, sign);
-        item->counted = sign > 0;
-    }
-}
-
-void sched_holders_tell(struct sched *s)
-{
-    void *value;
-    for (size_t it = 0; at_map_next(s->item_by_key, &it, NULL, &value);) {
-        const struct sched_item *item = value;
-        if (item->counted) {
-            sched_holder_changed(s, item->instance, item->node, 1);
-        }
-    }
-}
-
-/* Whether some item of the node must be replayed when anything changes on it. */
-static bool has_unrecorded(const struct sched_node *n)
-{
-    for (const struct sched_item *x = n->first; x != NULL; x = x->next) {
-        if (!x->recorded && x->request->demand.gpu_count > 0) {
-            return true;
-        }
-    }
-    return n->gpus_unknown;
-}
-
-/* False: what is free is counted later, when nodes have their order. */
-static bool is_settled(struct sched *s, struct sched_node *n)
-{
-    n->unsettled = n->unsettled || s->order_stale;
-    s->unsettled = s->unsettled || n->unsettled;
-    return !n->unsettled;
-}
-
-void sched_item_take(struct sched *s, struct sched_item *item, struct sched_node *n,
-                     const struct at_sched_gpu *gpus, size_t n_gpus)
-{
-    assert(item->node == NULL);
-    item->node = n;
-    item->next = n->first;
-    item->prev = NULL;
-    if (n->first != NULL) {
-        n->first->prev = item;
-    }
-    n->first = item;
-    item->recorded = gpus != NULL && n_gpus > 0;
-    set_gpus(item, gpus, item->recorded ? n_gpus : 0);
-    if (is_settled(s, n)) {
-        if (has_unrecorded(n)) {
-            recount(s, n);
-        } else {
-            sched_take(n, &item->request->demand, item->gpus, item->n_gpus);
-            sched_node_changed(s, n);
-        }
-    }
-    tell_holder(s, item, 1);
-}
-
-void sched_item_release(struct sched *s, struct sched_item *item)
-{
-    struct sched_node *n = item->node;
-    if (n == NULL) {
-        return;
-    }
-    tell_holder(s, item, -1);
-    bool replayed = has_unrecorded(n);
-    if (item->prev != NULL) {
-        item->prev->next = item->next;
-    } else {
-        n->first = item->next;
-    }
-    if (item->next != NULL) {
-        item->next->prev = item->prev;
-    }
-    item->node = NULL;
-    item->next = item->prev = NULL;
-    item->planned = false;
-    if (is_settled(s, n)) {
-        if (replayed) {
-            recount(s, n);
-        } else {
-            sched_give_back(n, &item->request->demand, item->gpus, item->n_gpus);
-            sched_node_changed(s, n);
-        }
-    }
-}
-
-static void live(struct sched *s, struct sched_request *r, int by)
-{
-    r->live += (size_t)by;
-    sched_mix_changed(s, r);
-}
-
-/* Bound to a node that is not there: looked for when one joins. */
-static void set_homeless(struct sched *s, struct sched_item *item, bool homeless)
-{
-    s->n_homeless += homeless;
-    s->n_homeless -= item->homeless;
-    item->homeless = homeless;
-}
-
-static void item_remove(struct sched *s, struct sched_item *item)
-{
-    set_homeless(s, item, false);
-    sched_unhold(s, item);
-    sched_item_release(s, item);
-    sched_pending_set(s, item, false);
-    if (item->request != NULL) {
-        live(s, item->request, -1);
-        sched_request_unref(s, item->request);
-    }
-    sched_group_unref(s, item->group);
-    (void)at_map_remove(s->item_by_key, item->key);
-    at_free(item->key);
-    at_free(item->gpus);
-    at_free(item);
-}
-
-static bool same_gpus(const struct sched_item *item, const struct at_sched_gpu *gpus, size_t n)
-{
-    return item->recorded == (n > 0) &&
-           (n == 0 || (item->n_gpus == n && memcmp(item->gpus, gpus, sizeof(*gpus) * n) == 0));
-}
-
-/* By identity when it is known, for the order of GPUs may change; else by index. */
-static size_t record_of(const struct at_instance *i, const struct sched_node *n,
-                        struct at_sched_gpu *out)
-{
-    size_t count = 0;
-    for (size_t k = 0; k < i->status.gpus.n && count < AT_SCHED_GPUS_PER_NODE; k++) {
-        const struct at_instance_gpu *g = &i->status.gpus.items[k];
-        int64_t index = g->index;
-        for (size_t j = 0; g->id != NULL && n != NULL && j < n->node->status.gpus.n; j++) {
-            if (at_streq(n->node->status.gpus.items[j].id, g->id)) {
-                index = (int64_t)j;
-                break;
-            }
-        }
-        if (index >= 0 && index < AT_SCHED_GPUS_PER_NODE) {
-            memset(&out[count], 0, sizeof(out[count]));
-            out[count].index = (uint32_t)index;
-            out[count].milli = g->milli;
-            out[count++].memory_bytes = g->memory_bytes > 0 ? g->memory_bytes : 0;
-        }
-    }
-    return count;
-}
-
-void sched_item_ask(struct sched *s, struct sched_item *item, const struct at_instance *i)
-{
-    struct sched_request *request = sched_request_ref(s, i);
-    struct sched_group *group = sched_group_ref(s, i);
-    live(s, request, 1);
-    if (item->request != NULL) {
-        live(s, item->request, -1);
-        sched_request_unref(s, item->request);
-    }
-    sched_group_unref(s, item->group);
-    item->request = request;
-    item->group = group;
-}
-
-/* The instance as it is now; what a plan gave it stays until the snapshot says otherwise. */
-static void item_put(struct sched *s, const struct at_instance *i)
-{
-    struct at_sched_gpu gpus[AT_SCHED_GPUS_PER_NODE];
-    char key[1024];
-    snprintf(key, sizeof(key), "%s/%s", or_empty(i->meta.ns), i->meta.name);
-    struct sched_item *item = at_map_get(s->item_by_key, key);
-    if (sched_instance_ended(i)) {
-        if (item != NULL) {
-            item_remove(s, item);
-        }
-        return;
-    }
-    item = item != NULL ? item : item_new(s, key);
-    struct sched_node *node =
-        sched_instance_holds(i) ? sched_node_find(s, i->spec.node_name) : NULL;
-    size_t n_gpus = record_of(i, node, gpus);
-    bool bound = sched_instance_holds(i);
-    bool goes = i->meta.deletion_wall_ns != 0; /* one that was never bound is not going to be */
-    bool stays = item->node != NULL && (item->node == node || (!bound && item->planned && !goes));
-    bool asks_same = item->request != NULL && sched_request_is(item->request, i);
-    if (stays && asks_same && (!bound || same_gpus(item, gpus, n_gpus))) {
-        tell_holder(s, item, -1);
-        item->instance = i;
-        item->planned = !bound;
-        tell_holder(s, item, 1);
-        return;
-    }
-    sched_item_release(s, item);
-    if (!asks_same) {
-        sched_item_ask(s, item, i);
-    }
-    item->instance = i;
-    set_homeless(s, item, bound && node == NULL);
-    if (node != NULL) {
-        sched_item_take(s, item, node, gpus, n_gpus);
-    }
-    if (bound) {
-        sched_unhold(s, item);
-    }
-    sched_pending_set(s, item, !bound && i->meta.deletion_wall_ns == 0);
-    note_queue(s, item);
-    item->tried = 0;
-}
-
-struct sched_item *sched_item_of(struct sched *s, const struct at_instance *i)
-{
-    struct sched_item *item = sched_item_find(s, i->meta.ns, i->meta.name);
-    if (item == NULL || item->instance != i) {
-        item_put(s, i);
-        settle(s);
-        item = sched_item_find(s, i->meta.ns, i->meta.name);
-    }
-    return item;
-}
-
 /* --- the whole --- */
 
 static void instance_told(struct sched *s, const char *ns, const char *name)
@@ -567,9 +281,9 @@ static void instance_told(struct sched *s, const char *ns, const char *name)
     const struct at_instance *i = at_snapshot_instance(s->snap, ns, name);
     struct sched_item *item = i == NULL ? sched_item_find(s, ns, name) : NULL;
     if (i != NULL) {
-        item_put(s, i);
+        sched_item_put(s, i);
     } else if (item != NULL) {
-        item_remove(s, item);
+        sched_item_remove(s, item);
     }
 }
 
@@ -596,7 +310,7 @@ static void nodes_told(struct sched *s, const char *name)
     for (size_t it = 0; s->n_homeless > 0 && at_map_next(s->item_by_key, &it, &key, &value);) {
         struct sched_item *item = value;
         if (item->homeless && at_streq(item->instance->spec.node_name, name)) {
-            item_put(s, item->instance);
+            sched_item_put(s, item->instance);
         }
     }
 }
@@ -652,7 +366,7 @@ static void load(struct sched *s)
         order(s);
     }
     for (size_t i = 0; i < s->snap->n_instances; i++) {
-        item_put(s, s->snap->instances[i]);
+        sched_item_put(s, s->snap->instances[i]);
     }
 }
 
@@ -685,7 +399,7 @@ void at_scheduler_update(struct at_scheduler *sched, const struct at_snapshot *s
         take_in_told(s, 'i');
     }
     at_map_clear(s->told);
-    settle(s);
+    sched_settle(s);
     if (sched_mix_update(s, false)) {
         s->epoch++;
     }
@@ -700,6 +414,9 @@ struct at_scheduler *at_scheduler_new(void)
     s->group_by_name = at_map_new();
     s->item_by_key = at_map_new();
     s->told = at_map_new();
+    s->gangs = at_map_new();
+    s->available = at_map_new();
+    s->lowest_priority = INT64_MAX;
     s->mix = sched_mix_new();
     s->tally = sched_tally_new();
     return sched;
@@ -721,7 +438,7 @@ void at_scheduler_free(struct at_scheduler *sched)
         n += items[n]->instance != NULL; /* room held goes with those it is held for */
     }
     for (size_t i = 0; i < n; i++) {
-        item_remove(s, items[i]);
+        sched_item_remove(s, items[i]);
     }
     at_free(items);
     for (size_t i = 0; i < s->n_nodes; i++) {
@@ -742,6 +459,8 @@ void at_scheduler_free(struct at_scheduler *sched)
     at_map_free(s->group_by_name);
     at_map_free(s->item_by_key);
     at_map_free(s->told);
+    at_map_free(s->gangs);
+    at_map_free(s->available);
     at_free(s->nodes);
     at_free(s->by_rank);
     at_free(s->sites);
@@ -757,6 +476,11 @@ size_t at_scheduler_pending(const struct at_scheduler *sched)
     return sched->s.n_pending;
 }
 
+bool at_scheduler_gangs_wait(const struct at_scheduler *sched)
+{
+    return sched->s.n_pending > 0 && at_map_count(sched->s.gangs) > 0;
+}
+
 bool at_scheduler_names_queues(const struct at_scheduler *sched)
 {
     return sched->s.n_queued > 0;
@@ -765,30 +489,11 @@ bool at_scheduler_names_queues(const struct at_scheduler *sched)
 void at_scheduler_forget(struct at_scheduler *sched, const char *ns, const char *name)
 {
     struct sched_item *item = sched_item_find(&sched->s, ns, name);
+    if (item != NULL) {
+        sched_victim_set(&sched->s, item, false);
+    }
     if (item != NULL && item->planned) {
         sched_item_release(&sched->s, item);
         sched_pending_set(&sched->s, item, item->instance->meta.deletion_wall_ns == 0);
-    }
-}
-
-/* --- room held --- */
-
-void sched_hold(struct sched *s, struct sched_item *item, struct sched_node *n)
-{
-    sched_unhold(s, item);
-    AT_CLEANUP(at_cleanup_free) char *key = at_asprintf("held %s", item->key);
-    struct sched_item *held = item_new(s, key);
-    held->request = sched_request_ref(s, item->instance);
-    live(s, held->request, 1);
-    item->held = held;
-    sched_item_take(s, held, n, NULL, 0);
-}
-
-void sched_unhold(struct sched *s, struct sched_item *item)
-{
-    struct sched_item *held = item->held;
-    item->held = NULL;
-    if (held != NULL) {
-        item_remove(s, held);
     }
 }

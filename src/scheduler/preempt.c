@@ -1,0 +1,373 @@
+/* Preemption: when nothing fits, whose end would make room at the least cost? Victims have a lower
+ * priority, and their owners' disruption budgets allow it. Of all nodes looked at, the one is taken
+ * whose victims' highest priority is lowest, then which has the fewest, then which loses the least
+ * running time. One or two victims are found exactly, more by sparing one after the other. */
+#include "core/units.h"
+#include "scheduler/disruption.h"
+#include "scheduler/engine.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NODES_MAX 512   /* looked into, of those where it could work; by name */
+#define VICTIMS_MAX 256 /* candidates of one node; more are not looked at */
+
+struct candidate {
+    struct sched_item *item;
+    int64_t priority, lost_ns;
+    bool leaving; /* goes anyway */
+    bool taken;
+};
+
+struct cost {
+    int64_t priority; /* highest of the victims */
+    int64_t n, lost_ns;
+};
+
+struct search {
+    struct sched *s;
+    const struct sched_turn *turn;
+    struct sched_request *r;
+    int64_t priority, now_ns;
+    struct sched_node trial; /* a copy with arrays of its own */
+    const struct sched_node *of;
+    struct candidate list[VICTIMS_MAX];
+    size_t n;
+    struct sched_node *best;
+    struct cost best_cost;
+    struct sched_item *victims[VICTIMS_MAX];
+    size_t n_victims;
+};
+
+bool sched_is_leaving(const struct sched_item *item)
+{
+    return item->victim || (item->instance != NULL && item->instance->meta.deletion_wall_ns != 0);
+}
+
+static void trial_begin(struct search *f, const struct sched_node *n)
+{
+    struct sched_gpu *gpus = f->trial.gpus;
+    struct sched_extended *extended = f->trial.extended;
+    f->of = n;
+    f->trial = *n;
+    f->trial.gpus = at_realloc(gpus, sizeof(*gpus) * (n->n_gpus + 1));
+    f->trial.extended = at_realloc(extended, sizeof(*extended) * (n->n_extended + 1));
+    if (n->n_gpus > 0) {
+        memcpy(f->trial.gpus, n->gpus, sizeof(*gpus) * n->n_gpus);
+    }
+    if (n->n_extended > 0) {
+        memcpy(f->trial.extended, n->extended, sizeof(*extended) * n->n_extended);
+    }
+}
+
+static void trial_give(struct search *f, const struct candidate *c)
+{
+    sched_give_back(&f->trial, &c->item->request->demand, c->item->gpus, c->item->n_gpus);
+}
+
+static void trial_take(struct search *f, const struct candidate *c)
+{
+    sched_take(&f->trial, &c->item->request->demand, c->item->gpus, c->item->n_gpus);
+}
+
+static bool trial_fits(const struct search *f)
+{
+    return sched_refuse_room(f->s, f->r, &f->trial) == AT_SCHED_RULE_COUNT;
+}
+
+/* How many of its owner's copies may go, besides those given up already. */
+static int64_t budget_left(const struct sched *s, const struct at_instance *i)
+{
+    int64_t wanted = 0;
+    const struct at_disruption *budget = at_disruption_of(s->snap, i, &wanted);
+    if (budget == NULL || !at_disruption_is_available(i)) {
+        return AT_DISRUPTION_UNLIMITED;
+    }
+    const char *uid = at_meta_controller(&i->meta)->uid;
+    return at_disruption_allowed(budget, wanted, (int64_t)(intptr_t)at_map_get(s->available, uid));
+}
+
+/* Of the chosen ones, how many are of the same owner as i? */
+static int64_t chosen_of_owner(const struct search *f, const struct at_instance *i)
+{
+    const struct at_owner_ref *owner = at_meta_controller(&i->meta);
+    int64_t n = 0;
+    for (size_t k = 0; k < f->n && owner != NULL; k++) {
+        const struct at_owner_ref *other =
+            f->list[k].taken ? at_meta_controller(&f->list[k].item->instance->meta) : NULL;
+        n += other != NULL && at_streq(other->uid, owner->uid) &&
+             at_disruption_is_available(f->list[k].item->instance);
+    }
+    return n;
+}
+
+static int by_worth(const void *a, const void *b)
+{
+    const struct candidate *x = a, *y = b;
+    if (x->priority != y->priority) {
+        return x->priority < y->priority ? -1 : 1;
+    }
+    if (x->lost_ns != y->lost_ns) {
+        return x->lost_ns < y->lost_ns ? -1 : 1;
+    }
+    return strcmp(x->item->key, y->item->key);
+}
+
+/* Those that may go, the cheapest first; what leaves anyway is given back to the trial. */
+static void collect(struct search *f, const struct sched_node *n)
+{
+    f->n = 0;
+    for (struct sched_item *x = n->first; x != NULL; x = x->next) {
+        struct candidate c = {.item = x};
+        if (sched_is_leaving(x)) {
+            trial_give(f, &c);
+            continue;
+        }
+        if (x->instance == NULL || x->planned || x->instance->spec.priority >= f->priority ||
+            f->n == VICTIMS_MAX || budget_left(f->s, x->instance) <= 0) {
+            continue;
+        }
+        int64_t since = x->instance->status.started_at_wall_ns;
+        c.priority = x->instance->spec.priority;
+        c.lost_ns = since > 0 && since < f->now_ns ? f->now_ns - since : 0;
+        f->list[f->n++] = c;
+    }
+    if (f->n > 0) {
+        qsort(f->list, f->n, sizeof(f->list[0]), by_worth);
+    }
+}
+
+static bool take(struct search *f, size_t k)
+{
+    const struct at_instance *i = f->list[k].item->instance;
+    if (chosen_of_owner(f, i) >= budget_left(f->s, i)) {
+        return false;
+    }
+    f->list[k].taken = true;
+    trial_give(f, &f->list[k]);
+    return true;
+}
+
+static void spare(struct search *f, size_t k)
+{
+    f->list[k].taken = false;
+    trial_take(f, &f->list[k]);
+}
+
+/* One or two of the first n that are enough. They come cheapest first, so the first pair found in
+ * order of the dearer one costs the least priority. */
+static bool find_few(struct search *f, size_t n)
+{
+    for (size_t k = 0; k < n; k++) {
+        if (take(f, k)) {
+            if (trial_fits(f)) {
+                return true;
+            }
+            spare(f, k);
+        }
+    }
+    for (size_t k = 1; k < n && n <= 64; k++) {
+        if (!take(f, k)) {
+            continue;
+        }
+        for (size_t j = 0; j < k; j++) {
+            if (take(f, j)) {
+                if (trial_fits(f)) {
+                    return true;
+                }
+                spare(f, j);
+            }
+        }
+        spare(f, k);
+    }
+    return false;
+}
+
+/* As few priorities as possible, then as few victims as can be found. */
+static bool choose_victims(struct search *f)
+{
+    size_t n = 0;
+    bool enough = trial_fits(f);
+    while (n < f->n && !enough) {
+        int64_t level = f->list[n].priority;
+        for (; n < f->n && f->list[n].priority == level; n++) {
+            (void)take(f, n);
+        }
+        enough = trial_fits(f);
+    }
+    if (!enough || n == 0) {
+        return enough;
+    }
+    for (size_t k = 0; k < n; k++) {
+        if (f->list[k].taken) {
+            spare(f, k);
+        }
+    }
+    if (find_few(f, n)) {
+        return true;
+    }
+    for (size_t k = 0; k < n; k++) {
+        (void)take(f, k);
+    }
+    for (size_t k = n; k-- > 0;) { /* the dearest first */
+        if (f->list[k].taken) {
+            spare(f, k);
+            if (!trial_fits(f)) {
+                (void)take(f, k);
+            }
+        }
+    }
+    return trial_fits(f);
+}
+
+static bool is_cheaper(const struct cost *a, const struct cost *b)
+{
+    if (a->n == 0 || b->n == 0 || a->priority != b->priority) {
+        return a->n == 0 ? b->n > 0 : b->n > 0 && a->priority < b->priority;
+    }
+    return a->n != b->n ? a->n < b->n : a->lost_ns < b->lost_ns;
+}
+
+/* A gang is worth nothing without one of its members: all of them go. */
+static void add_gang(struct search *f, const struct sched_item *victim)
+{
+    const struct sched_gang *gang = victim->gang;
+    for (size_t k = 0; gang != NULL && k < gang->n && f->n_victims < VICTIMS_MAX; k++) {
+        struct sched_item *mate = gang->items[k];
+        bool there = mate == victim || mate->node == NULL || sched_is_leaving(mate);
+        for (size_t v = 0; v < f->n_victims && !there; v++) {
+            there = f->victims[v] == mate;
+        }
+        if (!there) {
+            f->victims[f->n_victims++] = mate;
+        }
+    }
+}
+
+static void look_at(struct search *f, struct sched_node *n)
+{
+    struct cost cost = {.priority = INT64_MIN};
+    trial_begin(f, n);
+    collect(f, n);
+    if (!choose_victims(f)) {
+        return;
+    }
+    for (size_t k = 0; k < f->n; k++) {
+        if (f->list[k].taken) {
+            cost.n++;
+            cost.lost_ns += f->list[k].lost_ns;
+            cost.priority =
+                f->list[k].priority > cost.priority ? f->list[k].priority : cost.priority;
+        }
+    }
+    if (f->best != NULL && !is_cheaper(&cost, &f->best_cost)) {
+        return;
+    }
+    f->best = n;
+    f->best_cost = cost;
+    f->n_victims = 0;
+    for (size_t k = 0; k < f->n; k++) {
+        if (f->list[k].taken) {
+            f->victims[f->n_victims++] = f->list[k].item;
+        }
+    }
+}
+
+/* Only room is in the way, and somebody there may have to give it up. */
+static bool could_work(const struct search *f, const struct sched_node *n)
+{
+    if ((f->r->eligible[n->pos / 8] >> n->pos % 8 & 1) == 0 || n->gpus_unknown ||
+        sched_turn_refusal_but_room(f->s, f->turn, n) != AT_SCHED_RULE_COUNT) {
+        return false;
+    }
+    for (const struct sched_item *x = n->first; x != NULL; x = x->next) {
+        if (sched_is_leaving(x) ||
+            (x->instance != NULL && x->instance->spec.priority < f->priority)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void sched_victim_set(struct sched *s, struct sched_item *item, bool victim)
+{
+    if (item->victim != victim) {
+        item->victim = victim;
+        sched_available_set(s, item);
+    }
+}
+
+static enum at_rc show(struct search *f, struct at_sched_decision *d)
+{
+    struct sched *s = f->s;
+    size_t own = f->n_victims;
+    for (size_t k = 0; k < own; k++) {
+        add_gang(f, f->victims[k]);
+    }
+    const struct at_instance **victims =
+        at_arena_alloc(s->arena, sizeof(*victims) * (f->n_victims + 1));
+    if (victims == NULL) {
+        return AT_NOMEM;
+    }
+    for (size_t k = 0; k < f->n_victims; k++) {
+        victims[k] = f->victims[k]->instance;
+        sched_victim_set(s, f->victims[k], true);
+    }
+    d->nominated = f->best->node;
+    d->victims = victims;
+    d->n_victims = f->n_victims;
+    return AT_OK;
+}
+
+enum at_rc sched_preempt(struct sched *s, struct sched_item *item, int64_t now_wall_ns,
+                         struct at_sched_decision *d)
+{
+    const struct at_instance *i = item->instance;
+    if (at_streq(i->spec.preemption_policy, "Never") || i->spec.priority <= s->lowest_priority) {
+        return AT_OK;
+    }
+    AT_CLEANUP(at_cleanup_free) struct search *f = AT_NEW(struct search);
+    f->s = s;
+    f->turn = &s->turn;
+    f->r = item->request;
+    f->priority = i->spec.priority;
+    f->now_ns = now_wall_ns;
+    size_t looked_at = 0;
+    for (size_t k = 0; k < s->n_nodes && looked_at < NODES_MAX; k++) {
+        if (could_work(f, s->by_rank[k])) {
+            look_at(f, s->by_rank[k]);
+            looked_at++;
+        }
+    }
+    enum at_rc rc = AT_OK;
+    if (f->best != NULL) {
+        struct sched_node *node = f->best;
+        rc = show(f, d);
+        if (rc == AT_OK) {
+            sched_hold(s, item, node);
+        }
+    }
+    at_free(f->trial.gpus);
+    at_free(f->trial.extended);
+    return rc;
+}
+
+/* Room is being made for it: will it be enough? */
+bool sched_still_leaving(struct sched *s, struct sched_item *item, struct sched_node *n)
+{
+    AT_CLEANUP(at_cleanup_free) struct search *f = AT_NEW(struct search);
+    f->s = s;
+    f->r = item->request;
+    f->turn = &s->turn;
+    f->priority = INT64_MIN;
+    bool fits = false;
+    if (could_work(f, n)) {
+        trial_begin(f, n);
+        collect(f, n); /* gives back what leaves */
+        fits = trial_fits(f);
+    }
+    at_free(f->trial.gpus);
+    at_free(f->trial.extended);
+    return fits;
+}
