@@ -187,6 +187,7 @@ const char *api_filter_demands(const struct api_filter *filter, const char *path
 
 /* --- pod.c: Instances as core v1 Pods --- */
 extern const struct at_model_kind API_POD_KIND;
+void api_pod_schemas(json_t *schemas);      /* pod_schema.c: into components.schemas */
 json_t *api_pod_of(const json_t *instance); /* own: caller decrefs */
 json_t *api_pod_cells(const json_t *pod);   /* what the columns name; own: caller decrefs */
 

@@ -147,6 +147,21 @@ static void kind_paths(json_t *paths, const struct at_model_kind *kind)
     }
 }
 
+/* Pods are read, watched and deleted; all else is done to Instances. */
+static void pod_paths(json_t *paths)
+{
+    static const struct operation LIST = {"get", "list", "list", NULL, true, false};
+    static const struct operation ITEM[] = {
+        {"get", "get", "read", NULL, false, false},
+        {"delete", "delete", "delete", JSON_BODY, false, false},
+    };
+    const char *base = "/api/v1/namespaces/{namespace}/pods";
+    path_add(paths, &API_POD_KIND, base, &LIST, 1, false, "");
+    path_add(paths, &API_POD_KIND, "/api/v1/namespaces/{namespace}/pods/{name}", ITEM,
+             AT_ARRAY_LEN(ITEM), true, "");
+    path_add(paths, &API_POD_KIND, "/api/v1/pods", &LIST, 1, false, "ForAllNamespaces");
+}
+
 static json_t *property(const char *type, const char *description)
 {
     return json_pack("{s:s, s:s}", "type", type, "description", description);
@@ -233,6 +248,10 @@ static json_t *document(const char *group)
             kind_paths(paths, kinds[i]);
             schemas_add(schemas, kinds[i]);
         }
+    }
+    if (group[0] == '\0') {
+        pod_paths(paths);
+        api_pod_schemas(schemas);
     }
     meta_schemas(schemas);
     drop_repeated(schemas);

@@ -29,6 +29,7 @@ const struct at_model_kind API_POD_KIND = {
     .namespaced = true,
     .columns = COLUMNS,
     .n_columns = AT_ARRAY_LEN(COLUMNS),
+    .openapi_name = "io.k8s.api.core.v1.Pod",
     .description = "An Instance as clients of Kubernetes see it.",
 };
 
