@@ -1,11 +1,13 @@
-/* Commands that clients run beside an instance (kubectl exec). The server's lines start them and
- * bring their input; their output goes back in POSTs, one at a time for each command, so that a
- * slow client holds the command back and nothing piles up here. */
+/* Commands that clients run beside an instance (kubectl exec), and connections to its port (kubectl
+ * port-forward), which are the same but for a socket in place of pipes. The server's lines start
+ * them and bring their input; their output goes back in POSTs, one at a time for each, so that a
+ * slow client holds them back and nothing piles up here. */
 #include "agent/agent_priv.h"
 
 #include "core/digest.h"
 #include "core/log.h"
 #include "sys/fd.h"
+#include "sys/socket.h"
 
 #include <assert.h>
 #include <signal.h>
@@ -23,7 +25,8 @@ struct exec {
     at_watch_id process_watch;
     bool ended, last;
     bool abandoned; /* nobody listens any more: freed once the process is gone */
-    bool terminal;
+    bool terminal, socket;
+    bool broken; /* a socket that ended in an error */
     int exit_code;
     int in_fd, out_fds[OUTPUTS]; /* -1: closed */
     at_watch_id in_watch, out_watches[OUTPUTS];
@@ -64,6 +67,9 @@ static void close_output(struct exec *e, int which)
 static void close_input(struct exec *e)
 {
     unwatch(e, &e->in_watch);
+    if (e->socket && e->in_fd >= 0) {
+        at_sock_shutdown_write(e->in_fd);
+    }
     at_fd_close(e->in_fd);
     e->in_fd = -1;
     e->taken_bytes += e->input.len;
@@ -167,6 +173,8 @@ static bool post_output(struct exec *e, int which)
         /* A terminal whose last user is gone reads as an error. What the command left running may
          * hold the pipe open for ever: its own end is the end. */
         close_output(e, which);
+        e->ended = e->ended || e->socket;
+        e->broken = e->socket && rc != AT_EOF;
     }
     at_free(piece);
     return rc == AT_OK;
@@ -192,6 +200,10 @@ static void pump(struct exec *e)
         if (e->out_fds[i] >= 0 && post_output(e, i)) {
             return;
         }
+    }
+    if (e->broken) {
+        post_error(e, "the connection to the instance is refused or broken");
+        return;
     }
     if (e->ended && e->out_fds[OUT] < 0 && e->out_fds[ERR] < 0) {
         char query[64];
@@ -376,7 +388,32 @@ static enum at_rc start(struct exec *e, const json_t *ask, struct at_err *err)
     return rc;
 }
 
-static void exec_new(struct agent_execs *x, const char *server, const char *id, const json_t *ask)
+/* A connection to the port where the instance serves: to no other, for behind loopback there may
+ * be what is none of the client's business. */
+static enum at_rc connect_port(struct exec *e, const json_t *ask, struct at_err *err)
+{
+    int64_t port = at_json_int_at(ask, "port", 0);
+    const struct agent_instance *i = agent_instance_find(
+        e->owner->agent, at_json_str_at(ask, "namespace", ""), at_json_str_at(ask, "name", ""));
+    if (i == NULL || i->endpoint == NULL || i->task == NULL) {
+        return at_err_set(err, AT_NOT_FOUND, "the instance serves no port on this node now");
+    }
+    if (port != i->port && (i->typed == NULL || port != i->typed->spec.port)) {
+        return at_err_set(err, AT_INVALID, "the instance serves port %d, not %lld", i->port,
+                          (long long)port);
+    }
+    int fd = -1;
+    enum at_rc rc = at_sock_connect(i->endpoint, &fd, err);
+    if (rc == AT_OK) {
+        e->socket = true;
+        e->in_fd = fd;
+        e->out_fds[OUT] = at_fd_dup(fd);
+    }
+    return rc;
+}
+
+static void exec_new(struct agent_execs *x, const char *server, const char *op, const char *id,
+                     const json_t *ask)
 {
     size_t slot = 0;
     while (slot < AGENT_EXECS_MAX && x->items[slot] != NULL) {
@@ -396,9 +433,14 @@ static void exec_new(struct agent_execs *x, const char *server, const char *id, 
     at_buf_init(&e->input, AGENT_EXEC_INPUT_BYTES_MAX);
     x->items[slot] = e;
     struct at_err err = {0};
-    if (start(e, ask, &err) != AT_OK) {
+    bool forward = strcmp(op, "forward") == 0;
+    if ((forward ? connect_port(e, ask, &err) : start(e, ask, &err)) != AT_OK) {
         e->process.pid = 0;
         post_error(e, err.msg);
+        return;
+    }
+    if (forward) {
+        post(e, "?more=1", "", 0); /* pump() sees whether it is connected */
         return;
     }
     e->process_watch = at_loop_watch(loop_of(e), e->process.pidfd, AT_LOOP_READ, on_process, e);
@@ -415,8 +457,8 @@ struct agent_execs *agent_execs_new(struct at_agent *a)
 void agent_execs_ask(struct agent_execs *x, const char *server, const char *op, const char *id,
                      const json_t *ask)
 {
-    if (strcmp(op, "exec") == 0) {
-        exec_new(x, server, id, ask);
+    if (strcmp(op, "exec") == 0 || strcmp(op, "forward") == 0) {
+        exec_new(x, server, op, id, ask);
         return;
     }
     for (size_t i = 0; i < AGENT_EXECS_MAX; i++) {

@@ -29,7 +29,7 @@
 #define AGENT_LOG_POLL_NS (200 * AT_NS_PER_MS)
 #define AGENT_FOLLOWS_MAX 64
 #define AGENT_TUNNEL_LINE_BYTES_MAX 65536
-#define AGENT_EXECS_MAX 32 /* commands beside instances, at once */
+#define AGENT_EXECS_MAX 256 /* commands beside instances and forwarded connections, at once */
 #define AGENT_EXEC_ARGS_MAX 256
 #define AGENT_EXEC_PIECE_BYTES ((size_t)64 << 10)    /* of output, in one answer */
 #define AGENT_EXEC_INPUT_BYTES_MAX ((size_t)2 << 20) /* the server sends less than this ahead */

@@ -58,6 +58,14 @@ static const struct endpoint ENDPOINTS[] = {
     /* Verb create: who may only read must not run commands. */
     {API_RESOURCE, SHAPE_SUB, "pods", "exec", AT_HTTP_GET, "create", api_instance_exec},
     {API_RESOURCE, SHAPE_SUB, "instances", "exec", AT_HTTP_GET, "create", api_instance_exec},
+    {API_RESOURCE, SHAPE_SUB, "pods", "exec", AT_HTTP_POST, "create", api_instance_exec},
+    {API_RESOURCE, SHAPE_SUB, "instances", "exec", AT_HTTP_POST, "create", api_instance_exec},
+    {API_RESOURCE, SHAPE_SUB, "pods", "portforward", AT_HTTP_GET, "create", api_instance_forward},
+    {API_RESOURCE, SHAPE_SUB, "pods", "portforward", AT_HTTP_POST, "create", api_instance_forward},
+    {API_RESOURCE, SHAPE_SUB, "instances", "portforward", AT_HTTP_GET, "create",
+     api_instance_forward},
+    {API_RESOURCE, SHAPE_SUB, "instances", "portforward", AT_HTTP_POST, "create",
+     api_instance_forward},
 };
 
 static enum shape shape_of(const struct api_route *route)
@@ -432,6 +440,7 @@ void at_api_free(struct at_api *api)
     }
     api_servers_done(api);
     api_streams_close(api);
+    api_forwards_close(api);
     api_backup_cut(api);
     api_tunnels_free(api->tunnels);
     api_fair_free(api->fair);

@@ -18,6 +18,7 @@ struct api_fair;
 struct api_fair_user;
 struct api_stream;
 struct api_tunnels;
+struct api_forward;
 struct api_backup;
 
 struct api_doc { /* a text made once at start */
@@ -49,6 +50,7 @@ struct at_api {
     size_t streams_queue_bytes;  /* as last seen, each at its last write */
     int64_t streams_measured_ns; /* when all were looked at */
     struct api_tunnels *tunnels;
+    struct api_forward *forwards; /* list */
     struct api_fair *fair;
     struct api_decoded decoded[AT_API_DECODED_MAX];
     uint64_t failed_batches;   /* of the store, at the last good check of readiness */
@@ -264,7 +266,9 @@ enum at_rc api_scale_apply(const struct at_model_kind *kind, const json_t *scale
 api_handler_fn api_heartbeat;
 /* --- tunnel.c --- */
 api_handler_fn api_tunnel_open, api_tunnel_answer, api_instance_log;
-api_handler_fn api_instance_exec; /* exec.c */
+api_handler_fn api_instance_exec;    /* exec.c */
+api_handler_fn api_instance_forward; /* forward.c */
+void api_forwards_close(struct at_api *api);
 struct api_tunnels *api_tunnels_new(void);
 void api_tunnels_free(struct api_tunnels *tunnels);
 /* --- backup.c --- */

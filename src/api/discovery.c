@@ -40,6 +40,8 @@ static const struct sub SUBS[] = {
     {"pods", "log", GET_VERB, NULL, NULL, NULL},
     {"pods", "exec", EXEC_VERBS, NULL, NULL, NULL},
     {"instances", "exec", EXEC_VERBS, NULL, NULL, NULL},
+    {"pods", "portforward", EXEC_VERBS, NULL, NULL, NULL},
+    {"instances", "portforward", EXEC_VERBS, NULL, NULL, NULL},
     {"nodes", "heartbeat", CREATE_VERB, NULL, NULL, NULL},
     {"nodes", "tunnel", CREATE_VERB, NULL, NULL, NULL},
 };

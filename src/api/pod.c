@@ -73,7 +73,19 @@ static void quantity(json_t *to, const json_t *resources, const char *key)
     set_text(to, key, text);
 }
 
-static json_t *container_of(const json_t *spec, const char *image)
+/* Where it listens: as asked for, or as its agent has chosen. 0: nowhere. */
+static int64_t port_of(const json_t *spec, const json_t *status)
+{
+    int64_t port = at_json_int_at(spec, "port", 0);
+    const char *endpoint = at_json_str_at(status, "endpoint", "");
+    const char *colon = strrchr(endpoint, ':');
+    if (port == 0 && (colon == NULL || at_str_to_i64(at_str_of(colon + 1), &port) != AT_OK)) {
+        return 0;
+    }
+    return port > 0 ? port : 0;
+}
+
+static json_t *container_of(const json_t *spec, const json_t *status, const char *image)
 {
     json_t *c = json_pack("{s:s, s:s}", "name", CONTAINER, "image", image);
     set_copy(c, "command", spec, "command");
@@ -88,7 +100,7 @@ static json_t *container_of(const json_t *spec, const char *image)
     quantity(amounts, resources, "memory");
     json_object_set_new(c, "resources",
                         json_pack("{s:O, s:o}", "limits", amounts, "requests", amounts));
-    int64_t port = at_json_int_at(spec, "port", 0);
+    int64_t port = port_of(spec, status);
     if (port > 0) {
         json_object_set_new(
             c, "ports",
@@ -197,7 +209,8 @@ json_t *api_pod_of(const json_t *instance)
         image = at_json_str_at(spec, "runner", "")[0] != '\0' ? at_json_str_at(spec, "runner", "")
                                                               : "process";
     }
-    json_t *pod_spec = json_pack("{s:[o], s:s}", "containers", container_of(spec, image),
+    json_t *pod_spec = json_pack("{s:[o], s:s}", "containers",
+                                 container_of(spec, json_object_get(instance, "status"), image),
                                  "restartPolicy", at_json_str_at(spec, "restartPolicy", "Always"));
     set_copy(pod_spec, "nodeName", spec, "nodeName");
     set_copy(pod_spec, "priority", spec, "priority");

@@ -32,7 +32,9 @@ void api_session_free(struct session *s)
     at_map_remove(s->owner->sessions, s->id);
     gauge(s->req->api->sessions_now, at_map_count(s->owner->sessions));
     at_loop_timer_cancel(s->req->api->options.loop, s->timer);
-    api_req_free(s->req);
+    if (s->owns_req) {
+        api_req_free(s->req);
+    }
     at_free(s);
 }
 
@@ -40,6 +42,10 @@ void api_session_fail(struct session *s, enum at_rc rc, const char *message)
 {
     if (s->exec != NULL) {
         api_exec_fail(s, rc, message);
+        return;
+    }
+    if (s->port != NULL) {
+        api_port_fail(s, rc, message);
         return;
     }
     struct api_req *req = s->req;
@@ -176,6 +182,10 @@ void api_tunnel_answer(struct api_req *req)
         api_exec_answer(s, req);
         return;
     }
+    if (s->port != NULL) {
+        api_port_answer(s, req);
+        return;
+    }
     const char *error = api_query(req, "error");
     struct at_str piece = at_http_request_body(req->ex);
     bool more = api_query_bool(req, "more");
@@ -202,36 +212,67 @@ void api_tunnel_answer(struct api_req *req)
 
 /* --- the client's side --- */
 
-/* Node of the instance, "" when it has none yet; NULL: answered. */
-static const char *node_of_instance(struct api_req *req)
+/* Node of the instance. err: AT_NOT_FOUND there is no such instance | AT_BAD_REQUEST it has no node
+ * yet. own: on the request's arena. */
+static enum at_rc node_of_instance(struct api_req *req, const char **ret, struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_json)
     json_t *object =
         at_state_object(req->api->options.state, req->route.kind, req->route.ns, req->route.name);
     if (object == NULL) {
-        api_respond_not_found(req);
-        return NULL;
+        return at_err_set(err, AT_NOT_FOUND, "instance \"%s\" not found", req->route.name);
     }
-    return at_arena_strdup(req->arena, at_json_str_at(object, "spec.nodeName", ""));
+    const char *node = at_json_str_at(object, "spec.nodeName", "");
+    if (node[0] == '\0') {
+        return at_err_set(err, AT_BAD_REQUEST, "instance \"%s\" has no node yet, so nothing runs",
+                          req->route.name);
+    }
+    *ret = at_arena_strdup(req->arena, node);
+    return *ret != NULL ? AT_OK : at_err_set(err, AT_NOMEM, "out of memory");
 }
 
-struct session *api_session_new(struct api_req *req, json_t *line_take)
+static void respond(struct api_req *req, const struct at_err *err)
+{
+    if (err->rc == AT_NOT_FOUND) {
+        api_respond_not_found(req);
+    } else {
+        api_respond_err(req, err);
+    }
+}
+
+static enum at_rc not_connected(const char *node, struct at_err *err)
+{
+    return at_err_set(err, AT_UNAVAILABLE, "the agent of node \"%s\" is not connected", node);
+}
+
+bool api_session_possible(struct api_req *req)
+{
+    struct at_err err = {0};
+    const char *node = NULL;
+    enum at_rc rc = node_of_instance(req, &node, &err);
+    if (rc == AT_OK && at_map_get(req->api->tunnels->by_node, node) == NULL) {
+        rc = not_connected(node, &err);
+    }
+    if (rc != AT_OK) {
+        respond(req, &err);
+    }
+    return rc == AT_OK;
+}
+
+enum at_rc api_session_open(struct api_req *req, json_t *line_take, struct session **ret,
+                            struct at_err *err)
 {
     struct api_tunnels *tunnels = req->api->tunnels;
     AT_CLEANUP(at_cleanup_json) json_t *line = line_take;
-    const char *node = node_of_instance(req);
-    if (node == NULL) {
-        return NULL;
-    }
-    if (node[0] == '\0') {
-        api_respond_error(req, AT_BAD_REQUEST, "instance \"%s\" has no node yet, so nothing runs",
-                          req->route.name);
-        return NULL;
+    const char *node = NULL;
+    enum at_rc rc = node_of_instance(req, &node, err);
+    if (rc != AT_OK) {
+        return rc;
     }
     if (at_map_count(tunnels->sessions) >= req->api->options.sessions_max) {
-        api_respond_error(req, AT_EXHAUSTED, "%zu logs and commands are open, try again later",
+        return at_err_set(err, AT_EXHAUSTED,
+                          "%zu logs, commands and ports are open, try again later",
                           req->api->options.sessions_max);
-        return NULL;
     }
     char id[AT_OBJECT_UID_BYTES];
     at_object_uid(req->api->sys, id);
@@ -239,8 +280,7 @@ struct session *api_session_new(struct api_req *req, json_t *line_take)
     json_object_set_new(line, "namespace", json_string(req->route.ns));
     json_object_set_new(line, "name", json_string(req->route.name));
     if (!api_tunnel_send(tunnels, node, json_incref(line))) {
-        api_respond_error(req, AT_UNAVAILABLE, "the agent of node \"%s\" is not connected", node);
-        return NULL;
+        return not_connected(node, err);
     }
     struct session *s = AT_NEW(struct session);
     s->req = req;
@@ -250,6 +290,19 @@ struct session *api_session_new(struct api_req *req, json_t *line_take)
     s->timer = at_loop_timer(req->api->options.loop, AT_API_LOG_FIRST_ANSWER_NS, no_answer, s);
     at_map_put(tunnels->sessions, s->id, s);
     gauge(req->api->sessions_now, at_map_count(tunnels->sessions));
+    *ret = s;
+    return AT_OK;
+}
+
+struct session *api_session_new(struct api_req *req, json_t *line_take)
+{
+    struct at_err err = {0};
+    struct session *s = NULL;
+    if (api_session_open(req, line_take, &s, &err) != AT_OK) {
+        respond(req, &err);
+        return NULL;
+    }
+    s->owns_req = true;
     at_http_on_gone(req->ex, client_gone, s);
     return s;
 }

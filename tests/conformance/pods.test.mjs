@@ -1,12 +1,13 @@
 // What runs, as core v1 Pods: stock kubectl's get, describe, logs, exec and delete, and client-node's Exec.
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
 import { PassThrough } from 'node:stream';
 import { before } from 'node:test';
-import { CoreV1Api, Exec, KubeConfig, Log } from '@kubernetes/client-node';
+import { CoreV1Api, Exec, KubeConfig, Log, PortForward } from '@kubernetes/client-node';
 import { Cluster } from '../e2e/lib/cluster.mjs';
-import { deployment, eventually, Fleet, KUBECTL, run } from '../e2e/lib/atoll.mjs';
+import { deployment, eventually, Fleet, KUBECTL, KUBECTLS, run } from '../e2e/lib/atoll.mjs';
 
 const fleet = new Fleet();
 const it = fleet.it.bind(fleet);
@@ -135,6 +136,62 @@ it('client-node reads logs and runs commands', async () => {
   log.on('data', (d) => (logged += d));
   await new Log(config).log('default', pod, 'main', log, { tailLines: 1 });
   await eventually('a line', async () => /^line \d+\n$/.test(logged));
+});
+
+// A small web server in an instance, and its pod; made once.
+const webPods = {};
+const webPod = (name) => (webPods[name] ??= makeWebPod(name));
+async function makeWebPod(name, spec = {}) {
+  const root = await fleet.dir('atoll-web');
+  await writeFile(path.join(root, 'index.html'), 'through the tunnel\n');
+  await writeFile(path.join(root, 'big'), randomBytes(3 << 20));
+  await s.apply(
+    deployment(name, {
+      replicas: 1,
+      template: {
+        metadata: { labels: { app: name } },
+        spec: { command: ['busybox', 'httpd', '-f', '-p', '127.0.0.1:$(PORT)', '-h', root], resources: { cpu: '50m' }, readinessProbe: { httpPath: '/', period: '100ms' }, terminationGracePeriod: '1s', ...spec },
+      },
+    }),
+  );
+  await c.ready(name);
+  const instance = (await c.instances(name))[0];
+  return { name: instance.metadata.name, port: Number(instance.status.endpoint.split(':').at(-1)), big: await readFile(path.join(root, 'big')) };
+}
+
+const digest = (bytes) => createHash('sha256').update(bytes).digest('hex');
+
+for (const kubectl of KUBECTLS) {
+  it(`port-forward carries connections side by side: ${kubectl.version}`, async () => {
+    const web = await webPod('web');
+    assert.equal(await s.k(`get pod ${web.name} -o jsonpath={.spec.containers[0].ports[0].containerPort}`), String(web.port));
+    const forward = await s.kubectlStart(`port-forward pod/${web.name} :${web.port}`, { command: kubectl.path });
+    const [, port] = await forward.line(/^Forwarding from 127\.0\.0\.1:(\d+) ->/m);
+    const url = `http://127.0.0.1:${port}/`;
+    assert.equal(await (await fetch(url)).text(), 'through the tunnel\n');
+    const many = await Promise.all(Array.from({ length: 8 }, async (_, i) => (i % 2 ? (await fetch(url)).text() : digest(Buffer.from(await (await fetch(`${url}big`)).arrayBuffer())))));
+    many.forEach((got, i) => assert.equal(got, i % 2 ? 'through the tunnel\n' : digest(web.big)));
+    await forward.stop({ signal: 'SIGINT' }).catch(() => {});
+    const wrong = await s.kubectlStart(`port-forward pod/${web.name} :1`, { command: kubectl.path });
+    const [, closed] = await wrong.line(/^Forwarding from 127\.0\.0\.1:(\d+) ->/m);
+    await assert.rejects(fetch(`http://127.0.0.1:${closed}/`));
+    await wrong.line(/the instance serves port \d+, not 1/, { stream: 'err' });
+    await wrong.stop({ signal: 'SIGINT' }).catch(() => {});
+  });
+}
+
+it('client-node forwards a port', async () => {
+  const web = await webPod('web');
+  const config = new KubeConfig();
+  config.loadFromFile(s.kubeconfig);
+  const [input, output, error] = [new PassThrough(), new PassThrough(), new PassThrough()];
+  let text = '';
+  output.on('data', (d) => (text += d));
+  const ws = await new PortForward(config, true).portForward('default', web.name, [web.port], output, error, input);
+  input.write('GET / HTTP/1.0\r\n\r\n');
+  await eventually('the answer', async () => text.endsWith('through the tunnel\n'));
+  ws.close();
+  await s.kFails(['port-forward', 'pod/none', ':80'], /not found/);
 });
 
 it('deleting a pod ends the instance, and its deployment makes another', async () => {

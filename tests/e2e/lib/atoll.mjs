@@ -1,6 +1,7 @@
 // The real binary under test: servers on free ports with their own state folders, and kubectl and atoll as clients.
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { existsSync, readdirSync, realpathSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -33,6 +34,28 @@ export const KUBECTL = firstThatExists(
   ],
   'kubectl (run tools/fetch-third-party kubectl, or set ATOLL_KUBECTL)',
 );
+
+// Every kubectl there is: ours, and any other on the PATH (a distribution's, an SDK's with several versions beside it).
+export const KUBECTLS = (() => {
+  const dirs = [...new Set((process.env.PATH ?? '').split(':').filter(Boolean))];
+  const found = [KUBECTL];
+  for (const dir of dirs) {
+    const there = existsSync(path.join(dir, 'kubectl')) ? realpathSync(path.join(dir, 'kubectl')) : null;
+    if (!there) continue;
+    const beside = readdirSync(path.dirname(there)).filter((name) => /^kubectl(\.1\.\d+)?$/.test(name));
+    found.push(...beside.map((name) => path.join(path.dirname(there), name)));
+  }
+  const list = [];
+  for (const file of found) {
+    try {
+      const version = JSON.parse(execFileSync(file, ['version', '--client', '-o', 'json'], { stdio: ['ignore', 'pipe', 'ignore'] })).clientVersion.gitVersion;
+      if (!list.some((k) => k.version === version)) list.push({ path: file, version, minor: Number(/^v1\.(\d+)/.exec(version)[1]) });
+    } catch {
+      // not one that runs here
+    }
+  }
+  return list;
+})();
 
 // Everything one test file starts. Closed after its last test, in the reverse order of starting.
 export class Fleet {
@@ -153,8 +176,8 @@ export class Server {
   }
 
   // kubectl in the background, such as get -w. Ended by the test or the fleet.
-  async kubectlStart(args) {
-    const proc = this.fleet.start(`kubectl ${args}`, split(args), { command: KUBECTL, env: await this.#clientEnv() });
+  async kubectlStart(args, { command = KUBECTL } = {}) {
+    const proc = this.fleet.start(`kubectl ${args}`, split(args), { command, env: await this.#clientEnv() });
     return proc;
   }
 
