@@ -123,6 +123,13 @@ it('pages with a selector, and metadata alone', async () => {
   assert.ok(list.items.every((x) => x.kind === 'PartialObjectMetadata' && x.data === undefined && x.metadata.uid));
 });
 
-it('impersonation is refused, not ignored', async () => {
-  await s.kFails('get cm --as someone', /impersonation is not supported/);
+it('--as acts as another user, with that one\'s rights', async () => {
+  assert.equal(await s.k('auth can-i list sites --as=eve --as-group=atoll:viewers'), 'yes\n');
+  await s.kFails('get cm --as=eve', /User "eve" cannot list resource "configmaps"/);
+  const who = await s.k('auth whoami --as=eve --as-group=a --as-group=b --as-uid=7');
+  assert.match(who, /Username\s+eve/);
+  assert.match(who, /UID\s+7/);
+  assert.match(who, /Groups\s+\[a b system:authenticated\]/);
+  const asEve = { 'Impersonate-User': 'eve' };
+  assert.equal((await call(admin, 'GET', '/api/v1/namespaces', undefined, asEve)).status, 403);
 });
