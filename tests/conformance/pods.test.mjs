@@ -198,7 +198,7 @@ it('deleting a pod ends the instance, and its deployment makes another', async (
   assert.match(await s.k(`delete pod ${pod}`), /deleted/);
   await s.kFails(`get instance ${pod}`, /not found/);
   await eventually('another takes its place', async () => {
-    const pods = (await s.get('pods')).items;
+    const pods = (await s.get('pods -l app=talker')).items;
     return pods.length === 1 && pods[0].metadata.name !== pod && pods[0].status.phase === 'Running';
   });
 });
