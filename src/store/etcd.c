@@ -317,7 +317,10 @@ static enum at_rc wait_loaded(struct at_etcd *e, struct at_err *err)
             if (err != NULL) {
                 *err = e->load_err;
             }
-            return at_err_wrap(err, e->load_err.rc, "store");
+            return fatal ? at_err_wrap(err, e->load_err.rc, "store")
+                         : at_err_wrap(err, e->load_err.rc,
+                                       "store: nothing that can be used was heard of etcd for 10 s "
+                                       "(does it run there, has it a leader?)");
         }
         e->turning = true;
         at_loop_turn(e->loop, deadline);

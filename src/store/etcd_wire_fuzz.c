@@ -4,6 +4,7 @@
 #include "store/etcd_wire.h"
 
 #include <assert.h>
+#include <string.h>
 
 static void as_watch(const char *text, size_t len)
 {
@@ -36,6 +37,15 @@ static void as_txn(const char *text, size_t len)
     }
 }
 
+/* It becomes a header's value. */
+static void as_token(const char *text, size_t len)
+{
+    json_error_t problem;
+    AT_CLEANUP(at_cleanup_json) json_t *root = json_loadb(text, len, 0, &problem);
+    const char *token = at_etcd_token(root);
+    assert(token == NULL || (token[0] != '\0' && strpbrk(token, " \r\n\t") == NULL));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -45,10 +55,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const char *text = (const char *)data + 1;
     bool unsure;
     struct at_err err = {0};
-    if (data[0] % 3 == 0) {
+    if (data[0] % 4 == 0) {
         as_watch(text, size - 1);
-    } else if (data[0] % 3 == 1) {
+    } else if (data[0] % 4 == 1) {
         as_txn(text, size - 1);
+    } else if (data[0] % 4 == 3) {
+        as_token(text, size - 1);
     } else {
         assert(at_etcd_error(500, text, size - 1, &unsure, &err) != AT_OK);
     }

@@ -243,24 +243,31 @@ static void giving_up_answers_all_that_waits_at_once(void **state)
     assert_int_equal(put(&r->f, "/a", "2", 0).rc, AT_OK);
 }
 
-/* A request to etcd behind the stores' back. */
-static void foreign(struct rig *r, const char *target, const char *body)
+/* A request to etcd behind the stores' back; text is the whole answer. */
+static void foreign_text(struct rig *r, const char *target, const char *body, char text[2048])
 {
-    char text[2048];
     int fd = proxy_dial(r->f.etcd.port);
-    int n = snprintf(text, sizeof text,
+    int n = snprintf(text, 2048,
                      "POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n"
                      "\r\n%s",
                      target, strlen(body), body);
     assert_int_equal(write(fd, text, (size_t)n), n);
-    ssize_t got = read(fd, text, sizeof text - 1);
-    text[got > 0 ? got : 0] = '\0';
+    ssize_t got = 0;
+    size_t used = 0;
+    while ((got = read(fd, text + used, 2047 - used)) > 0) {
+        used += (size_t)got;
+    }
+    text[used] = '\0';
     if (strstr(text, " 200 ") == NULL) {
         fail_msg("%s", text);
     }
-    while (read(fd, text, sizeof text) > 0) {
-    }
     close(fd);
+}
+
+static void foreign(struct rig *r, const char *target, const char *body)
+{
+    char text[2048];
+    foreign_text(r, target, body, text);
 }
 
 static void what_cannot_be_followed_is_read_anew_and_watchers_are_told(void **state)
@@ -448,6 +455,49 @@ static void a_key_ends_when_all_servers_are_gone(void **state)
     assert_int_equal(at_store_rev(r->f.store), 3); /* its end is a revision like any other */
 }
 
+/* etcd that is full refuses writes and says so; reads go on; room makes it whole again. */
+static void a_full_etcd_is_named_and_recovers(void **state)
+{
+    struct rig *r = *state;
+    etcd_stop(&r->f.etcd);
+    r->f.etcd.quota_bytes = "16777216";
+    etcd_start(&r->f.etcd, r->f.dir);
+    put_ok(&r->f, "/small", "kept");
+    size_t len = AT_STORE_VALUE_BYTES_MAX / 2;
+    char *big = at_alloc(len);
+    struct answer a = {0};
+    int64_t newest = 0;
+    for (int i = 0; i < 80 && a.rc == AT_OK; i++) {
+        newest = a.rev;
+        a = (struct answer){0};
+        at_store_put(r->f.store, "/big", big, len, -1, on_write, &a);
+        while (!a.done) {
+            turn(&r->f);
+        }
+    }
+    at_free(big);
+    assert_int_equal(a.rc, AT_IO);
+    assert_non_null(strstr(a.msg, "etcd is full, nothing was stored"));
+    assert_non_null(strstr(a.msg, "alarm disarm"));
+    catch_up(&r->f);
+    assert_int_equal(at_store_rev(r->f.store), newest);
+    assert_string_equal(list(&r->f, "/small", NULL, 0, 0).text, "/small=kept@2 ");
+    /* Its keeper makes room. */
+    assert_int_equal(compact(&r->f, newest).rc, AT_OK);
+    foreign(r, "/v3/maintenance/defragment", "{}");
+    char text[2048];
+    char body[200];
+    foreign_text(r, "/v3/maintenance/alarm", "{}", text);
+    const char *member = strstr(text, "\"memberID\":\"");
+    assert_non_null(member);
+    snprintf(body, sizeof body, "{\"action\":\"DEACTIVATE\",\"alarm\":\"NOSPACE\",%.*s}",
+             (int)strcspn(member, ",}"), member);
+    foreign(r, "/v3/maintenance/alarm", body);
+    put_ok(&r->f, "/small", "and after");
+    catch_up(&r->peer);
+    assert_int_equal(at_store_rev(r->peer.store), newest + 1);
+}
+
 /* A key that is put again and again keeps one lease. */
 static void a_key_that_is_renewed_keeps_its_lease(void **state)
 {
@@ -497,6 +547,7 @@ int main(void)
         EACH(a_lost_answer_to_a_guarded_write_is_still_found),
         EACH(a_key_ends_when_all_servers_are_gone),
         EACH(a_key_that_is_renewed_keeps_its_lease),
+        EACH(a_full_etcd_is_named_and_recovers),
         cmocka_unit_test(wrong_addresses_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
