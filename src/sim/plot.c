@@ -1,13 +1,9 @@
 #include "sim/plot.h"
 
-#include <string.h>
+#include "core/mem.h"
+#include "sim/chart.h"
 
-#define LEFT 60.0
-#define TOP 50.0
-#define WIDTH 860.0
-#define HEIGHT 430.0
-#define PERCENT_MAX 150.0
-#define POINTS_MAX 860 /* one per pixel is enough */
+#define POINTS_MAX 430 /* two pixels each are enough */
 
 enum at_rc at_replay_csv(const struct at_replay *r, struct at_buf *out)
 {
@@ -22,97 +18,45 @@ enum at_rc at_replay_csv(const struct at_replay *r, struct at_buf *out)
     return rc;
 }
 
+struct drawn {
+    const struct at_replay *replay;
+    size_t step;
+    int what;
+    const uint32_t *unplaced; /* pods not placed so far */
+};
 enum series { DEMAND, ALLOCATED, FRAGMENTED, UNPLACED, SERIES };
 
-static const struct {
-    const char *name, *colour;
-} SHOWN[SERIES] = {
-    [DEMAND] = {"demand", "#8a8a8a"},
-    [ALLOCATED] = {"allocated", "#1a6fb5"},
-    [FRAGMENTED] = {"fragmented", "#c2410c"},
-    [UNPLACED] = {"pods not placed", "#7c3aed"},
-};
-
-static double y_of(double percent)
+static bool point(const void *ctx, size_t i, double *ret_x, double *ret_y)
 {
-    double shown = percent > PERCENT_MAX ? PERCENT_MAX : percent;
-    return TOP + HEIGHT * (1 - shown / PERCENT_MAX);
-}
-
-static enum at_rc draw_series(const struct at_replay *r, enum series s, struct at_buf *out)
-{
-    size_t step = r->n / POINTS_MAX + 1, unplaced = 0;
-    enum at_rc rc = at_buf_printf(
-        out, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" points=\"", SHOWN[s].colour);
-    for (size_t i = 0; rc == AT_OK && i < r->n; i++) {
-        const struct at_replay_point *p = &r->points[i];
-        unplaced += !p->placed;
-        if (i % step != 0 && i + 1 != r->n) {
-            continue;
-        }
-        double value = s == DEMAND       ? p->demand
-                       : s == ALLOCATED  ? p->allocated
-                       : s == FRAGMENTED ? p->fragmented
-                                         : 100.0 * (double)unplaced / (double)(i + 1);
-        double x = LEFT + WIDTH * (double)(i + 1) / (double)r->n;
-        rc = at_buf_printf(out, "%.1f,%.1f ", x, y_of(value));
-    }
-    return rc == AT_OK ? at_buf_append_str(out, "\"/>\n") : rc;
-}
-
-static enum at_rc draw_axes(const struct at_replay *r, struct at_buf *out)
-{
-    enum at_rc rc = AT_OK;
-    for (int percent = 0; rc == AT_OK && percent <= (int)PERCENT_MAX; percent += 25) {
-        rc = at_buf_printf(out,
-                           "<line x1=\"%.0f\" x2=\"%.0f\" y1=\"%.1f\" y2=\"%.1f\" "
-                           "stroke=\"#dddddd\"/>\n<text x=\"%.0f\" y=\"%.1f\" "
-                           "text-anchor=\"end\">%d %%</text>\n",
-                           LEFT, LEFT + WIDTH, y_of(percent), y_of(percent), LEFT - 6,
-                           y_of(percent) + 4, percent);
-    }
-    for (int part = 0; rc == AT_OK && part <= 4; part++) {
-        rc = at_buf_printf(out, "<text x=\"%.0f\" y=\"%.0f\" text-anchor=\"middle\">%zu</text>\n",
-                           LEFT + WIDTH * part / 4, TOP + HEIGHT + 20, r->n * (size_t)part / 4);
-    }
-    for (int s = 0; rc == AT_OK && s < SERIES; s++) {
-        rc = at_buf_printf(out, "<text x=\"%.0f\" y=\"%.0f\" fill=\"%s\">%s</text>\n",
-                           LEFT + 150.0 * s, TOP + HEIGHT + 44, SHOWN[s].colour, SHOWN[s].name);
-    }
-    return rc;
-}
-
-static enum at_rc append_escaped(struct at_buf *out, const char *text)
-{
-    enum at_rc rc = AT_OK;
-    for (const char *c = text; rc == AT_OK && *c != '\0'; c++) {
-        if (*c == '<' || *c == '>' || *c == '&') {
-            rc = at_buf_printf(out, "&#%d;", *c);
-        } else if ((unsigned char)*c >= ' ') {
-            rc = at_buf_append(out, c, 1);
-        }
-    }
-    return rc;
+    const struct drawn *d = ctx;
+    size_t at = i * d->step < d->replay->n ? i * d->step : d->replay->n - 1;
+    const struct at_replay_point *p = &d->replay->points[at];
+    *ret_x = (double)(at + 1);
+    *ret_y = d->what == DEMAND       ? p->demand
+             : d->what == ALLOCATED  ? p->allocated
+             : d->what == FRAGMENTED ? p->fragmented
+                                     : 100.0 * d->unplaced[at] / (double)(at + 1);
+    return true;
 }
 
 enum at_rc at_replay_svg(const struct at_replay *r, const char *title, struct at_buf *out)
 {
-    enum at_rc rc = at_buf_append_str(
-        out, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 960 540\" width=\"960\" "
-             "height=\"540\" font-family=\"sans-serif\" font-size=\"13\">\n"
-             "<rect width=\"960\" height=\"540\" fill=\"#ffffff\"/>\n<text x=\"60\" y=\"30\" "
-             "font-size=\"17\">");
-    if (rc == AT_OK) {
-        rc = append_escaped(out, title);
+    static const char *const NAMES[SERIES] = {"demand", "allocated", "fragmented",
+                                              "pods not placed"};
+    static const unsigned COLOURS[SERIES] = {7, 0, 1, 3};
+    AT_CLEANUP(at_cleanup_free) uint32_t *unplaced = at_alloc((r->n + 1) * sizeof *unplaced);
+    struct at_chart_line lines[SERIES];
+    struct drawn drawn[SERIES];
+    size_t step = r->n / POINTS_MAX + 1;
+    for (size_t i = 0; i < r->n; i++) {
+        unplaced[i] = (i > 0 ? unplaced[i - 1] : 0) + !r->points[i].placed;
     }
-    if (rc == AT_OK) {
-        rc = at_buf_append_str(out, "</text>\n");
+    for (int s = 0; s < SERIES; s++) {
+        drawn[s] = (struct drawn){r, step, s, unplaced};
+        lines[s] = (struct at_chart_line){NAMES[s], COLOURS[s], false, (r->n - 1) / step + 2,
+                                          point,    &drawn[s]};
     }
-    if (rc == AT_OK) {
-        rc = draw_axes(r, out);
-    }
-    for (int s = 0; rc == AT_OK && s < SERIES; s++) {
-        rc = draw_series(r, (enum series)s, out);
-    }
-    return rc == AT_OK ? at_buf_append_str(out, "</svg>\n") : rc;
+    struct at_chart_panel panel = {"% of the GPUs; of the pods", lines, SERIES, 0};
+    struct at_chart chart = {title, "pods that arrived", false, &panel, 1};
+    return at_chart_svg(&chart, out);
 }

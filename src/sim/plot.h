@@ -8,7 +8,7 @@
 /* event,demand,allocated,fragmented,unscheduled: one line per arrival, in percent of the GPUs; how
  * many pods were not placed so far. err: AT_TOO_LARGE out's cap. */
 enum at_rc at_replay_csv(const struct at_replay *replay, struct at_buf *out) AT_WARN_UNUSED;
-/* SVG, 960 by 540: allocated, fragmented, demand (to 150 %) and the share of pods not placed.
+/* SVG: allocated, fragmented, demand and the share of pods not placed.
  * title: text, escaped here. err: AT_TOO_LARGE. */
 enum at_rc at_replay_svg(const struct at_replay *replay, const char *title,
                          struct at_buf *out) AT_WARN_UNUSED;

@@ -92,9 +92,10 @@ static double demand_at_end(const struct at_trace *t, const struct at_trace_orde
     return sum;
 }
 
-static int64_t churn_gap_us(const struct at_trace *t, const struct at_trace_order *o, size_t n)
+int64_t at_replay_gap_us(const struct at_trace *t, const struct at_trace_order *o, size_t n,
+                         double demand)
 {
-    double want = CHURN_DEMAND * (double)at_trace_gpu_milli(t);
+    double want = demand * (double)at_trace_gpu_milli(t);
     int64_t low = 1, high = INT64_C(1) << 40;
     while (low < high) { /* the largest gap with enough demand */
         int64_t middle = low + (high - low + 1) / 2;
@@ -281,7 +282,7 @@ enum at_rc at_replay_run(const struct at_trace *trace, const struct at_trace_ord
     if (rc == AT_OK) {
         out.points = at_alloc(out.n * sizeof *out.points);
         r.heap = at_alloc(out.n * sizeof *r.heap);
-        r.gap_us = options->churn ? churn_gap_us(trace, order, out.n) : 0;
+        r.gap_us = options->churn ? at_replay_gap_us(trace, order, out.n, CHURN_DEMAND) : 0;
         queues_init(&r);
         for (size_t event = 0; event < out.n; event++) {
             arrive(&r, event);

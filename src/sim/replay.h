@@ -37,6 +37,10 @@ struct at_replay {
 enum at_rc at_replay_run(const struct at_trace *trace, const struct at_trace_order *order,
                          const struct at_replay_options *options, const struct at_sys *sys,
                          struct at_replay *ret, struct at_err *err) AT_WARN_UNUSED;
+/* The largest gap between n arrivals (the order gone through again and again) by which those alive
+ * at the last of them ask for demand (1: all) of the GPUs; 1 if there is none. */
+int64_t at_replay_gap_us(const struct at_trace *trace, const struct at_trace_order *order, size_t n,
+                         double demand);
 void at_replay_done(struct at_replay *replay);
 
 #endif

@@ -1,118 +1,11 @@
 #include "sim/trace.h"
 
 #include "core/mem.h"
+#include "sim/csv.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
-#define COLUMNS_MAX 64
-#define COLUMN_NONE SIZE_MAX
-
-struct reader {
-    const char *file;
-    struct at_str rest;
-    size_t line; /* of the row in fields */
-    size_t n_columns, n_fields;
-    struct at_str columns[COLUMNS_MAX], fields[COLUMNS_MAX];
-    struct at_err *err;
-};
-
-static enum at_rc bad(const struct reader *r, const char *what, struct at_str value)
-{
-    int len = value.len > 60 ? 60 : (int)at_str_utf8_prefix(value);
-    return at_err_set(r->err, AT_INVALID, "%s:%zu: %s '%.*s'", r->file, r->line, what, len,
-                      value.ptr != NULL ? value.ptr : "");
-}
-
-/* The next line's fields. err: AT_EOF no more lines. */
-static enum at_rc read_row(struct reader *r)
-{
-    if (r->rest.len == 0) {
-        return AT_EOF;
-    }
-    struct at_str line = at_str_cut(&r->rest, '\n');
-    r->line++;
-    if (line.len > 0 && line.ptr[line.len - 1] == '\r') {
-        line.len--;
-    }
-    if (line.len == 0) {
-        return bad(r, "an empty line", line);
-    }
-    if (memchr(line.ptr, '"', line.len) != NULL || memchr(line.ptr, '\0', line.len) != NULL) {
-        return bad(r, "quotes and NUL bytes are not taken:", line);
-    }
-    r->n_fields = 0;
-    for (bool more = true; more;) {
-        if (r->n_fields == COLUMNS_MAX) {
-            return bad(r, "too many columns", line);
-        }
-        more = memchr(line.ptr, ',', line.len) != NULL;
-        r->fields[r->n_fields++] = at_str_cut(&line, ',');
-    }
-    return AT_OK;
-}
-
-static enum at_rc read_header(struct reader *r, const char *file, struct at_str text,
-                              struct at_err *err)
-{
-    *r = (struct reader){.file = file, .rest = text, .err = err};
-    enum at_rc rc = read_row(r);
-    if (rc == AT_EOF) {
-        return at_err_set(err, AT_INVALID, "%s:1: the file is empty", file);
-    }
-    r->n_columns = r->n_fields;
-    memcpy(r->columns, r->fields, sizeof r->columns);
-    return rc;
-}
-
-static enum at_rc next_row(struct reader *r)
-{
-    enum at_rc rc = read_row(r);
-    if (rc == AT_OK && r->n_fields != r->n_columns) {
-        return at_err_set(r->err, AT_INVALID, "%s:%zu: %zu fields, the header has %zu", r->file,
-                          r->line, r->n_fields, r->n_columns);
-    }
-    return rc;
-}
-
-/* Columns by name into at[]; wanted names end with NULL, the first n_must have to be there. */
-static enum at_rc find_columns(struct reader *r, const char *const *names, size_t n_must,
-                               size_t *at)
-{
-    for (size_t i = 0; names[i] != NULL; i++) {
-        at[i] = COLUMN_NONE;
-        for (size_t c = 0; c < r->n_columns; c++) {
-            if (!at_str_eq(r->columns[c], names[i])) {
-                continue;
-            }
-            if (at[i] != COLUMN_NONE) {
-                return bad(r, "a column twice:", r->columns[c]);
-            }
-            at[i] = c;
-        }
-        if (i < n_must && at[i] == COLUMN_NONE) {
-            return bad(r, "no column", at_str_of(names[i]));
-        }
-    }
-    return AT_OK;
-}
-
-static enum at_rc number(const struct reader *r, size_t column, int64_t max, int64_t *ret)
-{
-    uint64_t v;
-    struct at_str field = r->fields[column];
-    if (at_str_to_u64(field, &v) != AT_OK || v > (uint64_t)max) {
-        char what[120];
-        snprintf(what, sizeof what, "%.*s has to be a whole number from 0 to %lld, not",
-                 (int)(r->columns[column].len > 30 ? 30 : r->columns[column].len),
-                 r->columns[column].ptr, (long long)max);
-        return bad(r, what, field);
-    }
-    *ret = (int64_t)v;
-    return AT_OK;
-}
-
-static enum at_rc model_id(struct at_trace *t, const struct reader *r, struct at_str name,
+static enum at_rc model_id(struct at_trace *t, const struct sim_csv *r, struct at_str name,
                            uint32_t *ret)
 {
     for (uint32_t i = 0; i < t->n_models; i++) {
@@ -122,53 +15,56 @@ static enum at_rc model_id(struct at_trace *t, const struct reader *r, struct at
         }
     }
     if (t->n_models == AT_PACK_MODELS_MAX) {
-        return bad(r, "too many different GPU models, at", name);
+        return sim_csv_bad(r, "too many different GPU models, at", name);
     }
     t->models[t->n_models] = name;
     *ret = (uint32_t)t->n_models++;
     return AT_OK;
 }
 
-static enum at_rc read_node(struct at_trace *t, const struct reader *r, const size_t *at)
+static enum at_rc read_node(struct at_trace *t, const struct sim_csv *r, const size_t *at)
 {
     int64_t gpus = 0;
     struct at_pack_node *n = &t->nodes[t->n_nodes];
-    enum at_rc rc = number(r, at[1], AT_PACK_AMOUNT_MAX, &n->cpu_milli);
+    enum at_rc rc = sim_csv_number(r, at[1], AT_PACK_AMOUNT_MAX, &n->cpu_milli);
     if (rc == AT_OK) {
-        rc = number(r, at[2], AT_PACK_AMOUNT_MAX, &n->memory_mib);
+        rc = sim_csv_number(r, at[2], AT_PACK_AMOUNT_MAX, &n->memory_mib);
     }
     if (rc == AT_OK) {
-        rc = number(r, at[3], AT_PACK_GPUS_MAX, &gpus);
+        rc = sim_csv_number(r, at[3], AT_PACK_GPUS_MAX, &gpus);
     }
     if (rc == AT_OK) {
         rc = model_id(t, r, r->fields[at[4]], &n->model);
     }
     if (rc == AT_OK && r->fields[at[0]].len == 0) {
-        rc = bad(r, "a node without a name", (struct at_str){0});
+        rc = sim_csv_bad(r, "a node without a name", (struct at_str){0});
     }
     n->gpus = (uint32_t)gpus;
     t->node_names[t->n_nodes] = r->fields[at[0]];
+    t->node_sites[t->n_nodes] = at[5] != SIM_CSV_NONE ? r->fields[at[5]] : (struct at_str){0};
     return rc;
 }
 
 enum at_rc at_trace_read_nodes(struct at_trace *t, const char *file, struct at_str text,
                                struct at_err *err)
 {
-    static const char *const NAMES[] = {"sn", "cpu_milli", "memory_mib", "gpu", "model", NULL};
-    struct reader r;
+    static const char *const NAMES[] = {"sn",    "cpu_milli", "memory_mib", "gpu",
+                                        "model", "site",      NULL};
+    struct sim_csv r;
     size_t at[AT_ARRAY_LEN(NAMES)], cap = 0;
-    enum at_rc rc = read_header(&r, file, text, err);
+    enum at_rc rc = sim_csv_begin(&r, file, text, false, err);
     if (rc == AT_OK) {
-        rc = find_columns(&r, NAMES, 5, at);
+        rc = sim_csv_columns(&r, NAMES, 5, at);
     }
-    while (rc == AT_OK && (rc = next_row(&r)) == AT_OK) {
+    while (rc == AT_OK && (rc = sim_csv_next(&r)) == AT_OK) {
         if (t->n_nodes == AT_PACK_NODES_MAX) {
-            return bad(&r, "too many nodes, at", r.fields[at[0]]);
+            return sim_csv_bad(&r, "too many nodes, at", r.fields[at[0]]);
         }
         if (t->n_nodes == cap) {
             cap = cap == 0 ? 1024 : cap * 2;
             t->nodes = at_realloc(t->nodes, cap * sizeof *t->nodes);
             t->node_names = at_realloc(t->node_names, cap * sizeof *t->node_names);
+            t->node_sites = at_realloc(t->node_sites, cap * sizeof *t->node_sites);
         }
         rc = read_node(t, &r, at);
         t->n_nodes += rc == AT_OK;
@@ -179,7 +75,7 @@ enum at_rc at_trace_read_nodes(struct at_trace *t, const char *file, struct at_s
     return rc == AT_EOF ? AT_OK : rc;
 }
 
-static enum at_rc read_spec(struct at_trace *t, const struct reader *r, struct at_trace_pod *pod)
+static enum at_rc read_spec(struct at_trace *t, const struct sim_csv *r, struct at_trace_pod *pod)
 {
     struct at_str rest = pod->gpu_spec;
     while (rest.len > 0) {
@@ -195,41 +91,42 @@ static enum at_rc read_spec(struct at_trace *t, const struct reader *r, struct a
 
 enum pod_column { P_NAME, P_CPU, P_MEMORY, P_GPUS, P_MILLI, P_SPEC, P_CREATED, P_DELETED, P_COUNT };
 
-static enum at_rc read_pod(struct at_trace *t, const struct reader *r, const size_t *at,
+static enum at_rc read_pod(struct at_trace *t, const struct sim_csv *r, const size_t *at,
                            struct at_trace_pod *pod)
 {
     int64_t gpus = 0, milli = 0;
     *pod = (struct at_trace_pod){.name = r->fields[at[P_NAME]], .row = (uint32_t)t->n_pods};
-    enum at_rc rc = number(r, at[P_CPU], AT_PACK_AMOUNT_MAX, &pod->request.cpu_milli);
+    enum at_rc rc = sim_csv_number(r, at[P_CPU], AT_PACK_AMOUNT_MAX, &pod->request.cpu_milli);
     if (rc == AT_OK) {
-        rc = number(r, at[P_MEMORY], AT_PACK_AMOUNT_MAX, &pod->request.memory_mib);
+        rc = sim_csv_number(r, at[P_MEMORY], AT_PACK_AMOUNT_MAX, &pod->request.memory_mib);
     }
     if (rc == AT_OK) {
-        rc = number(r, at[P_GPUS], AT_PACK_GPUS_MAX, &gpus);
+        rc = sim_csv_number(r, at[P_GPUS], AT_PACK_GPUS_MAX, &gpus);
     }
     if (rc == AT_OK) {
-        rc = number(r, at[P_MILLI], AT_PACK_GPU_MILLI, &milli);
+        rc = sim_csv_number(r, at[P_MILLI], AT_PACK_GPU_MILLI, &milli);
     }
     if (rc == AT_OK && (gpus == 0) != (milli == 0)) {
-        rc = bad(r, "num_gpu and gpu_milli have to be both 0 or both more, not",
-                 r->fields[at[P_MILLI]]);
+        rc = sim_csv_bad(r, "num_gpu and gpu_milli have to be both 0 or both more, not",
+                         r->fields[at[P_MILLI]]);
     }
     pod->request.gpus = (uint32_t)gpus;
     pod->request.gpu_milli = (uint32_t)milli;
-    if (rc == AT_OK && at[P_SPEC] != COLUMN_NONE) {
+    if (rc == AT_OK && at[P_SPEC] != SIM_CSV_NONE) {
         pod->gpu_spec = r->fields[at[P_SPEC]];
         rc = read_spec(t, r, pod);
     }
     if (rc == AT_OK && t->has_times) {
-        rc = number(r, at[P_CREATED], INT64_MAX / 4, &pod->created_s);
+        rc = sim_csv_number(r, at[P_CREATED], INT64_MAX / 4, &pod->created_s);
     }
     if (rc == AT_OK && t->has_times) {
-        rc = number(r, at[P_DELETED], INT64_MAX / 4, &pod->deleted_s);
+        rc = sim_csv_number(r, at[P_DELETED], INT64_MAX / 4, &pod->deleted_s);
     }
     if (rc == AT_OK && pod->deleted_s < pod->created_s) {
-        rc = bad(r, "deleted before it was created:", pod->name);
+        rc = sim_csv_bad(r, "deleted before it was created:", pod->name);
     }
-    return rc == AT_OK && pod->name.len == 0 ? bad(r, "a pod without a name", pod->name) : rc;
+    return rc == AT_OK && pod->name.len == 0 ? sim_csv_bad(r, "a pod without a name", pod->name)
+                                             : rc;
 }
 
 enum at_rc at_trace_read_pods(struct at_trace *t, const char *file, struct at_str text,
@@ -238,16 +135,16 @@ enum at_rc at_trace_read_pods(struct at_trace *t, const char *file, struct at_st
     static const char *const NAMES[] = {"name",          "cpu_milli",     "memory_mib",
                                         "num_gpu",       "gpu_milli",     "gpu_spec",
                                         "creation_time", "deletion_time", NULL};
-    struct reader r;
+    struct sim_csv r;
     size_t at[AT_ARRAY_LEN(NAMES)], cap = 0;
-    enum at_rc rc = read_header(&r, file, text, err);
+    enum at_rc rc = sim_csv_begin(&r, file, text, false, err);
     if (rc == AT_OK) {
-        rc = find_columns(&r, NAMES, P_SPEC, at);
+        rc = sim_csv_columns(&r, NAMES, P_SPEC, at);
     }
-    t->has_times = rc == AT_OK && at[P_CREATED] != COLUMN_NONE && at[P_DELETED] != COLUMN_NONE;
-    while (rc == AT_OK && (rc = next_row(&r)) == AT_OK) {
+    t->has_times = rc == AT_OK && at[P_CREATED] != SIM_CSV_NONE && at[P_DELETED] != SIM_CSV_NONE;
+    while (rc == AT_OK && (rc = sim_csv_next(&r)) == AT_OK) {
         if (t->n_pods == AT_TRACE_PODS_MAX) {
-            return bad(&r, "too many pods, at", r.fields[at[P_NAME]]);
+            return sim_csv_bad(&r, "too many pods, at", r.fields[at[P_NAME]]);
         }
         if (t->n_pods == cap) {
             cap = cap == 0 ? 8192 : cap * 2;
@@ -266,6 +163,7 @@ void at_trace_done(struct at_trace *t)
 {
     at_free(t->nodes);
     at_free(t->node_names);
+    at_free(t->node_sites);
     at_free(t->pods);
     *t = (struct at_trace){0};
 }

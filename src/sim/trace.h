@@ -20,6 +20,7 @@ struct at_trace_pod {
 struct at_trace {
     struct at_pack_node *nodes;
     struct at_str *node_names;
+    struct at_str *node_sites; /* empty: not told */
     size_t n_nodes;
     struct at_trace_pod *pods;
     size_t n_pods;
@@ -36,7 +37,8 @@ struct at_trace_order {
     size_t n_pods;
 };
 
-/* Columns are found by their names: sn, cpu_milli, memory_mib, gpu, model; and name, cpu_milli,
+/* Columns are found by their names: sn, cpu_milli, memory_mib, gpu, model,
+ * and site if there; and name, cpu_milli,
  * memory_mib, num_gpu, gpu_milli, with gpu_spec, creation_time and deletion_time if there.
  * in:   text is borrowed by the trace as long as it lives; file is for messages
  * err:  AT_INVALID "file:line: what is wrong". own: at_trace_done, also after an error. */
