@@ -16,7 +16,8 @@ int at_app_cli(int argc, char **argv); /* every other verb */
 
 /* --- what the roles share --- */
 
-/* One option of a role: --name VALUE or --name=VALUE; flags take none. */
+/* One option of a role: --name VALUE or --name=VALUE; flags take none. The row without a name ends
+ * them; its help are examples, a line each, if there are any. */
 struct at_app_option {
     const char *name;
     const char **value; /* NULL for a flag or a list */

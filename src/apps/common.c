@@ -17,13 +17,22 @@
 static void print_usage(const char *role, const char *summary, const struct at_app_option *options)
 {
     printf("atoll %s: %s\n\nUsage: atoll %s [options]\n\nOptions:\n", role, summary, role);
-    for (const struct at_app_option *o = options; o->name != NULL; o++) {
+    const struct at_app_option *o = options;
+    for (; o->name != NULL; o++) {
         char left[64];
         snprintf(left, sizeof left, "--%s%s%s", o->name, o->metavar != NULL ? " " : "",
                  o->metavar != NULL ? o->metavar : "");
         printf("  %-28s %s\n", left, o->help);
     }
     printf("  %-28s %s\n", "--help", "Show this.");
+    if (o->help != NULL) {
+        struct at_str rest = at_str_of(o->help);
+        puts("\nExamples:");
+        while (rest.len > 0) {
+            struct at_str line = at_str_cut(&rest, '\n');
+            printf("  %.*s\n", (int)line.len, line.ptr);
+        }
+    }
 }
 
 static bool list_add(const char **list, const char *value)
@@ -104,6 +113,7 @@ bool at_app_options(const char *role, const char *summary, const struct at_app_o
         struct at_str name = {dashed ? arg + 2 : arg, 0};
         name.len = equals != NULL ? (size_t)(equals - name.ptr) : strlen(name.ptr);
         const struct at_app_option *o = dashed ? option_find(options, name) : NULL;
+        o = strcmp(arg, "-o") == 0 ? option_find(options, AT_STR("output")) : o;
         if (o == NULL) {
             fprintf(stderr, "atoll %s: unknown option %s; see atoll %s --help\n", role, arg, role);
             *ret_exit = at_rc_exit_status(AT_BAD_REQUEST);

@@ -1,5 +1,6 @@
 /* atoll sim place: replay a trace of a GPU cluster against a packing policy. */
 #include "apps/apps.h"
+#include "apps/sim.h"
 #include "core/buf.h"
 #include "core/mem.h"
 #include "sim/plot.h"
@@ -167,7 +168,8 @@ static int app_sim_place(int argc, char **argv)
         {"plot", &p.plot, NULL, NULL, "FILE", "Draw them, SVG"},
         {"demand", &p.demand, NULL, NULL, "PERCENT",
          "Of the GPUs, asked for by all arrivals, without --order (default 130)"},
-        {0},
+        {.help = "atoll sim place --nodes nodes.csv --pods pods.csv --policy fgd --seed 7\n"
+                 "atoll sim place --nodes nodes.csv --pods pods.csv --churn --plot churn.svg"},
     };
     int exit_status;
     if (!at_app_options(ROLE, "replay a GPU cluster's trace against a packing policy", options,
@@ -189,9 +191,14 @@ static int app_sim_place(int argc, char **argv)
 
 int at_app_sim(int argc, char **argv)
 {
-    if (argc < 1 || strcmp(argv[0], "place") != 0) {
-        fputs("atoll sim: say what: atoll sim place --nodes FILE --pods FILE\n", stderr);
-        return at_rc_exit_status(AT_BAD_REQUEST);
+    if (argc >= 1 && strcmp(argv[0], "place") == 0) {
+        return app_sim_place(argc - 1, argv + 1);
     }
-    return app_sim_place(argc - 1, argv + 1);
+    if (argc >= 1 && argv[0][0] == '-') {
+        return at_app_sim_run(argc, argv);
+    }
+    fputs("atoll sim: say what: atoll sim --trace FILE, atoll sim --nodes FILE --pods FILE, or "
+          "atoll sim place; see atoll sim --help\n",
+          stderr);
+    return at_rc_exit_status(AT_BAD_REQUEST);
 }

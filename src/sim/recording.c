@@ -52,9 +52,9 @@ static const void *decode(struct recording *r, const struct at_model_kind *kind,
 
 static const struct at_model_kind *kind_of(const json_t *value)
 {
-    static const struct at_model_kind *const KINDS[] = {&AT_KIND_SITE,   &AT_KIND_NODE,
-                                                        &AT_KIND_POLICY, &AT_KIND_DEPLOYMENT,
-                                                        &AT_KIND_JOB,    &AT_KIND_NAMESPACE};
+    static const struct at_model_kind *const KINDS[] = {
+        &AT_KIND_SITE, &AT_KIND_NODE,      &AT_KIND_POLICY, &AT_KIND_DEPLOYMENT,
+        &AT_KIND_JOB,  &AT_KIND_NAMESPACE, &AT_KIND_QUEUE,  &AT_KIND_RESERVATION};
     const char *name = at_json_str_at(value, "kind", "");
     for (size_t i = 0; i < AT_ARRAY_LEN(KINDS); i++) {
         if (strcmp(KINDS[i]->kind, name) == 0) {

@@ -60,14 +60,17 @@ static void queue_add(struct wi *w, uint32_t job)
 {
     struct wi_queue *q = &w->queues[w->jobs[job].class_id];
     w->jobs[job].next = NOBODY;
+    w->jobs[job].state = WI_WAITING;
+    w->n_pending++;
+    if (w->live != NULL) {
+        return; /* the scheduler keeps its own */
+    }
     if (q->first == NOBODY) {
         q->first = job;
     } else {
         w->jobs[q->last].next = job;
     }
     q->last = job;
-    w->jobs[job].state = WI_WAITING;
-    w->n_pending++;
 }
 
 uint32_t wi_queue_take(struct wi *w, uint32_t class_id)
@@ -76,7 +79,6 @@ uint32_t wi_queue_take(struct wi *w, uint32_t class_id)
     uint32_t job = q->first;
     assert(job != NOBODY);
     q->first = w->jobs[job].next;
-    w->n_pending--;
     return job;
 }
 
@@ -88,7 +90,7 @@ static void queue_expire(struct wi *w, size_t class_id, bool all)
     while (job != NOBODY) {
         struct wi_job *j = &w->jobs[job];
         uint32_t next = j->next;
-        w->n_pending--;
+        w->n_pending--; /* added again if it stays */
         const struct at_fleet_request *q = wi_request(w, j);
         if (all || (q->end_ms != AT_FLEET_NEVER && q->end_ms <= w->now_ms)) {
             j->state = WI_ENDED;
@@ -121,6 +123,7 @@ void wi_bind(struct wi *w, uint32_t job, uint32_t node)
     struct at_whatif_result *out = w->out;
     assert(j->state == WI_WAITING);
     j->state = WI_RUNNING;
+    w->n_pending--;
     j->node = node;
     j->began_ms = w->now_ms;
     j->turn++;
@@ -173,22 +176,28 @@ static void end_job(struct wi *w, struct wi_job *j)
     wi_live_leave(w, j);
 }
 
+void wi_requeue(struct wi *w, uint32_t job)
+{
+    stop(w, &w->jobs[job]);
+    wi_live_arrive(w, &w->jobs[job]);
+    queue_add(w, job);
+}
+
 static void evict(struct wi *w, uint32_t job)
 {
-    struct wi_job *j = &w->jobs[job];
-    stop(w, j);
-    j->evicted = true;
-    j->back = false;
+    w->jobs[job].evicted = true;
+    w->jobs[job].back = false;
     w->out->evicted++;
-    wi_live_leave(w, j);
-    wi_live_arrive(w, j);
-    queue_add(w, job);
+    wi_requeue(w, job);
 }
 
 static void leave(struct wi *w, struct wi_leave l)
 {
     struct wi_job *j = &w->jobs[l.job];
-    if (l.turn == 0 && j->state == WI_WAITING) {
+    if (l.turn == 0 && j->state == WI_WAITING && w->live != NULL) {
+        w->n_pending--;
+        end_job(w, j);
+    } else if (l.turn == 0 && j->state == WI_WAITING) {
         queue_expire(w, j->class_id, false);
     } else if (j->state == WI_RUNNING && (l.turn == 0 || l.turn == j->turn)) {
         end_job(w, j);
@@ -242,12 +251,13 @@ static void change_node(struct wi *w, const struct at_fleet_change *c)
     n->object = c->object;
     n->usable = usable;
     n->size = size;
-    wi_list_remove(&w->lists[WI_NODES], NULL, c->name);
-    if (c->object != NULL) {
+    if (c->object == NULL) {
+        wi_live_remove(w, &AT_KIND_NODE, NULL, c->name);
+    } else {
         n->site = n->object->spec.site != NULL ? n->object->spec.site : "";
         node_capacity(w, n, 1);
         wi_meter_node(w, n);
-        wi_list_put(&w->lists[WI_NODES], &n->object->meta);
+        wi_live_put(w, &AT_KIND_NODE, &n->object->meta);
     }
     w->pack_stale |= !same;
     w->freed |= !same;
@@ -259,8 +269,8 @@ static void change_site(struct wi *w, const struct at_fleet_change *c)
     for (size_t i = 0; i < w->n_sites; i++) {
         s = strcmp(w->sites[i].name, c->name) == 0 ? &w->sites[i] : s;
     }
-    wi_list_remove(&w->lists[WI_SITES], NULL, c->name);
     if (c->object == NULL) {
+        wi_live_remove(w, &AT_KIND_SITE, NULL, c->name);
         return;
     }
     if (s == NULL) {
@@ -271,30 +281,25 @@ static void change_site(struct wi *w, const struct at_fleet_change *c)
     s->object = at_arena_alloc(w->fleet->arena, sizeof *s->object);
     assert(s->object != NULL);
     *s->object = *(const struct at_site *)c->object;
-    wi_list_put(&w->lists[WI_SITES], &s->object->meta);
+    s->told = false;
     wi_meter_sites(w);
+    for (size_t i = 0; i < w->fleet->n_nodes; i++) {
+        if (w->nodes[i].object != NULL && strcmp(w->nodes[i].site, c->name) == 0) {
+            wi_meter_node(w, &w->nodes[i]);
+        }
+    }
 }
 
 static void apply_change(struct wi *w, const struct at_fleet_change *c)
 {
-    static const struct at_model_kind *const KINDS[WI_INSTANCES] = {
-        &AT_KIND_SITE, &AT_KIND_NODE,   &AT_KIND_DEPLOYMENT,
-        &AT_KIND_JOB,  &AT_KIND_POLICY, &AT_KIND_NAMESPACE};
     if (c->kind == &AT_KIND_NODE) {
         change_node(w, c);
-        return;
-    }
-    if (c->kind == &AT_KIND_SITE) {
+    } else if (c->kind == &AT_KIND_SITE) {
         change_site(w, c);
-        return;
-    }
-    for (int k = 0; k < WI_INSTANCES; k++) {
-        if (c->kind == KINDS[k]) {
-            wi_list_remove(&w->lists[k], c->ns, c->name);
-            if (c->object != NULL) {
-                wi_list_put(&w->lists[k], c->object);
-            }
-        }
+    } else if (c->object != NULL) {
+        wi_live_put(w, c->kind, c->object);
+    } else {
+        wi_live_remove(w, c->kind, c->ns, c->name);
     }
     w->freed = true; /* a rule may have changed */
 }
@@ -309,10 +314,23 @@ static void lose_site(struct wi *w, const struct at_whatif_loss *loss)
         }
         node_gone(w, i, false);
         node_capacity(w, n, -1);
-        wi_list_remove(&w->lists[WI_NODES], NULL, w->fleet->node_names[i]);
+        wi_live_remove(w, &AT_KIND_NODE, NULL, w->fleet->node_names[i]);
         n->object = NULL;
         n->lost = true;
         w->pack_stale = true;
+    }
+}
+
+static void drop_waiting(struct wi *w)
+{
+    for (size_t c = 0; w->live == NULL && c < w->fleet->n_classes; c++) {
+        queue_expire(w, c, true);
+    }
+    for (size_t i = 0; w->n_pending > 0 && i < w->n_jobs; i++) {
+        if (w->jobs[i].state == WI_WAITING) {
+            w->n_pending--;
+            end_job(w, &w->jobs[i]);
+        }
     }
 }
 
@@ -392,8 +410,8 @@ static void decide(struct wi *w)
         wi_pack_decide(w);
     }
     w->out->seconds += (double)(at_sys_mono_ns(w->sys) - begin_ns) / (double)AT_NS_PER_S;
-    for (size_t c = 0; w->what->drop && c < w->fleet->n_classes; c++) {
-        queue_expire(w, c, true);
+    if (w->what->drop) {
+        drop_waiting(w);
     }
 }
 
@@ -497,7 +515,9 @@ static void begin(struct wi *w)
     w->pack_stale = true;
     w->out->node_names = f->node_names;
     w->out->n_nodes = f->n_nodes;
-    wi_live_begin(w);
+    if (what->live) {
+        wi_live_begin(w);
+    }
 }
 
 static int cmp_double(const void *a, const void *b)
@@ -539,13 +559,7 @@ static void summarise(struct wi *w)
 static void done(struct wi *w)
 {
     at_pack_free(w->pack);
-    at_arena_free(w->arena);
-    for (int k = 0; k < WI_KINDS; k++) {
-        at_free(w->lists[k].items);
-    }
-    for (size_t i = 0; i < w->n_jobs; i++) {
-        at_free(w->jobs[i].object);
-    }
+    wi_live_done(w);
     at_free(w->node_of_pack);
     at_free(w->pack_class);
     at_free(w->nodes);

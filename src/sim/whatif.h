@@ -1,6 +1,6 @@
 /* What would have happened: a fleet replayed against a policy, with what-if changes; the same input
  * gives the same output. Policies: the packing engine's, which see CPU, memory and GPUs; and
- * "live", the scheduler of the server itself with all its rules (at_schedule). */
+ * "live", the scheduler of the server itself with all its rules (but queues). */
 #ifndef AT_SIM_WHATIF_H
 #define AT_SIM_WHATIF_H
 
@@ -65,6 +65,7 @@ struct at_whatif_result {
     size_t n_nodes;
     size_t requests, placed, unplaced;      /* unplaced: never */
     size_t evicted, rebound;                /* of those who lost their node; again elsewhere */
+    size_t preempted;                       /* live: sent back to wait for one of more priority */
     int64_t rebound_ms;                     /* until the last of them was; -1: some are not */
     double gpu_hours_asked, gpu_hours_got;  /* of those that end, or until the end */
     double allocated_mean, fragmented_mean; /* percent of the GPUs (cores, without GPUs), by time */

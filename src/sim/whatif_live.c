@@ -1,22 +1,51 @@
-/* The server's own scheduler in a what-if replay: snapshots of the replayed world. */
+/* The server's own scheduler in a what-if replay: the one that is kept, told of what changed, with
+ * snapshots of the replayed world. */
 #include "core/mem.h"
 #include "core/units.h"
 #include "scheduler/scheduler.h"
 #include "sim/whatif_priv.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
-#define ALL_PENDING_MAX 256 /* so many are decided on all together, as the server does */
-#define HEADS_MAX 64        /* else so many of each class */
-#define COPY_BYTES_MAX 16   /* "-x99" behind a name */
+#define PLAN_MAX 256      /* decided at a time, as in the placement controller */
+#define ROUNDS_MAX 10000  /* of plans at one moment */
+#define COPY_BYTES_MAX 16 /* "-x99" behind a name */
 #define DECISION_BYTES_MAX ((size_t)2 << 30)
 
+/* An instance as it is now. Whoever changes makes a new one: the scheduler still looks at the old
+ * one until it is told. */
 struct live_object {
     struct at_instance instance; /* first: the job of a decision's instance is found by it */
     struct at_placement placement;
     uint32_t job;
+    struct live_object *next; /* of those nobody will look at after the next update */
+    struct at_instance_gpu *gpus;
     char name[];
+};
+
+struct wi_live {
+    struct at_scheduler *sched;
+    struct at_arena *arena; /* of a plan */
+    struct at_snapshot snap;
+    struct wi_list lists[WI_KINDS];            /* as they are now */
+    const struct at_meta **shown[2][WI_KINDS]; /* as the scheduler sees them, and saw them */
+    unsigned turn;
+    struct live_object *old;
+    int64_t scheduled_ns;
+};
+
+static const struct at_model_kind *const KINDS[WI_KINDS] = {
+    [WI_SITES] = &AT_KIND_SITE,
+    [WI_NODES] = &AT_KIND_NODE,
+    [WI_DEPLOYMENTS] = &AT_KIND_DEPLOYMENT,
+    [WI_JOBS] = &AT_KIND_JOB,
+    [WI_POLICIES] = &AT_KIND_POLICY,
+    [WI_NAMESPACES] = &AT_KIND_NAMESPACE,
+    [WI_QUEUES] = &AT_KIND_QUEUE,
+    [WI_RESERVATIONS] = &AT_KIND_RESERVATION,
+    [WI_INSTANCES] = &AT_KIND_INSTANCE,
 };
 
 static int cmp_names(const char *ns_a, const char *name_a, const char *ns_b, const char *name_b)
@@ -44,7 +73,7 @@ static bool is_at(const struct wi_list *list, size_t at, const char *ns, const c
     return at < list->n && cmp_names(list->items[at]->ns, list->items[at]->name, ns, name) == 0;
 }
 
-void wi_list_put(struct wi_list *list, const struct at_meta *meta)
+static void list_put(struct wi_list *list, const struct at_meta *meta)
 {
     size_t at = position(list, meta->ns, meta->name);
     if (is_at(list, at, meta->ns, meta->name)) {
@@ -60,7 +89,7 @@ void wi_list_put(struct wi_list *list, const struct at_meta *meta)
     list->n++;
 }
 
-void wi_list_remove(struct wi_list *list, const char *ns, const char *name)
+static void list_remove(struct wi_list *list, const char *ns, const char *name)
 {
     size_t at = position(list, ns, name);
     if (is_at(list, at, ns, name)) {
@@ -68,92 +97,166 @@ void wi_list_remove(struct wi_list *list, const char *ns, const char *name)
     }
 }
 
-void wi_live_begin(struct wi *w)
+void wi_live_put(struct wi *w, const struct at_model_kind *kind, const struct at_meta *meta)
 {
-    w->arena = at_arena_new(DECISION_BYTES_MAX);
-    w->scheduled_ns = w->fleet->start_wall_ns;
+    for (int k = 0; w->live != NULL && k < WI_KINDS; k++) {
+        if (KINDS[k] == kind) {
+            list_put(&w->live->lists[k], meta);
+            at_scheduler_changed(w->live->sched, kind, meta->ns, meta->name);
+        }
+    }
 }
 
-/* An instance as it was asked for; its own name and times. */
-void wi_live_arrive(struct wi *w, struct wi_job *j)
+void wi_live_remove(struct wi *w, const struct at_model_kind *kind, const char *ns,
+                    const char *name)
 {
-    const struct at_fleet_request *q = wi_request(w, j);
-    if (!w->what->live) {
+    for (int k = 0; w->live != NULL && k < WI_KINDS; k++) {
+        if (KINDS[k] == kind) {
+            list_remove(&w->live->lists[k], ns, name);
+            at_scheduler_changed(w->live->sched, kind, ns, name);
+        }
+    }
+}
+
+void wi_live_begin(struct wi *w)
+{
+    w->live = AT_NEW(struct wi_live);
+    w->live->sched = at_scheduler_new();
+    w->live->arena = at_arena_new(DECISION_BYTES_MAX);
+    w->live->scheduled_ns = w->fleet->start_wall_ns;
+}
+
+static void object_free(struct live_object *o)
+{
+    if (o != NULL) {
+        at_free(o->gpus);
+        at_free(o);
+    }
+}
+
+static void old_free(struct wi_live *l)
+{
+    while (l->old != NULL) {
+        struct live_object *next = l->old->next;
+        object_free(l->old);
+        l->old = next;
+    }
+}
+
+void wi_live_done(struct wi *w)
+{
+    struct wi_live *l = w->live;
+    if (l == NULL) {
         return;
     }
-    if (j->object == NULL) {
-        size_t size = strlen(q->name) + COPY_BYTES_MAX;
-        struct live_object *made = at_alloc(sizeof *made + size);
-        snprintf(made->name, size, j->copy > 0 ? "%s-x%u" : "%s", q->name, j->copy);
-        made->job = (uint32_t)(j - w->jobs);
-        j->object = &made->instance;
+    at_scheduler_free(l->sched);
+    at_arena_free(l->arena);
+    old_free(l);
+    for (size_t i = 0; i < w->n_jobs; i++) {
+        object_free((struct live_object *)w->jobs[i].object);
     }
-    struct at_instance *o = j->object;
-    struct live_object *own = (struct live_object *)o;
-    struct at_placement *placement = &own->placement;
+    for (int k = 0; k < WI_KINDS; k++) {
+        at_free(l->lists[k].items);
+        at_free(l->shown[0][k]);
+        at_free(l->shown[1][k]);
+    }
+    at_free(l);
+}
+
+static void retire(struct wi *w, struct wi_job *j)
+{
+    struct live_object *o = (struct live_object *)j->object;
+    if (o != NULL) {
+        o->next = w->live->old;
+        w->live->old = o;
+        j->object = NULL;
+    }
+}
+
+/* As it was asked for; its own name and times. */
+static struct live_object *make(const struct wi *w, const struct wi_job *j)
+{
+    const struct at_fleet_request *q = wi_request(w, j);
+    size_t size = strlen(q->name) + COPY_BYTES_MAX;
+    struct live_object *made = at_alloc(sizeof *made + size);
+    struct at_instance *o = &made->instance;
+    snprintf(made->name, size, j->copy > 0 ? "%s-x%u" : "%s", q->name, j->copy);
+    made->job = (uint32_t)(j - w->jobs);
     *o = *wi_class(w, j)->like;
     o->meta.ns = q->ns;
-    o->meta.name = own->name;
-    o->meta.uid = o->meta.name;
+    o->meta.name = made->name;
+    o->meta.uid = made->name;
     o->meta.creation_wall_ns = q->created_wall_ns;
     o->status.phase = "Pending";
     if (w->what->weights_given) {
-        *placement = o->spec.placement != NULL ? *o->spec.placement
-                                               : (struct at_placement){.spread_by = "site"};
-        placement->weights = &w->what->weights;
-        o->spec.placement = placement;
+        made->placement = o->spec.placement != NULL ? *o->spec.placement
+                                                    : (struct at_placement){.spread_by = "site"};
+        made->placement.weights = &w->what->weights;
+        o->spec.placement = &made->placement;
     }
-    wi_list_put(&w->lists[WI_INSTANCES], &o->meta);
+    return made;
+}
+
+void wi_live_arrive(struct wi *w, struct wi_job *j)
+{
+    if (w->live != NULL) {
+        retire(w, j);
+        j->object = &make(w, j)->instance;
+        wi_live_put(w, &AT_KIND_INSTANCE, &j->object->meta);
+    }
 }
 
 void wi_live_leave(struct wi *w, struct wi_job *j)
 {
     if (j->object != NULL) {
-        wi_list_remove(&w->lists[WI_INSTANCES], j->object->meta.ns, j->object->meta.name);
+        wi_live_remove(w, &AT_KIND_INSTANCE, j->object->meta.ns, j->object->meta.name);
+        retire(w, j);
     }
 }
 
-/* A snapshot's lists are lists of pointers to objects, which begin with their metadata. */
-static struct at_snapshot snapshot_of(const struct wi *w)
+/* Lists of pointers to objects, which begin with their metadata. Those that have changed are
+ * copied: the scheduler goes on looking at the snapshot before until it has seen this one. */
+static void show(struct wi_live *l)
 {
-    const struct wi_list *l = w->lists;
-    return (struct at_snapshot){
-        .sites = (const struct at_site *const *)(const void *)l[WI_SITES].items,
-        .n_sites = l[WI_SITES].n,
-        .nodes = (const struct at_node *const *)(const void *)l[WI_NODES].items,
-        .n_nodes = l[WI_NODES].n,
-        .deployments = (const struct at_deployment *const *)(const void *)l[WI_DEPLOYMENTS].items,
-        .n_deployments = l[WI_DEPLOYMENTS].n,
-        .instances = (const struct at_instance *const *)(const void *)l[WI_INSTANCES].items,
-        .n_instances = l[WI_INSTANCES].n,
-        .jobs = (const struct at_job *const *)(const void *)l[WI_JOBS].items,
-        .n_jobs = l[WI_JOBS].n,
-        .policies = (const struct at_policy *const *)(const void *)l[WI_POLICIES].items,
-        .n_policies = l[WI_POLICIES].n,
-        .namespaces = (const struct at_namespace *const *)(const void *)l[WI_NAMESPACES].items,
-        .n_namespaces = l[WI_NAMESPACES].n,
+    const struct at_meta **items[WI_KINDS];
+    l->turn ^= 1;
+    for (int k = 0; k < WI_KINDS; k++) {
+        size_t n = l->lists[k].n;
+        const struct at_meta ***mine = &l->shown[l->turn][k];
+        *mine = at_realloc(*mine, (n + 1) * sizeof **mine);
+        if (n > 0) {
+            memcpy(*mine, l->lists[k].items, n * sizeof **mine);
+        }
+        items[k] = *mine;
+    }
+    l->snap = (struct at_snapshot){
+        .rev = l->snap.rev + 1,
+        .sites = (const void *)items[WI_SITES],
+        .n_sites = l->lists[WI_SITES].n,
+        .nodes = (const void *)items[WI_NODES],
+        .n_nodes = l->lists[WI_NODES].n,
+        .deployments = (const void *)items[WI_DEPLOYMENTS],
+        .n_deployments = l->lists[WI_DEPLOYMENTS].n,
+        .instances = (const void *)items[WI_INSTANCES],
+        .n_instances = l->lists[WI_INSTANCES].n,
+        .jobs = (const void *)items[WI_JOBS],
+        .n_jobs = l->lists[WI_JOBS].n,
+        .policies = (const void *)items[WI_POLICIES],
+        .n_policies = l->lists[WI_POLICIES].n,
+        .namespaces = (const void *)items[WI_NAMESPACES],
+        .n_namespaces = l->lists[WI_NAMESPACES].n,
+        .queues = (const void *)items[WI_QUEUES],
+        .n_queues = l->lists[WI_QUEUES].n,
+        .reservations = (const void *)items[WI_RESERVATIONS],
+        .n_reservations = l->lists[WI_RESERVATIONS].n,
     };
 }
 
-struct round {
-    const struct at_instance **pending;
-    size_t n, cap;
-};
-
-static void collect(const struct wi *w, struct round *r)
+static void update(struct wi_live *l)
 {
-    size_t most = w->n_pending <= ALL_PENDING_MAX ? ALL_PENDING_MAX : HEADS_MAX;
-    r->n = 0;
-    for (size_t c = 0; c < w->fleet->n_classes; c++) {
-        uint32_t job = w->queues[c].blocked ? NOBODY : w->queues[c].first;
-        for (size_t k = 0; k < most && job != NOBODY; k++, job = w->jobs[job].next) {
-            if (r->n == r->cap) {
-                r->cap = r->cap == 0 ? ALL_PENDING_MAX : 2 * r->cap;
-                r->pending = at_realloc(r->pending, r->cap * sizeof(*r->pending));
-            }
-            r->pending[r->n++] = w->jobs[job].object;
-        }
-    }
+    show(l);
+    at_scheduler_update(l->sched, &l->snap);
+    old_free(l);
 }
 
 static uint32_t job_of(const struct at_instance *instance)
@@ -161,70 +264,70 @@ static uint32_t job_of(const struct at_instance *instance)
     return ((const struct live_object *)instance)->job;
 }
 
-/* Taken out of the middle of its queue: others of its class may have a turn before it. */
-static void unqueue(struct wi *w, uint32_t job)
+static void bind(struct wi *w, const struct at_sched_decision *d)
 {
-    struct wi_queue *q = &w->queues[w->jobs[job].class_id];
-    uint32_t before = NOBODY;
-    for (uint32_t at = q->first; at != job; at = w->jobs[at].next) {
-        before = at;
+    uint32_t job = job_of(d->instance);
+    struct wi_job *j = &w->jobs[job];
+    retire(w, j);
+    struct live_object *o = make(w, j);
+    o->gpus = at_alloc((d->n_gpus + 1) * sizeof *o->gpus);
+    for (size_t i = 0; i < d->n_gpus; i++) {
+        o->gpus[i] = (struct at_instance_gpu){.index = d->gpus[i].index,
+                                              .milli = d->gpus[i].milli,
+                                              .memory_bytes = d->gpus[i].memory_bytes};
     }
-    if (before == NOBODY) {
-        (void)wi_queue_take(w, w->jobs[job].class_id);
-        return;
-    }
-    w->jobs[before].next = w->jobs[job].next;
-    q->last = q->last == job ? before : q->last;
-    w->n_pending--;
+    o->instance.spec.node_name = d->node->meta.name;
+    o->instance.status.scheduled_at_wall_ns = w->live->scheduled_ns += AT_NS_PER_US;
+    o->instance.status.phase = "Running";
+    o->instance.status.gpus.items = o->gpus;
+    o->instance.status.gpus.n = d->n_gpus;
+    j->object = &o->instance;
+    j->node = at_fleet_node(w->fleet, d->node->meta.name);
+    wi_live_put(w, &AT_KIND_INSTANCE, &o->instance.meta);
+    wi_pack_taken(w, j, d->gpus, d->n_gpus);
+    wi_bind(w, job, j->node);
 }
 
-/* False: nobody was placed, or nobody is left to ask about. */
-static bool apply(struct wi *w, const struct at_sched_plan *plan)
+/* Those that have to go for one of more priority wait for room elsewhere. How many. */
+static size_t preempt(struct wi *w, const struct at_sched_decision *d)
 {
-    size_t placed = 0;
-    for (size_t i = 0; i < plan->n; i++) {
-        const struct at_sched_decision *d = &plan->decisions[i];
-        uint32_t job = job_of(d->instance);
-        struct wi_job *j = &w->jobs[job];
-        w->out->decisions++;
-        if (d->node == NULL) {
-            w->queues[j->class_id].blocked = true;
-            continue;
+    for (size_t i = 0; i < d->n_victims; i++) {
+        uint32_t job = job_of(d->victims[i]);
+        if (w->jobs[job].state == WI_RUNNING) {
+            w->out->preempted++;
+            wi_requeue(w, job);
         }
-        placed++;
-        unqueue(w, job);
-        w->scheduled_ns += AT_NS_PER_US;
-        j->object->spec.node_name = d->node->meta.name;
-        j->object->status.scheduled_at_wall_ns = w->scheduled_ns;
-        j->object->status.phase = "Running";
-        j->node = at_fleet_node(w->fleet, d->node->meta.name);
-        wi_pack_taken(w, j);
-        wi_bind(w, job, j->node);
     }
-    return placed > 0 && w->n_pending > 0;
+    return d->n_victims;
 }
 
 void wi_live_decide(struct wi *w)
 {
-    struct round r = {0};
-    bool more = true;
+    struct wi_live *l = w->live;
     int64_t now_ns = w->fleet->start_wall_ns + w->now_ms * AT_NS_PER_MS;
-    w->scheduled_ns = w->scheduled_ns > now_ns ? w->scheduled_ns : now_ns;
-    while (more && w->rc == AT_OK) {
+    l->scheduled_ns = l->scheduled_ns > now_ns ? l->scheduled_ns : now_ns;
+    wi_meter_sites(w);
+    for (int round = 0; round < ROUNDS_MAX && w->rc == AT_OK; round++) {
         struct at_sched_plan plan = {0};
-        struct at_snapshot snap = snapshot_of(w);
-        collect(w, &r);
-        if (r.n == 0) {
-            break;
+        size_t moved = 0;
+        at_arena_reset(l->arena);
+        update(l);
+        if (at_scheduler_plan(l->sched, PLAN_MAX, now_ns, l->arena, &plan) != AT_OK) {
+            w->rc = at_err_set(w->err, AT_TOO_LARGE, "a plan is too large");
+            return;
         }
-        at_arena_reset(w->arena);
-        wi_meter_sites(w);
-        w->rc = at_schedule(&snap, r.pending, r.n, now_ns, w->arena, &plan);
-        if (w->rc != AT_OK) {
-            w->rc = at_err_set(w->err, AT_TOO_LARGE, "a plan for %zu instances is too large", r.n);
-            break;
+        w->out->decisions += plan.n;
+        for (size_t i = 0; i < plan.n; i++) {
+            if (plan.decisions[i].node != NULL) {
+                bind(w, &plan.decisions[i]);
+                moved++;
+            }
         }
-        more = apply(w, &plan);
+        for (size_t i = 0; i < plan.n; i++) {
+            moved += plan.decisions[i].node == NULL ? preempt(w, &plan.decisions[i]) : 0;
+        }
+        if (plan.n < PLAN_MAX && moved == 0) {
+            return;
+        }
     }
-    at_free(r.pending);
 }

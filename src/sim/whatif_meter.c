@@ -45,25 +45,42 @@ void wi_meter_node(struct wi *w, struct wi_node *n)
     w->usd_hour += n->jobs > 0 ? n->usd_hour - was : 0;
 }
 
-/* What a file says of prices and carbon goes into the sites, where the live scheduler sees it. */
+static void tell_prices(struct wi *w, struct at_site *site)
+{
+    struct at_site_prices *own = at_arena_alloc(w->fleet->arena, sizeof *own);
+    if (own != NULL) {
+        *own = site->spec.prices != NULL ? *site->spec.prices : (struct at_site_prices){0};
+        site->spec.prices =
+            at_prices_site(w->what->prices, site->meta.name, own) ? own : site->spec.prices;
+    }
+}
+
+/* What a file says of prices and carbon goes into the sites, where the live scheduler sees it. A
+ * site that has changed is a new object: the scheduler may still look at the old one. */
 void wi_meter_sites(struct wi *w)
 {
     for (size_t i = 0; i < w->n_sites; i++) {
-        struct at_site *s = w->sites[i].object;
-        struct at_site_prices prices = {0};
+        struct wi_site *s = &w->sites[i];
+        double grams =
+            w->what->carbon != NULL ? at_carbon_at(w->what->carbon, s->object, w->now_ms) : -1;
+        s->grams_kwh = grams >= 0 ? grams : (double)s->object->spec.carbon_intensity;
+        int64_t whole = (int64_t)(s->grams_kwh + 0.5);
+        if (s->object->spec.carbon_intensity == whole && s->told) {
+            continue;
+        }
+        struct at_site *now = at_arena_alloc(w->fleet->arena, sizeof *now);
+        if (now == NULL) {
+            w->rc = at_err_set(w->err, AT_TOO_LARGE, "the fleet is too large");
+            return;
+        }
+        *now = *s->object;
+        now->spec.carbon_intensity = whole;
+        s->object = now;
+        s->told = true;
         if (w->what->prices != NULL) {
-            prices = s->spec.prices != NULL ? *s->spec.prices : prices;
-            struct at_site_prices *mine = &w->sites[i].prices;
-            if (at_prices_site(w->what->prices, s->meta.name, &prices)) {
-                *mine = prices;
-                s->spec.prices = mine;
-            }
+            tell_prices(w, now);
         }
-        double grams = w->what->carbon != NULL ? at_carbon_at(w->what->carbon, s, w->now_ms) : -1;
-        if (grams >= 0) {
-            s->spec.carbon_intensity = (int64_t)(grams + 0.5);
-        }
-        w->sites[i].grams_kwh = grams >= 0 ? grams : (double)s->spec.carbon_intensity;
+        wi_live_put(w, &AT_KIND_SITE, &now->meta);
     }
 }
 

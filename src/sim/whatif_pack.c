@@ -118,32 +118,19 @@ void wi_pack_decide(struct wi *w)
     }
 }
 
-/* The tightest GPUs that do, as the live scheduler chooses. */
-void wi_pack_taken(struct wi *w, struct wi_job *j)
+void wi_pack_taken(struct wi *w, struct wi_job *j, const struct at_sched_gpu *held, size_t n)
 {
-    const struct at_pack_request *r = &wi_class(w, j)->pack;
     struct at_pack_place place = {.node = w->nodes[j->node].pack};
-    uint16_t left[AT_PACK_GPUS_MAX] = {0};
     j->shadowed = false;
-    if (w->pack == NULL || place.node == NOBODY) {
-        return;
-    }
-    uint32_t gpus = at_pack_node_left(w->pack, place.node, left).gpus;
-    for (uint32_t taken = 0; taken < r->gpus; taken++) {
-        uint32_t best = AT_PACK_GPUS_MAX;
-        for (uint32_t g = 0; g < gpus; g++) {
-            bool free_one = (place.gpus >> g & 1) == 0 && left[g] >= r->gpu_milli;
-            if (free_one && (best == AT_PACK_GPUS_MAX || left[g] < left[best])) {
-                best = g;
-            }
-        }
-        if (best == AT_PACK_GPUS_MAX) {
+    for (size_t i = 0; i < n; i++) {
+        if (held[i].index >= AT_PACK_GPUS_MAX) {
             return; /* more GPUs than the engine looks at: not measured */
         }
-        place.gpus |= 1u << best;
+        place.gpus |= 1u << held[i].index;
     }
     j->gpus = place.gpus;
-    j->shadowed = at_pack_put_at(w->pack, w->pack_class[j->class_id], &place) == AT_OK;
+    j->shadowed = w->pack != NULL && place.node != NOBODY &&
+                  at_pack_put_at(w->pack, w->pack_class[j->class_id], &place) == AT_OK;
 }
 
 void wi_pack_release(struct wi *w, struct wi_job *j)

@@ -2,8 +2,8 @@
 #ifndef AT_SIM_WHATIF_PRIV_H
 #define AT_SIM_WHATIF_PRIV_H
 
+#include "scheduler/scheduler.h"
 #include "sim/whatif.h"
-#include "state/snapshot.h"
 
 #define NOBODY UINT32_MAX
 
@@ -35,8 +35,8 @@ struct wi_node {
 
 struct wi_site {
     const char *name;
-    struct at_site *object;       /* a copy that prices and carbon are written into */
-    struct at_site_prices prices; /* told by a file */
+    struct at_site *object; /* a copy that prices and carbon are written into */
+    bool told;              /* object has what files say */
     double watts, grams_kwh;
 };
 
@@ -57,9 +57,12 @@ enum wi_kind {
     WI_JOBS,
     WI_POLICIES,
     WI_NAMESPACES,
+    WI_QUEUES,
+    WI_RESERVATIONS,
     WI_INSTANCES,
     WI_KINDS
 };
+struct wi_live; /* whatif_live.c; NULL: the packing engine decides */
 
 struct wi_queue {
     uint32_t first, last;
@@ -88,9 +91,7 @@ struct wi {
     struct at_pack *pack;
     uint32_t *node_of_pack, *pack_class;
     bool pack_stale; /* nodes have changed */
-    struct wi_list lists[WI_KINDS];
-    struct at_arena *arena; /* of a decision */
-    int64_t scheduled_ns;
+    struct wi_live *live;
     /* Sums of what is there and taken now. */
     int64_t gpu_milli, used_gpu_milli, cpu_milli, used_cpu_milli;
     uint32_t nodes_used;
@@ -106,20 +107,24 @@ const struct at_fleet_class *wi_class(const struct wi *w, const struct wi_job *j
 const struct at_fleet_request *wi_request(const struct wi *w, const struct wi_job *j);
 void wi_bind(struct wi *w, uint32_t job, uint32_t node); /* it waits; it is the queue's first */
 uint32_t wi_queue_take(struct wi *w, uint32_t class_id);
+void wi_requeue(struct wi *w, uint32_t job); /* it runs no more, and waits again */
 
 /* whatif_pack.c */
 enum at_rc wi_pack_begin(struct wi *w) AT_WARN_UNUSED; /* or again, when nodes have changed */
 void wi_pack_decide(struct wi *w);
-void wi_pack_taken(struct wi *w, struct wi_job *j); /* by the live scheduler, on j->node */
+/* By the live scheduler, on j->node. */
+void wi_pack_taken(struct wi *w, struct wi_job *j, const struct at_sched_gpu *held, size_t n);
 void wi_pack_release(struct wi *w, struct wi_job *j);
 
-/* whatif_live.c */
+/* whatif_live.c; without a live scheduler these do nothing */
 void wi_live_begin(struct wi *w);
+void wi_live_done(struct wi *w);
 void wi_live_decide(struct wi *w);
-void wi_live_arrive(struct wi *w, struct wi_job *j);
+void wi_live_arrive(struct wi *w, struct wi_job *j); /* it waits, from now on or again */
 void wi_live_leave(struct wi *w, struct wi_job *j);
-void wi_list_put(struct wi_list *list, const struct at_meta *meta);
-void wi_list_remove(struct wi_list *list, const char *ns, const char *name);
+void wi_live_put(struct wi *w, const struct at_model_kind *kind, const struct at_meta *meta);
+void wi_live_remove(struct wi *w, const struct at_model_kind *kind, const char *ns,
+                    const char *name);
 
 /* whatif_meter.c */
 void wi_meter_node(struct wi *w, struct wi_node *n);               /* its price and power */
