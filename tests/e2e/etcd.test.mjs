@@ -16,7 +16,7 @@ const map = (name, data = {}) => ({ apiVersion: 'v1', kind: 'ConfigMap', metadat
 
 async function trio(n = 3) {
   const etcd = await Etcd.start(fleet);
-  const args = ['--store', `etcd:${etcd.url}`, '--pki', path.join(await fleet.dir('atoll-pki'), 'pki')];
+  const args = ['--node-timeout', '3s', '--store', `etcd:${etcd.url}`, '--pki', path.join(await fleet.dir('atoll-pki'), 'pki')];
   const servers = await Promise.all(Array.from({ length: n }, () => fleet.server({ args }))); // at once: one of them makes the CA
   for (const s of servers) s.admin = await credentials(s.kubeconfig);
   return { etcd, servers, args };
@@ -142,7 +142,7 @@ it('kill -9 of the leader moves leadership in under 5 s, and a scaling under way
   assert.equal(condition((await c.list('nodes')).find((n) => n.metadata.name === 'n1'), 'Ready'), 'True');
 });
 
-it('agents and gateways learn of all servers: any of them may die or freeze, and any of them shows logs and runs commands', async (t) => {
+it('agents and gateways learn of all servers: any may die or freeze, and any shows logs, runs commands and forwards ports', async (t) => {
   const { servers } = await trio();
   const [first, ...rest] = servers;
   await leaderOf(servers);
@@ -153,14 +153,18 @@ it('agents and gateways learn of all servers: any of them may die or freeze, and
   const gatewayToken = (await call(first.admin, 'POST', '/join/v1/tokens', { role: 'gateway', site: 'here', ttl: '1h' })).body;
   const gateway = fleet.start('gateway', ['gateway', '--server', 'https://127.0.0.1:1', '--server', first.url, '--token', gatewayToken.token, '--ca-pin', gatewayToken.caPin, '--name', 'g', '--state', await fleet.dir('atoll-gateway'), '--listen', '127.0.0.1:0']);
   const [, at] = await gateway.line(/^ready gateway (\S+)$/m);
-  const manifest = { apiVersion: 'atoll.dev/v1', kind: 'Deployment', metadata: { name: 'talk' }, spec: { replicas: 1, template: { spec: { command: ['sh', '-c', 'echo "I am $ATOLL_INSTANCE"; exec sleep 1000'], port: -1, resources: { cpu: '50m' } } } } };
+  const manifest = { apiVersion: 'atoll.dev/v1', kind: 'Deployment', metadata: { name: 'talk' }, spec: { replicas: 1, template: { spec: { command: ['sh', '-c', `echo "I am $ATOLL_INSTANCE"; exec busybox httpd -f -p 127.0.0.1:$(PORT) -h ${await webRoot(fleet, 'forwarded')}`], resources: { cpu: '50m' } } } } };
   assert.equal((await call(first.admin, 'POST', '/apis/atoll.dev/v1/namespaces/default/deployments', manifest)).status, 201);
   await c.ready('talk', { timeoutMs: 40_000 });
-  const [{ metadata: { name } }] = await c.instances('talk');
+  const [{ metadata: { name }, status: { endpoint } }] = await c.instances('talk');
   const log = (s) => call(s.admin, 'GET', `/apis/atoll.dev/v1/namespaces/default/instances/${name}/log`);
   for (const s of servers) {
     await eventually('the agent has a tunnel to each server', async () => (await log(s)).body === `I am ${name}\n`);
     assert.equal(await s.k(['exec', name, '--', 'echo', 'by', s.url]), `by ${s.url}\n`);
+    const forward = await s.kubectlStart(`port-forward pod/${name} :${endpoint.split(':').at(-1)}`);
+    const [, port] = await forward.line(/^Forwarding from 127\.0\.0\.1:(\d+) ->/m);
+    assert.equal(await (await fetch(`http://127.0.0.1:${port}/`)).text(), 'forwarded');
+    await forward.kill('SIGKILL');
   }
   const alive = async (s, what) => {
     const seen = new Set();
