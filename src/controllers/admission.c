@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define ARENA_BYTES_MAX ((size_t)512 << 20) /* of one pass */
+#define AIM_NS (30 * AT_NS_PER_S)
 #define REFRESH_NS (5 * AT_NS_PER_S) /* figures in messages of those that wait may lag so much */
 
 static uint64_t mix(uint64_t hash, const char *text)
@@ -172,14 +173,31 @@ static void end_victims(struct ctl_pass *p, const struct at_queue_plan *plan)
     }
 }
 
+/* The new copy of one that moves goes where it is meant to, at first; later anywhere. */
+static const struct at_instance *aim(struct ctl_pass *p, const struct at_instance *i)
+{
+    const struct at_instance_move *move = i->status.move;
+    int64_t left = i->meta.creation_wall_ns + AIM_NS - p->wall_ns;
+    if (move == NULL || left <= 0 || at_snapshot_node(p->snap, move->to) == NULL) {
+        return i;
+    }
+    ctl_after(p, left);
+    return at_reserve_pin(i, move->to, p->c->admission);
+}
+
 /* Kept from what is held for others, drawn to what is held for them. False: out of arena. */
 static bool keep_off_reserved(struct ctl_pass *p, const struct at_instance **pending, size_t n)
 {
-    if (p->snap->n_reservations == 0) {
-        return true;
+    bool ok = true;
+    for (size_t k = 0; k < n && ok; k++) {
+        pending[k] = aim(p, pending[k]);
+        ok = pending[k] != NULL;
+    }
+    if (p->snap->n_reservations == 0 || !ok) {
+        return ok;
     }
     struct at_reserve *reserve = at_reserve_new(p->snap, p->wall_ns, p->c->admission);
-    bool ok = reserve != NULL;
+    ok = reserve != NULL;
     for (size_t k = 0; k < n && ok; k++) {
         size_t kept;
         const struct at_reservation *example;

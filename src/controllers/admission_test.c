@@ -167,12 +167,102 @@ static void a_reservation_holds_its_node_from_its_start_to_its_end(void **state)
     rig_done(&r);
 }
 
+/* A deployment's copies, watched at each turn: as many as wanted serve at any time. */
+static void all_serve(struct rig *r)
+{
+    rig_watch_bounds(r);
+}
+
+static void policy(struct rig *r, const char *mode)
+{
+    char text[512];
+    snprintf(text, sizeof(text),
+             "{\"metadata\":{\"name\":\"moves\"},\"spec\":{\"rescheduling\":{\"mode\":\"%s\","
+             "\"interval\":\"2s\",\"coolDown\":\"1s\"}}}",
+             mode);
+    rig_create(r, &AT_KIND_POLICY, text);
+}
+
+static void taint(struct rig *r, const char *node)
+{
+    rig_patch(r, &AT_KIND_NODE, NULL, node,
+              "{\"spec\":{\"taints\":[{\"key\":\"old\",\"effect\":\"NoSchedule\"}]}}");
+}
+
+struct search {
+    const char *reason;
+    bool found;
+};
+static void look_at_event(void *ctx, const char *ns, const char *name, const json_t *object)
+{
+    struct search *s = ctx;
+    (void)ns;
+    (void)name;
+    s->found = s->found || at_streq(at_json_str_at(object, "reason", ""), s->reason);
+}
+static bool has_event(struct rig *r, const char *reason)
+{
+    struct search s = {reason, false};
+    at_state_each(r->state, &AT_KIND_EVENT, NULL, look_at_event, &s);
+    return s.found;
+}
+
+static void moves_are_proposed_or_made_without_anybody_missing(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_init(&r, 4);
+    rig_three_sites(&r);
+    deployment(&r, "d", "", 3);
+    RIG_UNTIL(&r, 5, rig_ready(&r, "d"));
+    policy(&r, "Propose");
+    rig_run(&r, 3 * AT_NS_PER_S);
+    taint(&r, "edge-1");
+    RIG_UNTIL(&r, 6, has_event(&r, "MoveProposed"));
+    rig_run(&r, 3 * AT_NS_PER_S);
+    assert_int_equal(on_node(&r, "d", "edge-1"), 1); /* only proposed */
+    r.min_ready = 99;
+    r.check = all_serve;
+    rig_patch(&r, &AT_KIND_POLICY, NULL, "moves",
+              "{\"spec\":{\"rescheduling\":{\"mode\":\"Automatic\"}}}");
+    RIG_UNTIL(&r, 10, on_node(&r, "d", "edge-1") == 0 && rig_ready(&r, "d"));
+    assert_int_equal(r.min_ready, 3);
+    assert_true(r.max_alive <= 4);
+    r.max_alive = 0;
+    rig_run(&r, 20 * AT_NS_PER_S); /* and there it stays */
+    assert_int_equal(r.max_alive, 3);
+    rig_done(&r);
+}
+
+static void a_move_that_stalls_is_called_off(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_init(&r, 5);
+    rig_three_sites(&r);
+    deployment(&r, "d", "", 2);
+    RIG_UNTIL(&r, 5, rig_ready(&r, "d"));
+    policy(&r, "Automatic");
+    rig_run(&r, 3 * AT_NS_PER_S);
+    r.never_ready = true;
+    const char *from = on_node(&r, "d", "cloud-1") > 0 ? "cloud-1" : "edge-1";
+    taint(&r, from);
+    RIG_UNTIL(&r, 6, has_event(&r, "Moving"));
+    r.check = all_serve;
+    r.min_ready = 99;
+    RIG_UNTIL(&r, 140, has_event(&r, "MoveCalledOff"));
+    assert_int_equal(r.min_ready, 2);
+    rig_done(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(idle_quota_is_lent_and_taken_back),
         cmocka_unit_test(a_queue_that_grows_or_goes_is_noticed),
         cmocka_unit_test(a_reservation_holds_its_node_from_its_start_to_its_end),
+        cmocka_unit_test(moves_are_proposed_or_made_without_anybody_missing),
+        cmocka_unit_test(a_move_that_stalls_is_called_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

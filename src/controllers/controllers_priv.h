@@ -40,6 +40,7 @@ enum ctl_kind {
     CTL_COLLECT,
     CTL_QUEUES,
     CTL_RESERVATIONS,
+    CTL_RESCHEDULE,
     CTL_KIND_COUNT
 };
 
@@ -93,7 +94,7 @@ struct at_controllers {
     int64_t writes_left; /* tests: the process "dies" when it reaches 0; < 0: no limit */
     struct at_metric *m_reconciles[CTL_KIND_COUNT], *m_errors[CTL_KIND_COUNT];
     struct at_metric *m_depth, *m_latency, *m_placed, *m_refused, *m_pending;
-    struct at_metric *m_reclaimed;
+    struct at_metric *m_reclaimed, *m_moved;
 };
 
 struct ctl_pass {
@@ -205,6 +206,7 @@ void ctl_namespace(struct ctl_pass *p);
 void ctl_collect(struct ctl_pass *p);
 void ctl_queues(struct ctl_pass *p);
 void ctl_reservations(struct ctl_pass *p);
+void ctl_reschedule(struct ctl_pass *p);
 
 static inline const char *ctl_text(const char *s)
 {

@@ -1,6 +1,7 @@
 /* Deployment: as many copies as wanted, of the newest template; a change of it rolls over the old
  * ones within maxSurge and maxUnavailable. */
 #include "controllers/controllers_priv.h"
+#include "scheduler/reschedule.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -51,7 +52,9 @@ static void sort_copies(struct rollout *r)
         if (!ready && (r->unready == NULL || i->status.message != NULL)) {
             r->unready = i;
         }
-        if (at_streq(at_model_map_get(&i->meta.labels, CTL_LABEL_HASH), r->hash)) {
+        /* One that is to be moved is as good as old: its place is taken by a new copy first. */
+        if (!at_reschedule_is_moving(i) &&
+            at_streq(at_model_map_get(&i->meta.labels, CTL_LABEL_HASH), r->hash)) {
             r->fresh[r->n_fresh++] = i;
             r->ready_fresh += ready;
         } else {
@@ -79,16 +82,47 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+/* The next of those that move for which no new copy is there yet; NULL: none. */
+static const struct at_instance *next_moving(const struct rollout *r, size_t *at)
+{
+    while (*at < (size_t)r->n_old) {
+        const struct at_instance *i = r->old[(*at)++];
+        bool replaced = !at_reschedule_is_moving(i);
+        for (int64_t k = 0; k < r->n_fresh && !replaced; k++) {
+            const struct at_instance_move *m = r->fresh[k]->status.move;
+            replaced = m != NULL && at_streq(m->replaces, i->meta.name);
+        }
+        if (!replaced) {
+            return i;
+        }
+    }
+    return NULL;
+}
+
+static json_t *new_copy(struct rollout *r, const struct at_instance *in_place_of)
+{
+    json_t *copy = ctl_make_instance(r->p, &AT_KIND_DEPLOYMENT, &r->d->meta, r->template_json,
+                                     CTL_LABEL_DEPLOYMENT, r->hash);
+    if (in_place_of != NULL) {
+        char since[AT_UNITS_TEXT_BYTES_MAX];
+        const struct at_instance_move *m = in_place_of->status.move;
+        json_object_set_new(copy, "status",
+                            json_pack("{s:{s:s,s:s,s:s}}", "move", "to", m->to, "since",
+                                      at_time_format(m->since_wall_ns, since), "replaces",
+                                      in_place_of->meta.name));
+    }
+    return copy;
+}
+
 /* Missing copies of the newest template, within what the surge leaves. */
 static void scale_up(struct rollout *r)
 {
+    size_t at = 0;
     int64_t missing =
         least(r->replicas - r->n_fresh, r->replicas + r->surge - r->n_fresh - r->n_old);
     missing = least(missing, CTL_CREATES_PER_PASS);
     for (int64_t k = 0; k < missing; k++) {
-        ctl_create(r->p, &AT_KIND_INSTANCE,
-                   ctl_make_instance(r->p, &AT_KIND_DEPLOYMENT, &r->d->meta, r->template_json,
-                                     CTL_LABEL_DEPLOYMENT, r->hash));
+        ctl_create(r->p, &AT_KIND_INSTANCE, new_copy(r, next_moving(r, &at)));
     }
     if (missing > 0) {
         at_state_event(r->p->c->state, &AT_KIND_DEPLOYMENT, &r->d->meta, false, "ScalingUp",

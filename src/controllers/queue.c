@@ -24,6 +24,7 @@ static const struct reconciler RECONCILERS[CTL_KIND_COUNT] = {
     [CTL_COLLECT] = {"collect", ctl_collect},
     [CTL_QUEUES] = {"queues", ctl_queues},
     [CTL_RESERVATIONS] = {"reservations", ctl_reservations},
+    [CTL_RESCHEDULE] = {"reschedule", ctl_reschedule},
 };
 
 static void drain(void *ctx);
@@ -391,6 +392,8 @@ static void make_metrics(struct at_controllers *c, struct at_metrics *metrics)
     c->m_refused = at_metric_with(decisions, (const char *[]){"pending", NULL});
     c->m_reclaimed = at_metric_plain(metrics, AT_METRIC_COUNTER, "atoll_queue_reclaimed_total",
                                      "Instances ended so that a queue gets its quota.");
+    c->m_moved = at_metric_plain(metrics, AT_METRIC_COUNTER, "atoll_moves_total",
+                                 "Instances that were moved because it pays.");
     c->m_pending = at_metric_plain(metrics, AT_METRIC_GAUGE, "atoll_instances_pending",
                                    "Instances that no node takes.");
 }

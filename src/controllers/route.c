@@ -191,6 +191,7 @@ static void route_by_kind(struct at_controllers *c, const struct at_snapshot *sn
         ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, name, CTL_COUNT_DELAY_NS);
     } else if (kind == &AT_KIND_POLICY) {
         ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
+        ctl_enqueue(c, CTL_RESCHEDULE, NULL, "all");
     } else if (kind == &AT_KIND_NAMESPACE) {
         ctl_enqueue(c, CTL_NAMESPACE, NULL, name);
         ctl_admission_route(c, snap);
@@ -241,6 +242,7 @@ void ctl_route_all(struct at_controllers *c, const struct at_snapshot *snap)
         ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, snap->sites[k]->meta.name, CTL_COUNT_DELAY_NS);
     }
     ctl_enqueue(c, CTL_RESERVATIONS, NULL, "all");
+    ctl_enqueue(c, CTL_RESCHEDULE, NULL, "all");
     ctl_collect_route_all(c, snap);
     ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
 }

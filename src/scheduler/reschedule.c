@@ -2,6 +2,7 @@
 
 #include "scheduler/disruption.h"
 #include "scheduler/engine.h"
+#include "scheduler/reserve.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -61,6 +62,7 @@ struct pass {
     const struct at_rescheduling *policy;
     struct at_arena *arena;
     int64_t now;
+    struct at_reserve *reserve; /* what is held for others is no target */
     struct at_map *on_node;     /* node -> int64_t * instances */
     struct at_map *owners_used; /* owner uid: has a move already */
     struct at_map *by_key;      /* item's key -> struct candidate * */
@@ -102,9 +104,10 @@ static int64_t piece(int64_t free_milli, const struct sched_gpu *g)
     return free_milli > 0 && free_milli < g->cap_milli ? free_milli : 0;
 }
 
-static bool is_moved_to_or_from(const struct at_instance *i)
+bool at_reschedule_is_moving(const struct at_instance *i)
 {
-    return at_model_map_get(&i->meta.annotations, AT_RESCHEDULE_ANNOTATION) != NULL;
+    const struct at_instance_move *m = i->status.move;
+    return m != NULL && (m->replaces == NULL || m->replaces[0] == '\0');
 }
 
 static int64_t *count_on(const struct pass *p, const struct sched_node *n)
@@ -219,7 +222,7 @@ const char *at_reschedule_obstacle(const struct at_snapshot *snap,
     if (i->spec.gang != NULL) {
         return "it belongs to a gang";
     }
-    if (is_moved_to_or_from(i)) {
+    if (at_reschedule_is_moving(i)) {
         return "it is being moved";
     }
     if (now - i->status.scheduled_at_wall_ns < policy->cool_down_ns) {
@@ -338,7 +341,11 @@ static struct sched_item *copy_of(struct pass *p, const struct sched_item *item)
     copy->spec.node_name = NULL;
     copy->status.scheduled_at_wall_ns = 0;
     copy->status.gpus.n = 0;
-    return sched_item_of(p->s, copy);
+    size_t kept;
+    const struct at_reservation *example;
+    const struct at_instance *seen = at_reserve_narrow(p->reserve, copy, &kept, &example);
+    p->exhausted = p->exhausted || seen == NULL;
+    return seen != NULL ? sched_item_of(p->s, seen) : NULL;
 }
 
 struct choice {
@@ -346,17 +353,14 @@ struct choice {
     struct gain gain;
 };
 
-static bool best_target(struct pass *p, struct sched_item *item, struct sched_item *copy,
-                        bool to_used_only, struct choice *ret)
+static bool best_among(struct pass *p, struct sched_item *item, struct sched_item *copy,
+                       bool to_used_only, bool may_crowd, struct choice *ret)
 {
-    if (sched_turn_begin(p->s, copy) != AT_OK) {
-        p->exhausted = true;
-        return false;
-    }
     struct choice best = {0};
     for (size_t k = 0; k < p->s->n_nodes; k++) {
         struct sched_node *n = p->s->by_rank[k];
-        if (n == item->node || (to_used_only && *count_on(p, n) == 0) || crowds(item, n) ||
+        if (n == item->node || (to_used_only && *count_on(p, n) == 0) ||
+            (!may_crowd && crowds(item, n)) ||
             sched_turn_refusal(p->s, &p->s->turn, n) != AT_SCHED_RULE_COUNT) {
             continue;
         }
@@ -367,6 +371,18 @@ static bool best_target(struct pass *p, struct sched_item *item, struct sched_it
     }
     *ret = best;
     return best.to != NULL;
+}
+
+static bool best_target(struct pass *p, struct sched_item *item, struct sched_item *copy,
+                        bool to_used_only, struct choice *ret)
+{
+    if (sched_turn_begin(p->s, copy) != AT_OK) {
+        p->exhausted = true;
+        return false;
+    }
+    return best_among(p, item, copy, to_used_only, false, ret) ||
+           (breaks_rule(p, item) && /* then anywhere is better */
+            best_among(p, item, copy, to_used_only, true, ret));
 }
 
 static void carry_out(struct pass *p, struct sched_item *item, struct sched_item *copy,
@@ -601,7 +617,8 @@ static bool load(struct pass *p)
         (void)at_map_put(p->on_node, n->node->meta.name, &counts[k]);
     }
     p->plan.moves = at_arena_alloc(p->arena, (p->max + 1) * sizeof(*p->plan.moves));
-    return counts != NULL && p->plan.moves != NULL;
+    p->reserve = at_reserve_new(p->snap, p->now, p->arena);
+    return counts != NULL && p->plan.moves != NULL && p->reserve != NULL;
 }
 
 static void improve(struct pass *p)
@@ -639,6 +656,7 @@ enum at_rc at_reschedule(const struct at_snapshot *snap, const struct at_resched
     } else {
         p.exhausted = true;
     }
+    at_reserve_done(p.reserve);
     at_map_free(p.on_node);
     at_map_free(p.owners_used);
     at_map_free(p.by_key);

@@ -15,8 +15,6 @@
 #define AT_RESCHEDULE_RESTART_NS (60 * AT_NS_PER_S) /* both copies run for about so long */
 #define AT_RESCHEDULE_CPU_WATTS 10
 #define AT_RESCHEDULE_GPU_WATTS 300
-/* On an instance: it is being moved to this node; its Deployment makes the new copy first. */
-#define AT_RESCHEDULE_ANNOTATION "atoll.dev/move-to"
 
 enum at_reschedule_reason {
     AT_RESCHEDULE_VIOLATION,
@@ -49,6 +47,8 @@ const struct at_rescheduling *at_reschedule_policy(const struct at_snapshot *sna
 enum at_rc at_reschedule(const struct at_snapshot *snap, const struct at_rescheduling *policy,
                          size_t max, int64_t now_wall_ns, struct at_arena *arena,
                          struct at_reschedule_plan *ret_plan) AT_WARN_UNUSED;
+/* Is it being moved (status.move)? Not the new copy that is made for it. */
+bool at_reschedule_is_moving(const struct at_instance *instance);
 /* May the instance be moved at all? NULL: yes; else why not. */
 const char *at_reschedule_obstacle(const struct at_snapshot *snap,
                                    const struct at_rescheduling *policy,

@@ -520,60 +520,96 @@ static const struct at_model_strings *with_parts(struct at_reserve *v, const boo
     return list != NULL ? list : whole;
 }
 
-static struct at_expression *with_expression(struct at_reserve *v, const struct at_node_term *term,
-                                             const char *operator,
+static struct at_expression *with_expression(struct at_arena *arena,
+                                             const struct at_node_term *term, const char *operator,
                                              const struct at_model_strings * names)
 {
     size_t n = term != NULL ? term->match_expressions.n : 0;
-    struct at_expression *list = at_arena_alloc(v->arena, (n + 1) * sizeof(*list));
+    struct at_expression *list = at_arena_alloc(arena, (n + 1) * sizeof(*list));
     if (list != NULL) {
         if (n > 0) {
             memcpy(list, term->match_expressions.items, n * sizeof(*list));
         }
-        list[n] = (struct at_expression){KEY_HOSTNAME, operator, * names };
+        list[n] = (struct at_expression){.key = KEY_HOSTNAME, .operator= operator};
+        list[n].values = *names;
     }
     return list;
 }
 
-/* required: each of the terms with the nodes left out, or one term that does; preferred: one more
- * for what is held for it. */
-static struct at_node_affinity *narrowed(struct at_reserve *v, const struct at_node_affinity *old,
-                                         const struct at_model_strings *kept,
-                                         const struct at_model_strings *drawn)
+/* Each of the required terms, or one that is made, with one expression more. */
+static bool require(struct at_arena *arena, struct at_node_affinity *a, const char *operator,
+                    const struct at_model_strings * names)
 {
-    struct at_node_affinity *a = at_arena_alloc(v->arena, sizeof(*a));
-    size_t n = old != NULL ? old->required.n : 0;
-    size_t m = old != NULL ? old->preferred.n : 0;
-    struct at_node_term *required = at_arena_alloc(v->arena, (n + 1) * sizeof(*required));
-    struct at_node_term *preferred = at_arena_alloc(v->arena, (m + 1) * sizeof(*preferred));
-    if (a == NULL || required == NULL || preferred == NULL) {
+    size_t n = a->required.n;
+    struct at_node_term *terms = at_arena_alloc(arena, (n + 1) * sizeof(*terms));
+    for (size_t i = 0; terms != NULL && (i < n || i == 0); i++) {
+        const struct at_node_term *term = i < n ? &a->required.items[i] : NULL;
+        terms[i].match_expressions.items = with_expression(arena, term, operator, names);
+        terms[i].match_expressions.n = (term != NULL ? term->match_expressions.n : 0) + 1;
+        if (terms[i].match_expressions.items == NULL) {
+            return false;
+        }
+    }
+    a->required.items = terms;
+    a->required.n = n > 0 ? n : 1;
+    return terms != NULL;
+}
+
+/* One more preferred term. */
+static bool prefer(struct at_arena *arena, struct at_node_affinity *a,
+                   const struct at_model_strings *names)
+{
+    size_t n = a->preferred.n;
+    struct at_node_term *terms = at_arena_alloc(arena, (n + 1) * sizeof(*terms));
+    if (terms == NULL) {
+        return false;
+    }
+    if (n > 0) {
+        memcpy(terms, a->preferred.items, n * sizeof(*terms));
+    }
+    terms[n].weight = DRAWN_WEIGHT;
+    terms[n].match_expressions.items = with_expression(arena, NULL, "In", names);
+    terms[n].match_expressions.n = 1;
+    a->preferred.items = terms;
+    a->preferred.n = n + 1;
+    return terms[n].match_expressions.items != NULL;
+}
+
+/* A copy of the instance with an affinity of its own. */
+static struct at_instance *with_affinity(const struct at_instance *instance, struct at_arena *arena,
+                                         struct at_node_affinity **ret_affinity)
+{
+    struct at_instance *i = at_arena_alloc(arena, sizeof(*i));
+    struct at_placement *place = at_arena_alloc(arena, sizeof(*place));
+    struct at_node_affinity *affinity = at_arena_alloc(arena, sizeof(*affinity));
+    if (i == NULL || place == NULL || affinity == NULL) {
         return NULL;
     }
-    *a = old != NULL ? *old : (struct at_node_affinity){0};
-    for (size_t i = 0; kept->n > 0 && (i < n || i == 0); i++) {
-        const struct at_node_term *term = i < n ? &old->required.items[i] : NULL;
-        required[i].match_expressions.items = with_expression(v, term, "NotIn", kept);
-        required[i].match_expressions.n = (term != NULL ? term->match_expressions.n : 0) + 1;
-        if (required[i].match_expressions.items == NULL) {
-            return NULL;
-        }
-        a->required.items = required;
-        a->required.n = i + 1;
+    *i = *instance;
+    if (instance->spec.placement != NULL) {
+        *place = *instance->spec.placement;
     }
-    if (drawn->n > 0) {
-        if (m > 0) {
-            memcpy(preferred, old->preferred.items, m * sizeof(*preferred));
-        }
-        preferred[m] =
-            (struct at_node_term){.weight = DRAWN_WEIGHT,
-                                  .match_expressions = {with_expression(v, NULL, "In", drawn), 1}};
-        a->preferred.items = preferred;
-        a->preferred.n = m + 1;
-        if (preferred[m].match_expressions.items == NULL) {
-            return NULL;
-        }
+    if (place->node_affinity != NULL) {
+        *affinity = *place->node_affinity;
     }
-    return a;
+    place->node_affinity = affinity;
+    i->spec.placement = place;
+    *ret_affinity = affinity;
+    return i;
+}
+
+const struct at_instance *at_reserve_pin(const struct at_instance *instance, const char *node,
+                                         struct at_arena *arena)
+{
+    struct at_node_affinity *affinity;
+    const char **name = at_arena_alloc(arena, sizeof(*name));
+    struct at_instance *i = name != NULL ? with_affinity(instance, arena, &affinity) : NULL;
+    if (i == NULL) {
+        return NULL;
+    }
+    *name = node;
+    struct at_model_strings names = {name, 1};
+    return require(arena, affinity, "In", &names) ? i : NULL;
 }
 
 const struct at_instance *at_reserve_narrow(struct at_reserve *v,
@@ -602,19 +638,9 @@ const struct at_instance *at_reserve_narrow(struct at_reserve *v,
     if (kept->n == 0 && drawn.n == 0) {
         return instance;
     }
-    struct at_instance *i = at_arena_alloc(v->arena, sizeof(*i));
-    struct at_placement *place = at_arena_alloc(v->arena, sizeof(*place));
-    const struct at_placement *old = instance->spec.placement;
-    struct at_node_affinity *affinity =
-        narrowed(v, old != NULL ? old->node_affinity : NULL, kept, &drawn);
-    if (i == NULL || place == NULL || affinity == NULL) {
-        return NULL;
-    }
-    *i = *instance;
-    if (old != NULL) {
-        *place = *old;
-    }
-    place->node_affinity = affinity;
-    i->spec.placement = place;
-    return i;
+    struct at_node_affinity *affinity;
+    struct at_instance *i = with_affinity(instance, v->arena, &affinity);
+    bool ok = i != NULL && (kept->n == 0 || require(v->arena, affinity, "NotIn", kept)) &&
+              (drawn.n == 0 || prefer(v->arena, affinity, &drawn));
+    return ok ? i : NULL;
 }

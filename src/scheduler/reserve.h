@@ -50,5 +50,8 @@ void at_reserve_done(struct at_reserve *reserve); /* accepts NULL */
 const struct at_instance *at_reserve_narrow(struct at_reserve *reserve,
                                             const struct at_instance *instance, size_t *ret_kept,
                                             const struct at_reservation **ret_example);
+/* As if it could run on that node only. NULL: out of arena. */
+const struct at_instance *at_reserve_pin(const struct at_instance *instance, const char *node,
+                                         struct at_arena *arena);
 
 #endif
