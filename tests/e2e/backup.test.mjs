@@ -197,6 +197,19 @@ fleet.it('a backup comes up on etcd and moves back to SQLite, and revisions only
   assert.equal((await call(admin, 'GET', target)).body.metadata.resourceVersion, map.metadata.resourceVersion);
   assert.equal((await call(admin, 'PATCH', target, { data: { a: 'b' } }, { 'Content-Type': 'application/merge-patch+json' })).status, 200);
   assert.equal(await put(map.metadata.resourceVersion), 409);
+  // A backup of the live server under load holds all that was acknowledged before it.
+  const acked = new Map();
+  const go = { on: true };
+  const workers = Array.from({ length: 3 }, (_, id) => work(admin, id, acked, go));
+  await eventually('there is load', () => acked.size > 30);
+  const before = [...acked].filter(([, o]) => !o.gone).map(([name, { rv }]) => [name, rv]);
+  const live = path.join(dir, 'live');
+  assert.equal((await second.atoll(['backup', live])).code, 0);
+  go.on = false;
+  await Promise.all(workers);
+  const text = await readFile(live, 'utf8');
+  const { revision } = JSON.parse(text.split('\n', 1)[0]);
+  for (const [name, rv] of before) assert.ok(rv <= revision && text.includes(`/configmaps/default/${name}"`), `${name} was acknowledged before the backup`);
   const last = Number((await call(admin, 'GET', target)).body.metadata.resourceVersion);
   assert.ok(last > Number(map.metadata.resourceVersion));
   await second.stop();

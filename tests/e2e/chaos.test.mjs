@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Cluster, condition, processesWith, web, webRoot } from './lib/cluster.mjs';
 import { eventually, Fleet, run } from './lib/atoll.mjs';
+import { Etcd, ETCD_MISSING } from './lib/etcd.mjs';
 
 const SECONDS = Number(process.env.ATOLL_CHAOS_SECONDS ?? 12);
 const COMPLETIONS = 8;
@@ -20,11 +21,11 @@ function random(seed) {
   };
 }
 
-fleet.it('kill -9 of anything, again and again', async (t) => {
+// servers: of one control plane; c: agents joined at the first of them.
+async function chaos(t, c, servers, seconds) {
   const seed = Number(process.env.ATOLL_SEED ?? Date.now() % 1e9);
   t.diagnostic(`seed ${seed} (ATOLL_SEED=${seed} to replay)`);
   const next = random(seed);
-  const c = await Cluster.start(fleet, { 'onprem-1': 'onprem', 'edge-1': 'edge', 'cloud-1': 'cloud' });
   const out = await fleet.dir('atoll-chaos');
   await run('chmod', ['0777', out]);
   await c.server.apply([
@@ -39,14 +40,15 @@ fleet.it('kill -9 of anything, again and again', async (t) => {
     },
   ]);
   let kills = 0;
-  for (const end = Date.now() + SECONDS * 1000; Date.now() < end; kills++) {
+  for (const end = Date.now() + seconds * 1000; Date.now() < end; kills++) {
     await new Promise((resolve) => setTimeout(resolve, 100 + next() * 1500));
     const names = Object.keys(c.agents);
-    const pick = Math.floor(next() * (names.length + 1));
-    if (pick === names.length) {
-      await c.server.proc.kill('SIGKILL');
+    const pick = Math.floor(next() * (names.length + servers.length));
+    if (pick >= names.length) {
+      const server = servers[pick - names.length];
+      await server.proc.kill('SIGKILL');
       await new Promise((resolve) => setTimeout(resolve, next() * 500));
-      await c.server.start();
+      await server.start();
     } else {
       await c.killAgent(names[pick]);
       await new Promise((resolve) => setTimeout(resolve, next() < 0.3 ? 4000 : next() * 1000)); // some long enough to be lost
@@ -74,4 +76,17 @@ fleet.it('kill -9 of anything, again and again', async (t) => {
     const text = await readFile(path.join(out, i.metadata.name), 'utf8');
     assert.equal(text, `${i.metadata.name}\n`, `${i.metadata.name} ran more than once`);
   }
+}
+
+fleet.it('kill -9 of anything, again and again', async (t) => {
+  const c = await Cluster.start(fleet, { 'onprem-1': 'onprem', 'edge-1': 'edge', 'cloud-1': 'cloud' });
+  await chaos(t, c, [c.server], SECONDS);
 }, { timeout: 240_000 });
+
+fleet.it('kill -9 of anything, with three servers on etcd', async (t) => {
+  const etcd = await Etcd.start(fleet);
+  const args = ['--node-timeout', '3s', '--store', `etcd:${etcd.url}`, '--pki', path.join(await fleet.dir('atoll-pki'), 'pki')];
+  const others = await Promise.all([1, 2].map(() => fleet.server({ args })));
+  const c = await Cluster.start(fleet, { 'onprem-1': 'onprem', 'edge-1': 'edge' }, { args });
+  await chaos(t, c, [c.server, ...others], SECONDS);
+}, { timeout: 240_000, skip: ETCD_MISSING });
