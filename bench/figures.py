@@ -73,7 +73,7 @@ def build(*programs):
 def load(target, operation, clients, seconds, first=0, count=0):
     """Drive a server with bench-load; its line of JSON as a dict."""
     done = subprocess.run([os.path.join(RELEASE, "bench/bench-load"), target, operation, str(clients), str(seconds),
-                           str(first), str(count)], capture_output=True, text=True, check=False)
+                           str(first), str(count)], capture_output=True, text=True, check=False, timeout=600)
     if done.returncode != 0:
         sys.exit(f"bench: {operation} by {clients} clients: {done.stderr.strip()}")
     return json.loads(done.stdout)

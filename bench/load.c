@@ -22,6 +22,7 @@
 #define TARGET_BYTES_MAX 3072
 #define WATCH_ROUNDS 7
 #define WATCHERS_AT_ONCE 50
+#define WATCH_STALL_S 60
 #define PAGE 500
 
 struct load;
@@ -62,7 +63,7 @@ struct load {
     size_t n;
     char first_error[512];
     struct worker *workers;
-    at_timer_id round_timer;
+    at_timer_id round_timer, stall_timer;
     int n_workers, rounds, seen;
 };
 
@@ -330,6 +331,23 @@ static void watchers_round(void *ctx);
 
 static void watcher_start(struct load *load);
 
+/* Somebody was not told: waiting longer would say nothing. */
+static void watchers_stalled(void *ctx)
+{
+    struct load *load = ctx;
+    load->failed++;
+    snprintf(load->first_error, sizeof load->first_error, "%d of %d watchers saw nothing for %d s",
+             load->n_workers - load->seen, load->n_workers, WATCH_STALL_S);
+    at_loop_stop(load->loop);
+}
+
+static void watchers_expect(struct load *load)
+{
+    at_loop_timer_cancel(load->loop, load->stall_timer);
+    load->stall_timer =
+        at_loop_timer(load->loop, WATCH_STALL_S * AT_NS_PER_S, watchers_stalled, load);
+}
+
 static void watcher_head(void *ctx, const struct at_http_head *head)
 {
     struct worker *w = ctx;
@@ -349,7 +367,7 @@ static void watcher_body(void *ctx, const char *data, size_t len)
         at_loop_stop(load->loop);
         return;
     }
-    if (++load->seen < load->n_workers) {
+    if (++load->seen != load->n_workers) {
         return;
     }
     if (load->begin_ns != 0) {
@@ -387,6 +405,7 @@ static void watchers_round(void *ctx)
     }
     char body[128];
     load->seen = 0;
+    watchers_expect(load);
     load->begin_ns = now_ns();
     int n = snprintf(body, sizeof body, "{\"metadata\":{\"labels\":{\"round\":\"r%llx\"}}}",
                      (unsigned long long)load->begin_ns);
@@ -501,6 +520,7 @@ static void run(struct load *load, int64_t seconds)
     if (load->op == NULL) {
         load->begin_ns = 0; /* the first event of each is what there is */
         load->rounds = WATCH_ROUNDS;
+        watchers_expect(load);
         for (int i = 0; i < WATCHERS_AT_ONCE && i < load->n_workers; i++) {
             watcher_start(load);
         }

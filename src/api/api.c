@@ -448,6 +448,7 @@ void at_api_free(struct at_api *api)
     for (size_t i = 0; i < AT_API_DECODED_MAX; i++) {
         json_decref(api->decoded[i].object);
     }
+    api_lines_done(api);
     api_docs_free(api->discovery, api->n_discovery);
     api_docs_free(api->openapi, api->n_openapi);
     at_free(api->store_metrics);

@@ -33,6 +33,8 @@
 #define AT_API_READY_TIMEOUT_NS (2 * AT_NS_PER_S)
 #define AT_API_READY_KEY "/ready" /* outside of every kind's keys */
 #define AT_API_DECODED_MAX 8      /* objects kept parsed for the next watcher */
+#define AT_API_LINES_MAX 8        /* events kept encoded for the next watcher, each within: */
+#define AT_API_LINE_BYTES_MAX ((size_t)4 << 20)
 /* Compare-and-swap rounds of one patch or delete. */
 #define AT_API_CAS_ROUNDS_MAX 64
 #define AT_API_NAME_ROUNDS_MAX 8

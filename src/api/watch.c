@@ -23,7 +23,8 @@ struct api_stream {
     size_t queued_bytes; /* counted in api->streams_queue_bytes */
     at_store_watch_id watch;
     at_timer_id timeout_timer, bookmark_timer;
-    struct at_buf out; /* lines not yet handed to the connection */
+    struct at_buf out;         /* lines not yet handed to the connection */
+    const struct at_buf *lent; /* the only one of them, which all watchers share; out is empty */
     struct at_arena *cells;
     bool columns_sent;
     bool begun;
@@ -114,11 +115,13 @@ static void stream_gone(void *ctx)
 static void flush(struct api_stream *s)
 {
     struct at_http_exchange *ex = s->req->ex;
-    if (ex == NULL || s->out.len == 0) {
+    const struct at_buf *lines = s->lent != NULL ? s->lent : &s->out;
+    if (ex == NULL || lines->len == 0) {
         return;
     }
-    enum at_rc rc = at_http_stream_write(ex, s->out.data, s->out.len);
-    at_buf_clear(&s->out);
+    enum at_rc rc = at_http_stream_write(ex, lines->data, lines->len);
+    s->lent = NULL;
+    at_buf_done(&s->out); /* there may be thousands of streams that have nothing to say for long */
     if (s->req->ex == NULL) {
         return;
     }
@@ -133,6 +136,14 @@ static void flush(struct api_stream *s)
         s->over = true;
         at_http_abort(ex);
     }
+}
+
+/* What was lent is taken over, for something follows it. */
+static enum at_rc lent_take(struct api_stream *s)
+{
+    const struct at_buf *line = s->lent;
+    s->lent = NULL;
+    return line != NULL ? at_buf_append(&s->out, line->data, line->len) : AT_OK;
 }
 
 static void stream_end(struct api_stream *s)
@@ -171,18 +182,24 @@ static enum at_rc table_line(struct api_stream *s, const char *value, size_t len
     return at_json_dump(table, &s->out);
 }
 
+static enum at_rc table_add(struct api_stream *s, const char *type, const struct at_store_kv *kv,
+                            int64_t rev)
+{
+    enum at_rc rc = at_buf_printf(&s->out, "{\"type\":\"%s\",\"object\":", type);
+    rc = rc == AT_OK ? table_line(s, kv->value, kv->value_len, rev) : rc;
+    return rc == AT_OK ? at_buf_append(&s->out, "}\n", 2) : rc;
+}
+
 static void line_add(struct api_stream *s, const char *type, const struct at_store_kv *kv,
                      int64_t rev)
 {
+    enum at_rc rc = lent_take(s);
     size_t before = s->out.len;
-    enum at_rc rc = at_buf_printf(&s->out, "{\"type\":\"%s\",\"object\":", type);
-    if (rc == AT_OK) {
-        rc = s->req->table != API_TABLE_NONE
-                 ? table_line(s, kv->value, kv->value_len, rev)
-                 : api_view_append(s->req, kv->value, kv->value_len, rev, &s->out);
-    }
-    if (rc == AT_OK) {
-        rc = at_buf_append(&s->out, "}\n", 2);
+    if (rc == AT_OK && s->req->table != API_TABLE_NONE) {
+        rc = table_add(s, type, kv, rev);
+    } else if (rc == AT_OK) {
+        s->lent = api_line(s->req, type, kv, rev);
+        rc = s->lent == NULL ? AT_CORRUPT : s->out.len != 0 ? lent_take(s) : AT_OK;
     }
     if (rc != AT_OK) {
         line_failed(s, before);
@@ -217,8 +234,10 @@ static void error_line(struct api_stream *s, enum at_rc rc, const char *message)
 {
     AT_CLEANUP(at_cleanup_json)
     json_t *line = json_pack("{s:s, s:o}", "type", "ERROR", "object", api_status_of(rc, message));
+    enum at_rc lent = lent_take(s);
     size_t before = s->out.len;
-    if (at_json_dump(line, &s->out) != AT_OK || at_buf_append(&s->out, "\n", 1) != AT_OK) {
+    if (lent != AT_OK || at_json_dump(line, &s->out) != AT_OK ||
+        at_buf_append(&s->out, "\n", 1) != AT_OK) {
         s->out.len = before;
     }
 }
@@ -246,15 +265,20 @@ static void watch_events(void *ctx, enum at_rc rc, const struct at_store_event *
 static void bookmark_add(struct api_stream *s, int64_t rev, bool initial_end)
 {
     const struct at_model_kind *kind = api_view_kind(s->req);
-    size_t before = s->out.len;
+    size_t before;
     bool table = s->req->table != API_TABLE_NONE;
-    enum at_rc rc = at_buf_printf(
-        &s->out,
-        "{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"%s\",\"apiVersion\":\"%s\",%s"
-        "\"metadata\":{\"resourceVersion\":\"%lld\",\"creationTimestamp\":null%s}}}\n",
-        table ? "Table" : kind->kind, table ? "meta.k8s.io/v1" : at_model_api_version(kind),
-        table ? "\"columnDefinitions\":[],\"rows\":[]," : "", (long long)rev,
-        initial_end ? ",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}" : "");
+    enum at_rc rc = lent_take(s);
+    before = s->out.len;
+    rc = rc != AT_OK
+             ? rc
+             : at_buf_printf(
+                   &s->out,
+                   "{\"type\":\"BOOKMARK\",\"object\":{\"kind\":\"%s\",\"apiVersion\":\"%s\",%s"
+                   "\"metadata\":{\"resourceVersion\":\"%lld\",\"creationTimestamp\":null%s}}}\n",
+                   table ? "Table" : kind->kind,
+                   table ? "meta.k8s.io/v1" : at_model_api_version(kind),
+                   table ? "\"columnDefinitions\":[],\"rows\":[]," : "", (long long)rev,
+                   initial_end ? ",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}" : "");
     if (rc != AT_OK) {
         s->out.len = before;
     }
