@@ -9,6 +9,7 @@
 
 #include "api/api.h"
 #include "api/limits.h"
+#include "api/line.h"
 #include "api/route.h"
 #include "core/map.h"
 #include "core/metrics.h"
@@ -32,14 +33,6 @@ struct api_decoded { /* of view.c */
     int64_t rev;
     bool pod;
     json_t *object; /* NULL: none */
-};
-
-/* One event as the watchers of one view are told it: made for the first of them. */
-struct api_line { /* of line.c */
-    int64_t rev;
-    const char *type;   /* "ADDED" and so on */
-    bool pod, partial;  /* the view: of what, and how much of it */
-    struct at_buf text; /* empty: none */
 };
 
 struct at_api {
@@ -209,12 +202,6 @@ bool api_view_is_stored(const struct api_req *req); /* as stored: nothing is par
 json_t *api_view_object(const struct api_req *req, json_t *object_take);
 enum at_rc api_view_append(const struct api_req *req, const char *value, size_t len, int64_t rev,
                            struct at_buf *out) AT_WARN_UNUSED;
-/* line.c: the line of an event, shared by all watchers that see it alike. type: a literal. NULL:
- * the stored object cannot be read. Borrowed until the next call. cost: the first of them makes it.
- */
-const struct at_buf *api_line(const struct api_req *req, const char *type,
-                              const struct at_store_kv *kv, int64_t rev);
-void api_lines_done(struct at_api *api);
 bool api_view_matches(const struct api_req *req, const struct api_filter *filter,
                       const struct at_store_kv *kv);
 
