@@ -128,6 +128,20 @@ static bool next_instance(struct worker *w, char *target, struct at_buf *body)
                  (unsigned long long)(i % 100));
 }
 
+/* As small as they are made, and for the scheduler to place. */
+static bool next_pending(struct worker *w, char *target, struct at_buf *body)
+{
+    uint64_t i;
+    snprintf(target, TARGET_BYTES_MAX, INSTANCES);
+    return take(w->load, &i) &&
+           print(body,
+                 "{\"apiVersion\":\"atoll.dev/v1\",\"kind\":\"Instance\",\"metadata\":{\"name\":"
+                 "\"p%07llu\"},\"spec\":{\"command\":[\"/bin/true\"],\"resources\":{\"cpu\":"
+                 "\"%llum\",\"memory\":\"%lluMi\"}}}",
+                 (unsigned long long)i, (unsigned long long)(100 + 50 * (i % 8)),
+                 (unsigned long long)(128 + 64 * (i % 12)));
+}
+
 static bool next_get(struct worker *w, char *target, struct at_buf *body)
 {
     (void)body;
@@ -216,6 +230,7 @@ static bool next_etcd(struct worker *w, char *target, struct at_buf *body)
 static const struct operation OPERATIONS[] = {
     {"configmap", AT_HTTP_POST, JSON, next_configmap, false},
     {"instance", AT_HTTP_POST, JSON, next_instance, false},
+    {"pending", AT_HTTP_POST, JSON, next_pending, false},
     {"get", AT_HTTP_GET, NULL, next_get, false},
     {"update", AT_HTTP_PATCH, MERGE, next_update, false},
     {"delete", AT_HTTP_DELETE, NULL, next_delete, false},

@@ -8,8 +8,9 @@
 
 #define LEVEL 500 /* score of a placement that changes nothing; 1 milli is half a point */
 #define SCORE_MAX 1000
-#define LEARN_FROM 64 /* requests; with fewer, FGD's measure is used as it is */
-#define DRIFT 4       /* learned anew when one in so many requests has come or gone */
+#define LEARN_FROM 64   /* requests; with fewer, FGD's measure is used as it is */
+#define DRIFT 4         /* looked at when one in so many requests has come or gone */
+#define DRIFT_MILLI 200 /* and the shares of kinds differ by so many thousandths in all */
 #define SLACK_MILLI 20
 #define SLACK_WHOLE_MILLI 100
 #define MIX_COUNT_MAX 60000 /* of one shape; the sum stays far below what the engine counts to */
@@ -18,9 +19,12 @@ struct sched_mix {
     struct pack_mix mix;
     bool ready, learned; /* there are GPU requests; enough of them */
     int32_t scarce[AT_PACK_MODELS_MAX];
-    struct at_map *models; /* name -> number + 1 */
-    uint64_t changes;      /* GPU requests that came or went since the last look */
-    uint64_t total;        /* there were then */
+    struct at_map *models;       /* name -> number + 1 */
+    uint64_t changes;            /* GPU requests that came or went since the last look */
+    uint64_t total;              /* there were then */
+    struct at_pack_share *known; /* what was learned from, by shape */
+    size_t n_known;
+    uint64_t known_total;
 };
 
 struct sched_mix *sched_mix_new(void)
@@ -36,6 +40,7 @@ void sched_mix_free(struct sched_mix *m)
         pack_mix_done(&m->mix);
     }
     at_map_free(m->models);
+    at_free(m->known);
     at_free(m);
 }
 
@@ -141,11 +146,25 @@ static struct at_pack_share *shares_of(const struct sched *s, size_t *ret_n, uin
             shares[kept++] = shares[i];
         }
     }
-    if (kept > 0) {
-        qsort(shares, kept, sizeof(*shares), by_count);
-    }
-    *ret_n = kept < AT_PACK_SHAPES_MAX ? kept : AT_PACK_SHAPES_MAX;
+    *ret_n = kept;
     return shares;
+}
+
+/* Shares that differ from those learned from, in parts of 1000 of all requests; each list by shape.
+ */
+static uint64_t drift(const struct sched_mix *m, const struct at_pack_share *now, size_t n,
+                      uint64_t total)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0, k = 0; i < n || k < m->n_known;) {
+        int c = i == n ? 1 : k == m->n_known ? -1 : by_shape(&now[i], &m->known[k]);
+        uint64_t a = c <= 0 ? (uint64_t)now[i].count * 1000 / total : 0;
+        uint64_t b = c >= 0 ? (uint64_t)m->known[k].count * 1000 / m->known_total : 0;
+        sum += a > b ? a - b : b - a;
+        i += c <= 0;
+        k += c >= 0;
+    }
+    return sum;
 }
 
 static void learn_scarce(struct sched *s, const struct at_pack_share *shares, size_t n)
@@ -170,6 +189,19 @@ bool sched_mix_update(struct sched *s, bool force)
     int64_t loss[AT_PACK_GPU_MILLI + 1];
     AT_CLEANUP(at_cleanup_free) struct at_pack_share *shares = shares_of(s, &n, &m->total);
     m->changes = 0;
+    if (!force && n > 0 && m->learned && m->known_total > 0 &&
+        drift(m, shares, n, m->total) < DRIFT_MILLI) {
+        return false; /* others have come, of the same kinds */
+    }
+    at_free(m->known);
+    m->known = at_alloc(sizeof(*shares) * (n + 1));
+    memcpy(m->known, shares, sizeof(*shares) * n);
+    m->n_known = n;
+    m->known_total = m->total;
+    if (n > 0) {
+        qsort(shares, n, sizeof(*shares), by_count);
+    }
+    n = n < AT_PACK_SHAPES_MAX ? n : AT_PACK_SHAPES_MAX;
     if (m->ready) {
         pack_mix_done(&m->mix);
     }
