@@ -39,6 +39,7 @@ struct miss {
     int ways;     /* rules that refuse; all that is short counts once */
     int64_t lack; /* of what is short most, in thousandths of what is asked for */
     int64_t cost;
+    bool small; /* even when empty */
 };
 struct taint_count {
     const struct at_taint *taint;
@@ -55,6 +56,7 @@ struct survey {
     struct taint_count taints[TAINTS_MAX];
     size_t n_taints;
     size_t large_enough; /* nodes that could hold it when empty */
+    bool near;           /* there are rules about other instances, policies or limits */
     struct at_sched_remedy *remedies;
     size_t n_remedies;
     bool nomem;
@@ -79,12 +81,13 @@ static void gpu_lacks(const struct sched_node *n, const struct sched_demand *d, 
     int64_t fitting = 0, with_room = 0, most_milli = 0, most_memory = 0;
     for (size_t i = 0; i < n->n_gpus && !n->gpus_unknown; i++) {
         const struct sched_gpu *g = &n->gpus[i];
-        struct sched_demand model_only = {.gpu_models = d->gpu_models};
-        if (!sched_gpu_fits(g, &model_only)) {
+        if (d->gpu_models != NULL &&
+            (g->model == NULL || !sched_strings_have(d->gpu_models, g->model))) {
             continue;
         }
-        fitting += sched_gpu_fits(g, d);
-        with_room += g->free_milli >= d->gpu_milli;
+        bool room = g->free_milli >= d->gpu_milli;
+        fitting += room && g->free_memory_bytes >= d->gpu_memory_bytes;
+        with_room += room;
         most_milli = g->free_milli > most_milli ? g->free_milli : most_milli;
         most_memory = g->free_memory_bytes > most_memory ? g->free_memory_bytes : most_memory;
     }
@@ -250,6 +253,11 @@ static uint64_t static_bits(const struct sched *s, const struct sched_turn *t,
            (sched_driver_is_ready(n->node, sched_driver_wanted(spec)) ? 0 : BIT(AT_SCHED_DRIVER));
 }
 
+static bool gpus_lack(const struct lacks *l)
+{
+    return l->gpus > 0 || l->gpu_milli > 0 || l->gpu_memory_bytes > 0;
+}
+
 static uint64_t room_bits(const struct sched_turn *t, const struct sched_node *n,
                           const struct lacks *l)
 {
@@ -258,7 +266,7 @@ static uint64_t room_bits(const struct sched_turn *t, const struct sched_node *n
                     (l->memory_bytes > 0 ? BIT(AT_SCHED_MEMORY) : 0) |
                     (l->disk_bytes > 0 ? BIT(AT_SCHED_DISK) : 0) |
                     (l->extended != NULL ? BIT(AT_SCHED_EXTENDED) : 0);
-    enum at_sched_rule gpu = sched_gpu_check(n, d);
+    enum at_sched_rule gpu = gpus_lack(l) ? sched_gpu_check(n, d) : AT_SCHED_RULE_COUNT;
     if (gpu != AT_SCHED_RULE_COUNT) {
         return bits | BIT(gpu);
     }
@@ -266,39 +274,45 @@ static uint64_t room_bits(const struct sched_turn *t, const struct sched_node *n
 }
 
 /* Nothing that comes or goes could make the node large enough. */
-static bool too_small(const struct sched_node *n, const struct sched_demand *d)
+static bool too_small(const struct sched_node *n, const struct sched_demand *d,
+                      const struct lacks *l)
 {
+    if ((d->cpu_milli > 0 && n->cap_cpu_milli < d->cpu_milli) ||
+        (d->memory_bytes > 0 && n->cap_memory_bytes < d->memory_bytes) ||
+        (d->disk_bytes > 0 && n->cap_disk_bytes < d->disk_bytes)) {
+        return true;
+    }
     int64_t gpus = 0;
-    for (size_t i = 0; i < n->n_gpus; i++) {
+    for (size_t i = 0; gpus_lack(l) && i < n->n_gpus; i++) {
         struct sched_gpu empty = n->gpus[i];
         empty.free_milli = empty.cap_milli;
         empty.free_memory_bytes = empty.memory_bytes;
         gpus += sched_gpu_fits(&empty, d);
     }
-    return (d->cpu_milli > 0 && n->cap_cpu_milli < d->cpu_milli) ||
-           (d->memory_bytes > 0 && n->cap_memory_bytes < d->memory_bytes) ||
-           (d->disk_bytes > 0 && n->cap_disk_bytes < d->disk_bytes) || gpus < d->gpu_count;
+    return gpus_lack(l) && gpus < d->gpu_count;
 }
 
+/* In a full cluster most nodes lack room only: what is kept of the request spares their labels. */
 static struct miss miss_of(struct survey *v, const struct sched_node *n)
 {
     const struct sched_turn *t = v->turn;
     struct lacks l = lacks_of(n, &t->request->demand);
-    struct miss m = {.node = n};
-    m.bits = static_bits(v->s, t, n) | room_bits(t, n, &l);
+    struct miss m = {.node = n, .lack = worst(&l, &t->request->demand)};
+    m.small = too_small(n, &t->request->demand, &l);
+    bool eligible = (t->request->eligible[n->pos / 8] >> n->pos % 8 & 1) != 0;
+    m.bits = (eligible ? 0 : static_bits(v->s, t, n)) | room_bits(t, n, &l);
     enum at_sched_rule first = sched_turn_refusal(v->s, t, n);
     m.bits |= first != AT_SCHED_RULE_COUNT ? BIT(first) : 0;
-    enum at_sched_rule near = sched_near_rule_at(v->s, t, n);
+    enum at_sched_rule near = v->near ? sched_near_rule_at(v->s, t, n) : AT_SCHED_RULE_COUNT;
     m.bits |= near != AT_SCHED_RULE_COUNT ? BIT(near) : 0;
-    m.lack = worst(&l, &t->request->demand);
     uint64_t others = m.bits & ~ROOM_BITS;
     m.ways = __builtin_popcountll(others) + ((m.bits & ROOM_BITS) != 0);
     if ((m.bits & ROOM_BITS) != 0) {
-        m.cost +=
-            EASE_ROOM + m.lack / 20 + (too_small(n, &t->request->demand) ? EASE_TOO_SMALL : 0);
+        m.cost += EASE_ROOM + m.lack / 20 + (m.small ? EASE_TOO_SMALL : 0);
     }
-    for (int k = 0; k < AT_SCHED_RULE_COUNT; k++) {
-        m.cost += (others & BIT(k)) == 0 ? 0 : EASE[k] > 0 ? EASE[k] : EASE_OTHER;
+    for (; others != 0; others &= others - 1) {
+        int k = __builtin_ctzll(others);
+        m.cost += EASE[k] > 0 ? EASE[k] : EASE_OTHER;
     }
     return m;
 }
@@ -345,8 +359,7 @@ static void keep_taint(struct survey *v, const struct sched_node *n)
 static void look_at(struct survey *v, const struct sched_node *n)
 {
     struct miss m = miss_of(v, n);
-    bool small = too_small(n, &v->turn->request->demand);
-    v->large_enough += !small;
+    v->large_enough += !m.small;
     if (v->best.node == NULL || m.ways < v->best.ways ||
         (m.ways == v->best.ways && m.cost < v->best.cost)) {
         v->best = m;
@@ -355,7 +368,7 @@ static void look_at(struct survey *v, const struct sched_node *n)
         return;
     }
     if ((m.bits & ROOM_BITS) != 0) {
-        if (!small) {
+        if (!m.small) {
             keep_room(v, &m);
         }
         return;
@@ -752,6 +765,10 @@ enum at_rc sched_find_nearest(struct sched *s, const struct sched_turn *turn,
     v.remedies = at_arena_alloc(s->arena, sizeof *v.remedies * REMEDIES_MAX);
     if (v.remedies == NULL) {
         return AT_NOMEM;
+    }
+    v.near = turn->n_near > 0 || s->snap->n_policies > 0;
+    for (size_t i = 0; i < s->n_sites; i++) {
+        v.near = v.near || (s->sites[i]->site != NULL && s->sites[i]->site->spec.limits != NULL);
     }
     for (size_t i = 0; i < s->n_nodes; i++) {
         look_at(&v, s->by_rank[i]);
