@@ -146,16 +146,18 @@ static void a_reservation_holds_its_node_from_its_start_to_its_end(void **state)
     int64_t now = at_sys_wall_ns(at_sim_sys(r.sim));
     snprintf(text, sizeof(text),
              "{\"metadata\":{\"name\":\"night\"},\"spec\":{\"from\":\"%s\",\"to\":\"%s\","
-             "\"nodes\":[\"edge-1\"],\"queues\":[\"vip\"]}}",
+             "\"nodes\":[\"edge-1\"],\"namespaces\":[\"vip\"]}}",
              at_time_format(now + 5 * AT_NS_PER_S, from),
              at_time_format(now + 15 * AT_NS_PER_S, to));
-    queue(&r, "vip", "4");
     rig_create(&r, &AT_KIND_RESERVATION, text);
     RIG_UNTIL(&r, 2, reservation_is(&r, "Scheduled"));
     assert_int_equal(on_node(&r, "other", "edge-1"), 1);
     RIG_UNTIL(&r, 6, reservation_is(&r, "Active") && on_node(&r, "other", "edge-1") == 0);
     RIG_UNTIL(&r, 5, rig_ready(&r, "other")); /* elsewhere */
-    deployment(&r, "vip", "vip", 1);
+    rig_create(&r, &AT_KIND_INSTANCE,
+               "{\"metadata\":{\"name\":\"v\",\"namespace\":\"vip\",\"labels\":{"
+               "\"atoll.dev/deployment\":\"vip\"}},\"spec\":{\"image\":\"oci:/x:y\","
+               "\"resources\":{\"cpu\":\"1\"}}}");
     RIG_UNTIL(&r, 3, on_node(&r, "vip", "edge-1") == 1);
     assert_int_equal(on_node(&r, "other", "edge-1"), 0);
     deployment(&r, "late", "", 9); /* 4 cpu a node: 8 of 12 are not held, 3 are in use */

@@ -86,6 +86,7 @@ struct at_controllers {
     struct at_map *finishing; /* the same of owners that wait for what they own */
     struct at_queue_book *queues; /* admission.c; NULL: there are none, or not looked at yet */
     uint64_t queues_signature;    /* of what it was made of */
+    bool moving;                  /* reschedule.c: new copies may be meant for a node */
     struct at_arena *admission;   /* of the last pass: what placement was given lies in it */
     at_timer_id drain_timer, health_timer;
     int64_t drain_at_ns;

@@ -214,10 +214,12 @@ static void bring_up_to_date(struct ctl_pass *p)
     p->c->sched_snap = snap;
 }
 
-/* With queues, only what has quota, perhaps narrowed to places where it has it. */
+/* With queues, only what has quota, perhaps narrowed to places where it has it; with reservations
+ * and moves, narrowed likewise. */
 static enum at_rc plan(struct ctl_pass *p, struct at_sched_plan *ret_plan)
 {
-    bool queues = p->snap->n_queues > 0 || at_scheduler_names_queues(p->c->sched);
+    bool queues = p->snap->n_queues > 0 || p->snap->n_reservations > 0 || p->c->moving ||
+                  at_scheduler_names_queues(p->c->sched);
     for (size_t k = 0; k < p->snap->n_namespaces && !queues; k++) {
         queues = at_model_map_get(&p->snap->namespaces[k]->meta.labels, AT_QUEUE_LABEL) != NULL;
     }

@@ -61,6 +61,7 @@ static void carry_out(struct ctl_pass *p, const struct at_reschedule_move *move)
 {
     const struct at_meta *meta = &move->instance->meta;
     char now[AT_UNITS_TEXT_BYTES_MAX];
+    p->c->moving = true;
     ctl_patch(p, &AT_KIND_INSTANCE, meta->ns, meta->name,
               json_pack("{s:{s:{s:s,s:s}}}", "status", "move", "to", move->to->meta.name, "since",
                         at_time_format(p->wall_ns, now)));
@@ -91,6 +92,7 @@ void ctl_reschedule(struct ctl_pass *p)
 {
     const struct at_rescheduling *policy = at_reschedule_policy(p->snap);
     struct moves moves = count_moves(p);
+    p->c->moving = moves.under_way > 0;
     p->item->keep = true;
     if (!has_policy(p->snap) || at_streq(policy->mode, "Off")) {
         return;
