@@ -276,6 +276,35 @@ static void cut_others(struct at_client *client, uint32_t server)
     }
 }
 
+static void on_suspect(void *ctx, enum at_rc rc, int status, json_t *body, const struct at_err *err)
+{
+    (void)body;
+    (void)err;
+    struct at_client *client = ctx;
+    uint32_t server = client->suspect;
+    client->suspect = 0;
+    bool lives = rc == AT_OK || (status != 0 && rc != AT_TIMEOUT);
+    if (!lives) {
+        cut_others(client, server);
+    }
+}
+
+/* It did not answer in time: is it dead, or only slow? What streams from it goes on if it lives. */
+static void suspect(struct at_client *client, uint32_t id)
+{
+    const struct at_client_server *server = at_client_server_find(client, id);
+    if (client->suspect != 0 || server == NULL) {
+        return;
+    }
+    client->suspect = id;
+    at_client_start(client, &(struct at_client_call){.server = server->text,
+                                                     .timeout_ns = AT_CLIENT_SUSPECT_NS,
+                                                     .method = AT_HTTP_GET,
+                                                     .path = "/livez",
+                                                     .done = on_suspect,
+                                                     .ctx = client});
+}
+
 /* true: it goes on at another server. */
 static bool try_elsewhere(struct call *call, bool bytes_sent)
 {
@@ -310,8 +339,8 @@ static void on_done(void *ctx, enum at_rc rc, bool bytes_sent, const struct at_e
         }
     } else if (several && rc != AT_CANCELLED) {
         at_client_server_failed(client, call->server);
-        if (rc == AT_TIMEOUT) {
-            cut_others(client, call->server);
+        if (rc == AT_TIMEOUT && !call->pinned) {
+            suspect(client, call->server);
         }
     }
     if (rc != AT_OK && rc != AT_CANCELLED && several && try_elsewhere(call, bytes_sent)) {

@@ -66,8 +66,8 @@ at_client_call_id at_client_request_accept(struct at_client *client, enum at_htt
                                            const char *accept, const json_t *body,
                                            at_client_done_fn *done, void *ctx);
 void at_client_cancel(struct at_client *client, at_client_call_id id); /* done is not called */
-/* A request that must be answered soon: after timeout_ns the server in use is taken for dead, what
- * else waits for it is cut (AT_UNAVAILABLE), and the next one is used. */
+/* A request that must be answered soon: after timeout_ns the next server is used. When the one that
+ * was in use does not even say that it lives, what else waits for it is cut (AT_UNAVAILABLE). */
 at_client_call_id at_client_request_within(struct at_client *client, int64_t timeout_ns,
                                            enum at_http_method method, const char *path,
                                            const json_t *body, at_client_done_fn *done, void *ctx);

@@ -31,6 +31,7 @@ struct at_client {
     struct call *calls;
     at_client_call_id last_id;
     at_timer_id cut_timer;
+    uint32_t suspect; /* the server that is being asked whether it lives; 0: none */
 };
 
 /* servers.c */

@@ -13,6 +13,8 @@
 #define AT_CLIENT_CONNECT_TIMEOUT_NS (3 * AT_NS_PER_S)
 /* Where there are several servers, one that begins no answer in time is taken for dead. */
 #define AT_CLIENT_FIRST_BYTE_NS (10 * AT_NS_PER_S)
+/* Then it is asked whether it lives; if it does not answer, whoever waits for it is told. */
+#define AT_CLIENT_SUSPECT_NS (2 * AT_NS_PER_S)
 #define AT_CLIENT_SERVER_REST_NS (1 * AT_NS_PER_S) /* of one that failed; doubled each time */
 #define AT_CLIENT_LIST_PAGE 500
 #define AT_CLIENT_WATCH_S 300         /* asked of the server; then the watch is resumed */

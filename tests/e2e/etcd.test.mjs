@@ -189,6 +189,8 @@ it('agents and gateways learn of all servers: any may die or freeze, and any sho
   assert.equal(got.code, 0, got.err);
   assert.match(got.out, /n1/);
   assert.equal((await log(third)).body, `I am ${name}\n`);
+  await c.killAgent('n1');
+  await c.startAgent('n1'); // given the dead one only: it remembers the others
   await another(second, 'second');
   await eventually('the gateway watches on', () => routes(2));
 
