@@ -4,6 +4,7 @@
 #include "core/digest.h"
 #include "core/mem.h"
 #include "core/str.h"
+#include "sys/memory.h"
 
 #include <string.h>
 
@@ -159,7 +160,11 @@ static enum at_rc items_reserve(const struct page *page, struct at_buf *out)
     for (size_t i = 0; i < page->n; i++) {
         bytes += page->kvs[i].value_len + sizeof "\"resourceVersion\":\"9223372036854775807\",,";
     }
-    return at_buf_reserve(out, bytes, &place);
+    enum at_rc rc = at_buf_reserve(out, bytes, &place);
+    if (rc == AT_OK) {
+        at_memory_large(place, bytes);
+    }
+    return rc;
 }
 
 static void list_plain(struct api_req *req, struct page *page)

@@ -1,5 +1,6 @@
 /* The sending half of streams: one queue, and straight to the socket when it is empty. */
 #include "net/stream_int.h"
+#include "sys/memory.h"
 
 #include <assert.h>
 #include <string.h>
@@ -168,7 +169,10 @@ static enum at_rc send_tls(struct at_stream *s, const struct iovec *iov, int n, 
     if (total > AT_TLS_RECORD_BYTES) { /* once, instead of growing with every record */
         char *place;
         size_t records = total / AT_TLS_RECORD_BYTES + (size_t)n;
-        (void)!at_buf_reserve(at_stream_out(s), total + records * AT_TLS_OVERHEAD_BYTES, &place);
+        size_t bytes = total + records * AT_TLS_OVERHEAD_BYTES;
+        if (at_buf_reserve(at_stream_out(s), bytes, &place) == AT_OK) {
+            at_memory_large(place, bytes);
+        }
     }
     if (n > 1 && total <= sizeof joined) {
         join(joined, iov, n);
