@@ -287,6 +287,7 @@ enum at_rc cli_infer(struct cli *cli, struct at_err *err);
 enum at_rc cli_label(struct cli *cli, struct at_err *err);
 enum at_rc cli_load(struct cli *cli, struct at_err *err);
 enum at_rc cli_logs(struct cli *cli, struct at_err *err);
+enum at_rc cli_plan(struct cli *cli, struct at_err *err);
 enum at_rc cli_scale(struct cli *cli, struct at_err *err);
 enum at_rc cli_token(struct cli *cli, struct at_err *err);
 enum at_rc cli_top(struct cli *cli, struct at_err *err);

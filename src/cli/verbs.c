@@ -117,6 +117,12 @@ const struct cli_verb CLI_VERBS[] = {
     {"top", "[nodes|instances]", "Show what is reserved and what is free", NULL,
      "top\ntop instances -A", OPTIONS(OPT_ALL_NAMESPACES, OPT_SELECTOR, OPT_NO_HEADERS, CONNECT), 0,
      1, false, cli_top},
+    {"plan", "moves", "Show which instances would be moved, what that gains and costs",
+     "The same look that the server takes by the policy's rules (spec.rescheduling), at "
+     "everything,\n"
+     "without its limits on how many moves are made. Nothing is changed.",
+     "plan moves\nplan moves -o yaml", OPTIONS(OPT_OUTPUT, OPT_NO_HEADERS, CONNECT), 1, 1, false,
+     cli_plan},
     {"label", "KIND NAME KEY=VALUE... KEY-...", "Set or take off labels", NULL,
      "label node n1 rack=7\nlabel node/n1 rack-", OPTIONS(OPT_OVERWRITE, CONNECT), 2, -1, true,
      cli_label},

@@ -88,6 +88,11 @@ it('a move is proposed, and made with nobody missing', async () => {
   });
   assert.match(proposal.message, /^from one-1 to two-1: it may not run where it is; gains /);
   assert.equal((await placed('moved')).filter((i) => i.spec.nodeName === 'one-1').length, 1);
+  const shown = await c.server.atoll('plan moves');
+  assert.match(shown.out, /^NAMESPACE +INSTANCE +FROM +TO +REASON +GAIN +COST\ndefault +moved-\S+ +one-1 +two-1 +EndsViolation +\d/);
+  const plan = JSON.parse((await c.server.atoll('plan moves -o json')).out);
+  assert.equal(plan.moves.length, 1);
+  assert.equal(plan.moves[0].to, 'two-1');
 
   let least = 2;
   let done = false;
@@ -105,4 +110,5 @@ it('a move is proposed, and made with nobody missing', async () => {
   done = true;
   await watch;
   assert.equal(least, 2);
+  assert.match((await c.server.atoll('plan moves')).out, /^no move pays for itself/);
 });
