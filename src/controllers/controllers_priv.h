@@ -186,6 +186,8 @@ void ctl_health_start(struct at_controllers *c);
 struct at_sched_decision;
 /* status.decision: why there, or why nowhere and what would help. nodes: that were looked at. */
 json_t *ctl_decision_json(const struct at_sched_decision *d, size_t nodes, const char *time);
+/* There is something in it that its status does not say yet. */
+bool ctl_decision_is_new(const struct at_instance *i, const struct at_sched_decision *d);
 /* Other rules than those in its status keep the instance from every node: worth an Event. Figures
  * alone are not. */
 bool ctl_reason_changed(const struct at_instance *i, const struct at_sched_decision *d);

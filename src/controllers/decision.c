@@ -37,9 +37,30 @@ static json_t *refusals_json(const struct at_sched_decision *d)
     return refusals;
 }
 
+/* Room that is being made already: no longer only what would help. */
+static json_t *nominated_json(const struct at_sched_decision *d)
+{
+    json_t *names = json_array();
+    for (size_t i = 0; i < d->n_victims; i++) {
+        const struct at_meta *meta = &d->victims[i]->meta;
+        json_array_append_new(names, json_sprintf("%s/%s", ctl_text(meta->ns), meta->name));
+    }
+    json_t *one = json_pack("{s:s,s:o,s:s}", "kind", "Preempt", "message",
+                            json_sprintf("room is being made on %s", d->nominated->meta.name),
+                            "node", d->nominated->meta.name);
+    if (d->n_victims > 0) {
+        json_object_set(one, "instances", names);
+    }
+    json_decref(names);
+    return one;
+}
+
 static json_t *remedies_json(const struct at_sched_decision *d)
 {
     json_t *list = json_array();
+    if (d->nominated != NULL) {
+        json_array_append_new(list, nominated_json(d));
+    }
     for (size_t k = 0; k < d->n_remedies; k++) {
         const struct at_sched_remedy *r = &d->remedies[k];
         json_t *one = json_pack("{s:s,s:s}", "kind", r->kind, "message", r->message);
@@ -98,6 +119,15 @@ json_t *ctl_decision_json(const struct at_sched_decision *d, size_t nodes, const
         json_object_set_new(decision, "runnerUpScore", json_integer(d->runner_up_score));
     }
     return decision;
+}
+
+bool ctl_decision_is_new(const struct at_instance *i, const struct at_sched_decision *d)
+{
+    const struct at_decision *before = i->status.decision;
+    const char *nominated = d->nominated != NULL ? d->nominated->meta.name : "";
+    return d->node != NULL || before == NULL || !at_streq(before->message, d->message) ||
+           !at_streq(ctl_text(before->nearest), ctl_text(d->nearest)) ||
+           !at_streq(ctl_text(i->status.nominated_node), nominated);
 }
 
 bool ctl_reason_changed(const struct at_instance *i, const struct at_sched_decision *d)

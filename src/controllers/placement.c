@@ -139,12 +139,10 @@ static void write_decision(struct ctl_pass *p, const struct at_sched_decision *d
     at_time_format_micro(scheduled_at_wall_ns, time);
     note_pending(p, i, d->node != NULL);
     at_metric_add(d->node != NULL ? p->c->m_placed : p->c->m_refused, 1);
-    const char *before = i->status.decision != NULL ? i->status.decision->message : NULL;
     const char *nominated = d->nominated != NULL ? d->nominated->meta.name : NULL;
     end_victims(p, d);
-    if (d->node == NULL && at_streq(before, d->message) &&
-        at_streq(ctl_text(i->status.nominated_node), ctl_text(nominated))) {
-        return; /* nothing new to say */
+    if (!ctl_decision_is_new(i, d)) {
+        return;
     }
     struct binding b = {.reason = d->never ? "NeverFits" : "Unschedulable",
                         .message = d->message,

@@ -95,9 +95,15 @@ it('what is pending says what is missing least, and runs once there is room', as
   await gone('tiny');
   assert.equal(await undecided(), before);
 
+  // Another reason is another Event; the old reason again is counted on the old Event.
+  await c.server.k(['patch', 'node', 'cloud-1', '--type=merge', '-p', '{"spec":{"unschedulable":true}}']);
+  await eventually('a second reason', async () => (await eventsOf(one.name, 'FailedScheduling')).length === 2);
+  await c.server.k(['patch', 'node', 'cloud-1', '--type=merge', '-p', '{"spec":{"unschedulable":false}}']);
+  await pending('late', /2 NotEnoughCPU/);
+  assert.equal((await eventsOf(one.name, 'FailedScheduling')).length, 2);
+
   await c.server.k('scale deployment filler --replicas=1');
   const [now] = await placed('late');
-  assert.equal((await eventsOf(now.name, 'FailedScheduling')).length, 1);
   assert.equal((await eventsOf(now.name, 'Scheduled')).length, 1);
 });
 
