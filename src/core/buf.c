@@ -110,8 +110,8 @@ void at_buf_consume(struct at_buf *buf, size_t len)
 
 void at_buf_clear(struct at_buf *buf)
 {
-    buf->len = 0;
-    if (buf->data != NULL) {
+    if (buf->len != 0) { /* else it is there, and its memory need not be touched */
+        buf->len = 0;
         buf->data[0] = '\0';
     }
 }

@@ -12,6 +12,8 @@ static bool is_hop_by_hop(struct at_str name)
         return at_str_eq_nocase(name, "te");
     case 7:
         return at_str_eq_nocase(name, "upgrade") || at_str_eq_nocase(name, "trailer");
+    case 9:
+        return at_str_eq_nocase(name, "atoll-mux");
     case 10:
         return at_str_eq_nocase(name, "connection") || at_str_eq_nocase(name, "keep-alive");
     case 14:

@@ -111,6 +111,7 @@ enum at_rc gw_worker_start(struct gw_worker *worker, const struct at_http_server
     worker->client = at_http_client_new(
         worker->loop, &(struct at_http_client_options){.connections_per_address_max =
                                                            AT_GW_REPLICA_CONNECTIONS_MAX,
+                                                       .mux = true,
                                                        .waiting_max = AT_GW_REPLICA_WAITING_MAX,
                                                        .idle_timeout_ns = AT_GW_REPLICA_IDLE_NS,
                                                        .connect_timeout_ns = AT_GW_CONNECT_NS});

@@ -87,6 +87,5 @@ void at_http_conn_deadline(struct at_http_conn *c, int64_t delay_ns);
 void at_http_conn_end(struct at_http_conn *c);
 const char *at_http_date_line(struct at_http_server *server);
 int at_http_refusal(char *out, size_t size, int status, enum at_rc rc, const char *message);
-bool at_http_given_length(const char *headers, uint64_t *ret);
 
 #endif

@@ -1,6 +1,8 @@
 /* Answers of the HTTP server. A whole answer is one write: head and body in one system call. */
 #include "core/mem.h"
 #include "net/h2_int.h"
+#include "net/http_put.h"
+#include "net/mux_server.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -33,11 +35,17 @@ bool at_http_is_h2(const struct at_http_exchange *ex)
 
 const struct at_tls_peer *at_http_peer(const struct at_http_exchange *ex)
 {
+    if (ex->mux != NULL) {
+        return at_stream_peer(at_mux_server_stream(ex));
+    }
     return at_stream_peer(conn_under(ex)->stream);
 }
 
 const char *at_http_peer_addr(const struct at_http_exchange *ex)
 {
+    if (ex->mux != NULL) {
+        return at_stream_peer_addr(at_mux_server_stream(ex));
+    }
     return at_stream_peer_addr(conn_under(ex)->stream);
 }
 
@@ -59,28 +67,6 @@ const char *at_http_date_line(struct at_http_server *server)
         server->date_until_ns = now + AT_S - wall % AT_S;
     }
     return server->date;
-}
-
-static char *put(char *to, const char *text, size_t len)
-{
-    memcpy(to, text, len);
-    return to + len;
-}
-
-#define PUT_LITERAL(to, literal) put(to, literal, sizeof(literal) - 1)
-
-static char *put_number(char *to, uint64_t value)
-{
-    char digits[20];
-    size_t n = 0;
-    do {
-        digits[n++] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value != 0);
-    while (n > 0) {
-        *to++ = digits[--n];
-    }
-    return to;
 }
 
 static struct iovec piece(const void *data, size_t len)
@@ -131,13 +117,16 @@ static enum at_rc put_head(struct at_http_conn *c, const struct answer *a)
     } else if (c->ex.head.minor == 0) {
         p = PUT_LITERAL(p, "Connection: keep-alive\r\n");
     }
+    if (c->server->mux) {
+        p = PUT_LITERAL(p, "Atoll-Mux: 1\r\n");
+    }
     p = put(p, a->headers != NULL ? a->headers : "", headers_len);
     p = PUT_LITERAL(p, "\r\n");
     at_buf_commit(&c->out, (size_t)(p - start));
     return AT_OK;
 }
 
-static bool never_has_body(int status)
+bool at_http_never_has_body(int status)
 {
     return status < 200 || status == 204 || status == 304;
 }
@@ -155,6 +144,10 @@ static void respond_busy(struct at_http_conn *c)
 void at_http_respond(struct at_http_exchange *ex, int status, const char *content_type,
                      const char *headers, const void *body, size_t len)
 {
+    if (ex->mux != NULL) {
+        at_mux_respond(ex, status, content_type, headers, body, len);
+        return;
+    }
     if (ex->h2 != NULL) {
         at_h2_respond(at_h2_stream_of(ex), status, content_type, headers, body, len);
         return;
@@ -172,9 +165,9 @@ void at_http_respond(struct at_http_exchange *ex, int status, const char *conten
     struct answer a = {.status = status,
                        .content_type = content_type,
                        .headers = headers,
-                       .has_length = !never_has_body(status),
+                       .has_length = !at_http_never_has_body(status),
                        .length = len};
-    bool bodyless = ex->head.method == AT_HTTP_HEAD || never_has_body(status);
+    bool bodyless = ex->head.method == AT_HTTP_HEAD || at_http_never_has_body(status);
     if (put_head(c, &a) != AT_OK) {
         at_http_abort(ex);
         return;
@@ -189,7 +182,6 @@ void at_http_respond(struct at_http_exchange *ex, int status, const char *conten
     at_http_conn_answered(c); /* a broken stream ends by itself */
 }
 
-/* Value of a Content-Length line among the handler's headers. */
 bool at_http_given_length(const char *headers, uint64_t *ret)
 {
     static const char NAME[] = "content-length:";
@@ -233,6 +225,10 @@ static void on_head_timer(void *ctx)
 void at_http_stream_begin(struct at_http_exchange *ex, int status, const char *content_type,
                           const char *headers)
 {
+    if (ex->mux != NULL) {
+        at_mux_stream_begin(ex, status, content_type, headers);
+        return;
+    }
     if (ex->h2 != NULL) {
         at_h2_stream_begin(at_h2_stream_of(ex), status, content_type, headers);
         return;
@@ -241,9 +237,9 @@ void at_http_stream_begin(struct at_http_exchange *ex, int status, const char *c
     assert(c->state == CONN_BUSY);
     assert(!c->streaming);
     c->streaming = true;
-    c->bodyless = ex->head.method == AT_HTTP_HEAD || never_has_body(status);
+    c->bodyless = ex->head.method == AT_HTTP_HEAD || at_http_never_has_body(status);
     c->has_length = at_http_given_length(headers, &c->length_left);
-    c->chunked = !c->has_length && ex->head.minor == 1 && !never_has_body(status);
+    c->chunked = !c->has_length && ex->head.minor == 1 && !at_http_never_has_body(status);
     ex->head.keep_alive &= !c->server->draining;
     if (!c->has_length && ex->head.minor == 0) {
         ex->head.keep_alive = false; /* the end of the connection is the end of the body */
@@ -261,6 +257,10 @@ void at_http_upgrade(struct at_http_exchange *ex, const char *headers,
                      size_t (*fn)(void *ctx, const char *data, size_t len), void *ctx)
 {
     assert(ex->h2 == NULL); /* their heads never ask for it */
+    if (ex->mux != NULL) {
+        at_mux_abort(ex);
+        return;
+    }
     struct at_http_conn *c = at_http_conn_of(ex);
     assert(c->state == CONN_BUSY);
     assert(!c->streaming);
@@ -298,6 +298,9 @@ void at_http_upgraded_resume(struct at_http_exchange *ex)
 
 enum at_rc at_http_stream_write(struct at_http_exchange *ex, const void *data, size_t len)
 {
+    if (ex->mux != NULL) {
+        return at_mux_stream_write(ex, data, len);
+    }
     if (ex->h2 != NULL) {
         return at_h2_stream_write(at_h2_stream_of(ex), data, len);
     }
@@ -328,6 +331,10 @@ enum at_rc at_http_stream_write(struct at_http_exchange *ex, const void *data, s
 
 void at_http_stream_end_trailers(struct at_http_exchange *ex, const char *trailers)
 {
+    if (ex->mux != NULL) {
+        at_mux_stream_end(ex);
+        return;
+    }
     if (ex->h2 != NULL) {
         at_h2_stream_end(at_h2_stream_of(ex), trailers);
         return;
@@ -353,6 +360,10 @@ void at_http_stream_end(struct at_http_exchange *ex)
 
 void at_http_abort(struct at_http_exchange *ex)
 {
+    if (ex->mux != NULL) {
+        at_mux_abort(ex);
+        return;
+    }
     if (ex->h2 != NULL) {
         at_h2_abort(at_h2_stream_of(ex));
         return;
@@ -364,6 +375,9 @@ void at_http_abort(struct at_http_exchange *ex)
 
 size_t at_http_stream_queued_bytes(const struct at_http_exchange *ex)
 {
+    if (ex->mux != NULL) {
+        return at_mux_stream_queued_bytes(ex);
+    }
     if (ex->h2 != NULL) {
         const struct at_h2_stream *st = at_h2_stream_of(ex);
         return st->out.len - st->out_at;
@@ -373,6 +387,10 @@ size_t at_http_stream_queued_bytes(const struct at_http_exchange *ex)
 
 void at_http_on_gone(struct at_http_exchange *ex, void (*fn)(void *ctx), void *ctx)
 {
+    if (ex->mux != NULL) {
+        at_mux_on_gone(ex, fn, ctx);
+        return;
+    }
     if (ex->h2 != NULL) {
         at_h2_stream_of(ex)->on_gone = fn;
         at_h2_stream_of(ex)->gone_ctx = ctx;
@@ -385,6 +403,10 @@ void at_http_on_gone(struct at_http_exchange *ex, void (*fn)(void *ctx), void *c
 
 void at_http_on_writable(struct at_http_exchange *ex, void (*fn)(void *ctx), void *ctx)
 {
+    if (ex->mux != NULL) {
+        at_mux_on_writable(ex, fn, ctx);
+        return;
+    }
     if (ex->h2 != NULL) {
         at_h2_stream_of(ex)->on_writable = fn;
         at_h2_stream_of(ex)->writable_ctx = ctx;

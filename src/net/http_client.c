@@ -4,6 +4,7 @@
 #include "net/http_client_int.h"
 
 #include "core/mem.h"
+#include "net/mux_client.h"
 
 #include <assert.h>
 
@@ -115,12 +116,13 @@ static struct client_pool *pool_get(struct at_http_client *client, const struct 
         pool->addr = at_strdup(c->addr);
         pool->server_name = at_strdup(c->server_name);
         pool->tls = at_tls_config_ref(c->tls);
+        pool->speaks_mux = strncmp(c->addr, "unix:", 5) == 0;
         at_map_put(client->pools, key, pool);
     }
     return pool;
 }
 
-static void pool_drop_if_empty(struct client_pool *pool)
+void at_client_pool_drop_if_empty(struct client_pool *pool)
 {
     if (pool->n_conns > 0 || pool->n_holds > 0) {
         return;
@@ -135,7 +137,7 @@ static void pool_drop_if_empty(struct client_pool *pool)
 
 /* --- time --- */
 
-static void want_sweep(struct at_http_client *client, int64_t at_ns)
+void at_client_want_sweep(struct at_http_client *client, int64_t at_ns)
 {
     if (at_ns < client->sweep_at_ns) {
         int64_t now = at_loop_now_ns(client->loop);
@@ -199,6 +201,9 @@ void at_client_send(struct client_conn *conn)
 static void start(struct client_call *call, bool fresh)
 {
     struct client_pool *pool = call->pool;
+    if (pool->client->mux && pool->speaks_mux && !fresh && at_mux_client_take(call)) {
+        return;
+    }
     struct client_conn *conn = fresh ? NULL : pool->idle;
     if (conn != NULL) {
         idle_remove(conn);
@@ -222,7 +227,7 @@ void at_client_start_waiting(struct client_pool *pool)
         start(call, false);
     }
     pool->n_holds--;
-    pool_drop_if_empty(pool);
+    at_client_pool_drop_if_empty(pool);
 }
 
 bool at_client_retry(struct client_call *call)
@@ -253,7 +258,7 @@ void at_client_conn_done(struct client_conn *conn, bool reuse)
     conn->got_bytes = false;
     conn->idle_until_ns = at_loop_now_ns(client->loop) + client->idle_timeout_ns;
     idle_add(conn);
-    want_sweep(client, conn->idle_until_ns);
+    at_client_want_sweep(client, conn->idle_until_ns);
     if (pool->first_waiting != NULL) {
         at_client_start_waiting(pool);
     }
@@ -266,9 +271,9 @@ static struct client_call *call_new(struct at_http_client *client)
     struct client_call *call = client->free_calls;
     if (call != NULL) {
         client->free_calls = call->next;
-        struct at_buf request = call->request;
+        struct at_buf request = call->request, held = call->held;
         uint64_t id = call->id;
-        *call = (struct client_call){.request = request, .id = id, .client = client};
+        *call = (struct client_call){.request = request, .held = held, .id = id, .client = client};
     } else {
         if (client->n_slots == client->slots_cap) {
             client->slots_cap = client->slots_cap == 0 ? 64 : 2 * client->slots_cap;
@@ -314,10 +319,13 @@ void at_client_complete(struct client_call *call, enum at_rc rc, const struct at
         call->conn = NULL;
         at_client_conn_free(conn);
     }
+    if (call->mux != NULL) {
+        at_mux_client_leave(call, true);
+    }
     if (pool != NULL) {
         waiting_remove(call);
         pool->n_holds--;
-        pool_drop_if_empty(pool);
+        at_client_pool_drop_if_empty(pool);
     }
     *(call->prev != NULL ? &call->prev->next : &client->calls) = call->next;
     if (call->next != NULL) {
@@ -413,7 +421,7 @@ static void sweep_idle(struct at_http_client *client, int64_t now, int64_t *firs
             }
         }
         pool->n_holds--;
-        pool_drop_if_empty(pool); /* only this entry goes: the map allows that */
+        at_client_pool_drop_if_empty(pool); /* only this entry goes: the map allows that */
     }
 }
 
@@ -428,12 +436,13 @@ static void on_sweep(void *ctx)
     if (!client->closing) {
         int64_t first = INT64_MAX;
         sweep_idle(client, now, &first);
+        at_mux_client_sweep(client, now, &first);
         for (struct client_call *call = client->calls; call != NULL; call = call->next) {
             first = call_due(call) < first ? call_due(call) : first;
         }
         client->sweep_at_ns = INT64_MAX;
         if (first != INT64_MAX) {
-            want_sweep(client, first);
+            at_client_want_sweep(client, first);
         }
     }
     leave(client);
@@ -461,6 +470,7 @@ at_http_call_id at_http_call(struct at_http_client *client, const struct at_http
         at_client_fail_later(call, AT_TOO_LARGE, &err);
         return id;
     }
+    call->head_bytes = call->request.len - c->body_len;
     call->pool = pool_get(client, c);
     if (call->pool == NULL) {
         at_err_set(&err, AT_INVALID, "the address is too long");
@@ -475,7 +485,7 @@ at_http_call_id at_http_call(struct at_http_client *client, const struct at_http
     if (c->first_byte_timeout_ns > 0) {
         call->first_byte_at_ns = now + c->first_byte_timeout_ns;
     }
-    want_sweep(client, call_due(call));
+    at_client_want_sweep(client, call_due(call));
     bool full = call->pool->idle == NULL && call->pool->n_conns >= client->connections_max &&
                 call->pool->n_waiting >= client->waiting_max;
     if (full) {
@@ -504,6 +514,9 @@ void at_http_call_pause(struct at_http_client *client, at_http_call_id id, bool 
         return;
     }
     call->paused = paused;
+    if (call->mux != NULL && !paused) {
+        at_mux_client_resume(call);
+    }
     if (call->conn != NULL) {
         (paused ? at_stream_pause : at_stream_resume)(call->conn->stream);
     }
@@ -516,6 +529,7 @@ struct at_http_client *at_http_client_new(struct at_loop *loop,
     const struct at_http_client_options *o = options != NULL ? options : &DEFAULTS;
     struct at_http_client *client = AT_NEW(struct at_http_client);
     client->loop = loop;
+    client->mux = o->mux;
     client->pools = at_map_new();
     client->connections_max =
         o->connections_per_address_max != 0 ? o->connections_per_address_max : 64;
@@ -530,6 +544,7 @@ void at_client_release(struct at_http_client *client)
 {
     for (size_t i = 0; i < client->n_slots; i++) {
         at_buf_done(&client->slots[i]->request);
+        at_buf_done(&client->slots[i]->held);
         at_free(client->slots[i]);
     }
     at_free(client->slots);
@@ -549,6 +564,7 @@ void at_http_client_free(struct at_http_client *client)
     while (client->calls != NULL) {
         at_client_complete(client->calls, AT_CANCELLED, &err);
     }
+    at_mux_client_free(client);
     void *value;
     const char *key;
     for (size_t it = 0; at_map_next(client->pools, &it, &key, &value);) {
@@ -558,7 +574,7 @@ void at_http_client_free(struct at_http_client *client)
             at_client_conn_free(pool->conns);
         }
         pool->n_holds--;
-        pool_drop_if_empty(pool);
+        at_client_pool_drop_if_empty(pool);
     }
     at_loop_timer_cancel(client->loop, client->sweep_timer);
     at_loop_timer_cancel(client->loop, client->task_timer);

@@ -13,6 +13,9 @@ struct at_http_client_options {
     size_t waiting_max;                 /* 0: 1024; past it AT_EXHAUSTED */
     int64_t idle_timeout_ns;            /* 0: 30 s */
     int64_t connect_timeout_ns;         /* 0: 5 s */
+    /* Ask servers on Unix sockets, and those whose answers say `Atoll-Mux: 1`, for atoll-mux/1
+     * (mux.h). Nothing changes for the calls. */
+    bool mux;
 };
 
 struct at_http_call {

@@ -80,6 +80,9 @@ static bool take_head(struct client_conn *conn, const char *data, size_t len, si
     if (head.status < 200) {
         return true; /* interim: the answer comes later */
     }
+    if (conn->pool->client->mux && !conn->pool->speaks_mux && !conn->reused) {
+        conn->pool->speaks_mux = at_str_eq(at_http_header_get(&head, "atoll-mux"), "1");
+    }
     conn->head_done = true;
     conn->keep_alive = head.keep_alive;
     call->head_seen = true;

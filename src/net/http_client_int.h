@@ -39,6 +39,18 @@ struct client_call {
     enum at_http_method method;
     int64_t deadline_ns, first_byte_at_ns;
     struct at_buf request;
+    size_t head_bytes; /* of the request */
+    /* On a shared connection (mux_client.c). */
+    struct mux_conn *mux;
+    uint32_t mux_id;
+    uint32_t mux_window; /* of body that may be sent */
+    uint32_t mux_credit; /* of body that may come */
+    uint32_t mux_owed;   /* taken, not granted anew yet */
+    size_t mux_sent;     /* of request */
+    uint64_t mux_left;   /* of a body of known length; else UINT64_MAX */
+    bool mux_ended;
+    struct at_buf held; /* came while paused */
+    struct at_loop_task resume_task;
     struct at_err *err; /* set: to be completed with it from the loop */
     void *ctx;
     void (*on_head)(void *ctx, const struct at_http_head *head);
@@ -54,7 +66,10 @@ struct client_pool {
     size_t n_conns;
     struct client_call *first_waiting, *last_waiting;
     size_t n_waiting;
-    size_t n_holds; /* calls, and functions that work on it, keep it from being dropped */
+    struct mux_conn *mux; /* trying or open */
+    bool speaks_mux;      /* it may: a Unix socket, or it has said so */
+    int64_t mux_again_ns; /* not to be tried before */
+    size_t n_holds;       /* calls, and functions that work on it, keep it from being dropped */
 };
 
 struct at_http_client {
@@ -64,6 +79,8 @@ struct at_http_client {
     int64_t idle_timeout_ns, connect_timeout_ns;
     struct client_call **slots;
     size_t n_slots, slots_cap;
+    bool mux;
+    struct mux_conn *mux_conns;
     struct client_call *calls, *free_calls;
     at_timer_id sweep_timer, task_timer;
     int64_t sweep_at_ns; /* INT64_MAX: no timer */
@@ -80,6 +97,8 @@ bool at_client_retry(struct client_call *call); /* false: must not be */
 void at_client_start_waiting(struct client_pool *pool);
 void at_client_release(struct at_http_client *client);
 void at_client_conn_free(struct client_conn *conn);
+void at_client_pool_drop_if_empty(struct client_pool *pool);
+void at_client_want_sweep(struct at_http_client *client, int64_t at_ns);
 /* http_client_conn.c */
 struct at_stream_events at_client_conn_events(struct client_conn *conn);
 void at_client_host_of(const char *addr, char *out, size_t out_size);

@@ -5,6 +5,7 @@
 
 #include "core/mem.h"
 #include "net/h2_int.h"
+#include "net/mux_server.h"
 #include "sys/socket.h"
 
 #include <assert.h>
@@ -18,6 +19,7 @@ static void conn_release(struct at_http_conn *c)
     at_buf_done(&c->in);
     at_buf_done(&c->body);
     at_buf_done(&c->out);
+    at_mux_server_free(c->mux);
     at_free(c);
 }
 
@@ -45,7 +47,11 @@ void at_http_conn_free(struct at_http_conn *c)
     c->stream = NULL;
     (void)at_http_body_count(c, 0);
     at_http_queue_count(c);
+    bool was_mux = c->state == CONN_MUX;
     c->state = CONN_CLOSED;
+    if (was_mux) {
+        at_mux_server_gone(c->mux);
+    }
     if (gone != NULL) {
         gone(c->gone_ctx);
     }
@@ -170,6 +176,11 @@ static void dispatch(struct at_http_conn *c, bool more)
     if (more && !c->corked) {
         c->corked = true;
         at_stream_cork(c->stream);
+    }
+    if (c->server->mux && c->ex.head.upgrade && !c->server->draining && c->ex.body.len == 0 &&
+        at_str_eq_nocase(at_http_header_get(&c->ex.head, "upgrade"), AT_MUX_PROTOCOL)) {
+        at_mux_server_begin(c);
+        return;
     }
     c->server->handler(c->server->ctx, &c->ex);
 }
@@ -368,6 +379,9 @@ static size_t on_data(void *ctx, const char *data, size_t len)
         used += c->state == CONN_BODY ? body_data(c, data + used, len - used)
                                       : head_data(c, data + used, len - used);
     }
+    if (c->state == CONN_MUX) {
+        used += at_mux_server_data(c->mux, data + used, len - used);
+    }
     while (used < len && c->state == CONN_BUSY && c->on_raw != NULL) {
         size_t n = c->on_raw(c->raw_ctx, data + used, len - used);
         used += n;
@@ -397,6 +411,9 @@ static void on_writable(void *ctx)
     if (c->state == CONN_H2) {
         at_h2_writable(c);
         return;
+    }
+    if (c->state == CONN_MUX) {
+        return; /* windows tell */
     }
     at_http_answer_writable(ctx);
 }
@@ -492,6 +509,7 @@ enum at_rc at_http_server_new(struct at_loop *loop, const struct at_http_server_
     at_http_limits_init(server, options);
     server->idle_timeout_ns = options->idle_timeout_ns;
     server->head_timeout_ns = options->head_timeout_ns;
+    server->mux = options->mux;
     server->handler = options->handler;
     server->ctx = options->ctx;
     server->sweep_at_ns = INT64_MAX;
@@ -525,6 +543,8 @@ void at_http_server_drain(struct at_http_server *server)
         c->ex.head.keep_alive = false;
         if (c->state == CONN_H2) {
             at_h2_drain(c);
+        } else if (c->state == CONN_MUX) {
+            at_mux_server_drain(c->mux);
         } else if (c->state == CONN_IDLE && !c->in_data) {
             at_http_conn_end(c);
         }

@@ -27,6 +27,8 @@ struct at_http_server_options {
     struct at_metrics *metrics; /* shows use of the limits; NULL: nobody asks */
     int64_t idle_timeout_ns;    /* keep-alive connection without a request */
     int64_t head_timeout_ns;    /* from first byte to the whole request */
+    bool mux; /* offer atoll-mux/1 (mux.h): many requests at once on one connection, to whoever asks
+                 by Upgrade; every other answer says `Atoll-Mux: 1` */
     at_http_handler_fn *handler;
     void *ctx;
 };

@@ -11,6 +11,7 @@ enum at_http_conn_state {
     CONN_BODY,   /* its head is in `in`, its body gathers in body */
     CONN_BUSY,   /* the handler has it */
     CONN_H2,     /* HTTP/2: h2 has the bytes, its streams are the exchanges */
+    CONN_MUX,    /* shared: c->mux has the requests */
     CONN_ENDING, /* the last answer is given; the stream ends by itself */
     CONN_CLOSED,
 };
@@ -18,6 +19,7 @@ enum at_http_conn_state {
 struct at_h2;
 
 struct at_http_exchange {
+    struct mux_stream *mux; /* that it is, on a shared connection (mux_server.c) */
     struct at_http_head head;
     struct at_str body;
     struct at_h2 *h2; /* the session this is a stream of; NULL: the connection is HTTP/1.1 */
@@ -28,6 +30,7 @@ struct at_http_conn {
     struct at_http_server *server;
     struct at_http_conn *prev, *next;
     struct at_stream *stream;
+    struct mux_server *mux;
     enum at_http_conn_state state;
     struct at_h2 *h2;
     bool in_data;       /* on_data is running: memory stays until it returns */
@@ -76,6 +79,7 @@ struct at_http_server {
     int64_t sweep_at_ns; /* INT64_MAX: no timer */
     char addr[128];
     bool draining;
+    bool mux; /* offers atoll-mux/1 */
     size_t body_bytes_max;
     size_t connections_max;
     size_t bodies_bytes_max, bodies_bytes;
@@ -112,5 +116,8 @@ void at_http_queue_count(struct at_http_conn *c);
 bool at_http_queue_room(struct at_http_conn *c, size_t len);
 /* http_answer.c */
 void at_http_answer_writable(struct at_http_conn *c);
+bool at_http_never_has_body(int status);
+/* Value of a Content-Length line among the handler's headers. */
+bool at_http_given_length(const char *headers, uint64_t *ret);
 
 #endif

@@ -44,4 +44,8 @@
 #define AT_H2_RESETS_BURST 1000
 #define AT_H2_BODIES_MAX 4 /* request bodies of the largest size gathering on one connection */
 
+#define AT_MUX_TRY_NS (2 * AT_S)      /* for the answer to an Upgrade */
+#define AT_MUX_REFUSED_NS (60 * AT_S) /* then it is asked again */
+#define AT_MUX_AGAIN_NS (1 * AT_S)    /* after a connection that did not come about */
+
 #endif

@@ -360,6 +360,7 @@ enum at_rc at_onnx_service_new(struct at_loop *loop, const struct at_ort_model *
         .connections_max = AT_RUNNER_CONNECTIONS_MAX,
         .idle_timeout_ns = 300 * AT_NS_PER_S,
         .head_timeout_ns = 60 * AT_NS_PER_S,
+        .mux = true, /* gateways have many requests in flight on one connection */
         .handler = on_request,
         .ctx = s,
     };
