@@ -278,6 +278,7 @@ void cli_report(const struct cli *cli, const struct at_err *err); /* "error: ...
 enum at_rc cli_api_resources(struct cli *cli, struct at_err *err);
 enum at_rc cli_apply(struct cli *cli, struct at_err *err);
 enum at_rc cli_backup(struct cli *cli, struct at_err *err);
+enum at_rc cli_record(struct cli *cli, struct at_err *err);
 enum at_rc cli_delete(struct cli *cli, struct at_err *err);
 enum at_rc cli_describe(struct cli *cli, struct at_err *err);
 enum at_rc cli_explain(struct cli *cli, struct at_err *err);

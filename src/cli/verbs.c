@@ -13,7 +13,7 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
          "a request with many rows, and labels when there are any: each row is sent by itself"},
     [OPT_DRY_RUN] = {"dry-run", 0, "server|client", "server client",
                      "check only: by the server, or here"},
-    [OPT_DURATION] = {"duration", 0, "DURATION", NULL, "for so long (default 10s)"},
+    [OPT_DURATION] = {"duration", 0, "DURATION", NULL, "for so long (load: default 10s)"},
     [OPT_FIELD_SELECTOR] = {"field-selector", 0, "FIELD=VALUE", NULL,
                             "only objects with that field, such as metadata.name=x"},
     [OPT_FILE] = {"file", 'f', "FILE", "@file",
@@ -147,6 +147,12 @@ const struct cli_verb CLI_VERBS[] = {
      "- is standard output. Put it back with atoll restore FILE --state DIR.",
      "backup /var/backups/atoll-$(date +%F)\nbackup - | age -r KEY > atoll.age",
      OPTIONS(OPT_CONTEXT, OPT_KUBECONFIG, OPT_HELP), 1, 1, false, cli_backup},
+    {"record", "FILE", "Record what comes and goes, for atoll sim to replay",
+     "Nodes, sites, rules, requests, where they were placed and when they ended, a line of JSON\n"
+     "each, until Ctrl-C or the end of --duration. Environments, arguments and annotations are\n"
+     "left out. - is standard output. atoll sim --trace FILE replays it.",
+     "record fleet.jsonl\nrecord --duration 8h fleet.jsonl",
+     OPTIONS(OPT_DURATION, OPT_CONTEXT, OPT_KUBECONFIG, OPT_HELP), 1, 1, false, cli_record},
     {"version", "", "Show the versions of this program and of the server", NULL, NULL,
      OPTIONS(OPT_CLIENT, OPT_OUTPUT, OPT_CONTEXT, OPT_KUBECONFIG, OPT_HELP), 0, 0, false,
      cli_version},
@@ -166,7 +172,7 @@ const struct cli_role CLI_ROLES[] = {
     {"agent", "one per machine: runs instances"},
     {"gateway", "inference data plane"},
     {"runner", "model server for one model file"},
-    {"sim", "planning: replay recorded traces against placement policies"},
+    {"sim", "planning: replay recordings and traces, and what if things had been others"},
     {"store", "a store at rest: export, import, check"},
     {"restore", "a server's state from a backup"},
 };

@@ -264,7 +264,7 @@ static uint32_t job_of(const struct at_instance *instance)
     return ((const struct live_object *)instance)->job;
 }
 
-static void bind(struct wi *w, const struct at_sched_decision *d)
+static void bind_to(struct wi *w, const struct at_sched_decision *d)
 {
     uint32_t job = job_of(d->instance);
     struct wi_job *j = &w->jobs[job];
@@ -319,7 +319,7 @@ void wi_live_decide(struct wi *w)
         w->out->decisions += plan.n;
         for (size_t i = 0; i < plan.n; i++) {
             if (plan.decisions[i].node != NULL) {
-                bind(w, &plan.decisions[i]);
+                bind_to(w, &plan.decisions[i]);
                 moved++;
             }
         }
