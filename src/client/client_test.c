@@ -597,6 +597,36 @@ static void a_server_that_says_nothing_is_left_and_who_waits_for_it_is_told(void
     at_http_server_free(second.server);
 }
 
+static void a_server_that_is_only_slow_keeps_its_streams(void **state)
+{
+    struct kit *k = *state;
+    static const struct step steps[] = {{.status = 200, .pieces = NO_PIECES, .keep_open = true},
+                                        {.status = 200, .pieces = NO_PIECES, .keep_open = true},
+                                        {.status = 200, .body = "ok"}};
+    k->steps = steps;
+    k->n_steps = 3;
+    char dead[64];
+    char all[160];
+    dead_url(k, dead);
+    snprintf(all, sizeof all, "http://%s,%s", at_http_server_addr(k->server), dead);
+    struct at_client *client = client_of(k, all);
+    struct at_client_result stream = {0};
+    struct at_client_result beat = {0};
+    at_client_stream(client, "/log", NULL, at_client_result_done, &stream);
+    TURN_UNTIL(k, k->asked == 1);
+    at_client_request_within(client, 100 * AT_NS_PER_MS, AT_HTTP_POST, "/beat", NULL,
+                             at_client_result_done, &beat);
+    TURN_UNTIL(k, beat.done && k->asked == 3);
+    assert_string_equal(k->targets[2], "/livez");
+    struct at_client_result next = {0};
+    call_and_wait(k, client, AT_HTTP_GET, &next); /* the other one is dead: back to this one */
+    assert_int_equal(next.rc, AT_OK);
+    assert_false(stream.done);
+    at_client_result_clear(&next);
+    at_client_result_clear(&beat);
+    at_client_free(client);
+}
+
 static void count_call(void *ctx)
 {
     ++*(int *)ctx;
@@ -653,6 +683,7 @@ int main(void)
         WITH_KIT(a_token_with_a_line_break_is_refused),
         WITH_KIT(a_call_that_no_server_got_goes_on_at_the_next),
         WITH_KIT(a_server_that_says_nothing_is_left_and_who_waits_for_it_is_told),
+        WITH_KIT(a_server_that_is_only_slow_keeps_its_streams),
         WITH_KIT(learned_servers_come_and_go_and_configured_ones_stay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
