@@ -44,6 +44,13 @@ enum ctl_kind {
     CTL_KIND_COUNT
 };
 
+/* Moments in a Job's life that are waited for. */
+enum ctl_moment { CTL_MOMENT_DEADLINE, CTL_MOMENT_RETRY, CTL_MOMENT_TTL, CTL_MOMENT_COUNT };
+struct ctl_until {
+    int64_t wall_ns; /* of the moment; 0: none is waited for */
+    int64_t mono_ns; /* the same, as it was worked out when it was first looked at */
+};
+
 /* One key of one reconciler. Lives as long as something about it is under way or worth
  * remembering. */
 struct ctl_item {
@@ -60,6 +67,7 @@ struct ctl_item {
     unsigned failures;
     at_timer_id timer;
     int64_t timer_at_ns;
+    struct ctl_until until[CTL_MOMENT_COUNT];
     unsigned replaced;     /* deployment: copies that ended by themselves, in a row */
     int64_t last_sched_ns; /* placement: newest scheduledAt given */
 };

@@ -102,6 +102,20 @@ static void stop_copies(struct job_pass *j, int64_t n)
     j->n_active -= n;
 }
 
+/* How long until from + span. Once it was looked at it comes by the clock that nobody steps, and it
+ * is never farther away than span. */
+static int64_t left_until(const struct job_pass *j, enum ctl_moment moment, int64_t from_wall_ns,
+                          int64_t span_ns)
+{
+    struct ctl_until *until = &j->p->item->until[moment];
+    if (until->wall_ns != from_wall_ns + span_ns) {
+        int64_t left = from_wall_ns + span_ns - j->p->wall_ns;
+        until->wall_ns = from_wall_ns + span_ns;
+        until->mono_ns = j->p->now_ns + (left < span_ns ? left : span_ns);
+    }
+    return until->mono_ns - j->p->now_ns;
+}
+
 /* When may the next copy start? 0: now. */
 static int64_t retry_at(const struct job_pass *j)
 {
@@ -110,8 +124,9 @@ static int64_t retry_at(const struct job_pass *j)
     }
     int64_t shift = j->failed < 10 ? j->failed - 1 : 9;
     int64_t delay = RETRY_MIN_NS << shift;
-    int64_t at = j->last_failure_wall_ns + (delay < RETRY_MAX_NS ? delay : RETRY_MAX_NS);
-    return at > j->p->wall_ns ? at : 0;
+    delay = delay < RETRY_MAX_NS ? delay : RETRY_MAX_NS;
+    int64_t left = left_until(j, CTL_MOMENT_RETRY, j->last_failure_wall_ns, delay);
+    return left > 0 ? j->last_failure_wall_ns + delay : 0;
 }
 
 static void check_deadline(struct job_pass *j)
@@ -120,7 +135,8 @@ static void check_deadline(struct job_pass *j)
     if (job->spec.active_deadline_ns <= 0 || j->start_wall_ns == 0) {
         return;
     }
-    int64_t left = j->start_wall_ns + job->spec.active_deadline_ns - j->p->wall_ns;
+    int64_t left =
+        left_until(j, CTL_MOMENT_DEADLINE, j->start_wall_ns, job->spec.active_deadline_ns);
     if (left > 0) {
         ctl_after(j->p, left);
         return;
@@ -158,7 +174,7 @@ static void advance(struct job_pass *j)
     } else if (want > j->n_active) {
         j->retry_wall_ns = retry_at(j);
         if (j->retry_wall_ns != 0) {
-            ctl_after(j->p, j->retry_wall_ns - j->p->wall_ns);
+            ctl_after(j->p, j->p->item->until[CTL_MOMENT_RETRY].mono_ns - j->p->now_ns);
         } else {
             start_copies(j, want - j->n_active);
         }
@@ -225,7 +241,8 @@ static void finished(struct job_pass *j)
     if (j->job->spec.ttl_after_finished_ns <= 0) {
         return;
     }
-    int64_t left = finished_wall_ns(j->job) + j->job->spec.ttl_after_finished_ns - j->p->wall_ns;
+    int64_t left =
+        left_until(j, CTL_MOMENT_TTL, finished_wall_ns(j->job), j->job->spec.ttl_after_finished_ns);
     if (left > 0) {
         ctl_after(j->p, left);
     } else {

@@ -144,6 +144,44 @@ static void lost_node_is_not_held_against_the_job(void **state)
     rig_done(&r);
 }
 
+#define HOUR_NS (3600 * AT_NS_PER_S)
+
+static void a_stepped_clock_neither_ends_a_job_nor_holds_it_up(void **state)
+{
+    (void)state;
+    for (int sign = -1; sign <= 1; sign += 2) {
+        struct rig r;
+        rig_init(&r, 40);
+        rig_three_sites(&r);
+        r.job_hangs = true;
+        rig_job(&r, "work", "\"activeDeadline\":\"60s\",");
+        rig_run(&r, 5 * AT_NS_PER_S);
+        at_sim_step_wall(r.sim, sign * 5 * HOUR_NS);
+        ctl_enqueue(r.c, CTL_JOB, "default", "work"); /* it looks at the clock again */
+        rig_run(&r, 40 * AT_NS_PER_S);
+        assert_int_equal(rig_count(&r, "Running", false), 1);
+        assert_false(
+            rig_condition(&r, &AT_KIND_JOB, "default", "work", "Failed", "DeadlineExceeded"));
+        RIG_UNTIL(&r, 30,
+                  rig_condition(&r, &AT_KIND_JOB, "default", "work", "Failed", "DeadlineExceeded"));
+        rig_done(&r);
+    }
+}
+
+static void a_retry_comes_in_time_though_the_clock_was_stepped_back(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_init(&r, 41);
+    rig_three_sites(&r);
+    r.job_failures_left = 2;
+    rig_job(&r, "work", "");
+    RIG_UNTIL(&r, 10, r.job_failures_left < 2);
+    at_sim_step_wall(r.sim, -5 * HOUR_NS);
+    RIG_UNTIL(&r, 120, rig_condition(&r, &AT_KIND_JOB, "default", "work", "Complete", "Completed"));
+    rig_done(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -151,6 +189,8 @@ int main(void)
         cmocka_unit_test(tries_again_with_growing_delays),
         cmocka_unit_test(fails_past_the_backoff_limit),
         cmocka_unit_test(fails_past_its_deadline_and_stops_what_runs),
+        cmocka_unit_test(a_stepped_clock_neither_ends_a_job_nor_holds_it_up),
+        cmocka_unit_test(a_retry_comes_in_time_though_the_clock_was_stepped_back),
         cmocka_unit_test(goes_away_after_its_time),
         cmocka_unit_test(suspended_job_starts_nothing_until_it_is_resumed),
         cmocka_unit_test(lost_node_is_not_held_against_the_job),

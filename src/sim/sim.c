@@ -7,7 +7,7 @@
 
 struct at_sim {
     struct at_sys sys;
-    int64_t now_ns;
+    int64_t now_ns, stepped_ns;
     uint64_t polls;
     uint64_t random_state;
 };
@@ -28,7 +28,13 @@ static int64_t sim_mono_ns(void *ctx)
 
 static int64_t sim_wall_ns(void *ctx)
 {
-    return AT_SIM_WALL_START_NS + sim_mono_ns(ctx);
+    const struct at_sim *sim = ctx;
+    return AT_SIM_WALL_START_NS + sim->now_ns + sim->stepped_ns;
+}
+
+void at_sim_step_wall(struct at_sim *sim, int64_t by_ns)
+{
+    sim->stepped_ns += by_ns;
 }
 
 static void sim_random(void *ctx, void *out, size_t len)

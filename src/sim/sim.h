@@ -14,6 +14,8 @@ void at_sim_free(struct at_sim *sim);
 /* The table for at_loop_new. own: sim. */
 const struct at_sys *at_sim_sys(struct at_sim *sim);
 int64_t at_sim_now_ns(const struct at_sim *sim); /* since the start */
+/* The wall clock is stepped, forwards or back; the monotonic one goes on. */
+void at_sim_step_wall(struct at_sim *sim, int64_t by_ns);
 uint64_t at_sim_polls(const struct at_sim *sim); /* times that a loop asked to wait */
 
 #endif
