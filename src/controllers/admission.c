@@ -185,6 +185,33 @@ static const struct at_instance *aim(struct ctl_pass *p, const struct at_instanc
     return at_reserve_pin(i, move->to, p->c->admission);
 }
 
+/* What is said of it beside placement's own words, when it stays pending. */
+static void note_kept(struct ctl_pass *p, const struct at_instance *i, size_t kept,
+                      const struct at_reservation *example)
+{
+    char until[AT_UNITS_TEXT_BYTES_MAX];
+    const char *key = at_arena_printf(p->arena, "%s/%s", ctl_text(i->meta.ns), i->meta.name);
+    const char *note =
+        at_arena_printf(p->c->admission, "%zu node%s held by reservation %s until %s", kept,
+                        kept == 1 ? " is" : "s are", example->meta.name,
+                        at_time_format(example->spec.to_wall_ns, until));
+    if (key != NULL && note != NULL) {
+        (void)at_map_put(p->c->kept_off, key, (void *)(uintptr_t)note);
+    }
+}
+
+void ctl_admission_say(struct ctl_pass *p, struct at_sched_decision *d)
+{
+    if (d->node != NULL || at_map_count(p->c->kept_off) == 0) {
+        return;
+    }
+    const struct at_meta *meta = &d->instance->meta;
+    const char *key = at_arena_printf(p->arena, "%s/%s", ctl_text(meta->ns), meta->name);
+    const char *note = key != NULL ? at_map_get(p->c->kept_off, key) : NULL;
+    const char *both = note != NULL ? at_arena_printf(p->arena, "%s; %s", d->message, note) : NULL;
+    d->message = both != NULL ? both : d->message;
+}
+
 /* Kept from what is held for others, drawn to what is held for them. False: out of arena. */
 static bool keep_off_reserved(struct ctl_pass *p, const struct at_instance **pending, size_t n)
 {
@@ -203,6 +230,9 @@ static bool keep_off_reserved(struct ctl_pass *p, const struct at_instance **pen
         const struct at_reservation *example;
         pending[k] = at_reserve_narrow(reserve, pending[k], &kept, &example);
         ok = pending[k] != NULL;
+        if (ok && kept > 0) {
+            note_kept(p, pending[k], kept, example);
+        }
     }
     at_reserve_done(reserve);
     return ok;
@@ -212,6 +242,7 @@ size_t ctl_admission(struct ctl_pass *p, const struct at_instance **pending, siz
 {
     struct at_queue_plan plan;
     renew_book(p);
+    at_map_clear(p->c->kept_off);
     at_arena_free(p->c->admission);
     p->c->admission = at_arena_new(ARENA_BYTES_MAX);
     if (at_queue_admit(p->c->queues, p->snap, pending, n, p->wall_ns, p->c->admission, &plan) !=

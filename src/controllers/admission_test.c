@@ -48,6 +48,18 @@ static bool says(struct rig *r, const char *reason, const char *message)
     return found;
 }
 
+static bool told(struct rig *r, const char *part)
+{
+    const struct at_snapshot *snap = at_state_snapshot(r->state);
+    bool found = false;
+    for (size_t k = 0; k < snap->n_instances; k++) {
+        const struct at_decision *d = snap->instances[k]->status.decision;
+        found = found || (d != NULL && strstr(ctl_text(d->message), part) != NULL);
+    }
+    at_snapshot_unref(snap);
+    return found;
+}
+
 static bool queue_shows(struct rig *r, const char *name, const char *path, const char *want)
 {
     json_t *q = rig_get(r, &AT_KIND_QUEUE, NULL, name);
@@ -164,6 +176,7 @@ static void a_reservation_holds_its_node_from_its_start_to_its_end(void **state)
     RIG_UNTIL(&r, 3, bound(&r, "late") == 5);
     rig_run(&r, AT_NS_PER_S);
     assert_int_equal(on_node(&r, "late", "edge-1"), 0);
+    assert_true(told(&r, "1 node is held by reservation night until 20"));
     RIG_UNTIL(&r, 20, reservation_is(&r, "Expired"));
     RIG_UNTIL(&r, 3, bound(&r, "late") == 8 && on_node(&r, "late", "edge-1") == 3);
     rig_done(&r);

@@ -95,6 +95,7 @@ struct at_controllers {
     struct at_queue_book *queues; /* admission.c; NULL: there are none, or not looked at yet */
     uint64_t queues_signature;    /* of what it was made of */
     bool moving;                  /* reschedule.c: new copies may be meant for a node */
+    struct at_map *kept_off;      /* "<ns>/<name>" -> what to say of reservations; in admission */
     struct at_arena *admission;   /* of the last pass: what placement was given lies in it */
     at_timer_id drain_timer, health_timer;
     int64_t drain_at_ns;
@@ -139,6 +140,8 @@ void ctl_route_all(struct at_controllers *c, const struct at_snapshot *snap);
  * see them; the others are told why they wait. Returns how many. A scheduler that keeps its own
  * list of what is pending must be given exactly these. */
 size_t ctl_admission(struct ctl_pass *p, const struct at_instance **pending, size_t n);
+struct at_sched_decision;
+void ctl_admission_say(struct ctl_pass *p, struct at_sched_decision *d); /* of reservations */
 void ctl_admission_note(struct at_controllers *c, const struct at_snapshot *snap, const char *ns,
                         const char *name); /* the instance changed or has gone */
 void ctl_admission_route(struct at_controllers *c, const struct at_snapshot *snap);

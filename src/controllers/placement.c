@@ -246,6 +246,7 @@ void ctl_placement(struct ctl_pass *p)
         return;
     }
     for (size_t k = 0; k < made.n; k++) {
+        ctl_admission_say(p, &made.decisions[k]);
         write_decision(p, &made.decisions[k], at += AT_NS_PER_US);
     }
     for (size_t k = 0; k < made.n_released; k++) {

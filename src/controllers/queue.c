@@ -422,6 +422,7 @@ struct at_controllers *at_controllers_new(struct at_loop *loop, struct at_state 
     c->node_seen = at_map_new();
     c->owned = at_map_new();
     c->finishing = at_map_new();
+    c->kept_off = at_map_new();
     make_metrics(c, metrics);
     at_state_listen(state, changed, c);
     const struct at_snapshot *snap = at_state_snapshot(state);
@@ -455,6 +456,7 @@ static void controllers_done(struct at_controllers *c)
     at_map_free(c->owned);
     at_map_free(c->finishing);
     ctl_admission_free(c);
+    at_map_free(c->kept_off);
     at_scheduler_free(c->sched);
     at_snapshot_unref(c->sched_snap);
     at_free(c->queue);
