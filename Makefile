@@ -6,7 +6,7 @@ RELEASE := build/release
 MESON_RELEASE := -Dbuildtype=debugoptimized -Dtests=false -Donnx=enabled
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo test bench bench-gateway check check-format check-layers format fuzz install clean distclean help
+.PHONY: all deps demo test bench bench-gateway bench-growth bench-report check check-format check-layers format fuzz install clean distclean help
 
 all: deps ## build build/atoll (optimised, with symbols)
 	@want="$(CURDIR) $(PREFIX)"; [ -f $(RELEASE)/build.ninja ] && [ "$$(cat $(RELEASE)/.configured 2> /dev/null)" = "$$want" ] || { \
@@ -31,6 +31,13 @@ test: ## build and run every test; ends with the summary
 bench: all ## print the figures beside the peers'
 	@tools/install-deps bench
 	@bench/run
+
+bench-growth: all ## what 1,000 to 100,000 objects cost (minutes)
+	@tools/install-deps bench
+	@bench/run growth
+
+bench-report: ## make docs/control-plane-figures.md of the last bench and bench-growth
+	@bench/report
 
 bench-gateway: all ## CPU per request of the gateway beside HAProxy, nginx and the floor, at 64 connections
 	@tools/install-deps bench
