@@ -24,6 +24,12 @@ struct agent_driver {
     char message[256];     /* why not */
 };
 
+/* What instances may reserve of this machine, as its Node says. */
+struct agent_room {
+    bool known;
+    int64_t cpu_milli, memory_bytes, disk_bytes, gpu_milli;
+};
+
 struct at_agent {
     struct at_loop *loop;
     struct at_pool *pool;
@@ -44,6 +50,7 @@ struct at_agent {
     at_timer_id node_timer, heartbeat_timer;
     int64_t heartbeat_ns;
     bool ready_told;
+    struct agent_room room;
 
     struct at_http_client *http; /* probes and model downloads */
     struct at_informer *informer;
@@ -103,9 +110,10 @@ struct agent_instance {
     struct at_agent *agent;
     char *uid, *ns, *name, *dir, *log_path, *record_path;
     enum agent_phase phase;
-    bool wanted;  /* an Instance that is not being deleted asks for it */
-    bool orphan;  /* known from a record only, until the first list is complete */
-    bool restart; /* the stop under way is for a liveness failure */
+    bool admitted; /* counted against the machine's room: admit.c */
+    bool wanted;   /* an Instance that is not being deleted asks for it */
+    bool orphan;   /* known from a record only, until the first list is complete */
+    bool restart;  /* the stop under way is for a liveness failure */
 
     struct at_arena *arena; /* of object and spec */
     json_t *object;         /* NULL for an orphan */
@@ -158,6 +166,11 @@ void agent_instance_started(struct agent_instance *i, struct at_runtime_task *ta
 void agent_instance_exited(void *ctx, int exit_code, int signal_number);
 void agent_instance_readiness(struct agent_instance *i, bool passed);
 void agent_instance_unhealthy(struct agent_instance *i, const char *why);
+
+/* admit.c */
+void agent_room_learn(struct at_agent *a, const json_t *status); /* the Node's */
+/* Is there room for it beside those taken on before? why: when not. */
+bool agent_admit(struct agent_instance *i, char *why, size_t why_size);
 
 /* launch.c: model_path is set. Ends in agent_instance_started or agent_instance_failed_start,
  * unless it is no longer in PHASE_SECRETS or PHASE_STARTING when an answer comes. */

@@ -173,9 +173,16 @@ static void on_fetched(void *ctx, enum at_rc rc, const char *path, const struct 
     agent_launch(i);
 }
 
+static void end(struct agent_instance *i, bool succeeded, const char *reason, const char *message);
+
 static void begin(struct agent_instance *i)
 {
     const struct at_workload *w = &i->typed->spec;
+    char why[200];
+    if (!agent_admit(i, why, sizeof why)) {
+        end(i, false, "NodeOvercommitted", why);
+        return;
+    }
     i->driver = agent_driver_for(i->agent, w);
     if (w->model != NULL && w->model->uri != NULL) {
         set_phase(i, PHASE_FETCHING);

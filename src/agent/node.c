@@ -88,6 +88,7 @@ static void status_send(struct at_agent *a)
         agent_failed(a, rc, &err);
         return;
     }
+    agent_room_learn(a, status);
     json_object_set_new(status, "drivers", drivers_json(a));
     json_object_set_new(status, "models", models_json(a));
     json_object_set_new(status, "address", json_string(a->listen_host));

@@ -17,6 +17,7 @@
 #define CTL_FINALIZER_FOREGROUND "foregroundDeletion"
 #define CTL_FINALIZER_ORPHAN "orphan"
 #define CTL_REASON_NODE_LOST "NodeLost"
+#define CTL_REASON_OVERCOMMITTED "NodeOvercommitted" /* the agent had no room for it */
 
 /* Limits. */
 #define CTL_CREATES_PER_PASS 512 /* of one owner; the rest follows in the next pass */
@@ -161,7 +162,9 @@ struct ctl_owned ctl_owned_by(struct ctl_pass *p, const char *uid);
 /* qsort's order of those to give up first: not bound to a node, then the newest. */
 int ctl_by_least_done(const struct at_instance *x, const struct at_instance *y);
 bool ctl_ended(const struct at_instance *i); /* Succeeded or Failed */
-bool ctl_lost(const struct at_instance *i);  /* Failed because its node was lost */
+/* Failed through no fault of its own: its node was lost, or had no room for it after all (and an
+ * owner makes another one). */
+bool ctl_lost(const struct at_instance *i);
 bool ctl_is(const char *phase, const char *want);
 const char *ctl_template_hash(struct ctl_pass *p, const json_t *template_json); /* in arena */
 /* A new instance of owner from its template. label: CTL_LABEL_DEPLOYMENT or CTL_LABEL_JOB. */

@@ -36,7 +36,10 @@ bool ctl_ended(const struct at_instance *i)
 
 bool ctl_lost(const struct at_instance *i)
 {
-    return at_streq(i->status.phase, "Failed") && at_streq(i->status.reason, CTL_REASON_NODE_LOST);
+    return at_streq(i->status.phase, "Failed") &&
+           (at_streq(i->status.reason, CTL_REASON_NODE_LOST) ||
+            (at_streq(i->status.reason, CTL_REASON_OVERCOMMITTED) &&
+             at_meta_controller(&i->meta) != NULL));
 }
 
 struct ctl_owned ctl_owned_by(struct ctl_pass *p, const char *uid)

@@ -1,0 +1,101 @@
+/* The last word on room is the machine's own: two schedulers that did not see each other's bindings
+ * may each have given away the same room. What would not fit beside what was taken on already ends
+ * at once as Failed, NodeOvercommitted; its owner makes another one. */
+#include "agent/agent_priv.h"
+
+#include <stdio.h>
+
+#define GPU_MILLI 1000
+
+void agent_room_learn(struct at_agent *a, const json_t *status)
+{
+    AT_CLEANUP(at_cleanup_arena) struct at_arena *arena = at_arena_new(0);
+    AT_CLEANUP(at_cleanup_json)
+    json_t *object = json_pack("{s:{s:s},s:{s:s},s:O}", "metadata", "name", a->name, "spec", "site",
+                               a->site != NULL ? a->site : "", "status", (json_t *)status);
+    struct at_node *node = at_arena_alloc(arena, sizeof *node);
+    if (node == NULL || at_model_decode(&AT_KIND_NODE, object, arena, node, NULL) != AT_OK ||
+        node->status.allocatable == NULL) {
+        return;
+    }
+    const struct at_resources *r = node->status.allocatable;
+    a->room = (struct agent_room){.known = true,
+                                  .cpu_milli = r->cpu_milli,
+                                  .memory_bytes = r->memory_bytes,
+                                  .disk_bytes = r->disk_bytes,
+                                  .gpu_milli = r->gpu_milli};
+}
+
+static bool takes_room(const struct agent_instance *i)
+{
+    return i->typed != NULL && i->typed->spec.resources != NULL &&
+           (i->admitted || i->task != NULL) && i->phase != PHASE_ENDED && i->phase != PHASE_REMOVED;
+}
+
+static int64_t milli_of(const struct at_instance *i, int64_t index)
+{
+    int64_t sum = 0;
+    for (size_t k = 0; k < i->status.gpus.n; k++) {
+        sum += i->status.gpus.items[k].index == index ? i->status.gpus.items[k].milli : 0;
+    }
+    return sum;
+}
+
+/* What the others hold; of GPUs in all, and of the one with this index. */
+static struct agent_room held_beside(const struct agent_instance *i, int64_t gpu,
+                                     int64_t *ret_of_gpu)
+{
+    struct agent_room sum = {0};
+    const char *uid;
+    void *value;
+    *ret_of_gpu = 0;
+    for (size_t it = 0; at_map_next(i->agent->instances, &it, &uid, &value);) {
+        const struct agent_instance *x = value;
+        if (x == i || !takes_room(x)) {
+            continue;
+        }
+        const struct at_resources *r = x->typed->spec.resources;
+        sum.cpu_milli += r->cpu_milli;
+        sum.memory_bytes += r->memory_bytes;
+        sum.disk_bytes += r->disk_bytes;
+        sum.gpu_milli += r->gpu_milli;
+        *ret_of_gpu += milli_of(x->typed, gpu);
+    }
+    return sum;
+}
+
+/* What is not asked for is never short. */
+static bool is_short(int64_t all, int64_t held, int64_t wanted)
+{
+    return wanted > 0 && wanted > all - held;
+}
+
+bool agent_admit(struct agent_instance *i, char *why, size_t why_size)
+{
+    const struct agent_room *all = &i->agent->room;
+    const struct at_resources *r = i->typed->spec.resources;
+    int64_t of_gpu;
+    if (i->admitted || !all->known || r == NULL) {
+        i->admitted = true;
+        return true;
+    }
+    struct agent_room held = held_beside(i, -1, &of_gpu);
+    const char *what = is_short(all->cpu_milli, held.cpu_milli, r->cpu_milli)            ? "CPU"
+                       : is_short(all->memory_bytes, held.memory_bytes, r->memory_bytes) ? "memory"
+                       : is_short(all->disk_bytes, held.disk_bytes, r->disk_bytes)       ? "disk"
+                       : is_short(all->gpu_milli, held.gpu_milli, r->gpu_milli)          ? "GPU"
+                                                                                         : NULL;
+    for (size_t k = 0; k < i->typed->status.gpus.n && what == NULL; k++) {
+        int64_t index = i->typed->status.gpus.items[k].index;
+        (void)held_beside(i, index, &of_gpu);
+        if (is_short(GPU_MILLI, of_gpu, milli_of(i->typed, index))) {
+            what = "GPU";
+        }
+    }
+    i->admitted = what == NULL;
+    if (what != NULL) {
+        snprintf(why, why_size, "others on %s hold the %s already that it was given",
+                 i->agent->name, what);
+    }
+    return i->admitted;
+}
