@@ -134,6 +134,7 @@ void at_model_meta_check(struct at_model_check *check, const struct at_model_kin
 /* rules_placement.c, for rules.c. */
 void at_model_placement_check(struct at_model_check *check, const struct at_model_path *path,
                               const json_t *placement);
+void at_model_placement_default(json_t *spec);
 void at_model_selector_check(struct at_model_check *check, const struct at_model_path *path,
                              const json_t *selector);
 

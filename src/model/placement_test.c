@@ -104,6 +104,30 @@ static void weights_are_bounded_whole_numbers_of_known_names(void **state)
     check_rows(rows, AT_ARRAY_LEN(rows));
 }
 
+static void cost_is_another_word_for_price(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *weights;
+        int64_t cost, price;
+    } rows[] = {{"{'cost':50}", 50, 0},
+                {"{'cost':0}", 0, 0},
+                {"{}", 0, 20},
+                {"{'cost':5,'price':7}", 5, 7}};
+    for (size_t i = 0; i < AT_ARRAY_LEN(rows); i++) {
+        char text[256];
+        snprintf(text, sizeof text, "{'metadata':{'name':'i'},'spec':{'placement':{'weights':%s}}}",
+                 rows[i].weights);
+        AT_CLEANUP(at_cleanup_arena) struct at_arena *arena = at_arena_new(0);
+        AT_CLEANUP(at_cleanup_json) json_t *json = J(text);
+        struct at_instance in;
+        assert_int_equal(at_model_default(&AT_KIND_INSTANCE, json, NULL), AT_OK);
+        assert_int_equal(at_model_decode(&AT_KIND_INSTANCE, json, arena, &in, NULL), AT_OK);
+        assert_int_equal(in.spec.placement->weights->cost, rows[i].cost);
+        assert_int_equal(in.spec.placement->weights->price, rows[i].price);
+    }
+}
+
 static void preferences_have_weights_and_requirements_none(void **state)
 {
     (void)state;
@@ -187,6 +211,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(expressions_have_the_values_that_their_operator_needs),
         cmocka_unit_test(weights_are_bounded_whole_numbers_of_known_names),
+        cmocka_unit_test(cost_is_another_word_for_price),
         cmocka_unit_test(preferences_have_weights_and_requirements_none),
         cmocka_unit_test(tolerations_spread_rules_and_demand_make_sense),
         cmocka_unit_test(policies_name_sites_and_shared_links_need_gpus),

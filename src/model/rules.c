@@ -318,6 +318,17 @@ static void job_default(json_t *object)
     if (json_is_object(spec) && json_object_get(spec, "restartPolicy") == NULL) {
         json_object_set_new(spec, "restartPolicy", json_string("Never"));
     }
+    at_model_placement_default(spec);
+}
+
+static void deployment_default(json_t *object)
+{
+    at_model_placement_default(at_json_at(object, "spec.template.spec"));
+}
+
+static void instance_default(json_t *object)
+{
+    at_model_placement_default(json_object_get(object, "spec"));
 }
 
 static const struct {
@@ -325,9 +336,9 @@ static const struct {
     void (*check)(struct at_model_check *check, const json_t *object, const json_t *old);
     void (*fill)(json_t *object);
 } RULES[] = {
-    {&AT_KIND_DEPLOYMENT, deployment_check, NULL},
+    {&AT_KIND_DEPLOYMENT, deployment_check, deployment_default},
     {&AT_KIND_JOB, job_check, job_default},
-    {&AT_KIND_INSTANCE, instance_check, NULL},
+    {&AT_KIND_INSTANCE, instance_check, instance_default},
     {&AT_KIND_SITE, site_check, NULL},
     {&AT_KIND_POLICY, policy_check, NULL},
     {&AT_KIND_SECRET, secret_check, secret_default},

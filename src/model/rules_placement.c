@@ -196,6 +196,16 @@ static void demand_check(struct at_model_check *check, const struct at_model_pat
     }
 }
 
+/* Whoever weighs cost means it in place of price, whose default would count beside it. */
+void at_model_placement_default(json_t *spec)
+{
+    json_t *weights = at_json_at(spec, "placement.weights");
+    if (json_is_object(weights) && json_object_get(weights, "cost") != NULL &&
+        json_object_get(weights, "price") == NULL) {
+        json_object_set_new(weights, "price", json_integer(0));
+    }
+}
+
 void at_model_placement_check(struct at_model_check *check, const struct at_model_path *path,
                               const json_t *placement)
 {

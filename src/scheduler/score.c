@@ -24,7 +24,7 @@ void sched_weights(const struct sched *s, const struct at_workload *spec,
     if (w != NULL) {
         out[AT_SCHED_OBJ_SPREAD] = w->spread;
         out[AT_SCHED_OBJ_FIT] = w->fit;
-        out[AT_SCHED_OBJ_PRICE] = w->price;
+        out[AT_SCHED_OBJ_PRICE] = w->price + w->cost;
         out[AT_SCHED_OBJ_CARBON] = w->carbon;
         out[AT_SCHED_OBJ_LATENCY] = w->latency;
         out[AT_SCHED_OBJ_FRAGMENTATION] = w->fragmentation;
