@@ -140,6 +140,15 @@ static struct api_req *req_new(struct at_api *api, struct at_http_exchange *ex)
     return req;
 }
 
+/* Not texts and streams of other sorts. */
+static bool answers_objects(const struct api_req *req)
+{
+    const char *sub = req->route.subresource;
+    return req->route.target == API_REVIEW || req->route.target == API_DISCOVERY ||
+           (req->route.target == API_RESOURCE &&
+            (sub[0] == '\0' || at_streq(sub, "status") || at_streq(sub, "scale")));
+}
+
 /* Parameters that many handlers share. False: answered. */
 static bool parameters_read(struct api_req *req)
 {
@@ -162,7 +171,15 @@ static bool parameters_read(struct api_req *req)
                           "fieldValidation: \"%.64s\" is none of Strict, Warn, Ignore", mode);
         return false;
     }
-    api_table_wanted(req, at_http_header_get(at_http_request(req->ex), "Accept"));
+    struct at_str accept = at_http_header_get(at_http_request(req->ex), "Accept");
+    if (answers_objects(req) && !api_acceptable(accept)) {
+        api_respond_json(req, 406,
+                         api_status(false, "NotAcceptable", 406,
+                                    "only the following media types are accepted: application/json",
+                                    NULL));
+        return false;
+    }
+    api_table_wanted(req, accept);
     return true;
 }
 

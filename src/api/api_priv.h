@@ -167,6 +167,8 @@ enum at_rc api_agent_admits(struct api_req *req, const json_t *old, const json_t
 
 /* --- body.c: request bodies to JSON by content type --- */
 enum at_rc api_body_read(struct api_req *req, struct at_err *err) AT_WARN_UNUSED;
+/* Paths of fields that the text of valid JSON names twice. own: caller decrefs. */
+json_t *api_duplicates(const char *text, size_t len);
 enum at_rc api_protobuf_decode(const void *data, size_t len, json_t **ret,
                                struct at_err *err) AT_WARN_UNUSED;
 
@@ -210,6 +212,8 @@ json_t *api_table_new(const struct at_model_kind *kind, bool with_columns);
 /* arena: for the cells. */
 void api_table_add(json_t *table, struct api_req *req, const json_t *object, enum api_table mode,
                    struct at_arena *arena);
+/* Does a client that accepts this take JSON, as what it is? */
+bool api_acceptable(struct at_str accept);
 /* Sets req->table and req->partial. */
 void api_table_wanted(struct api_req *req, struct at_str accept);
 

@@ -1,5 +1,6 @@
 /* Request bodies to JSON, by their content type. */
 #include "api/api_priv.h"
+#include "core/mem.h"
 #include "core/str.h"
 #include "core/yaml.h"
 
@@ -32,6 +33,38 @@ static bool is_json(struct at_str type)
            at_str_eq_nocase(type, "application/strategic-merge-patch+json");
 }
 
+/* Fields named twice are refused, warned of, or not spoken of, as the client wants it of unknown
+ * ones. */
+static enum at_rc json_read(struct api_req *req, struct at_str body, struct at_err *err)
+{
+    enum at_rc rc = at_json_parse(body.ptr, body.len, &req->body, err);
+    json_t *value = NULL;
+    if (rc == AT_OK || at_json_parse_last(body.ptr, body.len, &value, NULL) != AT_OK) {
+        return rc;
+    }
+    AT_CLEANUP(at_cleanup_json) json_t *found = api_duplicates(body.ptr, body.len);
+    if (json_array_size(found) == 0) { /* one name in two ways of escaping */
+        json_decref(value);
+        return rc;
+    }
+    const char *mode = api_query(req, "fieldValidation");
+    if (at_streq(mode, "Strict")) {
+        json_decref(value);
+        AT_CLEANUP(at_cleanup_buf) struct at_buf list = {.max = 2048};
+        rc = AT_OK;
+        for (size_t i = 0; rc == AT_OK && i < json_array_size(found); i++) {
+            rc = at_buf_printf(&list, "%sduplicate field \"%s\"", i > 0 ? ", " : "",
+                               json_string_value(json_array_get(found, i)));
+        }
+        return at_err_set(err, AT_BAD_REQUEST, "strict decoding error: %s", list.data);
+    }
+    for (size_t i = 0; !at_streq(mode, "Ignore") && i < json_array_size(found); i++) {
+        api_warn(req, "duplicate field \"%s\"", json_string_value(json_array_get(found, i)));
+    }
+    req->body = value;
+    return AT_OK;
+}
+
 enum at_rc api_body_read(struct api_req *req, struct at_err *err)
 {
     if (req->body != NULL || req->ex == NULL) {
@@ -46,7 +79,7 @@ enum at_rc api_body_read(struct api_req *req, struct at_err *err)
         return AT_OK;
     }
     if (is_json(type)) {
-        return at_json_parse(body.ptr, body.len, &req->body, err);
+        return json_read(req, body, err);
     }
     if (at_str_eq_nocase(type, PROTOBUF)) {
         return api_protobuf_decode(body.ptr, body.len, &req->body, err);

@@ -57,6 +57,34 @@ void api_table_wanted(struct api_req *req, struct at_str accept)
     }
 }
 
+bool api_acceptable(struct at_str accept)
+{
+    static const char *const FORMS[] = {"as=Table", "as=PartialObjectMetadata",
+                                        "as=PartialObjectMetadataList", "as=APIGroupDiscoveryList"};
+    if (at_str_trim(accept).len == 0) {
+        return true;
+    }
+    while (accept.len > 0) {
+        struct at_str one = at_str_cut(&accept, ',');
+        struct at_str type = at_str_trim(at_str_cut(&one, ';'));
+        bool json = at_str_eq_nocase(type, "application/json") ||
+                    at_str_eq_nocase(type, "application/*") || at_str_eq(type, "*/*");
+        bool form = true;
+        while (one.len > 0) {
+            struct at_str part = at_str_trim(at_str_cut(&one, ';'));
+            bool known = !at_str_starts(part, "as=");
+            for (size_t i = 0; !known && i < AT_ARRAY_LEN(FORMS); i++) {
+                known = at_str_eq(part, FORMS[i]);
+            }
+            form = form && known;
+        }
+        if (json && form) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void column_add(json_t *list, const char *name, const char *type, const char *format,
                        const char *description, int priority)
 {

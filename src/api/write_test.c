@@ -364,7 +364,7 @@ static void bad_requests_get_the_right_code(void **state)
         {AT_HTTP_POST, ATOLL "/sites", NULL, "[]", 400},
         {AT_HTTP_POST, ATOLL "/sites", NULL, NULL, 400},
         {AT_HTTP_POST, ATOLL "/sites", NULL, "{\"kind\":\"Node\"}", 400},
-        {AT_HTTP_POST, ATOLL "/sites", NULL, "{\"a\":1,\"a\":2}", 400},
+        {AT_HTTP_POST, ATOLL "/sites?fieldValidation=Strict", NULL, "{\"a\":1,\"a\":2}", 400},
         {AT_HTTP_POST, ATOLL "/sites", NULL, "{\"metadata\":{\"resourceVersion\":\"5\"}}", 400},
         {AT_HTTP_POST, ATOLL "/sites", "Content-Type: text/csv\r\n", "{}", 415},
         {AT_HTTP_POST, ATOLL "/sites?dryRun=Some", NULL, "{}", 400},
@@ -416,6 +416,56 @@ static void a_secret_keeps_data_only(void **state)
     answer_done(&a);
 }
 
+static void a_field_named_twice_is_refused_warned_of_or_passed_over(void **state)
+{
+    struct kit *kit = *state;
+    struct kit_answer a;
+    static const char BODY[] = "{\"metadata\":{\"name\":\"c\"},\"data\":{\"a\":\"1\",\"a\":\"2\"}}";
+    static const char PATH[] = "/api/v1/namespaces/default/configmaps?dryRun=All&fieldValidation=";
+    char path[128];
+    snprintf(path, sizeof path, "%sStrict", PATH);
+    assert_int_equal(kit_admin(kit, &a, AT_HTTP_POST, path, NULL, BODY), 400);
+    assert_string_equal(answer_str(&a, "message"),
+                        "strict decoding error: duplicate field \"data.a\"");
+    answer_done(&a);
+    snprintf(path, sizeof path, "%sWarn", PATH);
+    assert_int_equal(kit_admin(kit, &a, AT_HTTP_POST, path, NULL, BODY), 201);
+    assert_non_null(strstr(a.headers, "299 - \"duplicate field \\\"data.a\\\"\""));
+    assert_string_equal(answer_str(&a, "data.a"), "2");
+    answer_done(&a);
+    snprintf(path, sizeof path, "%sIgnore", PATH);
+    assert_int_equal(kit_admin(kit, &a, AT_HTTP_POST, path, NULL, BODY), 201);
+    assert_null(strstr(a.headers, "Warning"));
+    answer_done(&a);
+}
+
+static void what_no_client_takes_is_not_acceptable(void **state)
+{
+    struct kit *kit = *state;
+    static const struct {
+        const char *accept;
+        int status;
+    } ROWS[] = {
+        {"application/json", 200},
+        {"*/*", 200},
+        {"text/html,application/xhtml+xml,*/*;q=0.8", 200},
+        {"application/vnd.kubernetes.protobuf, application/json", 200},
+        {"application/json;as=Table;v=v1;g=meta.k8s.io", 200},
+        {"application/vnd.kubernetes.protobuf", 406},
+        {"application/json;as=Unheard;v=v1", 406},
+        {"application/yaml", 406},
+    };
+    for (size_t i = 0; i < AT_ARRAY_LEN(ROWS); i++) {
+        char header[128];
+        snprintf(header, sizeof header, "Accept: %s\r\n", ROWS[i].accept);
+        assert_int_equal(kit_status(kit, NULL, AT_HTTP_GET, ATOLL "/sites", header, NULL),
+                         ROWS[i].status);
+    }
+    assert_int_equal(
+        kit_status(kit, NULL, AT_HTTP_POST, ATOLL "/sites", "Content-Type: text/xml\r\n", "<a/>"),
+        415);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, kit_set_up, kit_tear_down)
@@ -441,6 +491,8 @@ int main(void)
         T(bad_requests_get_the_right_code),
         T(a_body_over_the_limit_is_refused),
         T(a_secret_keeps_data_only),
+        T(a_field_named_twice_is_refused_warned_of_or_passed_over),
+        T(what_no_client_takes_is_not_acceptable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -36,15 +36,15 @@ static bool deeper_than(const json_t *value, size_t levels)
     return false;
 }
 
-enum at_rc at_json_parse(const char *text, size_t len, json_t **ret, struct at_err *err)
+static enum at_rc parse(const char *text, size_t len, size_t flags, json_t **ret,
+                        struct at_err *err)
 {
     if (len > AT_JSON_BYTES_MAX) {
         return at_err_set(err, AT_TOO_LARGE, "JSON of %zu bytes is over the limit of %zu", len,
                           AT_JSON_BYTES_MAX);
     }
     json_error_t why;
-    json_t *value =
-        json_loadb(text != NULL ? text : "", len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
+    json_t *value = json_loadb(text != NULL ? text : "", len, flags | JSON_DECODE_ANY, &why);
     if (value == NULL) {
         return at_err_set(err, AT_BAD_REQUEST, "line %d, column %d: %s", why.line, why.column,
                           why.text);
@@ -56,6 +56,16 @@ enum at_rc at_json_parse(const char *text, size_t len, json_t **ret, struct at_e
     }
     *ret = value;
     return AT_OK;
+}
+
+enum at_rc at_json_parse(const char *text, size_t len, json_t **ret, struct at_err *err)
+{
+    return parse(text, len, JSON_REJECT_DUPLICATES, ret, err);
+}
+
+enum at_rc at_json_parse_last(const char *text, size_t len, json_t **ret, struct at_err *err)
+{
+    return parse(text, len, 0, ret, err);
 }
 
 /* Writing. Own code instead of json_dump_callback: it writes reals in their shortest text and goes

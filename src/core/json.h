@@ -14,6 +14,9 @@
  * json_decref. */
 enum at_rc at_json_parse(const char *text, size_t len, json_t **ret,
                          struct at_err *err) AT_WARN_UNUSED;
+/* As at_json_parse, but of keys named twice the last one counts. */
+enum at_rc at_json_parse_last(const char *text, size_t len, json_t **ret,
+                              struct at_err *err) AT_WARN_UNUSED;
 /* Compact text appended to buf, keys in their stored order. err: AT_TOO_LARGE. */
 enum at_rc at_json_dump(const json_t *value, struct at_buf *buf) AT_WARN_UNUSED;
 /* As dump, indented by two for people. */

@@ -66,7 +66,7 @@ it('kubectl apply: of two documents the second is bad; what became of the first 
 it('bodies that are no objects are refused as such', async () => {
   const sites = '/apis/atoll.dev/v1/sites';
   const refused = async (body, status, pattern, headers) => {
-    const r = await call(admin, 'POST', sites, body, headers);
+    const r = await call(admin, 'POST', `${sites}?fieldValidation=Strict`, body, headers);
     assert.equal(r.status, status, JSON.stringify(r.body));
     assert.equal(r.body.kind, 'Status');
     assert.match(r.body.message, pattern);

@@ -35,11 +35,11 @@ export const KUBECTL = firstThatExists(
   'kubectl (run tools/fetch-third-party kubectl, or set ATOLL_KUBECTL)',
 );
 
-// Every kubectl there is: ours, and any other on the PATH (a distribution's, an SDK's with several versions beside it).
+// kubectl in several versions: ours, and of those on the PATH (a distribution's, an SDK's with several beside it) the oldest
+// and the newest; with ATOLL_EVERY_KUBECTL all of them.
 export const KUBECTLS = (() => {
-  const dirs = [...new Set((process.env.PATH ?? '').split(':').filter(Boolean))];
   const found = [KUBECTL];
-  for (const dir of dirs) {
+  for (const dir of new Set((process.env.PATH ?? '').split(':').filter(Boolean))) {
     const there = existsSync(path.join(dir, 'kubectl')) ? realpathSync(path.join(dir, 'kubectl')) : null;
     if (!there) continue;
     const beside = readdirSync(path.dirname(there)).filter((name) => /^kubectl(\.1\.\d+)?$/.test(name));
@@ -49,12 +49,14 @@ export const KUBECTLS = (() => {
   for (const file of found) {
     try {
       const version = JSON.parse(execFileSync(file, ['version', '--client', '-o', 'json'], { stdio: ['ignore', 'pipe', 'ignore'] })).clientVersion.gitVersion;
-      if (!list.some((k) => k.version === version)) list.push({ path: file, version, minor: Number(/^v1\.(\d+)/.exec(version)[1]) });
+      const minor = Number(/^v1\.(\d+)/.exec(version)[1]);
+      if (!list.some((k) => k.minor === minor)) list.push({ path: file, version, minor });
     } catch {
       // not one that runs here
     }
   }
-  return list;
+  const others = list.slice(1).sort((a, b) => a.minor - b.minor);
+  return [list[0], ...(process.env.ATOLL_EVERY_KUBECTL ? others : new Set([others[0], others.at(-1)].filter(Boolean)))];
 })();
 
 // Everything one test file starts. Closed after its last test, in the reverse order of starting.
@@ -149,7 +151,7 @@ export class Server {
   // kubectl ARGS... Returns {code, out, err}.
   async kubectl(args, options = {}) {
     const env = { ...(await this.#clientEnv()), ...options.env };
-    return run(KUBECTL, split(args), { ...options, env });
+    return run(options.command ?? KUBECTL, split(args), { ...options, env });
   }
 
   // As kubectl, but an exit status other than 0 fails the test. Returns standard output.
