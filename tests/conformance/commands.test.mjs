@@ -51,7 +51,7 @@ const COMMANDS = [
   ['auth can-i create deployments', , /yes/],
   ['auth can-i --list', , /Resources/],
   ['auth can-i list sites --as=eve --as-group=atoll:viewers', , /yes/],
-  ['auth whoami', , /admin/, 27],
+  ['auth whoami', , /admin/, 28],
   ['get --raw /readyz?verbose', , /ok/],
   ['delete cm --all', , /deleted/],
   ['delete deploy.atoll.dev app --cascade=foreground', , /deleted/],
