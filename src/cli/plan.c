@@ -16,7 +16,8 @@ struct listing {
 };
 
 struct picture {
-    struct listing sites, nodes, deployments, instances, jobs, policies, namespaces, reservations;
+    struct listing sites, nodes, deployments, instances, jobs, policies, namespaces, queues,
+        reservations;
     struct at_snapshot snap;
     struct at_arena *arena; /* own */
 };
@@ -60,24 +61,25 @@ static enum at_rc picture_take(struct cli *cli, struct picture *p, struct at_err
         {&AT_KIND_POLICY, &p->policies},
         {&AT_KIND_NAMESPACE, &p->namespaces},
         {&AT_KIND_RESERVATION, &p->reservations},
+        {&AT_KIND_QUEUE, &p->queues},
     };
     enum at_rc rc = AT_OK;
     for (size_t i = 0; i < AT_ARRAY_LEN(rows) && rc == AT_OK; i++) {
         rc = fetch(cli, rows[i].kind, p->arena, rows[i].to, err);
     }
 #define SHOW(list) .list = (void *)p->list.objects, .n_##list = p->list.n
-    p->snap =
-        (struct at_snapshot){SHOW(sites), SHOW(nodes),    SHOW(deployments), SHOW(instances),
-                             SHOW(jobs),  SHOW(policies), SHOW(namespaces),  SHOW(reservations)};
+    p->snap = (struct at_snapshot){SHOW(sites),      SHOW(nodes),        SHOW(deployments),
+                                   SHOW(instances),  SHOW(jobs),         SHOW(policies),
+                                   SHOW(namespaces), SHOW(reservations), SHOW(queues)};
 #undef SHOW
     return rc;
 }
 
 static void picture_done(struct picture *p)
 {
-    json_t *const items[] = {p->sites.items,      p->nodes.items,       p->deployments.items,
-                             p->instances.items,  p->jobs.items,        p->policies.items,
-                             p->namespaces.items, p->reservations.items};
+    json_t *const items[] = {p->sites.items,      p->nodes.items,        p->deployments.items,
+                             p->instances.items,  p->jobs.items,         p->policies.items,
+                             p->namespaces.items, p->reservations.items, p->queues.items};
     for (size_t i = 0; i < AT_ARRAY_LEN(items); i++) {
         json_decref(items[i]);
     }

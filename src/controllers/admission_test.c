@@ -267,6 +267,10 @@ static void a_move_that_stalls_is_called_off(void **state)
     r.min_ready = 99;
     RIG_UNTIL(&r, 140, has_event(&r, "MoveCalledOff"));
     assert_int_equal(r.min_ready, 2);
+    rig_run(&r, 15 * AT_NS_PER_S); /* the new copy goes */
+    r.max_alive = 0;
+    rig_run(&r, 60 * AT_NS_PER_S); /* and is not made again at once */
+    assert_int_equal(r.max_alive, 2);
     rig_done(&r);
 }
 

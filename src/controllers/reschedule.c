@@ -23,8 +23,10 @@ struct moves {
 
 static void call_off(struct ctl_pass *p, const struct at_instance *i)
 {
+    char now[AT_UNITS_TEXT_BYTES_MAX];
     ctl_patch(p, &AT_KIND_INSTANCE, i->meta.ns, i->meta.name,
-              json_pack("{s:{s:n}}", "status", "move"));
+              json_pack("{s:{s:{s:s,s:s}}}", "status", "move", "since",
+                        at_time_format(p->wall_ns, now), "replaces", i->meta.name));
     if (p->c->writes_left != 0) {
         at_state_event(p->c->state, &AT_KIND_INSTANCE, &i->meta, true, "MoveCalledOff",
                        "the new copy did not serve within %lld s",
@@ -43,7 +45,9 @@ static struct moves count_moves(struct ctl_pass *p)
             continue;
         }
         if (!at_reschedule_is_moving(i)) {
-            m.lately += p->wall_ns - i->meta.creation_wall_ns < HOUR_NS;
+            int64_t when =
+                at_reschedule_was_called_off(i) ? move->since_wall_ns : i->meta.creation_wall_ns;
+            m.lately += p->wall_ns - when < HOUR_NS;
             continue;
         }
         m.under_way++;

@@ -2,6 +2,7 @@
 
 #include "scheduler/disruption.h"
 #include "scheduler/engine.h"
+#include "scheduler/queue.h"
 #include "scheduler/reserve.h"
 
 #include <assert.h>
@@ -63,6 +64,7 @@ struct pass {
     struct at_arena *arena;
     int64_t now;
     struct at_reserve *reserve; /* what is held for others is no target */
+    struct at_queue_book *book; /* NULL: there are no queues */
     struct at_map *on_node;     /* node -> int64_t * instances */
     struct at_map *owners_used; /* owner uid: has a move already */
     struct at_map *by_key;      /* item's key -> struct candidate * */
@@ -108,6 +110,11 @@ bool at_reschedule_is_moving(const struct at_instance *i)
 {
     const struct at_instance_move *m = i->status.move;
     return m != NULL && (m->replaces == NULL || m->replaces[0] == '\0');
+}
+
+bool at_reschedule_was_called_off(const struct at_instance *i)
+{
+    return i->status.move != NULL && at_streq(i->status.move->replaces, i->meta.name);
 }
 
 static int64_t *count_on(const struct pass *p, const struct sched_node *n)
@@ -225,6 +232,10 @@ const char *at_reschedule_obstacle(const struct at_snapshot *snap,
     if (at_reschedule_is_moving(i)) {
         return "it is being moved";
     }
+    if (at_reschedule_was_called_off(i) &&
+        now - i->status.move->since_wall_ns < AT_RESCHEDULE_AGAIN_NS) {
+        return "a move of it did not come about within the last hour";
+    }
     if (now - i->status.scheduled_at_wall_ns < policy->cool_down_ns) {
         return "it was placed a short time ago";
     }
@@ -327,6 +338,23 @@ static bool crowds(const struct sched_item *item, const struct sched_node *to)
     return copies_on(group, to) + 1 > copies_on(group, from);
 }
 
+/* For a while there are two of it: its queue must have quota for that, and nobody may have to go.
+ * Where the quota is, when it has; NULL: it has not. */
+static const struct at_instance *with_quota(struct pass *p, const struct at_instance *copy)
+{
+    struct at_queue_plan plan;
+    if (p->book == NULL) {
+        return copy;
+    }
+    if (at_queue_admit(p->book, p->snap, &copy, 1, p->now, p->arena, &plan) != AT_OK) {
+        p->exhausted = true;
+        return NULL;
+    }
+    const struct at_instance *seen =
+        plan.n_placeable == 1 ? at_queue_narrow(&plan.verdicts[0], p->arena) : NULL;
+    return seen;
+}
+
 /* The instance as if it were new: asked where it could go while the old one stays. */
 static struct sched_item *copy_of(struct pass *p, const struct sched_item *item)
 {
@@ -343,7 +371,11 @@ static struct sched_item *copy_of(struct pass *p, const struct sched_item *item)
     copy->status.gpus.n = 0;
     size_t kept;
     const struct at_reservation *example;
-    const struct at_instance *seen = at_reserve_narrow(p->reserve, copy, &kept, &example);
+    const struct at_instance *seen = with_quota(p, copy);
+    if (seen == NULL) {
+        return NULL;
+    }
+    seen = at_reserve_narrow(p->reserve, seen, &kept, &example);
     p->exhausted = p->exhausted || seen == NULL;
     return seen != NULL ? sched_item_of(p->s, seen) : NULL;
 }
@@ -649,6 +681,7 @@ enum at_rc at_reschedule(const struct at_snapshot *snap, const struct at_resched
                      .owners_used = at_map_new(),
                      .by_key = at_map_new(),
                      .max = max < per_pass ? max : per_pass};
+    p.book = snap->n_queues > 0 ? at_queue_book_new(snap) : NULL;
     at_scheduler_update(sched, snap);
     sched->s.arena = arena;
     if (load(&p)) {
@@ -657,6 +690,7 @@ enum at_rc at_reschedule(const struct at_snapshot *snap, const struct at_resched
         p.exhausted = true;
     }
     at_reserve_done(p.reserve);
+    at_queue_book_free(p.book);
     at_map_free(p.on_node);
     at_map_free(p.owners_used);
     at_map_free(p.by_key);

@@ -49,6 +49,9 @@ enum at_rc at_reschedule(const struct at_snapshot *snap, const struct at_resched
                          struct at_reschedule_plan *ret_plan) AT_WARN_UNUSED;
 /* Is it being moved (status.move)? Not the new copy that is made for it. */
 bool at_reschedule_is_moving(const struct at_instance *instance);
+/* A move of it was called off: its status.move names itself as replaced, and when that was. */
+bool at_reschedule_was_called_off(const struct at_instance *instance);
+#define AT_RESCHEDULE_AGAIN_NS (3600 * AT_NS_PER_S) /* after which it may be tried again */
 /* May the instance be moved at all? NULL: yes; else why not. */
 const char *at_reschedule_obstacle(const struct at_snapshot *snap,
                                    const struct at_rescheduling *policy,

@@ -10,6 +10,7 @@ struct shift {
     struct at_deployment *deployments[WORLD_MAX];
     size_t n_deployments;
     struct at_rescheduling policy;
+    const struct at_queue *const *queues; /* one, or NULL */
     struct at_snapshot snap;
     struct at_reschedule_plan plan;
 };
@@ -67,6 +68,8 @@ static size_t look(struct shift *m)
     m->snap = world_snapshot(&m->w);
     m->snap.deployments = (const struct at_deployment *const *)m->deployments;
     m->snap.n_deployments = m->n_deployments;
+    m->snap.queues = m->queues;
+    m->snap.n_queues = m->queues != NULL;
     assert_int_equal(at_reschedule(&m->snap, &m->policy, 1000, NOW, m->w.arena, &m->plan), AT_OK);
     int64_t net = 0;
     for (size_t k = 0; k < m->plan.n; k++) {
@@ -239,8 +242,36 @@ static void some_are_left_alone(void **state)
     assert_int_equal(look(&m), 0);
     no_surge.max_surge = 1;
     assert_int_equal(look(&m), 1); /* a new copy first: nobody is missed */
+    struct at_instance_move off = {.to = "n1", .since_wall_ns = NOW - 1, .replaces = "i"};
+    i->status.move = &off; /* called off just now */
+    assert_int_equal(look(&m), 0);
+    off.since_wall_ns = NOW - AT_RESCHEDULE_AGAIN_NS;
+    assert_int_equal(look(&m), 1);
     i->meta.owners.n = 0;
     assert_int_equal(look(&m), 0);
+    world_done(&m.w);
+}
+
+static void what_has_no_quota_for_two_stays(void **state)
+{
+    (void)state;
+    static struct at_taint taint = {.key = "old", .effect = "NoSchedule"};
+    struct at_queue_resource cpu = {.name = "cpu", .nominal = "1"};
+    struct at_queue_quota quota = {.resources = {&cpu, 1}};
+    struct at_queue queue = {.meta = {.name = "q"}, .spec = {.weight = 1, .quotas = {&quota, 1}}};
+    const struct at_queue *queues[] = {&queue};
+    struct shift m;
+    shift_init(&m);
+    (void)world_site(&m.w, "s", "onprem", "EU");
+    struct at_node *n = world_node(&m.w, "n0", "s", 4000, 8 * GIB);
+    (void)world_node(&m.w, "n1", "s", 4000, 8 * GIB);
+    n->spec.taints.items = &taint;
+    n->spec.taints.n = 1;
+    runs(&m, "i", "o", 1000, "n0")->spec.queue = "q";
+    m.queues = queues;
+    assert_int_equal(look(&m), 0);
+    cpu.nominal = "2";
+    assert_int_equal(look(&m), 1);
     world_done(&m.w);
 }
 
@@ -343,6 +374,7 @@ int main(void)
         cmocka_unit_test(who_may_not_be_where_it_is_moves),
         cmocka_unit_test(copies_do_not_crowd_and_skew_is_mended),
         cmocka_unit_test(some_are_left_alone),
+        cmocka_unit_test(what_has_no_quota_for_two_stays),
         cmocka_unit_test(each_pass_makes_the_sum_smaller_and_they_come_to_an_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
