@@ -5,7 +5,7 @@
 #include "controllers/controllers_priv.h"
 
 #define HOUR_NS (3600 * AT_NS_PER_S)
-#define STALLED_NS (120 * AT_NS_PER_S) /* a move that is not done by then is called off */
+#define STALLED_NS (600 * AT_NS_PER_S) /* a move that is not done by then is called off */
 
 static bool has_policy(const struct at_snapshot *snap)
 {
