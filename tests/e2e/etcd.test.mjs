@@ -259,6 +259,14 @@ it('etcd with users and passwords: a server is let in, stays in when etcd forget
   await etcd.call('/v3/auth/user/grant', { user: 'atoll', role: 'everything' });
   await etcd.call('/v3/auth/enable', {});
   const password = await fleet.file('password', 'of "atoll"\n');
+  // A store moves there: reads, writes and compacts with that user's rights.
+  const old = await fleet.server();
+  await old.stop();
+  const dump = path.join(await fleet.dir('atoll-dump'), 'dump');
+  for (const args of [['export', dump, '--state', old.state], ['import', dump, '--store', store('atoll', password)]]) {
+    const r = await run(ATOLL, ['store', ...args]);
+    assert.equal(r.code, 0, r.err);
+  }
   const server = await fleet.server({ args: ['--store', store('atoll', password)] });
   const admin = await credentials(server.kubeconfig);
   await leaderOf([Object.assign(server, { admin })]); // whose record has a lease
