@@ -9,7 +9,8 @@
 #include <assert.h>
 #include <string.h>
 
-#define ARENA_BYTES_MAX ((size_t)512 << 20) /* of one pass */
+#define ARENA_BYTES_MAX ((size_t)512 << 20)   /* of one pass */
+#define REFRESH_RESERVED_NS (2 * AT_NS_PER_S) /* counts in their status; it looks at everything */
 #define AIM_NS (30 * AT_NS_PER_S)
 #define REFRESH_NS (5 * AT_NS_PER_S) /* figures in messages of those that wait may lag so much */
 
@@ -51,7 +52,7 @@ void ctl_admission_note(struct at_controllers *c, const struct at_snapshot *snap
         ctl_enqueue_after(c, CTL_QUEUES, NULL, "all", CTL_COUNT_DELAY_NS);
     }
     if (snap->n_reservations > 0) {
-        ctl_enqueue_after(c, CTL_RESERVATIONS, NULL, "all", CTL_COUNT_DELAY_NS);
+        ctl_enqueue_after(c, CTL_RESERVATIONS, NULL, "all", REFRESH_RESERVED_NS);
     }
 }
 

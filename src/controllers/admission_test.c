@@ -182,6 +182,38 @@ static void a_reservation_holds_its_node_from_its_start_to_its_end(void **state)
     rig_done(&r);
 }
 
+static size_t count_where(struct rig *r, bool placed)
+{
+    const struct at_snapshot *snap = at_state_snapshot(r->state);
+    size_t n = 0;
+    for (size_t k = 0; k < snap->n_instances; k++) {
+        n += (ctl_text(snap->instances[k]->spec.node_name)[0] != '\0') == placed;
+    }
+    at_snapshot_unref(snap);
+    return n;
+}
+
+static void a_job_that_starts_together_waits_for_quota_for_all_of_it(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_init(&r, 6);
+    rig_three_sites(&r);
+    queue(&r, "q", "2");
+    r.job_hangs = true;
+    rig_create(&r, &AT_KIND_JOB,
+               "{\"metadata\":{\"name\":\"work\",\"namespace\":\"default\"},\"spec\":{"
+               "\"completions\":3,\"parallelism\":3,\"gangSize\":3,\"template\":{\"spec\":{"
+               "\"command\":[\"true\"],\"queue\":\"q\",\"resources\":{\"cpu\":\"1\"}}}}}");
+    RIG_UNTIL(&r, 5, count_where(&r, false) == 3 && told(&r, "3 cpu wanted"));
+    rig_run(&r, 2 * AT_NS_PER_S);
+    assert_int_equal(count_where(&r, true), 0); /* not two of them */
+    rig_patch(&r, &AT_KIND_QUEUE, NULL, "q",
+              "{\"spec\":{\"quotas\":[{\"resources\":[{\"name\":\"cpu\",\"nominal\":\"3\"}]}]}}");
+    RIG_UNTIL(&r, 5, count_where(&r, true) == 3);
+    rig_done(&r);
+}
+
 /* A deployment's copies, watched at each turn: as many as wanted serve at any time. */
 static void all_serve(struct rig *r)
 {
@@ -296,6 +328,7 @@ int main(void)
         cmocka_unit_test(idle_quota_is_lent_and_taken_back),
         cmocka_unit_test(a_queue_that_grows_or_goes_is_noticed),
         cmocka_unit_test(a_reservation_holds_its_node_from_its_start_to_its_end),
+        cmocka_unit_test(a_job_that_starts_together_waits_for_quota_for_all_of_it),
         cmocka_unit_test(moves_are_proposed_or_made_without_anybody_missing),
         cmocka_unit_test(a_move_that_stalls_is_called_off),
     };
