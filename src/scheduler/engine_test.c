@@ -332,9 +332,63 @@ static void decides_as_one_that_looks_at_everything(void **state)
     assert_true(refused > HISTORIES * 10);
 }
 
+static void nonsense_in_weights_and_capacity_is_cut(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w);
+    world_site(&w, "s", "edge", "EU");
+    const int64_t odd[] = {INT64_MIN, -1, 0, INT64_MAX};
+    for (size_t k = 0; k < AT_ARRAY_LEN(odd); k++) {
+        char name[8];
+        snprintf(name, sizeof name, "n%zu", k);
+        struct at_node *n = world_node(&w, name, "s", odd[k], odd[k]);
+        world_gpus(&w, n, 1, "T4", odd[k]);
+        ((struct at_resources *)n->status.allocatable)->gpu_milli = odd[k];
+        ((struct at_resources *)n->status.allocatable)->disk_bytes = odd[k];
+    }
+    for (size_t k = 0; k < AT_ARRAY_LEN(odd); k++) {
+        char name[8];
+        snprintf(name, sizeof name, "i%zu", k);
+        struct at_instance *i = world_instance(&w, name, NULL, 1000);
+        struct at_weights *weights = WORLD_NEW(&w, struct at_weights);
+        *weights = (struct at_weights){odd[k], odd[k], odd[k], odd[k], odd[k]};
+        weights->fragmentation = weights->balance = odd[k];
+        places(i)->weights = weights;
+        wants(i)->gpu_milli = 100;
+    }
+    world_schedule(&w);
+    for (size_t k = 0; k < w.plan.n; k++) { /* the only one that has anything */
+        assert_string_equal(w.plan.decisions[k].node->meta.name, "n3");
+        assert_true(w.plan.decisions[k].score >= 0);
+        assert_true(w.plan.decisions[k].score <= 1000);
+    }
+    world_done(&w);
+}
+
+static void what_no_node_could_ever_take_is_told_at_once(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w);
+    world_site(&w, "s", "edge", "EU");
+    world_node(&w, "n", "s", 4000, 8 * GIB);
+    world_instance(&w, "huge", NULL, 5000);
+    world_instance(&w, "now", NULL, 4000);
+    world_instance(&w, "later", NULL, 4000);
+    world_schedule(&w);
+    assert_true(world_decision(&w, "huge")->never);
+    assert_false(world_decision(&w, "now")->never);
+    assert_null(world_where(&w, world_where(&w, "now") != NULL ? "later" : "now"));
+    assert_false(world_decision(&w, "later")->never);
+    world_done(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nonsense_in_weights_and_capacity_is_cut),
+        cmocka_unit_test(what_no_node_could_ever_take_is_told_at_once),
         cmocka_unit_test(decides_as_one_that_looks_at_everything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,7 @@ static const int64_t DEFAULT_WEIGHTS[AT_SCHED_OBJ_COUNT] = {
     [AT_SCHED_OBJ_DATA] = 10,    [AT_SCHED_OBJ_PREFERENCE] = 50, [AT_SCHED_OBJ_AFFINITY] = 50,
 };
 #define SCORE_MAX 1000
+#define WEIGHT_MAX 1000   /* as the schema says; what is stored may be older */
 #define SCORE_UNKNOWN 500 /* nobody told: neither good nor bad */
 
 /* What an objective cannot tell apart for this request does not count. */
@@ -46,7 +47,7 @@ void sched_weights(const struct sched *s, const struct at_workload *spec,
         [AT_SCHED_OBJ_AFFINITY] = sched_has_near_preference(p),
     };
     for (int i = 0; i < AT_SCHED_OBJ_COUNT; i++) {
-        out[i] = tells[i] && out[i] > 0 ? out[i] : 0;
+        out[i] = !tells[i] || out[i] < 0 ? 0 : out[i] < WEIGHT_MAX ? out[i] : WEIGHT_MAX;
     }
 }
 
