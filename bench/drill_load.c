@@ -12,7 +12,8 @@ int main(int argc, char **argv)
         fputs("usage: drill_load NODES DEPLOYMENTS REPLICAS\n", stderr);
         return 2;
     }
-    struct at_drill_options o = {.seed = 1,
+    struct at_drill_options o = {.real = at_sys_real(),
+                                 .seed = 1,
                                  .nodes = (uint32_t)strtoul(argv[1], NULL, 10),
                                  .deployments = (uint32_t)strtoul(argv[2], NULL, 10),
                                  .replicas = (uint32_t)strtoul(argv[3], NULL, 10)};

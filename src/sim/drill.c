@@ -173,9 +173,9 @@ static void run_until(struct drill *d, size_t bound, struct look *ret)
     }
 }
 
-static double real_s(int64_t since_ns)
+static double real_s(const struct drill *d, int64_t since_ns)
 {
-    return (double)(at_sys_mono_ns(at_sys_real()) - since_ns) / (double)AT_NS_PER_S;
+    return (double)(at_sys_mono_ns(d->o->real) - since_ns) / (double)AT_NS_PER_S;
 }
 
 static enum at_rc begin(struct drill *d)
@@ -225,14 +225,14 @@ static void lose(struct drill *d, const struct look *before, struct at_drill_res
 {
     struct look after = {0};
     size_t pinned = (size_t)(d->o->deployments / PINNED_EVERY) * d->o->replicas;
-    int64_t real_ns = at_sys_mono_ns(at_sys_real()), sim_ns = at_sim_now_ns(d->sim);
+    int64_t real_ns = at_sys_mono_ns(d->o->real), sim_ns = at_sim_now_ns(d->sim);
     out->lost = before->of_lost;
     out->stuck = pinned;
     d->lost = true;
     run_until(d, out->instances - pinned, &after);
     out->bound_again = out->lost - pinned;
     out->wait_s = (double)(at_sim_now_ns(d->sim) - sim_ns) / (double)AT_NS_PER_S;
-    out->compute_s = real_s(real_ns);
+    out->compute_s = real_s(d, real_ns);
     out->over_committed = look(d).over;
 }
 
@@ -247,12 +247,12 @@ enum at_rc at_drill_run(const struct at_drill_options *o, struct at_drill_result
                           "a drill needs 5 to %d nodes and 6 instances each at most",
                           AT_DRILL_NODES_MAX);
     }
-    int64_t real_ns = at_sys_mono_ns(at_sys_real());
+    int64_t real_ns = at_sys_mono_ns(o->real);
     struct look before = {0};
     d.rc = begin(&d);
     if (d.rc == AT_OK) {
         run_until(&d, out.instances, &before);
-        out.set_up_s = real_s(real_ns);
+        out.set_up_s = real_s(&d, real_ns);
     }
     if (d.rc == AT_OK) {
         lose(&d, &before, &out);

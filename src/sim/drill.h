@@ -9,6 +9,7 @@
 #define AT_DRILL_NODES_MAX 100000
 
 struct at_drill_options {
+    const struct at_sys *real; /* the clock of computing */
     uint64_t seed;
     uint32_t nodes;       /* over 5 sites, the last of which is lost */
     uint32_t deployments; /* one in ten may only run at the site that is lost */

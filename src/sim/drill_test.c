@@ -10,7 +10,8 @@
 static void everything_with_a_place_left_is_bound_again(void **state)
 {
     (void)state;
-    struct at_drill_options o = {.seed = 1, .nodes = 1000, .deployments = 10, .replicas = 100};
+    struct at_drill_options o = {
+        .real = at_sys_real(), .seed = 1, .nodes = 1000, .deployments = 10, .replicas = 100};
     struct at_drill_result r = {0};
     struct at_err err = {0};
     if (at_drill_run(&o, &r, &err) != AT_OK) {

@@ -110,23 +110,16 @@ static json_t *number(double v)
     return json_real(rint(v * 1e6) / 1e6);
 }
 
-static json_t *points_json(const struct at_whatif_result *r)
+/* How things stand in the end; the whole course is in the CSV. */
+static json_t *end_json(const struct at_whatif_result *r)
 {
-    json_t *list = json_array();
-    for (size_t i = 0; i < r->n_points; i++) {
-        const struct at_whatif_point *p = &r->points[i];
-        json_array_append_new(
-            list,
-            json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:o,s:o,s:o,s:o}", "seconds",
-                      number((double)p->at_ms / 1000), "capacityGpus", number(p->capacity_gpus),
-                      "allocatedGpus", number(p->allocated_gpus), "fragmentedGpus",
-                      number(p->fragmented_gpus), "capacityCores", number(p->capacity_cores),
-                      "allocatedCores", number(p->allocated_cores), "pending",
-                      (json_int_t)p->pending, "running", (json_int_t)p->running, "nodesUsed",
-                      (json_int_t)p->nodes_used, "usdPerHour", number(p->usd_hour), "usd",
-                      number(p->usd), "watts", number(p->watts), "gramsCO2", number(p->grams_co2)));
-    }
-    return list;
+    const struct at_whatif_point *p = &r->points[r->n_points - 1];
+    return json_pack(
+        "{s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:I,s:I}", "seconds", number((double)p->at_ms / 1000),
+        "capacityGpus", number(p->capacity_gpus), "allocatedGpus", number(p->allocated_gpus),
+        "fragmentedGpus", number(p->fragmented_gpus), "capacityCores", number(p->capacity_cores),
+        "allocatedCores", number(p->allocated_cores), "pending", (json_int_t)p->pending, "running",
+        (json_int_t)p->running, "nodesUsed", (json_int_t)p->nodes_used);
 }
 
 static json_t *scenario_json(const struct at_scenario *s, const struct at_whatif_result *r)
@@ -158,7 +151,8 @@ static json_t *scenario_json(const struct at_scenario *s, const struct at_whatif
     if (r->evicted > 0 && r->rebound_ms >= 0) {
         json_object_set_new(o, "reboundSeconds", number((double)r->rebound_ms / 1000));
     }
-    json_object_set_new(o, "points", points_json(r));
+    json_object_set_new(o, "preempted", json_integer((json_int_t)r->preempted));
+    json_object_set_new(o, "end", end_json(r));
     return o;
 }
 
