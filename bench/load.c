@@ -17,7 +17,7 @@
 #define CLIENTS_MAX 4096
 #define LATENCIES_MAX 2000000
 #define VALUE_BYTES 1200 /* makes a ConfigMap of 1.5 kB as it is stored */
-#define NOTE_BYTES 1300  /* makes an Instance of 2 kB */
+#define NOTE_BYTES 1010  /* makes an Instance of 2 kB, once it has a status */
 #define INSTANCES "/apis/atoll.dev/v1/namespaces/default/instances"
 #define TARGET_BYTES_MAX 3072
 #define WATCH_ROUNDS 7

@@ -26,7 +26,10 @@ static void makes_copies_spread_over_the_sites_and_reports_ready(void **state)
         assert_int_equal(strlen(i->meta.name), strlen("web-") + 5 + 1 + 5);
         assert_string_equal(at_model_map_get(&i->meta.labels, CTL_LABEL_HASH), hash);
         assert_true(at_meta_has_finalizer(&i->meta, CTL_FINALIZER_AGENT));
-        assert_non_null(strstr(i->status.decision->message, "placed on "));
+        json_t *stored = rig_get(&r, &AT_KIND_INSTANCE, i->meta.ns, i->meta.name);
+        assert_non_null(
+            strstr(at_json_str_at(stored, "status.decision.message", ""), "placed on "));
+        json_decref(stored);
         for (size_t m = 0; m < k; m++) {
             assert_string_not_equal(i->status.site, snap->instances[m]->status.site);
             assert_true(i->status.scheduled_at_wall_ns !=
@@ -416,7 +419,11 @@ static void instance_bound_by_hand_is_adopted(void **state)
     const struct at_snapshot *snap = at_state_snapshot(r.state);
     assert_true(at_meta_has_finalizer(&snap->instances[0]->meta, CTL_FINALIZER_AGENT));
     assert_string_equal(snap->instances[0]->status.site, "edge");
-    assert_string_equal(snap->instances[0]->status.decision->message, "bound to edge-1 by hand");
+    assert_null(snap->instances[0]->status.decision); /* carried out: nobody decides by it */
+    json_t *stored = rig_get(&r, &AT_KIND_INSTANCE, "default", "mine");
+    assert_string_equal(at_json_str_at(stored, "status.decision.message", ""),
+                        "bound to edge-1 by hand");
+    json_decref(stored);
     at_snapshot_unref(snap);
     rig_done(&r);
 }

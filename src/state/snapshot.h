@@ -29,7 +29,8 @@ struct at_snapshot {
     size_t n_reservations;
 };
 /* Each list is ordered by (namespace, name). Objects stay valid as long as the snapshot is held.
- * Instances have no meta.annotations here: nothing is decided by them, and they may be large. */
+ * Instances have no meta.annotations here, and no status.decision once they are on a node: nothing
+ * is decided by them, and they may be large. */
 
 const struct at_site *at_snapshot_site(const struct at_snapshot *snap, const char *name);
 const struct at_node *at_snapshot_node(const struct at_snapshot *snap, const char *name);
