@@ -294,6 +294,7 @@ void sched_victim_set(struct sched *s, struct sched_item *item, bool victim)
 {
     if (item->victim != victim) {
         item->victim = victim;
+        s->holders++; /* what could be given up has changed */
         sched_available_set(s, item);
     }
 }
@@ -320,11 +321,33 @@ static enum at_rc show(struct search *f, struct at_sched_decision *d)
     return AT_OK;
 }
 
+/* Many that wait alike find nobody alike: one of them looks, as long as nothing changes. */
+static bool is_known_hopeless(const struct sched *s, const struct sched_item *item, bool free_turn)
+{
+    const struct sched_request *r = item->request;
+    return free_turn && r->no_victims[0] == s->log_end + 1 && r->no_victims[1] == s->holders &&
+           item->instance->spec.priority <= r->no_victims_for;
+}
+
+/* No rule about other instances takes part. */
+static bool is_free_turn(const struct sched *s)
+{
+    bool is_free = s->turn.n_apart == 0 && s->turn.others_refused == AT_SCHED_RULE_COUNT;
+    for (size_t i = 0; i < s->n_sites && is_free; i++) {
+        is_free = s->turn.sites[i].refusal == AT_SCHED_RULE_COUNT;
+    }
+    return is_free;
+}
+
 enum at_rc sched_preempt(struct sched *s, struct sched_item *item, int64_t now_wall_ns,
                          struct at_sched_decision *d)
 {
     const struct at_instance *i = item->instance;
     if (at_streq(i->spec.preemption_policy, "Never") || i->spec.priority <= s->lowest_priority) {
+        return AT_OK;
+    }
+    bool free_turn = is_free_turn(s);
+    if (is_known_hopeless(s, item, free_turn)) {
         return AT_OK;
     }
     AT_CLEANUP(at_cleanup_free) struct search *f = AT_NEW(struct search);
@@ -347,6 +370,11 @@ enum at_rc sched_preempt(struct sched *s, struct sched_item *item, int64_t now_w
         if (rc == AT_OK) {
             sched_hold(s, item, node);
         }
+    }
+    if (f->best == NULL && free_turn) {
+        f->r->no_victims[0] = s->log_end + 1;
+        f->r->no_victims[1] = s->holders;
+        f->r->no_victims_for = f->priority;
     }
     at_free(f->trial.gpus);
     at_free(f->trial.extended);

@@ -141,6 +141,8 @@ struct sched_request {
     uint8_t *eligible; /* bits per node: no static rule refuses it */
     struct sched_request_site *sites;
     size_t n_sites;
+    uint64_t no_victims[2];      /* where log and holders stood when preemption found nobody */
+    int64_t no_victims_for;      /* of this priority */
     struct at_pack_request pack; /* gpus 0: not in the mix */
     size_t live;                 /* items not ended that ask for it: the mix */
 };
