@@ -12,7 +12,9 @@ import {
   setHeaderOptions,
   Watch,
 } from '@kubernetes/client-node';
+import { Agent } from 'node:https';
 import { configMap, deployment, eventually, Fleet, site } from '../e2e/lib/atoll.mjs';
+import { call, credentials } from '../e2e/lib/rest.mjs';
 
 const fleet = new Fleet();
 const it = fleet.it.bind(fleet);
@@ -178,6 +180,61 @@ it('lists at versions that are not there', async () => {
   await refused(at({ resourceVersion: '999999999' }), 504, 'Timeout');
   await refused(at({ resourceVersion: 'x' }), 400, 'BadRequest');
   await refused(at({ limit: 1, _continue: 'forged' }), 400, 'BadRequest');
+});
+
+it('pages are of one snapshot', async () => {
+  await core.createNamespace({ body: { metadata: { name: 'pages' } } });
+  const at = { namespace: 'pages' };
+  for (const name of ['a', 'b', 'c', 'd', 'e']) await core.createNamespacedConfigMap({ ...at, body: { metadata: { name }, data: { v: '1' } } });
+  const first = await core.listNamespacedConfigMap({ ...at, limit: 2 });
+  assert.deepEqual(first.items.map((o) => o.metadata.name), ['a', 'b']);
+  await core.deleteNamespacedConfigMap({ ...at, name: 'c' });
+  await core.createNamespacedConfigMap({ ...at, body: { metadata: { name: 'cc' } } });
+  await core.patchNamespacedConfigMap({ ...at, name: 'd', body: { data: { v: '2' } } }, MERGE);
+  const rest = await core.listNamespacedConfigMap({ ...at, limit: 2, _continue: first.metadata._continue });
+  assert.deepEqual(rest.items.map((o) => [o.metadata.name, o.data.v]), [['c', '1'], ['d', '1']]);
+  assert.equal(rest.metadata.resourceVersion, first.metadata.resourceVersion);
+});
+
+it('what is older than the history is gone, and an informer goes on', async (t) => {
+  await core.createNamespace({ body: { metadata: { name: 'old' } } });
+  const at = { namespace: 'old' };
+  for (const name of ['a', 'e']) await core.createNamespacedConfigMap({ ...at, body: { metadata: { name }, data: { v: '1' } } });
+  const list = () => core.listNamespacedConfigMap(at);
+  const informer = makeInformer(config, '/api/v1/namespaces/old/configmaps', list);
+  let going = true;
+  informer.on('error', () => going && setTimeout(() => informer.start().catch(() => {}), 100));
+  t.after(async () => {
+    going = false;
+    await informer.stop();
+  });
+  await informer.start();
+  const first = await core.listNamespacedConfigMap({ ...at, limit: 1 });
+  await core.deleteNamespacedConfigMap({ ...at, name: 'a' });
+  // More changes than the server remembers: what is older than they are is gone.
+  const admin = { ...(await credentials(s.kubeconfig)), agent: new Agent({ keepAlive: true, maxSockets: 16 }) };
+  const path = '/api/v1/namespaces/old/configmaps/e';
+  const write = async (i) => assert.equal((await call(admin, 'PATCH', path, { data: { v: String(i).padStart(40_000, '.') } }, { 'Content-Type': 'application/merge-patch+json' })).status, 200);
+  for (let i = 0; i < 1200; i += 16) await Promise.all(Array.from({ length: 16 }, (_, k) => write(i + k)));
+  await write('last');
+  admin.agent.destroy();
+  await refused(core.listNamespacedConfigMap({ ...at, limit: 2, _continue: first.metadata._continue }), 410, 'Expired');
+  await refused(core.listNamespacedConfigMap({ ...at, resourceVersion: first.metadata.resourceVersion, resourceVersionMatch: 'Exact' }), 410, 'Expired');
+  const failed = await new Promise((resolve) => {
+    new Watch(config).watch('/api/v1/namespaces/old/configmaps', { resourceVersion: first.metadata.resourceVersion }, () => {}, resolve);
+  });
+  assert.match(String(failed), /Gone|410|Expired/);
+  await core.createNamespacedConfigMap({ ...at, body: { metadata: { name: 'late' } } });
+  await eventually('the informer has it', () => informer.get('late', 'old') && !informer.get('a', 'old') && informer.get('e', 'old').data.v.endsWith('last'));
+}, { skip: process.env.ATOLL_SLOW_TESTS ? false : 'takes a minute: set ATOLL_SLOW_TESTS' });
+
+it('a WatchList is what there is, a mark, and what changes', async () => {
+  const seen = await watchOn('/api/v1/namespaces/pages/configmaps', { sendInitialEvents: true, resourceVersionMatch: 'NotOlderThan', allowWatchBookmarks: true });
+  const end = await eventually('the mark', () => seen.events.findIndex(([type, o]) => type === 'BOOKMARK' && o.metadata.annotations?.['k8s.io/initial-events-end'] === 'true') + 1);
+  assert.deepEqual(seen.events.slice(0, end - 1).map(([type, o]) => `${type} ${o.metadata.name}`), ['ADDED a', 'ADDED b', 'ADDED cc', 'ADDED d', 'ADDED e']);
+  await core.createNamespacedConfigMap({ namespace: 'pages', body: { metadata: { name: 'after' } } });
+  await seen.seen('ADDED', 'after');
+  seen.stop();
 });
 
 it('an informer stays right over a restart of the server', async () => {

@@ -102,6 +102,17 @@ it('exec carries megabytes both ways without a loss', async () => {
   assert.match(out.out, new RegExp(`^${createHash('sha256').update(Buffer.alloc(8_000_000)).digest('hex')}`), out.err);
 });
 
+it('cp brings files there and back', async () => {
+  const dir = await fleet.dir('atoll-cp');
+  const bytes = randomBytes(300_000);
+  await writeFile(path.join(dir, 'there'), bytes);
+  const inside = path.join(await fleet.dir('atoll-cp-inside'), 'file');
+  await s.k(['cp', path.join(dir, 'there'), `${pod}:${inside}`]);
+  assert.deepEqual(await readFile(inside), bytes);
+  await s.k(['cp', `${pod}:${inside}`, path.join(dir, 'back')]);
+  assert.deepEqual(await readFile(path.join(dir, 'back')), bytes);
+});
+
 it('exec runs as the instance does, and ends with its client', async () => {
   const { pid } = (await c.get('instances', pod)).status;
   const ids = (text) => /^Uid:\s+(.*)$/m.exec(text)[1];
