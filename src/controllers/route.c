@@ -80,6 +80,14 @@ static void route_gone(struct at_controllers *c, const struct at_snapshot *snap,
     route_owner(c, owner, NULL, NULL);
 }
 
+/* May somebody have to give it up (gc.c)? */
+static bool concerns_collection(const struct at_snapshot *snap, const struct at_instance *i)
+{
+    const char *node = ctl_text(i->spec.node_name);
+    return i->meta.owners.n > 0 || ctl_lost(i) ||
+           (node[0] != '\0' && at_snapshot_node(snap, node) == NULL);
+}
+
 static void route_instance(struct at_controllers *c, const struct at_snapshot *snap, const char *ns,
                            const char *name)
 {
@@ -97,7 +105,9 @@ static void route_instance(struct at_controllers *c, const struct at_snapshot *s
     struct ctl_seen *seen = ctl_index_get(c->index, key);
     route_owner(c, seen->owner_item, seen, i);
     ctl_tell_instance(c, seen, i);
-    ctl_enqueue(c, CTL_INSTANCE, ns, name);
+    if (concerns_collection(snap, i)) {
+        ctl_enqueue(c, CTL_INSTANCE, ns, name);
+    }
     if (ctl_text(i->spec.node_name)[0] == '\0') {
         return;
     }
@@ -222,6 +232,13 @@ void ctl_route(struct at_controllers *c, const struct at_snapshot *snap,
 
 void ctl_route_all(struct at_controllers *c, const struct at_snapshot *snap)
 {
+    /* What stays lies together in memory, before what the queue needs for a moment. */
+    for (size_t k = 0; k < snap->n_instances; k++) {
+        const struct at_meta *meta = &snap->instances[k]->meta;
+        AT_CLEANUP(at_cleanup_free)
+        char *key = at_asprintf("%s/%s", ctl_text(meta->ns), meta->name);
+        ctl_index_put(c->index, key, snap->instances[k]);
+    }
     for (size_t k = 0; k < snap->n_deployments; k++) {
         ctl_enqueue(c, CTL_DEPLOYMENT, snap->deployments[k]->meta.ns,
                     snap->deployments[k]->meta.name);
