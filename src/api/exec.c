@@ -311,7 +311,7 @@ static const char *handshake(struct api_req *req)
         !list_has(at_http_header_get(head, "Connection"), "upgrade") ||
         !at_str_eq(at_http_header_get(head, "Sec-WebSocket-Version"), "13")) {
         api_respond_error(req, AT_BAD_REQUEST,
-                          "commands need a WebSocket: kubectl 1.29 and later have it");
+                          "commands need a WebSocket: kubectl 1.30 and later have it");
         return NULL;
     }
     if (at_ws_accept(key.ptr, key.len, accept, &err) != AT_OK) {
