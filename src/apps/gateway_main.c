@@ -52,7 +52,8 @@ static enum at_rc tls_load(const char *cert_file, const char *key_file, struct a
     if (rc == AT_OK) {
         rc = at_file_read(key_file, GATEWAY_PEM_BYTES_MAX, &key, err);
     }
-    struct at_tls_options o = {.is_server = true, .cert_pem = cert.data, .key_pem = key.data};
+    struct at_tls_options o = {
+        .is_server = true, .http2 = true, .cert_pem = cert.data, .key_pem = key.data};
     return rc == AT_OK ? at_tls_config_new(&o, ret, err) : rc;
 }
 

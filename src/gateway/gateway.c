@@ -83,6 +83,7 @@ static enum at_rc start_workers(struct at_gateway *g, const struct at_gateway_op
         .listen = o->listen,
         .reuse_port = g->n_workers > 1 && strncmp(o->listen, "unix:", 5) != 0,
         .tls = o->tls,
+        .http2 = true,
         .body_bytes_max = g->body_bytes_max,
         .connections_max = o->connections_max != 0 ? o->connections_max : AT_GW_CONNECTIONS_MAX,
         .idle_timeout_ns = AT_GW_CLIENT_IDLE_NS,

@@ -139,6 +139,8 @@ void gw_auth_done(struct gw_worker *worker);
 /* own.c: what the gateway answers itself */
 void gw_answer_error(struct at_http_exchange *ex, int status, const char *headers, const char *fmt,
                      ...) AT_PRINTF(4, 5);
+/* One message and status 0. headers: the replica's, of which what described its body goes. */
+void gw_answer_grpc(struct at_http_exchange *ex, const char *headers, const struct at_buf *message);
 void gw_answer_own(struct gw_worker *worker, struct at_http_exchange *ex, enum gw_path_kind kind);
 void gw_metrics_init(struct gw_metrics *metrics, enum at_loop_backend backend);
 void gw_count(struct gw_worker *worker, const char *model, const char *site, int status);

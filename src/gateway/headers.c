@@ -116,20 +116,29 @@ static enum at_rc begin(const struct at_http_head *head, size_t extra, struct at
     return at_buf_reserve(out, need, ret_at);
 }
 
+static bool is_grpc(struct at_str name)
+{
+    return (name.len > 5 && at_str_eq_nocase((struct at_str){name.ptr, 5}, "grpc-")) ||
+           at_str_eq_nocase(name, "content-type") || at_str_eq_nocase(name, "accept-encoding") ||
+           at_str_eq_nocase(name, "accept");
+}
+
 enum at_rc gw_headers_up(const struct at_http_head *head, const struct gw_ids *ids, char out_id[17],
                          struct at_str *ret_request_id, struct at_buf *out)
 {
     char *start;
-    enum at_rc rc = begin(head, 256, out, &start);
+    struct at_str lines = at_str_of(ids->lines);
+    enum at_rc rc = begin(head, 256 + lines.len, out, &start);
     if (rc != AT_OK) {
         return rc;
     }
-    char *p = start;
+    char *p = lines.len > 0 ? put(start, lines.ptr, lines.len) : start;
     bool traced = false, named = connection_names_fields(head);
     struct at_str id = {NULL, 0};
     for (size_t i = 0; i < head->n_headers; i++) {
         struct at_str name = head->headers[i].name, value = head->headers[i].value;
-        if (is_hop_by_hop(name) || stays_here(name) || (named && is_named(head, name))) {
+        if (is_hop_by_hop(name) || stays_here(name) || (named && is_named(head, name)) ||
+            (ids->grpc && is_grpc(name))) {
             continue;
         }
         if (name.len == 11 && at_str_eq_nocase(name, "traceparent")) {

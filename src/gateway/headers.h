@@ -7,6 +7,8 @@
 
 struct gw_ids {
     uint64_t trace[2], span, request;
+    bool grpc;         /* leave out what describes a gRPC body */
+    const char *lines; /* put these instead; may be NULL */
 };
 
 /* Lines for the replica: what the client sent without hop-by-hop fields, Host, Content-Length,

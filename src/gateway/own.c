@@ -2,8 +2,10 @@
 #include "core/json.h"
 #include "core/mem.h"
 #include "gateway/gateway_priv.h"
+#include "gateway/grpc.h"
 
 #include <stdio.h>
+#include <strings.h>
 
 void gw_metrics_init(struct gw_metrics *m, enum at_loop_backend backend)
 {
@@ -67,9 +69,46 @@ void gw_answer_error(struct at_http_exchange *ex, int status, const char *header
     va_start(args, fmt);
     vsnprintf(message, sizeof message, fmt, args);
     va_end(args);
+    if (gw_grpc_kind_of(at_http_request(ex)) != GW_GRPC_NONE) {
+        char lines[4 * AT_ERR_MSG_BYTES_MAX];
+        gw_grpc_status_lines(gw_grpc_status_of(status), message, lines, sizeof lines);
+        at_http_respond(ex, 200, "application/grpc", lines, NULL, 0);
+        return;
+    }
     json_t *error = json_string(message);
     answer_json(ex, status, headers,
                 json_pack("{s:o}", "error", error != NULL ? error : json_string("bad request")));
+}
+
+/* The lines of headers that are no description of a body. */
+static void keep_lines(const char *headers, struct at_buf *out)
+{
+    static const char *const NOT[] = {"content-type:", "inference-header-content-length:",
+                                      "content-encoding:", "content-length:"};
+    while (headers != NULL && *headers != '\0') {
+        const char *end = strstr(headers, "\r\n");
+        size_t len = end != NULL ? (size_t)(end + 2 - headers) : strlen(headers);
+        bool keep = true;
+        for (size_t i = 0; i < AT_ARRAY_LEN(NOT); i++) {
+            keep = keep && strncasecmp(headers, NOT[i], strlen(NOT[i])) != 0;
+        }
+        if (keep && at_buf_append(out, headers, len) != AT_OK) {
+            return;
+        }
+        headers += len;
+    }
+}
+
+void gw_answer_grpc(struct at_http_exchange *ex, const char *headers, const struct at_buf *message)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf lines = {0};
+    keep_lines(headers, &lines);
+    at_http_stream_begin(ex, 200, "application/grpc", lines.data);
+    if (at_http_stream_write(ex, message->data, message->len) != AT_OK) {
+        at_http_abort(ex);
+        return;
+    }
+    at_http_stream_end_trailers(ex, "grpc-status: 0\r\n");
 }
 
 static void answer_metrics(struct gw_worker *worker, struct at_http_exchange *ex)

@@ -1,7 +1,9 @@
 /* One request from client to replica and back. Attempts go on until an answer is on its way to the
  * client; from then on a failure can only cut the connection. */
+#include "core/json.h"
 #include "core/mem.h"
 #include "gateway/gateway_priv.h"
+#include "gateway/grpc.h"
 #include "gateway/headers.h"
 
 #include <assert.h>
@@ -29,6 +31,10 @@ struct gw_request {
     struct at_str request_id;
     char id_text[17];
     struct at_buf up, down, hold; /* lines to the replica; lines and body to the client */
+    enum gw_grpc_kind grpc_kind;
+    struct gw_grpc_call *grpc; /* what the gRPC request became; NULL: none */
+    size_t json_bytes;         /* of a binary answer, before the tensors */
+    int64_t timeout_ns;        /* the client's own; 0: none */
 };
 
 static void attempt(struct gw_request *r, const char *reason);
@@ -66,6 +72,10 @@ static void request_free(struct gw_request *r)
     at_metric_add(w->gateway->metrics.outstanding, -1);
     r->model->refs--;
     gw_model_drop(r->model);
+    if (r->grpc != NULL) {
+        gw_grpc_call_done(r->grpc);
+        at_free(r->grpc);
+    }
     if (r->hold.cap > AT_GW_HOLD_BYTES_MAX) {
         at_buf_done(&r->hold);
     }
@@ -148,6 +158,12 @@ static void on_head(void *ctx, const struct at_http_head *head)
     r->status = head->status;
     r->has_length = head->has_length;
     r->length = head->content_length;
+    uint64_t json_bytes;
+    if (r->grpc != NULL &&
+        at_str_to_u64(at_http_header_get(head, "inference-header-content-length"), &json_bytes) ==
+            AT_OK) {
+        r->json_bytes = json_bytes <= SIZE_MAX / 2 ? (size_t)json_bytes : SIZE_MAX / 2;
+    }
     r->discard = r->safe && (head->status == 502 || head->status == 503) && can_retry(r) &&
                  gw_retry_take(r->worker, at_loop_now_ns(r->worker->loop));
     if (!r->discard && gw_headers_down(head, r->replica->instance, r->replica->site, r->request_id,
@@ -178,8 +194,50 @@ static void pass_on(struct gw_request *r, const char *data, size_t len)
     }
 }
 
+/* What the replica said went wrong, in either form of the protocol. */
+static void replica_error(const char *data, size_t len, char *out, size_t size)
+{
+    AT_CLEANUP(at_cleanup_json) json_t *root = NULL;
+    const char *text = NULL;
+    if (len > 0 && at_json_parse(data, len, &root, NULL) == AT_OK) {
+        text = at_json_str_at(root, "error", NULL);
+    }
+    snprintf(out, size, "%s", text != NULL ? text : "the replica refused");
+}
+
+static void answer_grpc(struct gw_request *r, const char *data, size_t len)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf message = {0};
+    struct at_http_exchange *ex = r->ex;
+    struct at_err err;
+    enum at_rc rc;
+    r->ex = NULL;
+    if (r->grpc_kind == GW_GRPC_MODEL_READY && r->status != 404) {
+        rc = gw_grpc_own(r->grpc_kind, r->status == 200, &message);
+    } else if (r->status != 200) {
+        char text[AT_ERR_MSG_BYTES_MAX];
+        replica_error(data, len, text, sizeof text);
+        answered(r, r->status, r->replica);
+        gw_answer_error(ex, r->status, r->down.data, "model %s: %s", r->model->name, text);
+        return;
+    } else {
+        rc =
+            gw_grpc_answer(r->grpc_kind, (struct at_str){data, len}, r->json_bytes, &message, &err);
+    }
+    answered(r, rc == AT_OK ? 200 : 502, r->replica);
+    if (rc != AT_OK) {
+        gw_answer_error(ex, 502, r->down.data, "model %s: %s", r->model->name, err.msg);
+        return;
+    }
+    gw_answer_grpc(ex, r->down.data, &message);
+}
+
 static void answer_whole(struct gw_request *r, const char *data, size_t len)
 {
+    if (r->grpc != NULL) {
+        answer_grpc(r, data, len);
+        return;
+    }
     struct at_http_exchange *ex = r->ex;
     r->ex = NULL;
     answered(r, r->status, r->replica);
@@ -200,9 +258,17 @@ static void on_body(void *ctx, const char *data, size_t len)
         answer_whole(r, data, len); /* the usual case: nothing is copied */
         return;
     }
-    bool may_hold = r->has_length ? r->length <= AT_GW_HOLD_BYTES_MAX : r->infer;
-    if (may_hold && r->hold.len + len <= AT_GW_HOLD_BYTES_MAX &&
-        at_buf_append(&r->hold, data, len) == AT_OK) {
+    size_t hold_max = r->grpc != NULL ? r->worker->gateway->body_bytes_max : AT_GW_HOLD_BYTES_MAX;
+    bool may_hold = r->has_length ? r->length <= hold_max : r->infer;
+    if (may_hold && r->hold.len + len <= hold_max && at_buf_append(&r->hold, data, len) == AT_OK) {
+        return;
+    }
+    if (r->grpc != NULL) { /* it cannot be translated in parts */
+        struct at_http_exchange *ex = r->ex;
+        r->ex = NULL;
+        answered(r, 502, r->replica);
+        gw_answer_error(ex, 502, NULL, "model %s: the replica's answer is too large",
+                        r->model->name);
         return;
     }
     begin_stream(r);
@@ -319,13 +385,16 @@ static void attempt(struct gw_request *r, const char *reason)
     char target[AT_HTTP_HEAD_BYTES_MAX];
     memcpy(target, head->target.ptr, head->target.len);
     target[head->target.len] = '\0';
+    int64_t timeout_ns = w->gateway->first_byte_timeout_ns;
     struct at_http_call call = {.addr = replica->addr,
-                                .method = head->method,
-                                .target = target,
+                                .method = r->method,
+                                .target = r->grpc != NULL ? r->grpc->target.data : target,
                                 .headers = r->up.data,
-                                .body = body.ptr,
-                                .body_len = body.len,
-                                .first_byte_timeout_ns = w->gateway->first_byte_timeout_ns,
+                                .body = r->grpc != NULL ? r->grpc->body.data : body.ptr,
+                                .body_len = r->grpc != NULL ? r->grpc->body.len : body.len,
+                                .first_byte_timeout_ns =
+                                    r->timeout_ns > 0 && r->timeout_ns < timeout_ns ? r->timeout_ns
+                                                                                    : timeout_ns,
                                 .ctx = r,
                                 .on_head = on_head,
                                 .on_body = on_body,
@@ -334,22 +403,25 @@ static void attempt(struct gw_request *r, const char *reason)
     assert(r->call != 0);
 }
 
+/* grpc: what a gRPC request became, taken; NULL: path says it all. */
 static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
-                         const struct gw_path *path)
+                         const struct gw_path *path, enum gw_grpc_kind grpc_kind,
+                         struct gw_grpc_call *grpc_take)
 {
     const struct at_http_head *head = at_http_request(ex);
     struct gw_model *model = at_map_get_n(w->models, path->model, path->model_len);
-    if (model == NULL) {
-        bool known_none = w->has_table;
-        gw_count(w, "", "", known_none ? 404 : 503);
-        gw_answer_error(ex, known_none ? 404 : 503, known_none ? NULL : "Retry-After: 1\r\n",
-                        known_none ? "no model is called %s" : "model %s: no routes are known yet",
+    if (model == NULL || head->method == AT_HTTP_METHOD_OTHER) {
+        int status = model != NULL ? 501 : w->has_table ? 404 : 503;
+        gw_count(w, model != NULL ? model->name : "", "", status);
+        gw_answer_error(ex, status, status == 503 ? "Retry-After: 1\r\n" : NULL,
+                        status == 501   ? "model %s: this method is not known here"
+                        : status == 404 ? "no model is called %s"
+                                        : "model %s: no routes are known yet",
                         path->model);
-        return;
-    }
-    if (head->method == AT_HTTP_METHOD_OTHER) {
-        gw_count(w, model->name, "", 501);
-        gw_answer_error(ex, 501, NULL, "this method is not known here");
+        if (grpc_take != NULL) {
+            gw_grpc_call_done(grpc_take);
+            at_free(grpc_take);
+        }
         return;
     }
     struct gw_request *r = request_new(w);
@@ -357,15 +429,20 @@ static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
     r->model = model;
     model->refs++;
     at_metric_add(w->gateway->metrics.outstanding, 1);
-    r->method = head->method;
+    r->grpc_kind = grpc_kind;
+    r->grpc = grpc_take;
+    r->timeout_ns = grpc_take != NULL ? gw_grpc_timeout_ns(head) : 0;
+    r->method = grpc_take != NULL && grpc_kind != GW_GRPC_MODEL_INFER ? AT_HTTP_GET : head->method;
     r->infer = path->infer;
-    r->safe = path->infer || (head->method != AT_HTTP_POST && head->method != AT_HTTP_PATCH);
+    r->safe = path->infer || (r->method != AT_HTTP_POST && r->method != AT_HTTP_PATCH);
     at_buf_clear(&r->hold);
     at_buf_clear(&r->down);
     gw_retry_earn(w);
     struct gw_ids ids = {.trace = {random_next(w), random_next(w)},
                          .span = random_next(w),
-                         .request = random_next(w)};
+                         .request = random_next(w),
+                         .grpc = grpc_take != NULL,
+                         .lines = grpc_take != NULL ? grpc_take->lines.data : NULL};
     if (gw_headers_up(head, &ids, r->id_text, &r->request_id, &r->up) != AT_OK) {
         fail(r, 431, "the headers are too large");
         return;
@@ -375,20 +452,61 @@ static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
     attempt(r, NULL);
 }
 
+static void handle_grpc(struct gw_worker *w, struct at_http_exchange *ex, enum gw_grpc_kind kind)
+{
+    if (kind == GW_GRPC_UNKNOWN) {
+        gw_answer_error(ex, 501, NULL, "this gRPC method is not known here");
+        return;
+    }
+    if (kind == GW_GRPC_SERVER_LIVE || kind == GW_GRPC_SERVER_READY ||
+        kind == GW_GRPC_SERVER_METADATA) {
+        AT_CLEANUP(at_cleanup_buf) struct at_buf message = {0};
+        enum at_rc rc = gw_grpc_own(kind, kind != GW_GRPC_SERVER_READY || w->has_table, &message);
+        assert(rc == AT_OK);
+        gw_answer_grpc(ex, NULL, &message);
+        return;
+    }
+    struct gw_grpc_call *call = AT_NEW(struct gw_grpc_call);
+    struct at_err err;
+    enum at_rc rc = gw_grpc_request(kind, at_http_request_body(ex), call, &err);
+    struct gw_model *model = rc == AT_OK ? at_map_get(w->models, call->model) : NULL;
+    if (rc != AT_OK || (kind == GW_GRPC_MODEL_READY && model != NULL && model->n_replicas == 0)) {
+        if (rc != AT_OK) {
+            gw_count(w, "", "", at_rc_http_status(rc));
+            gw_answer_error(ex, at_rc_http_status(rc), NULL, "%s", err.msg);
+        } else {
+            AT_CLEANUP(at_cleanup_buf) struct at_buf message = {0};
+            rc = gw_grpc_own(kind, false, &message);
+            assert(rc == AT_OK);
+            gw_answer_grpc(ex, NULL, &message);
+        }
+        gw_grpc_call_done(call);
+        at_free(call);
+        return;
+    }
+    struct gw_path path = {.kind = GW_PATH_MODEL, .infer = true, .model_len = strlen(call->model)};
+    memcpy(path.model, call->model, path.model_len + 1);
+    handle_model(w, ex, &path, kind, call);
+}
+
 void gw_handle(void *worker, struct at_http_exchange *ex)
 {
     struct gw_worker *w = worker;
     const struct at_http_head *head = at_http_request(ex);
     struct gw_path path;
     gw_path_parse(head->path, &path);
-    bool needs_token = path.kind == GW_PATH_MODEL || path.kind == GW_PATH_SERVER ||
-                       path.kind == GW_PATH_MODEL_LIST || path.kind == GW_PATH_NONE;
+    enum gw_grpc_kind grpc = gw_grpc_kind_of(head);
+    bool needs_token = grpc != GW_GRPC_NONE || path.kind == GW_PATH_MODEL ||
+                       path.kind == GW_PATH_SERVER || path.kind == GW_PATH_MODEL_LIST ||
+                       path.kind == GW_PATH_NONE;
     if (needs_token && !gw_auth_allows(w, head)) {
         gw_count(w, "", "", 401);
         gw_answer_error(ex, 401, "WWW-Authenticate: Bearer\r\n",
                         "a bearer token that this gateway knows is needed");
+    } else if (grpc != GW_GRPC_NONE) {
+        handle_grpc(w, ex, grpc);
     } else if (path.kind == GW_PATH_MODEL) {
-        handle_model(w, ex, &path);
+        handle_model(w, ex, &path, GW_GRPC_NONE, NULL);
     } else {
         gw_answer_own(w, ex, path.kind);
     }

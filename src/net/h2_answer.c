@@ -143,7 +143,8 @@ static void submit_head(struct at_h2_stream *st, int status, const char *content
     int n = snprintf(code, sizeof code, "%d", status);
     add(&f, AT_STR(":status"), (struct at_str){code, (size_t)n});
     struct at_str date = at_str_of(at_http_date_line(h2->conn->server));
-    add(&f, AT_STR("date"), at_str_trim((struct at_str){date.ptr + 5, date.len - 5}));
+    add(&f, AT_STR("date"),
+        at_str_trim((struct at_str){date.ptr + 5, date.len - 7})); /* no "Date:", no CRLF */
     if (content_type != NULL) {
         add(&f, AT_STR("content-type"), at_str_of(content_type));
     }
