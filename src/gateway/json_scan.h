@@ -1,0 +1,26 @@
+/* What a gateway must know of a JSON request body: which model, and whether the answer is to be
+ * streamed. One pass that checks all of the text and builds nothing. Pure. */
+#ifndef AT_GATEWAY_JSON_SCAN_H
+#define AT_GATEWAY_JSON_SCAN_H
+
+#include "core/err.h"
+#include "core/str.h"
+#include "gateway/limits.h"
+
+struct gw_scan {
+    char model[AT_GW_MODEL_BYTES_MAX];
+    size_t model_len;
+    bool stream;
+};
+
+/* Read the members "model" (a string that must be there) and "stream" (true, false, null or absent)
+ * of the object that text is. What another reader could take otherwise is refused: a member named
+ * twice at the top, however its name is escaped. Numbers of any size, \u0000 and half surrogate
+ * pairs below it are the replica's affair.
+ * out:  *ret, only on AT_OK
+ * err:  AT_BAD_REQUEST no JSON object, or past a limit: the message begins with line and column |
+ *       AT_INVALID one of the two members, named as the field
+ * own:  nothing retained.  cost: one pass, no allocation. */
+enum at_rc gw_json_scan(struct at_str text, struct gw_scan *ret, struct at_err *err) AT_WARN_UNUSED;
+
+#endif
