@@ -71,6 +71,8 @@ void sched_give_back(struct sched_node *n, const struct sched_demand *d,
 
 /* preempt.c */
 bool sched_is_leaving(const struct sched_item *item);
+/* How many of its owner's copies may go, besides those given up already. */
+int64_t sched_budget_left(const struct sched *s, const struct at_instance *i);
 void sched_victim_set(struct sched *s, struct sched_item *item, bool victim);
 /* Nothing fits (the turn is the item's): find victims, hold the room for it, tell in d. */
 enum at_rc sched_preempt(struct sched *s, struct sched_item *item, int64_t now_wall_ns,

@@ -40,6 +40,16 @@ int64_t sched_amount(const char *text)
     return n < AT_SCHED_AMOUNT_MAX ? n : AT_SCHED_AMOUNT_MAX;
 }
 
+int64_t sched_extended_cap(const struct sched_node *n, const char *name)
+{
+    for (size_t i = 0; i < n->n_extended; i++) {
+        if (at_streq(n->extended[i].name, name)) {
+            return n->extended[i].cap;
+        }
+    }
+    return 0;
+}
+
 int64_t sched_extended_free(const struct sched_node *n, const char *name)
 {
     for (size_t i = 0; i < n->n_extended; i++) {

@@ -289,8 +289,10 @@ static enum at_rc explain_pending(struct sched *s, const struct sched_turn *turn
                                   struct at_sched_decision *d)
 {
     const struct at_sched_decision *last = s->last_pending;
-    bool alike = last != NULL && s->last_group == turn->group &&
-                 last->instance->spec.priority == d->instance->spec.priority;
+    bool alike =
+        last != NULL && s->last_group == turn->group &&
+        last->instance->spec.priority == d->instance->spec.priority &&
+        at_streq(last->instance->spec.preemption_policy, d->instance->spec.preemption_policy);
     s->last_pending = d->node == NULL ? d : NULL;
     s->last_group = turn->group;
     if (d->node != NULL) {

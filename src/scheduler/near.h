@@ -45,4 +45,10 @@ const char *sched_near_why(struct sched *s, const struct sched_turn *turn,
 enum at_rc sched_find_nearest(struct sched *s, const struct sched_turn *turn,
                               struct at_sched_decision *decision) AT_WARN_UNUSED;
 
+/* makers.c: whose end on the node would make room, and what keeps them. ret->message stays NULL
+ * when nobody's would. cost: O(instances there * log) */
+enum at_rc sched_find_makers(struct sched *s, const struct sched_turn *turn,
+                             const struct sched_node *node,
+                             struct at_sched_remedy *ret) AT_WARN_UNUSED;
+
 #endif

@@ -10,8 +10,6 @@
 #define REMEDIES_MAX 8
 #define ROOM_NODES_MAX 3 /* nodes whose lack is told */
 #define TAINTS_MAX 4
-#define VICTIMS_MAX 16
-#define LOWER_MAX 256 /* of a node; more are not looked at */
 #define BIT(rule) (UINT64_C(1) << (rule))
 #define ROOM_BITS                                                                                  \
     (BIT(AT_SCHED_CPU) | BIT(AT_SCHED_MEMORY) | BIT(AT_SCHED_DISK) | BIT(AT_SCHED_GPU) |           \
@@ -282,6 +280,12 @@ static bool too_small(const struct sched_node *n, const struct sched_demand *d,
         (d->disk_bytes > 0 && n->cap_disk_bytes < d->disk_bytes)) {
         return true;
     }
+    for (size_t i = 0; l->extended != NULL && i < d->extended->n; i++) {
+        const char *name = d->extended->items[i].key;
+        if (sched_extended_cap(n, name) < sched_amount(d->extended->items[i].value)) {
+            return true;
+        }
+    }
     int64_t gpus = 0;
     for (size_t i = 0; gpus_lack(l) && i < n->n_gpus; i++) {
         struct sched_gpu empty = n->gpus[i];
@@ -445,6 +449,25 @@ static int64_t most(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+static const char *say_never_extended(struct survey *v)
+{
+    const struct at_model_map *extended = v->turn->request->demand.extended;
+    for (size_t k = 0; extended != NULL && k < extended->n; k++) {
+        const struct at_model_kv *e = &extended->items[k];
+        int64_t top = 0;
+        for (size_t i = 0; i < v->s->n_nodes; i++) {
+            top = most(top, sched_extended_cap(v->s->by_rank[i], e->key));
+        }
+        if (top < sched_amount(e->value)) {
+            return at_arena_printf(v->s->arena,
+                                   "no node is large enough, even when empty: the largest has %lld "
+                                   "%s, %s wanted",
+                                   (long long)top, e->key, e->value);
+        }
+    }
+    return "no node is large enough, even when empty: none has all of it together";
+}
+
 static const char *say_never(struct survey *v)
 {
     const struct sched_demand *d = &v->turn->request->demand;
@@ -476,7 +499,7 @@ static const char *say_never(struct survey *v)
         at_quantity_format_milli(d->gpu_count * 1000, want);
     }
     if (what == NULL) {
-        return "no node is large enough, even when empty: none has all of it together";
+        return say_never_extended(v);
     }
     return at_arena_printf(v->s->arena,
                            "no node is large enough, even when empty: the largest has %s %s, %s "
@@ -543,135 +566,13 @@ static const char *kind_of(int rule)
     }
 }
 
-static int by_worth(const void *a, const void *b)
-{
-    const struct at_instance *x = (*(struct sched_item *const *)a)->instance;
-    const struct at_instance *y = (*(struct sched_item *const *)b)->instance;
-    if (x->spec.priority != y->spec.priority) {
-        return x->spec.priority < y->spec.priority ? -1 : 1;
-    }
-    if (x->status.scheduled_at_wall_ns != y->status.scheduled_at_wall_ns) {
-        return x->status.scheduled_at_wall_ns > y->status.scheduled_at_wall_ns ? -1 : 1;
-    }
-    int c = strcmp(x->meta.name, y->meta.name);
-    return c != 0
-               ? c
-               : strcmp(x->meta.ns != NULL ? x->meta.ns : "", y->meta.ns != NULL ? y->meta.ns : "");
-}
-
-/* Give back what an item holds; sign -1 takes it again. */
-static void give(struct sched_node *n, const struct sched_item *item, int sign)
-{
-    const struct sched_demand *d = &item->request->demand;
-    n->cpu_milli += sign * d->cpu_milli;
-    n->memory_bytes += sign * d->memory_bytes;
-    n->disk_bytes += sign * d->disk_bytes;
-    for (size_t k = 0; k < item->n_gpus; k++) {
-        if (item->gpus[k].index >= n->n_gpus) {
-            continue; /* the node has fewer now */
-        }
-        struct sched_gpu *g = &n->gpus[item->gpus[k].index];
-        g->free_milli += sign * item->gpus[k].milli;
-        g->free_memory_bytes += sign * item->gpus[k].memory_bytes;
-    }
-}
-
-/* A copy whose room can be changed; its node NULL: out of arena. */
-static struct sched_node copy_of(struct sched *s, const struct sched_node *n)
-{
-    struct sched_node copy = *n;
-    copy.gpus = at_arena_alloc(s->arena, sizeof *copy.gpus * (n->n_gpus + 1));
-    if (copy.gpus == NULL) {
-        copy.node = NULL;
-    } else if (n->n_gpus > 0) {
-        memcpy(copy.gpus, n->gpus, sizeof *copy.gpus * n->n_gpus);
-    }
-    return copy;
-}
-
-/* What is on the node and gives way to this instance, the least worth first. */
-static size_t lower_on(const struct survey *v, const struct sched_node *n,
-                       struct sched_item *out[LOWER_MAX])
-{
-    size_t count = 0;
-    for (struct sched_item *i = n->first; i != NULL && count < LOWER_MAX; i = i->next) {
-        if (i->instance != NULL && i->instance->spec.priority < v->turn->instance->spec.priority) {
-            out[count++] = i;
-        }
-    }
-    if (count > 1) {
-        qsort(out, count, sizeof *out, by_worth);
-    }
-    return count;
-}
-
-static bool has_room(const struct survey *v, const struct sched_node *n)
-{
-    return sched_refuse_room(v->s, v->turn->request, n) == AT_SCHED_RULE_COUNT;
-}
-
-/* Those that must go so that it fits; 0: not even all of them would do. */
-static size_t choose_victims(const struct survey *v, struct sched_node *after,
-                             struct sched_item *const *all, size_t count,
-                             const struct at_instance **out)
-{
-    size_t gone = 0, n_out = 0;
-    while (gone < count && !has_room(v, after)) {
-        give(after, all[gone++], 1);
-    }
-    if (!has_room(v, after)) {
-        return 0;
-    }
-    for (size_t k = gone; k-- > 0;) { /* those worth most stay when it fits all the same */
-        give(after, all[k], -1);
-        if (!has_room(v, after)) {
-            give(after, all[k], 1);
-            if (n_out == VICTIMS_MAX) {
-                return 0;
-            }
-            out[n_out++] = all[k]->instance;
-        }
-    }
-    return n_out;
-}
-
-static const char *names_text(struct sched *s, const struct at_instance *const *list, size_t n)
-{
-    const char *text = "";
-    for (size_t k = 0; k < n && text != NULL; k++) {
-        text =
-            at_arena_printf(s->arena, "%s%s%s/%s", text, k > 0 ? ", " : "",
-                            list[k]->meta.ns != NULL ? list[k]->meta.ns : "", list[k]->meta.name);
-    }
-    return text;
-}
-
 static void add_preempt(struct survey *v, const struct sched_node *n)
 {
-    struct sched *s = v->s;
-    struct sched_item *all[LOWER_MAX];
-    size_t count = lower_on(v, n, all);
-    struct sched_node after = copy_of(s, n);
-    const struct at_instance **out = at_arena_alloc(s->arena, sizeof *out * VICTIMS_MAX);
-    if (after.node == NULL || out == NULL) {
-        v->nomem = true;
-        return;
+    struct at_sched_remedy r = {0};
+    v->nomem = sched_find_makers(v->s, v->turn, n, &r) != AT_OK || v->nomem;
+    if (r.message != NULL) {
+        add_remedy(v, r);
     }
-    size_t n_out = choose_victims(v, &after, all, count, out);
-    const char *names = names_text(s, out, n_out);
-    if (n_out == 0 || names == NULL) {
-        v->nomem = v->nomem || names == NULL;
-        return;
-    }
-    const char *text = at_arena_printf(
-        s->arena, "the end of %zu instance%s of lower priority on %s would make room: %s", n_out,
-        n_out == 1 ? "" : "s", n->node->meta.name, names);
-    add_remedy(v, (struct at_sched_remedy){.kind = "Preempt",
-                                           .message = text,
-                                           .node = n->node->meta.name,
-                                           .nodes = 1,
-                                           .instances = out,
-                                           .n_instances = n_out});
 }
 
 static void add_solo(struct survey *v, int rule)

@@ -151,6 +151,79 @@ static void names_the_instances_that_would_have_to_go(void **state)
     world_done(&w);
 }
 
+static void tells_what_keeps_those_that_would_have_to_go(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_instance *x = cluster(&w, 1);
+    struct at_instance *a = world_instance(&w, "a", "web", 3000);
+    world_bind(a, "n1", 1);
+    a->status.ready = true;
+    static struct at_disruption budget = {.min_available = "1"};
+    const char *uid = at_meta_controller(&a->meta)->uid;
+    struct at_deployment web = {.meta = {.name = "web", .ns = "default", .uid = (char *)uid},
+                                .spec = {.replicas = 1, .disruption = &budget}};
+    const struct at_deployment *deployments[] = {&web};
+    struct at_snapshot snap = world_snapshot(&w);
+    snap.deployments = deployments;
+    snap.n_deployments = 1;
+    const struct at_instance *pending[] = {x};
+    assert_int_equal(at_schedule(&snap, pending, 1, 0, w.arena, &w.plan), AT_OK);
+    const struct at_sched_decision *d = world_decision(&w, "x");
+    assert_null(d->nominated);
+    assert_string_equal(remedy(d, "Preempt")->message,
+                        "the end of 1 instance of lower priority on n1 would make room: default/a; "
+                        "the disruption budget of Deployment web does not allow it now");
+    x->spec.preemption_policy = "Never";
+    snap.n_deployments = 0;
+    assert_int_equal(at_schedule(&snap, pending, 1, 0, w.arena, &w.plan), AT_OK);
+    d = world_decision(&w, "x");
+    assert_null(d->nominated);
+    assert_string_equal(remedy(d, "Preempt")->message,
+                        "the end of 1 instance of lower priority on n1 would make room: default/a; "
+                        "preemptionPolicy Never leaves them alone");
+    world_done(&w);
+}
+
+static void names_who_holds_the_devices_wanted(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_instance *x = cluster(&w, 1);
+    struct at_model_kv has = {"example.com/fpga", "2"}, wanted = {"example.com/fpga", "1"},
+                       more = {"example.com/fpga", "3"};
+    ((struct at_resources *)w.nodes[0]->status.allocatable)->extended =
+        (struct at_model_map){&has, 1};
+    struct at_instance *a = runs(&w, "a", "n1", 0, 0), *b = runs(&w, "b", "n1", 0, 1);
+    wants(a)->extended = wants(b)->extended = wants(x)->extended =
+        (struct at_model_map){&wanted, 1};
+    const struct at_sched_remedy *r = remedy(decide(&w), "Preempt");
+    assert_int_equal(r->n_instances, 1);
+    assert_string_equal(r->instances[0]->meta.name, "a");
+    wants(x)->extended = (struct at_model_map){&more, 1};
+    const struct at_sched_decision *d = decide(&w);
+    assert_true(d->never);
+    assert_string_equal(d->nearest, "no node is large enough, even when empty: the largest has 2 "
+                                    "example.com/fpga, 3 wanted");
+    world_done(&w);
+}
+
+static void says_that_room_is_being_made(void **state)
+{
+    (void)state;
+    struct world w;
+    cluster(&w, 1);
+    struct at_instance *a = runs(&w, "a", "n1", 3000, 0);
+    a->meta.deletion_wall_ns = 1;
+    const struct at_sched_decision *d = decide(&w);
+    for (size_t i = 0; i < d->n_remedies; i++) {
+        assert_true(d->remedies[i].n_instances == 0); /* it ends already */
+    }
+    assert_non_null(d->nominated);
+    assert_non_null(strstr(d->message, "waits for room on n1, which is being made; 0 of 1 node"));
+    world_done(&w);
+}
+
 static void names_who_holds_the_gpus_wanted(void **state)
 {
     (void)state;
@@ -241,7 +314,10 @@ int main(void)
         cmocka_unit_test(counts_the_nodes_that_one_taint_keeps_away),
         cmocka_unit_test(tells_the_one_thing_that_is_in_the_way),
         cmocka_unit_test(names_the_instances_that_would_have_to_go),
+        cmocka_unit_test(tells_what_keeps_those_that_would_have_to_go),
         cmocka_unit_test(names_who_holds_the_gpus_wanted),
+        cmocka_unit_test(names_who_holds_the_devices_wanted),
+        cmocka_unit_test(says_that_room_is_being_made),
         cmocka_unit_test(says_at_once_that_no_node_is_large_enough),
         cmocka_unit_test(waits_for_what_could_help_only),
         cmocka_unit_test(tells_the_same_of_each_copy),

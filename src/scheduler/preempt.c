@@ -76,8 +76,7 @@ static bool trial_fits(const struct search *f)
     return sched_refuse_room(f->s, f->r, &f->trial) == AT_SCHED_RULE_COUNT;
 }
 
-/* How many of its owner's copies may go, besides those given up already. */
-static int64_t budget_left(const struct sched *s, const struct at_instance *i)
+int64_t sched_budget_left(const struct sched *s, const struct at_instance *i)
 {
     int64_t wanted = 0;
     const struct at_disruption *budget = at_disruption_of(s->snap, i, &wanted);
@@ -125,7 +124,7 @@ static void collect(struct search *f, const struct sched_node *n)
             continue;
         }
         if (x->instance == NULL || x->planned || x->instance->spec.priority >= f->priority ||
-            f->n == VICTIMS_MAX || budget_left(f->s, x->instance) <= 0) {
+            f->n == VICTIMS_MAX || sched_budget_left(f->s, x->instance) <= 0) {
             continue;
         }
         int64_t since = x->instance->status.started_at_wall_ns;
@@ -141,7 +140,7 @@ static void collect(struct search *f, const struct sched_node *n)
 static bool take(struct search *f, size_t k)
 {
     const struct at_instance *i = f->list[k].item->instance;
-    if (chosen_of_owner(f, i) >= budget_left(f->s, i)) {
+    if (chosen_of_owner(f, i) >= sched_budget_left(f->s, i)) {
         return false;
     }
     f->list[k].taken = true;

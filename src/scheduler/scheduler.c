@@ -113,13 +113,15 @@ enum at_rc sched_decide_alone(struct sched *s, struct sched_item *item, struct a
 static enum at_rc say_nominated(struct sched *s, struct at_sched_decision *d)
 {
     d->waits_for |= AT_SCHED_CHANGE_ROOM;
-    d->message = at_arena_printf(
-        s->arena, "waits for room on %s, where %zu instance%s of lower priority %s; %s",
-        d->nominated->meta.name, d->n_victims, d->n_victims == 1 ? "" : "s",
-        d->n_victims == 0   ? "end"
-        : d->n_victims == 1 ? "ends now"
-                            : "end now",
-        d->message);
+    if (d->n_victims == 0) { /* they were told to go before */
+        d->message = at_arena_printf(s->arena, "waits for room on %s, which is being made; %s",
+                                     d->nominated->meta.name, d->message);
+    } else {
+        d->message = at_arena_printf(
+            s->arena, "waits for room on %s, where %zu instance%s of lower priority %s now; %s",
+            d->nominated->meta.name, d->n_victims, d->n_victims == 1 ? "" : "s",
+            d->n_victims == 1 ? "ends" : "end", d->message);
+    }
     return d->message != NULL ? AT_OK : AT_NOMEM;
 }
 

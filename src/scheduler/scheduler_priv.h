@@ -219,6 +219,7 @@ struct sched_demand sched_demand_of(const struct at_workload *spec);
 bool sched_instance_holds(const struct at_instance *instance); /* its node's resources */
 bool sched_instance_ended(const struct at_instance *instance);
 int64_t sched_gpu_free(const struct sched_node *n);
+int64_t sched_extended_cap(const struct sched_node *n, const char *name); /* when empty */
 int64_t sched_extended_free(const struct sched_node *n, const char *name);
 int64_t sched_amount(const char *text); /* of an extended resource */
 /* AT_SCHED_RULE_COUNT: the GPUs asked for are there. */
