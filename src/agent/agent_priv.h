@@ -122,6 +122,7 @@ struct agent_instance {
     const struct agent_driver *driver;
     struct at_runtime_task *task;
     char *model_path, *isolation, *endpoint;
+    char *local_endpoint; /* of our own runners: unix:/path */
     int port, pid;
     int64_t log_noted_bytes;
     size_t secret_index;

@@ -107,8 +107,8 @@ void agent_instance_free(struct agent_instance *i)
     json_decref(i->secrets);
     json_decref(i->object);
     at_arena_free(i->arena);
-    char *texts[] = {i->uid,         i->ns,         i->name,      i->dir,     i->log_path,
-                     i->record_path, i->model_path, i->isolation, i->endpoint};
+    char *texts[] = {i->uid,         i->ns,         i->name,      i->dir,      i->log_path,
+                     i->record_path, i->model_path, i->isolation, i->endpoint, i->local_endpoint};
     for (size_t n = 0; n < AT_ARRAY_LEN(texts); n++) {
         at_free(texts[n]);
     }
@@ -616,6 +616,7 @@ static void adopt(struct at_agent *a, const json_t *record)
         return;
     }
     i->endpoint = at_strdup(at_json_str_at(record, "endpoint", NULL));
+    i->local_endpoint = at_strdup(at_json_str_at(record, "localEndpoint", NULL));
     i->port = (int)at_json_int_at(record, "port", 0);
     i->isolation = at_strdup(at_json_str_at(record, "isolation", NULL));
     i->restarts = at_json_int_at(record, "restarts", 0);

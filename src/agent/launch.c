@@ -122,7 +122,8 @@ static enum at_rc port_choose(struct agent_instance *i, struct at_err *err)
     struct at_agent *a = i->agent;
     i->port = 0;
     at_free(i->endpoint);
-    i->endpoint = NULL;
+    at_free(i->local_endpoint);
+    i->endpoint = i->local_endpoint = NULL;
     if (wanted < 0) {
         return AT_OK;
     }
@@ -148,6 +149,11 @@ static enum at_rc port_choose(struct agent_instance *i, struct at_err *err)
     }
     i->port = (int)wanted;
     i->endpoint = at_asprintf("%s:%d", a->listen_host, i->port);
+    const char *runner = i->typed->spec.runner;
+    size_t len = strlen(i->dir) + sizeof AT_LOCAL_SOCKET_NAME;
+    if (runner != NULL && runner[0] != '\0' && len < AGENT_SOCKET_PATH_BYTES_MAX) {
+        i->local_endpoint = at_asprintf("unix:%s/%s", i->dir, AT_LOCAL_SOCKET_NAME);
+    }
     return AT_OK;
 }
 
@@ -181,6 +187,10 @@ static void runner_words(const struct agent_instance *i, struct words *w)
     words_add(w, model->version != NULL ? model->version : "1");
     words_add(w, "--listen");
     words_add(w, i->endpoint);
+    if (i->local_endpoint != NULL) {
+        words_add(w, "--local-listen");
+        words_add(w, i->local_endpoint);
+    }
 }
 
 static void argv_make(const struct agent_instance *i, struct words *w)

@@ -38,4 +38,6 @@
 #define AGENT_ARGS_MAX 2048
 #define AGENT_PIDS_MAX 1024 /* processes of one instance */
 
+#define AGENT_SOCKET_PATH_BYTES_MAX 100 /* what a Unix socket's address holds, less a reserve */
+
 #endif

@@ -18,6 +18,9 @@ enum at_rc agent_record_write(const struct agent_instance *i, struct at_err *err
     if (i->endpoint != NULL) {
         json_object_set_new(r, "endpoint", json_string(i->endpoint));
     }
+    if (i->local_endpoint != NULL) {
+        json_object_set_new(r, "localEndpoint", json_string(i->local_endpoint));
+    }
     if (i->isolation != NULL) {
         json_object_set_new(r, "isolation", json_string(i->isolation));
     }

@@ -29,6 +29,7 @@ static json_t *status_json(const struct agent_instance *i)
     json_object_set_new(s, "message", text_or_null(i->message));
     json_object_set_new(s, "site", text_or_null(i->agent->site));
     json_object_set_new(s, "endpoint", text_or_null(i->endpoint));
+    json_object_set_new(s, "localEndpoint", text_or_null(i->ready ? i->local_endpoint : NULL));
     json_object_set_new(s, "restarts", int_or_null(i->restarts));
     json_object_set_new(s, "exitCode", int_or_null(i->exit_code));
     json_object_set_new(s, "pid", int_or_null(i->pid));

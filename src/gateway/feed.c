@@ -5,6 +5,8 @@
 #include "core/str.h"
 #include "core/units.h"
 #include "gateway/gateway_priv.h"
+#include "sys/file.h"
+#include "sys/socket.h"
 
 #include <string.h>
 
@@ -97,6 +99,20 @@ static char *object_key(const json_t *object)
                        at_json_str_at(object, "metadata.name", ""));
 }
 
+/* Has the instance a socket on this machine that we may use? What the agent says alone is not
+ * believed: the path must be one that only agents make, below a folder named after the instance. */
+static bool is_here(const json_t *object)
+{
+    static const char PREFIX[] = "unix:/";
+    const char *local = at_json_str_at(object, "status.localEndpoint", "");
+    const char *uid = at_json_str_at(object, "metadata.uid", "");
+    AT_CLEANUP(at_cleanup_free) char *tail = at_asprintf("/%s/%s", uid, AT_LOCAL_SOCKET_NAME);
+    size_t len = strlen(local), tail_len = strlen(tail);
+    return uid[0] != '\0' && strncmp(local, PREFIX, sizeof PREFIX - 1) == 0 && len > tail_len &&
+           strcmp(local + len - tail_len, tail) == 0 && strstr(local, "/../") == NULL &&
+           at_file_writable(local + strlen("unix:"));
+}
+
 static struct fact *fact_of(const json_t *object)
 {
     const char *model = at_json_str_at(object, "spec.model.name", "");
@@ -110,6 +126,7 @@ static struct fact *fact_of(const json_t *object)
     }
     struct fact *f = AT_NEW(struct fact);
     const char *addr = at_json_str_at(object, "status.endpoint", "");
+    addr = is_here(object) ? at_json_str_at(object, "status.localEndpoint", "") : addr;
     f->model = at_strdup(model);
     f->instance = at_strdup(at_json_str_at(object, "metadata.name", ""));
     f->site = at_strdup(at_json_str_at(object, "status.site", ""));

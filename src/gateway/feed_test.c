@@ -178,6 +178,48 @@ static void follows_instances(void **state)
     stop(&f);
 }
 
+/* An agent may not point gateways at whatever socket there is on their machines. */
+static void takes_a_local_socket_only_where_agents_make_them(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path, *addr;
+    } CASES[] = {
+        {"%s/u-d-1/runner.sock", NULL},          /* as it should be: taken */
+        {"%s/u-d-2/runner.sock", "127.0.0.1:2"}, /* another instance's */
+        {"%s/u-d-1/other.sock", "127.0.0.1:2"},  /* no name of ours */
+        {"%s/u-d-1/../u-d-1/runner.sock", "127.0.0.1:2"},
+        {"%s/gone/u-d-1/runner.sock", "127.0.0.1:2"}, /* on another machine */
+    };
+    for (size_t i = 0; i < AT_ARRAY_LEN(CASES); i++) {
+        struct fixture f;
+        struct at_err err;
+        start(&f);
+        char path[256], object[1024];
+        for (int n = 1; n <= 2; n++) {
+            snprintf(path, sizeof path, "%s/u-d-%d", f.dir, n);
+            assert_int_equal(at_dir_make(path, 0700, &err), AT_OK);
+            snprintf(path, sizeof path, "%s/u-d-%d/runner.sock", f.dir, n);
+            assert_int_equal(at_file_write_atomic(path, "", 0, 0600, &err), AT_OK);
+        }
+        snprintf(path, sizeof path, "%s/u-d-1/other.sock", f.dir);
+        assert_int_equal(at_file_write_atomic(path, "", 0, 0600, &err), AT_OK);
+        snprintf(path, sizeof path, CASES[i].path, f.dir);
+        snprintf(object, sizeof object,
+                 "{\"metadata\":{\"namespace\":\"default\",\"name\":\"d-1\",\"uid\":\"u-d-1\","
+                 "\"resourceVersion\":\"1\"},\"spec\":{\"model\":{\"name\":\"d\"}},\"status\":"
+                 "{\"ready\":true,\"endpoint\":\"127.0.0.1:2\",\"localEndpoint\":\"unix:%s\"}}",
+                 path);
+        f.lists[INSTANCES] = object;
+        watch(&f);
+        TURN_UNTIL(f.loop, replicas(&f, "d") == 1);
+        const char *addr = model(&f, "d")->replicas[0]->addr;
+        assert_string_equal(CASES[i].addr != NULL ? CASES[i].addr : path,
+                            CASES[i].addr != NULL ? addr : addr + strlen("unix:"));
+        stop(&f);
+    }
+}
+
 static void takes_a_lost_node_and_distances_into_account(void **state)
 {
     (void)state;
@@ -225,6 +267,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_instances),
+        cmocka_unit_test(takes_a_local_socket_only_where_agents_make_them),
         cmocka_unit_test(takes_a_lost_node_and_distances_into_account),
         cmocka_unit_test(keeps_the_last_routes_when_the_control_plane_is_gone),
     };

@@ -34,7 +34,8 @@ struct at_onnx_service {
     const struct at_ort_model *model;
     const struct at_oip_spec *spec;
     struct at_http_server *server;
-    struct at_pool *pool; /* NULL: run on the loop's thread */
+    struct at_http_server *local; /* on a Unix socket; NULL: none asked for */
+    struct at_pool *pool;         /* NULL: run on the loop's thread */
     struct at_metrics *metrics;
     struct at_metric_family *requests;
     struct at_metric *in_flight, *queue_time, *run_time, *total_time;
@@ -365,6 +366,11 @@ enum at_rc at_onnx_service_new(struct at_loop *loop, const struct at_ort_model *
         .ctx = s,
     };
     enum at_rc rc = at_http_server_new(loop, &http, &s->server, err);
+    if (rc == AT_OK && options->local_listen != NULL) {
+        http.listen = options->local_listen;
+        /* Where there is none, gateways come by the other address. */
+        (void)!at_http_server_new(loop, &http, &s->local, err);
+    }
     if (rc != AT_OK) {
         at_onnx_service_free(s);
         return rc;
@@ -384,7 +390,9 @@ static void drain_check(void *ctx)
 {
     struct at_onnx_service *s = ctx;
     s->drain_timer = 0;
-    if (s->jobs == NULL && at_http_server_connections(s->server) == 0) {
+    size_t open = at_http_server_connections(s->server);
+    open += s->local != NULL ? at_http_server_connections(s->local) : 0;
+    if (s->jobs == NULL && open == 0) {
         s->drained(s->drained_ctx);
         return;
     }
@@ -398,6 +406,9 @@ void at_onnx_service_drain(struct at_onnx_service *service, at_post_fn *done, vo
     service->drained = done;
     service->drained_ctx = ctx;
     at_http_server_drain(service->server);
+    if (service->local != NULL) {
+        at_http_server_drain(service->local);
+    }
     drain_check(service);
 }
 
@@ -411,6 +422,7 @@ void at_onnx_service_free(struct at_onnx_service *service)
     if (service->server != NULL) {
         at_http_server_free(service->server);
     }
+    at_http_server_free(service->local);
     while (service->jobs != NULL) {
         job_free(service->jobs);
     }

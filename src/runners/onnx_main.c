@@ -23,6 +23,8 @@ static const char USAGE[] =
     "  --model FILE     the ONNX model to serve\n"
     "  --listen ADDR    host:port or unix:/path (127.0.0.1:0: a free port, told in the ready "
     "line)\n"
+    "  --local-listen A unix:/path besides, for gateways on this machine; left out if it cannot "
+    "be\n"
     "  --name NAME      name of the model in the protocol (the file's name without .onnx)\n"
     "  --version V      version of the model in the protocol\n"
     "  --threads N      threads that run the model, 1 by default; 0: the one that serves\n"
@@ -41,9 +43,13 @@ static enum at_rc parse_options(int argc, char **argv, struct options *ret, stru
         const char *name;
         const char **value;
     } rows[] = {
-        {"--model", &ret->model},       {"--listen", &ret->service.listen},
-        {"--name", &ret->service.name}, {"--version", &ret->service.version},
-        {"--threads", &ret->threads},   {"--compute", &ret->compute},
+        {"--model", &ret->model},
+        {"--listen", &ret->service.listen},
+        {"--local-listen", &ret->service.local_listen},
+        {"--name", &ret->service.name},
+        {"--version", &ret->service.version},
+        {"--threads", &ret->threads},
+        {"--compute", &ret->compute},
     };
     for (int i = 1; i < argc; i++) {
         size_t row = 0;

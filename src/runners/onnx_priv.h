@@ -10,6 +10,7 @@
 struct at_onnx_service;
 
 struct at_onnx_options {
+    const char *local_listen; /* unix:/path besides, for gateways on this machine; may be NULL */
     const char *listen;
     const char *name;    /* of the model, as the protocol says it */
     const char *version; /* NULL: none */

@@ -192,6 +192,11 @@ bool at_file_exists(const char *path)
     return access(path, F_OK) == 0;
 }
 
+bool at_file_writable(const char *path)
+{
+    return access(path, W_OK) == 0;
+}
+
 bool at_file_executable(const char *path)
 {
     struct stat st;

@@ -23,6 +23,7 @@ enum at_rc at_dir_make(const char *path, mode_t mode,
 enum at_rc at_tree_remove(const char *path, struct at_err *err)
     AT_WARN_UNUSED; /* ok if absent; no symlink followed */
 bool at_file_exists(const char *path);
+bool at_file_writable(const char *path); /* by this process; sockets: it may connect */
 int64_t at_file_size(const char *path); /* -1 when absent */
 /* Exclusive lock held until at_file_unlock or the end of the process. err: AT_CONFLICT another
  * process holds it, with its pid in the message (the pid is written into the file). */

@@ -8,6 +8,9 @@
 #include <sys/types.h>
 
 #define AT_ADDR_TEXT_BYTES_MAX 128
+/* What agents call the Unix socket of an instance, in a folder named after its uid; gateways on the
+ * same machine look for it. */
+#define AT_LOCAL_SOCKET_NAME "runner.sock"
 
 /* Listen; port 0 takes a free one. out_addr gets the address bound, as text. SO_REUSEPORT when
  * reuse_port. err: AT_CONFLICT the address is taken; AT_INVALID bad text; AT_FORBIDDEN. */

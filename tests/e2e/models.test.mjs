@@ -1,7 +1,7 @@
 // A real ONNX model on a real runner: right answers, and clear words for what is wrong.
 import assert from 'node:assert/strict';
 import { copyFile, readFile, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:http';
+import { createServer, get } from 'node:http';
 import path from 'node:path';
 import { after, before } from 'node:test';
 import { Cluster, fetchFrom } from './lib/cluster.mjs';
@@ -94,4 +94,10 @@ it('a model fetched over HTTP and verified is served; wrong tensors get 400 and 
     assert.match(wrong.body.error, pattern, what);
   }
   assert.equal((await post(good)).status, 200); // none of it did any harm
+  // Gateways on the same machine come by a Unix socket below a folder named after the instance.
+  assert.ok(i.status.localEndpoint.endsWith(`/${i.metadata.uid}/runner.sock`), i.status.localEndpoint);
+  const local = await new Promise((resolve, reject) => get({ socketPath: i.status.localEndpoint.slice('unix:'.length), path: '/v2/models/digits' }, resolve).on('error', reject));
+  assert.equal(local.statusCode, 200);
+  assert.equal(local.headers['atoll-mux'], '1');
+  local.resume();
 });
