@@ -24,7 +24,7 @@ enum at_rc at_tree_remove(const char *path, struct at_err *err)
     AT_WARN_UNUSED; /* ok if absent; no symlink followed */
 bool at_file_exists(const char *path);
 bool at_file_writable(const char *path); /* by this process; sockets: it may connect */
-int64_t at_file_size(const char *path); /* -1 when absent */
+int64_t at_file_size(const char *path);  /* -1 when absent */
 /* Exclusive lock held until at_file_unlock or the end of the process. err: AT_CONFLICT another
  * process holds it, with its pid in the message (the pid is written into the file). */
 enum at_rc at_file_lock(const char *path, int *ret_fd, struct at_err *err) AT_WARN_UNUSED;
