@@ -1,7 +1,8 @@
 /* Preemption: when nothing fits, whose end would make room at the least cost? Victims have a lower
  * priority, and their owners' disruption budgets allow it. Of all nodes looked at, the one is taken
  * whose victims' highest priority is lowest, then which has the fewest, then which loses the least
- * running time. One or two victims are found exactly, more by sparing one after the other. */
+ * running time. One or two victims are found exactly, more by sparing one after the other. A gang
+ * is worth nothing without one of its members: it is one victim, of all nodes' members together. */
 #include "core/units.h"
 #include "scheduler/disruption.h"
 #include "scheduler/engine.h"
@@ -12,11 +13,13 @@
 
 #define NODES_MAX 512   /* looked into, of those where it could work; by name */
 #define VICTIMS_MAX 256 /* candidates of one node; more are not looked at */
+#define PAIRS_OF_MAX 64 /* candidates, of which all pairs are tried */
 
 struct candidate {
-    struct sched_item *item;
-    int64_t priority, lost_ns;
-    bool leaving; /* goes anyway */
+    struct sched_item *item;   /* of a gang one that is on the node, for all */
+    int64_t priority, lost_ns; /* highest of all members, and their sum */
+    int64_t n;                 /* that go */
+    bool leaving;              /* goes anyway */
     bool taken;
 };
 
@@ -36,8 +39,8 @@ struct search {
     size_t n;
     struct sched_node *best;
     struct cost best_cost;
-    struct sched_item *victims[VICTIMS_MAX];
-    size_t n_victims;
+    struct candidate chosen[VICTIMS_MAX];
+    size_t n_chosen;
 };
 
 bool sched_is_leaving(const struct sched_item *item)
@@ -61,14 +64,41 @@ static void trial_begin(struct search *f, const struct sched_node *n)
     }
 }
 
+/* The k-th that goes with c; NULL: no more. Members that hold nothing, or leave anyway, are not
+ * among them: *k moves past those. */
+static struct sched_item *next_of(const struct candidate *c, size_t *k)
+{
+    const struct sched_gang *gang = c->item->gang;
+    if (gang == NULL) {
+        return (*k)++ == 0 ? c->item : NULL;
+    }
+    while (*k < gang->n) {
+        struct sched_item *x = gang->items[(*k)++];
+        if (x->node != NULL && !sched_is_leaving(x)) {
+            return x;
+        }
+    }
+    return NULL;
+}
+
 static void trial_give(struct search *f, const struct candidate *c)
 {
-    sched_give_back(&f->trial, &c->item->request->demand, c->item->gpus, c->item->n_gpus);
+    struct sched_item *x;
+    for (size_t k = 0; (x = next_of(c, &k)) != NULL;) {
+        if (x->node == f->of) {
+            sched_give_back(&f->trial, &x->request->demand, x->gpus, x->n_gpus);
+        }
+    }
 }
 
 static void trial_take(struct search *f, const struct candidate *c)
 {
-    sched_take(&f->trial, &c->item->request->demand, c->item->gpus, c->item->n_gpus);
+    struct sched_item *x;
+    for (size_t k = 0; (x = next_of(c, &k)) != NULL;) {
+        if (x->node == f->of) {
+            sched_take(&f->trial, &x->request->demand, x->gpus, x->n_gpus);
+        }
+    }
 }
 
 static bool trial_fits(const struct search *f)
@@ -87,18 +117,41 @@ int64_t sched_budget_left(const struct sched *s, const struct at_instance *i)
     return at_disruption_allowed(budget, wanted, (int64_t)(intptr_t)at_map_get(s->available, uid));
 }
 
-/* Of the chosen ones, how many are of the same owner as i? */
-static int64_t chosen_of_owner(const struct search *f, const struct at_instance *i)
+/* Of those that c takes with it, how many count in the budget of this owner? */
+static int64_t costs_owner(const struct candidate *c, const char *uid)
 {
-    const struct at_owner_ref *owner = at_meta_controller(&i->meta);
     int64_t n = 0;
-    for (size_t k = 0; k < f->n && owner != NULL; k++) {
-        const struct at_owner_ref *other =
-            f->list[k].taken ? at_meta_controller(&f->list[k].item->instance->meta) : NULL;
-        n += other != NULL && at_streq(other->uid, owner->uid) &&
-             at_disruption_is_available(f->list[k].item->instance);
+    const struct sched_item *x;
+    for (size_t k = 0; (x = next_of(c, &k)) != NULL;) {
+        const struct at_owner_ref *owner = at_meta_controller(&x->instance->meta);
+        n += owner != NULL && at_streq(owner->uid, uid) && at_disruption_is_available(x->instance);
     }
     return n;
+}
+
+/* Would every budget hold if c went too? Mostly a gang has one owner, who is asked once. */
+static bool budgets_allow(const struct search *f, const struct candidate *c)
+{
+    const char *asked = NULL;
+    const struct sched_item *x;
+    for (size_t k = 0; (x = next_of(c, &k)) != NULL;) {
+        const struct at_owner_ref *owner = at_meta_controller(&x->instance->meta);
+        int64_t left = owner != NULL && !at_streq(owner->uid, asked)
+                           ? sched_budget_left(f->s, x->instance)
+                           : AT_DISRUPTION_UNLIMITED;
+        if (left == AT_DISRUPTION_UNLIMITED) {
+            continue; /* also one that is not available: it costs nothing */
+        }
+        asked = owner->uid;
+        left -= costs_owner(c, asked);
+        for (size_t i = 0; i < f->n; i++) {
+            left -= f->list[i].taken && &f->list[i] != c ? costs_owner(&f->list[i], asked) : 0;
+        }
+        if (left < 0) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static int by_worth(const void *a, const void *b)
@@ -107,10 +160,44 @@ static int by_worth(const void *a, const void *b)
     if (x->priority != y->priority) {
         return x->priority < y->priority ? -1 : 1;
     }
+    if (x->n != y->n) {
+        return x->n < y->n ? -1 : 1;
+    }
     if (x->lost_ns != y->lost_ns) {
         return x->lost_ns < y->lost_ns ? -1 : 1;
     }
     return strcmp(x->item->key, y->item->key);
+}
+
+/* A gang stands for all its members once: by the first of them on the node. */
+static bool is_first_here(const struct sched_item *x)
+{
+    struct candidate c = {.item = (struct sched_item *)x};
+    const struct sched_item *mate;
+    for (size_t k = 0; x->gang != NULL && (mate = next_of(&c, &k)) != NULL && mate != x;) {
+        if (mate->node == x->node) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* May x go, with all that go with it, and at what price? */
+static bool weigh(const struct search *f, struct sched_item *item, struct candidate *ret)
+{
+    *ret = (struct candidate){.item = item, .priority = INT64_MIN};
+    const struct sched_item *x;
+    for (size_t k = 0; (x = next_of(ret, &k)) != NULL;) {
+        if (x->instance == NULL || x->planned || x->instance->spec.priority >= f->priority) {
+            return false;
+        }
+        int64_t since = x->instance->status.started_at_wall_ns;
+        int64_t priority = x->instance->spec.priority;
+        ret->priority = priority > ret->priority ? priority : ret->priority;
+        ret->lost_ns += since > 0 && since < f->now_ns ? f->now_ns - since : 0;
+        ret->n++;
+    }
+    return true;
 }
 
 /* Those that may go, the cheapest first; what leaves anyway is given back to the trial. */
@@ -118,19 +205,14 @@ static void collect(struct search *f, const struct sched_node *n)
 {
     f->n = 0;
     for (struct sched_item *x = n->first; x != NULL; x = x->next) {
-        struct candidate c = {.item = x};
+        struct candidate c;
         if (sched_is_leaving(x)) {
-            trial_give(f, &c);
-            continue;
+            sched_give_back(&f->trial, &x->request->demand, x->gpus, x->n_gpus);
+        } else if (f->n < VICTIMS_MAX && x->instance != NULL &&
+                   x->instance->spec.priority < f->priority && is_first_here(x) &&
+                   weigh(f, x, &c) && budgets_allow(f, &c)) {
+            f->list[f->n++] = c;
         }
-        if (x->instance == NULL || x->planned || x->instance->spec.priority >= f->priority ||
-            f->n == VICTIMS_MAX || sched_budget_left(f->s, x->instance) <= 0) {
-            continue;
-        }
-        int64_t since = x->instance->status.started_at_wall_ns;
-        c.priority = x->instance->spec.priority;
-        c.lost_ns = since > 0 && since < f->now_ns ? f->now_ns - since : 0;
-        f->list[f->n++] = c;
     }
     if (f->n > 0) {
         qsort(f->list, f->n, sizeof(f->list[0]), by_worth);
@@ -139,8 +221,7 @@ static void collect(struct search *f, const struct sched_node *n)
 
 static bool take(struct search *f, size_t k)
 {
-    const struct at_instance *i = f->list[k].item->instance;
-    if (chosen_of_owner(f, i) >= sched_budget_left(f->s, i)) {
+    if (!budgets_allow(f, &f->list[k])) {
         return false;
     }
     f->list[k].taken = true;
@@ -154,24 +235,15 @@ static void spare(struct search *f, size_t k)
     trial_take(f, &f->list[k]);
 }
 
-/* One or two of the first n that are enough. They come cheapest first, so the first pair found in
- * order of the dearer one costs the least priority. */
-static bool find_few(struct search *f, size_t n)
+/* The first pair of the first n that is enough and loses less than one gang of most_n would. */
+static bool find_pair(struct search *f, size_t n, int64_t most_n)
 {
-    for (size_t k = 0; k < n; k++) {
-        if (take(f, k)) {
-            if (trial_fits(f)) {
-                return true;
-            }
-            spare(f, k);
-        }
-    }
-    for (size_t k = 1; k < n && n <= 64; k++) {
+    for (size_t k = 1; k < n && n <= PAIRS_OF_MAX; k++) {
         if (!take(f, k)) {
             continue;
         }
         for (size_t j = 0; j < k; j++) {
-            if (take(f, j)) {
+            if (f->list[j].n + f->list[k].n < most_n && take(f, j)) {
                 if (trial_fits(f)) {
                     return true;
                 }
@@ -181,6 +253,26 @@ static bool find_few(struct search *f, size_t n)
         spare(f, k);
     }
     return false;
+}
+
+/* One or two of the first n that are enough. They come cheapest first, so the first pair found in
+ * order of the dearer one costs the least priority. */
+static bool find_few(struct search *f, size_t n)
+{
+    for (size_t k = 0; k < n; k++) {
+        if (!take(f, k)) {
+            continue;
+        }
+        bool enough = trial_fits(f);
+        if (enough && f->list[k].n <= 2) {
+            return true;
+        }
+        spare(f, k);
+        if (enough) { /* a gang; two that stand alone are fewer */
+            return find_pair(f, k, f->list[k].n) || take(f, k);
+        }
+    }
+    return find_pair(f, n, INT64_MAX);
 }
 
 /* As few priorities as possible, then as few victims as can be found. */
@@ -228,22 +320,6 @@ static bool is_cheaper(const struct cost *a, const struct cost *b)
     return a->n != b->n ? a->n < b->n : a->lost_ns < b->lost_ns;
 }
 
-/* A gang is worth nothing without one of its members: all of them go. */
-static void add_gang(struct search *f, const struct sched_item *victim)
-{
-    const struct sched_gang *gang = victim->gang;
-    for (size_t k = 0; gang != NULL && k < gang->n && f->n_victims < VICTIMS_MAX; k++) {
-        struct sched_item *mate = gang->items[k];
-        bool there = mate == victim || mate->node == NULL || sched_is_leaving(mate);
-        for (size_t v = 0; v < f->n_victims && !there; v++) {
-            there = f->victims[v] == mate;
-        }
-        if (!there) {
-            f->victims[f->n_victims++] = mate;
-        }
-    }
-}
-
 static void look_at(struct search *f, struct sched_node *n)
 {
     struct cost cost = {.priority = INT64_MIN};
@@ -254,7 +330,7 @@ static void look_at(struct search *f, struct sched_node *n)
     }
     for (size_t k = 0; k < f->n; k++) {
         if (f->list[k].taken) {
-            cost.n++;
+            cost.n += f->list[k].n;
             cost.lost_ns += f->list[k].lost_ns;
             cost.priority =
                 f->list[k].priority > cost.priority ? f->list[k].priority : cost.priority;
@@ -265,10 +341,10 @@ static void look_at(struct search *f, struct sched_node *n)
     }
     f->best = n;
     f->best_cost = cost;
-    f->n_victims = 0;
+    f->n_chosen = 0;
     for (size_t k = 0; k < f->n; k++) {
         if (f->list[k].taken) {
-            f->victims[f->n_victims++] = f->list[k].item;
+            f->chosen[f->n_chosen++] = f->list[k];
         }
     }
 }
@@ -301,22 +377,25 @@ void sched_victim_set(struct sched *s, struct sched_item *item, bool victim)
 static enum at_rc show(struct search *f, struct at_sched_decision *d)
 {
     struct sched *s = f->s;
-    size_t own = f->n_victims;
-    for (size_t k = 0; k < own; k++) {
-        add_gang(f, f->victims[k]);
+    size_t room = 0, n = 0;
+    for (size_t i = 0; i < f->n_chosen; i++) {
+        room += (size_t)f->chosen[i].n;
     }
-    const struct at_instance **victims =
-        at_arena_alloc(s->arena, sizeof(*victims) * (f->n_victims + 1));
+    const struct at_instance **victims = at_arena_alloc(s->arena, sizeof(*victims) * (room + 1));
     if (victims == NULL) {
         return AT_NOMEM;
     }
-    for (size_t k = 0; k < f->n_victims; k++) {
-        victims[k] = f->victims[k]->instance;
-        sched_victim_set(s, f->victims[k], true);
+    for (size_t i = 0; i < f->n_chosen; i++) {
+        struct sched_item *x;
+        for (size_t k = 0; (x = next_of(&f->chosen[i], &k)) != NULL;) {
+            assert(n < room);
+            victims[n++] = x->instance;
+            sched_victim_set(s, x, true); /* next_of does not give it again */
+        }
     }
     d->nominated = f->best->node;
     d->victims = victims;
-    d->n_victims = f->n_victims;
+    d->n_victims = n;
     return AT_OK;
 }
 

@@ -179,6 +179,99 @@ static void gang_of(struct world *w, const char *prefix, int n, int64_t size, in
     }
 }
 
+/* --- gangs as victims --- */
+
+/* Two nodes of 4 cores: a gang of two over both, ready, of one owner (NULL: none). */
+static void a_gang_over_both(struct world *w, const char *owner, int64_t second_priority)
+{
+    two_nodes(w);
+    for (int k = 0; k < 2; k++) {
+        struct at_instance *i = runs(w, k == 0 ? "g0" : "g1", owner, k == 0 ? "n1" : "n2", 4000, 1);
+        struct at_gang *gang = WORLD_NEW(w, struct at_gang);
+        *gang = (struct at_gang){.name = "g", .size = 2};
+        i->spec.gang = gang;
+        i->spec.priority = k == 0 ? 1 : second_priority;
+    }
+}
+
+static void schedule_with_budget(struct world *w, const char *max_unavailable, size_t pending_at)
+{
+    struct at_disruption budget = {.max_unavailable = max_unavailable};
+    struct at_deployment d = {.meta = {.name = "web", .ns = "default", .uid = "uid"},
+                              .spec = {.replicas = 2, .disruption = &budget}};
+    const struct at_deployment *deployments[] = {&d};
+    struct at_snapshot snap = world_snapshot(w);
+    snap.deployments = deployments;
+    snap.n_deployments = 1;
+    const struct at_instance *pending[] = {w->instances[pending_at]};
+    assert_int_equal(at_schedule(&snap, pending, 1, 0, w->arena, &w->plan), AT_OK);
+}
+
+static void a_gang_goes_as_a_whole(void **state)
+{
+    (void)state;
+    struct world w;
+    a_gang_over_both(&w, NULL, 1);
+    asks(&w, "x", 4000, 10);
+    world_schedule(&w);
+    expect_victims(&w, "x", "n1", "g0", "g1");
+    world_done(&w);
+}
+
+/* The member on the other node counts in the budget just as the one that is in the way. */
+static void a_gangs_other_members_do_not_pass_a_budget(void **state)
+{
+    (void)state;
+    struct world w;
+    a_gang_over_both(&w, "web", 1);
+    asks(&w, "x", 4000, 10);
+    schedule_with_budget(&w, "1", 2); /* one may go, but not both */
+    assert_null(world_decision(&w, "x")->nominated);
+    schedule_with_budget(&w, "2", 2);
+    expect_victims(&w, "x", "n1", "g0", "g1");
+    w.instances[1]->status.ready = false; /* away already: it costs nothing, but none is left */
+    schedule_with_budget(&w, "1", 2);
+    assert_null(world_decision(&w, "x")->nominated);
+    schedule_with_budget(&w, "2", 2);
+    expect_victims(&w, "x", "n1", "g0", "g1");
+    world_done(&w);
+}
+
+static void a_member_that_is_worth_more_protects_its_gang(void **state)
+{
+    (void)state;
+    struct world w;
+    a_gang_over_both(&w, NULL, 10);
+    asks(&w, "x", 4000, 10);
+    world_schedule(&w);
+    assert_null(world_decision(&w, "x")->nominated);
+    world_done(&w);
+}
+
+/* One on the node, but four in all. */
+static void a_gang_counts_with_all_its_members(void **state)
+{
+    (void)state;
+    struct world w;
+    two_nodes(&w);
+    world_node(&w, "n3", "s", 16000, 8 * GIB);
+    for (int k = 0; k < 4; k++) {
+        char name[8];
+        snprintf(name, sizeof name, "g%d", k);
+        struct at_instance *i = runs(&w, name, NULL, k == 0 ? "n1" : "n3", 4000, 1);
+        struct at_gang *gang = WORLD_NEW(&w, struct at_gang);
+        *gang = (struct at_gang){.name = "g", .size = 4};
+        i->spec.gang = gang;
+    }
+    runs(&w, "top", NULL, "n3", 4000, 99);
+    runs(&w, "b1", NULL, "n2", 2000, 1);
+    runs(&w, "b2", NULL, "n2", 2000, 1);
+    asks(&w, "x", 4000, 10);
+    world_schedule(&w);
+    expect_victims(&w, "x", "n2", "b1", "b2");
+    world_done(&w);
+}
+
 static size_t count_placed(const struct world *w, const char *prefix)
 {
     size_t n = 0;
@@ -309,6 +402,10 @@ int main(void)
         cmocka_unit_test(nobody_of_the_same_priority_goes_nor_for_one_that_says_never),
         cmocka_unit_test(a_disruption_budget_is_never_passed),
         cmocka_unit_test(the_room_made_is_for_nobody_else),
+        cmocka_unit_test(a_gang_goes_as_a_whole),
+        cmocka_unit_test(a_gangs_other_members_do_not_pass_a_budget),
+        cmocka_unit_test(a_member_that_is_worth_more_protects_its_gang),
+        cmocka_unit_test(a_gang_counts_with_all_its_members),
         cmocka_unit_test(a_gang_is_placed_whole_or_not_at_all),
         cmocka_unit_test(a_gang_waits_for_its_members),
         cmocka_unit_test(a_half_bound_gang_is_completed),
