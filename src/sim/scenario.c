@@ -115,12 +115,23 @@ static enum at_rc set_adds(struct at_scenario *s, const char *value, struct at_e
 
 static int64_t *weight_of(struct at_weights *w, struct at_str name)
 {
-    return at_str_eq(name, "spread")    ? &w->spread
-           : at_str_eq(name, "fit")     ? &w->fit
-           : at_str_eq(name, "price")   ? &w->price
-           : at_str_eq(name, "carbon")  ? &w->carbon
-           : at_str_eq(name, "latency") ? &w->latency
-                                        : NULL;
+    const struct {
+        const char *name;
+        int64_t *weight;
+    } rows[] = {
+        {"spread", &w->spread},     {"fit", &w->fit},
+        {"price", &w->price},       {"cost", &w->price},
+        {"carbon", &w->carbon},     {"latency", &w->latency},
+        {"data", &w->data},         {"fragmentation", &w->fragmentation},
+        {"balance", &w->balance},   {"preference", &w->preference},
+        {"affinity", &w->affinity},
+    };
+    for (size_t i = 0; i < AT_ARRAY_LEN(rows); i++) {
+        if (at_str_eq(name, rows[i].name)) {
+            return rows[i].weight;
+        }
+    }
+    return NULL;
 }
 
 /* fit=20,price=100; those not named weigh nothing. */
@@ -134,9 +145,10 @@ static enum at_rc set_weights(struct at_scenario *s, const char *value, struct a
         struct at_str one = at_str_cut(&rest, ','), name = at_str_cut(&one, '=');
         int64_t *to = weight_of(&s->what.weights, name);
         if (to == NULL || at_str_to_u64(one, &v) != AT_OK || v > WEIGHT_MAX) {
-            return bad(err, "weights", value,
-                       "a list of spread, fit, price, carbon, latency, each =0 to 1000, such as "
-                       "fit=20,price=100");
+            return bad(
+                err, "weights", value,
+                "a list of spread, fit, price, carbon, latency, data, fragmentation, balance, "
+                "preference, affinity, each =0 to 1000, such as fit=20,price=100");
         }
         *to = (int64_t)v;
     }

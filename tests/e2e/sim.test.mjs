@@ -131,8 +131,9 @@ it('answers what-ifs: twice the demand needs more nodes, and prices decide', asy
   const many = JSON.parse((await sim('--trace', day, '--demand', '2.0', '--compare', 'add-nodes=none;8xA100@cloud', '-o', 'json', '--quiet')).out).scenarios;
   assert.equal(many[0].requests, 2 * 198);
   assert.ok(many[1].gpuHoursGiven > many[0].gpuHoursGiven);
-  const cheap = JSON.parse((await sim('--trace', day, '--compare', 'weights=carbon=100;price=100', '--prices', path.join(traces, 'prices.csv'), '-o', 'json', '--quiet')).out).scenarios;
+  const cheap = JSON.parse((await sim('--trace', day, '--compare', 'weights=carbon=100;price=100;cost=100', '--prices', path.join(traces, 'prices.csv'), '-o', 'json', '--quiet')).out).scenarios;
   assert.ok(cheap[1].usd < cheap[0].usd, `${cheap[1].usd} < ${cheap[0].usd}`);
+  assert.equal(cheap[2].usd, cheap[1].usd); // the same by its other name
 });
 
 it('replays openb files by each policy, the live scheduler too', async () => {
