@@ -74,6 +74,63 @@ int64_t sched_gang_placed(const struct sched_gang *gang)
 
 /* --- the attempt --- */
 
+static int64_t times(int64_t cap, int64_t wanted, int64_t at_most)
+{
+    return wanted > 0 && cap / wanted < at_most ? cap / wanted : at_most;
+}
+
+/* Copies that the node could hold if it were empty; at_most or more: at_most. */
+static int64_t copies_when_empty(const struct sched_node *n, const struct sched_demand *d,
+                                 int64_t at_most)
+{
+    int64_t copies = times(n->cap_cpu_milli, d->cpu_milli, at_most);
+    copies = times(n->cap_memory_bytes, d->memory_bytes, copies);
+    copies = times(n->cap_disk_bytes, d->disk_bytes, copies);
+    for (size_t i = 0; d->extended != NULL && i < d->extended->n; i++) {
+        const struct at_model_kv *e = &d->extended->items[i];
+        copies = times(sched_extended_cap(n, e->key), sched_amount(e->value), copies);
+    }
+    if (d->gpu_count == 0) {
+        return copies;
+    }
+    int64_t shares = 0;
+    for (size_t i = 0; i < n->n_gpus; i++) {
+        struct sched_gpu empty = n->gpus[i];
+        empty.free_milli = empty.cap_milli;
+        empty.free_memory_bytes = empty.memory_bytes;
+        if (sched_gpu_fits(&empty, d)) {
+            int64_t here = times(empty.cap_milli, d->gpu_milli, INT32_MAX);
+            shares += times(empty.memory_bytes, d->gpu_memory_bytes, here);
+        }
+    }
+    return times(shares, d->gpu_count, copies);
+}
+
+/* Members that are alike and more than all nodes could hold, empty: that is told at once. */
+static enum at_rc tell_if_never(struct sched *s, struct sched_item *const *members, size_t n,
+                                int64_t size, struct at_sched_decision *d)
+{
+    int64_t hold = 0;
+    for (size_t i = 1; i < n; i++) {
+        if (members[i]->request != members[0]->request) {
+            return AT_OK;
+        }
+    }
+    for (size_t i = 0; i < s->n_nodes && hold < size; i++) {
+        hold += copies_when_empty(s->by_rank[i], &members[0]->request->demand, size);
+    }
+    if (hold >= size || s->n_nodes == 0 || (int64_t)n < size) {
+        return AT_OK;
+    }
+    const char *text = at_arena_printf(s->arena, "all nodes together hold %lld of %lld, even empty",
+                                       (long long)hold, (long long)size);
+    for (size_t i = 0; i < n; i++) {
+        d[i].never = true;
+        d[i].nearest = text;
+    }
+    return text != NULL ? AT_OK : AT_NOMEM;
+}
+
 /* One that could be placed waits for the others; the rest says what it lacks itself. */
 static enum at_rc explain_gang(struct sched *s, const struct sched_gang *gang, int64_t have,
                                struct at_sched_decision *d)
@@ -286,5 +343,6 @@ enum at_rc sched_gang_decide(struct sched *s, struct sched_item **members, size_
         }
     }
     enum at_rc rc = wait_together(s, members, n, now_wall_ns, d, was_held);
+    rc = rc == AT_OK ? tell_if_never(s, members, n, gang->size, d) : rc;
     return rc == AT_OK ? release_part(s, gang) : rc;
 }

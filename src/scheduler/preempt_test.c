@@ -297,6 +297,22 @@ static void a_gang_is_placed_whole_or_not_at_all(void **state)
     world_done(&w);
 }
 
+static void a_gang_larger_than_all_nodes_is_told_at_once(void **state)
+{
+    (void)state;
+    struct world w;
+    two_nodes(&w);
+    runs(&w, "a", NULL, "n1", 4000, 20);
+    gang_of(&w, "g", 3, 3, 3000, 1); /* one a node */
+    gang_of(&w, "h", 2, 2, 3000, 2); /* when a has gone */
+    world_schedule(&w);
+    assert_true(world_decision(&w, "g0")->never);
+    assert_string_equal(world_decision(&w, "g2")->nearest,
+                        "all nodes together hold 2 of 3, even empty");
+    assert_false(world_decision(&w, "h0")->never);
+    world_done(&w);
+}
+
 static void a_gang_waits_for_its_members(void **state)
 {
     (void)state;
@@ -407,6 +423,7 @@ int main(void)
         cmocka_unit_test(a_member_that_is_worth_more_protects_its_gang),
         cmocka_unit_test(a_gang_counts_with_all_its_members),
         cmocka_unit_test(a_gang_is_placed_whole_or_not_at_all),
+        cmocka_unit_test(a_gang_larger_than_all_nodes_is_told_at_once),
         cmocka_unit_test(a_gang_waits_for_its_members),
         cmocka_unit_test(a_half_bound_gang_is_completed),
         cmocka_unit_test(a_half_bound_gang_without_room_is_given_up_after_a_while),
