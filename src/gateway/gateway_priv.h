@@ -14,7 +14,8 @@
 
 struct gw_metrics {
     struct at_metrics *registry;
-    struct at_metric_family *requests, *duration, *retries, *upstream_errors;
+    struct at_metric_family *requests, *duration, *retries, *upstream_errors, *first_byte,
+        *client_retries;
     struct at_metric *outstanding, *route_models, *route_replicas, *route_age, *connected;
 };
 
@@ -36,7 +37,8 @@ struct gw_model {
     size_t n_replicas;
     size_t next; /* where picking begins, so that equals take turns */
     struct at_metric *duration;
-    unsigned refs; /* requests */
+    struct at_metric *first_byte; /* of streams; made by the first one */
+    unsigned refs;                /* requests */
     bool in_view;
 };
 
@@ -121,6 +123,7 @@ void gw_worker_take_table(void *worker);
 /* proxy.c: the handler of each loop's server */
 void gw_handle(void *worker, struct at_http_exchange *ex);
 void gw_requests_free(struct gw_worker *worker); /* the spare ones */
+uint64_t gw_random(struct gw_worker *worker);    /* for ids: differs, is no secret */
 /* balance.c */
 struct gw_replica *gw_pick(struct gw_model *model, struct gw_replica *const *tried, size_t n_tried,
                            int64_t now_ns);
@@ -136,12 +139,30 @@ enum at_rc gw_auth_load(struct at_gateway *gateway, const char *file,
                         struct at_err *err) AT_WARN_UNUSED;
 bool gw_auth_allows(struct gw_worker *worker, const struct at_http_head *head);
 void gw_auth_done(struct gw_worker *worker);
+/* openai.c: paths below /v1/ */
+struct gw_openai_error { /* all may be NULL */
+    const char *param;   /* the member of the request that is wrong */
+    const char *code;    /* NULL: by the status */
+    const char *headers; /* more lines */
+    struct at_str request_id;
+};
+bool gw_openai_is(const struct at_http_head *head);
+void gw_openai_answer_error(struct gw_worker *worker, struct at_http_exchange *ex, int status,
+                            const struct gw_openai_error *error, const char *fmt, ...)
+    AT_PRINTF(5, 6);
+void gw_openai_no_model(struct gw_worker *worker, struct at_http_exchange *ex, const char *model);
+/* Which model the body asks for, into path; false: answered with what is wrong. */
+bool gw_openai_route(struct gw_worker *worker, struct at_http_exchange *ex, struct gw_path *path);
+void gw_openai_answer_models(struct gw_worker *worker, struct at_http_exchange *ex);
+void gw_openai_answer_model(struct gw_worker *worker, struct at_http_exchange *ex,
+                            const struct gw_path *path);
 /* own.c: what the gateway answers itself */
 void gw_answer_error(struct at_http_exchange *ex, int status, const char *headers, const char *fmt,
                      ...) AT_PRINTF(4, 5);
 /* One message and status 0. headers: the replica's, of which what described its body goes. */
 void gw_answer_grpc(struct at_http_exchange *ex, const char *headers, const struct at_buf *message);
-void gw_answer_own(struct gw_worker *worker, struct at_http_exchange *ex, enum gw_path_kind kind);
+void gw_answer_own(struct gw_worker *worker, struct at_http_exchange *ex,
+                   const struct gw_path *path);
 void gw_metrics_init(struct gw_metrics *metrics, enum at_loop_backend backend);
 void gw_count(struct gw_worker *worker, const char *model, const char *site, int status);
 

@@ -704,6 +704,13 @@ static void reads_paths(void **state)
         {"/v2/models/.../infer", GW_PATH_MODEL, "...", true},
         {"/v2", GW_PATH_SERVER, "", false},
         {"/healthz", GW_PATH_HEALTHZ, "", false},
+        {"/v1/models/a", GW_PATH_MODEL_CARD, "a", false},
+        {"/v1/models/a%2Fb", GW_PATH_MODEL_CARD, "a/b", false},
+        {"/v1/models/a/b", GW_PATH_MODEL_CARD, "a/b", false},
+        {"/v1/models/", GW_PATH_NONE, "", false},
+        {"/v1/models/a/../b", GW_PATH_NONE, "", false},
+        {"/v1/chat/completions", GW_PATH_OPENAI, "", false},
+        {"/v1/chat/completions/", GW_PATH_NONE, "", false},
         {"/", GW_PATH_NONE, "", false},
     };
     for (size_t i = 0; i < AT_ARRAY_LEN(CASES); i++) {

@@ -1,8 +1,7 @@
 #include "gateway/headers.h"
 
 #include "core/mem.h"
-
-#define REQUEST_ID_BYTES_MAX 128
+#include "gateway/limits.h"
 
 /* Length first: most names have none of these lengths. */
 static bool is_hop_by_hop(struct at_str name)
@@ -144,7 +143,7 @@ enum at_rc gw_headers_up(const struct at_http_head *head, const struct gw_ids *i
         if (name.len == 11 && at_str_eq_nocase(name, "traceparent")) {
             traced = true;
         } else if (name.len == 12 && at_str_eq_nocase(name, "x-request-id")) {
-            if (id.len > 0 || value.len == 0 || value.len > REQUEST_ID_BYTES_MAX) {
+            if (id.len > 0 || value.len == 0 || value.len > AT_GW_REQUEST_ID_BYTES_MAX) {
                 continue;
             }
             id = value;

@@ -12,9 +12,11 @@
 #define AT_GW_MODEL_BYTES_MAX 254 /* of a model's name, with the NUL */
 #define AT_GW_TENSORS_MAX 256     /* inputs, and outputs, of one gRPC request */
 #define AT_GW_DIMS_MAX 32
-#define AT_GW_ATTEMPTS_MAX 3       /* per request, each on another replica */
-#define AT_GW_JSON_DEPTH_MAX 64    /* of a body that names its model */
-#define AT_GW_JSON_MEMBERS_MAX 128 /* at the top of one */
+#define AT_GW_ATTEMPTS_MAX 3           /* per request, each on another replica */
+#define AT_GW_JSON_DEPTH_MAX 64        /* of a body that names its model */
+#define AT_GW_JSON_MEMBERS_MAX 128     /* at the top of one */
+#define AT_GW_REQUEST_ID_BYTES_MAX 128 /* of a client's own; longer ones are replaced */
+#define AT_GW_RETRY_HINT_MS 250 /* retry-after-ms of 429 and 503, which OpenAI's clients obey */
 #define AT_GW_HOLD_BYTES_MAX                                                                       \
     65536                           /* of an answer kept back until it is whole: up to there a     \
                                        lost replica costs a retry, not an answer cut short */

@@ -4,6 +4,7 @@
 #include "gateway/gateway_priv.h"
 #include "gateway/grpc.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <strings.h>
 
@@ -27,6 +28,13 @@ void gw_metrics_init(struct gw_metrics *m, enum at_loop_backend backend)
     m->upstream_errors =
         at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_upstream_errors_total",
                           "Attempts that a replica did not answer, by reason.", MODEL_SITE_REASON);
+    m->first_byte = at_metrics_family(
+        r, AT_METRIC_HISTOGRAM, "atoll_gateway_stream_first_byte_seconds",
+        "From the whole request to the first byte of an answer that is asked for as a stream.",
+        MODEL);
+    m->client_retries = at_metrics_family(
+        r, AT_METRIC_COUNTER, "atoll_gateway_client_retries_total",
+        "Requests that OpenAI's clients say they send again (X-Stainless-Retry-Count).", MODEL);
     m->outstanding = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_outstanding_requests",
                                      "Requests that wait for a replica's answer.");
     m->route_models = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_route_models",
@@ -129,29 +137,37 @@ static void answer_metrics(struct gw_worker *worker, struct at_http_exchange *ex
     at_http_respond(ex, 200, "text/plain; version=0.0.4; charset=utf-8", NULL, text.data, text.len);
 }
 
-/* As OpenAI's clients expect. */
-static void answer_models(struct gw_worker *worker, struct at_http_exchange *ex)
+static void answer_no_path(struct gw_worker *w, struct at_http_exchange *ex)
 {
-    json_t *data = json_array();
-    const char *name;
-    void *value;
-    for (size_t it = 0; at_map_next(worker->models, &it, &name, &value);) {
-        const struct gw_model *model = value;
-        json_array_append_new(data, json_pack("{s:s, s:s, s:i, s:s, s:b}", "id", name, "object",
-                                              "model", "created", 0, "owned_by", "atoll", "ready",
-                                              model->n_replicas > 0));
+    gw_count(w, "", "", 404);
+    if (gw_openai_is(at_http_request(ex))) {
+        gw_openai_answer_error(w, ex, 404, &(struct gw_openai_error){.code = "unknown_url"},
+                               "no such path");
+    } else {
+        gw_answer_error(ex, 404, NULL, "no such path");
     }
-    answer_json(ex, 200, NULL, json_pack("{s:s, s:o}", "object", "list", "data", data));
 }
 
-void gw_answer_own(struct gw_worker *worker, struct at_http_exchange *ex, enum gw_path_kind kind)
+void gw_answer_own(struct gw_worker *worker, struct at_http_exchange *ex,
+                   const struct gw_path *path)
 {
-    enum at_http_method method = at_http_request(ex)->method;
-    if (method != AT_HTTP_GET && method != AT_HTTP_HEAD) {
+    const struct at_http_head *head = at_http_request(ex);
+    bool reads = head->method == AT_HTTP_GET || head->method == AT_HTTP_HEAD;
+    if (path->kind == GW_PATH_NONE) {
+        answer_no_path(worker, ex);
+        return;
+    }
+    if (!reads && gw_openai_is(head)) {
+        gw_openai_answer_error(worker, ex, 405,
+                               &(struct gw_openai_error){.headers = "Allow: GET, HEAD\r\n"},
+                               "only GET is possible here");
+        return;
+    }
+    if (!reads) {
         gw_answer_error(ex, 405, "Allow: GET, HEAD\r\n", "only GET is possible here");
         return;
     }
-    switch (kind) {
+    switch (path->kind) {
     case GW_PATH_HEALTHZ:
         at_http_respond(ex, 200, "text/plain", NULL, "ok\n", 3);
         return;
@@ -171,11 +187,15 @@ void gw_answer_own(struct gw_worker *worker, struct at_http_exchange *ex, enum g
                               "extensions", "binary_tensor_data"));
         return;
     case GW_PATH_MODEL_LIST:
-        answer_models(worker, ex);
+        gw_openai_answer_models(worker, ex);
+        return;
+    case GW_PATH_MODEL_CARD:
+        gw_openai_answer_model(worker, ex, path);
         return;
     case GW_PATH_NONE:
     case GW_PATH_MODEL:
+    case GW_PATH_OPENAI:
         break;
     }
-    gw_answer_error(ex, 404, NULL, "no such path");
+    assert(false); /* not the gateway's own */
 }

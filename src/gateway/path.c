@@ -14,6 +14,9 @@ static const struct {
     {"/healthz", GW_PATH_HEALTHZ},
     {"/metrics", GW_PATH_METRICS},
     {"/v1/models", GW_PATH_MODEL_LIST},
+    {"/v1/chat/completions", GW_PATH_OPENAI},
+    {"/v1/completions", GW_PATH_OPENAI},
+    {"/v1/embeddings", GW_PATH_OPENAI},
 };
 
 static bool is_clean_segment(struct at_str s)
@@ -70,17 +73,42 @@ static bool take_model_path(struct at_str rest, struct gw_path *ret)
     return true;
 }
 
+/* The rest of the path is the name: clients that do not encode its slashes mean the same. */
+static bool take_card(struct at_str name, struct gw_path *ret)
+{
+    if (name.len == 0 || name.ptr[name.len - 1] == '/') {
+        return false;
+    }
+    for (struct at_str rest = name; rest.len > 0;) {
+        if (!is_clean_segment(at_str_cut(&rest, '/'))) {
+            return false;
+        }
+    }
+    return take_model(name, ret);
+}
+
 void gw_path_parse(struct at_str path, struct gw_path *ret)
 {
-    static const char MODELS[] = "/v2/models/";
+    static const char MODELS[] = "/v2/models/", CARDS[] = "/v1/models/";
     ret->kind = GW_PATH_NONE;
     ret->infer = false;
+    ret->stream = false;
     ret->model_len = 0;
     ret->model[0] = '\0';
     if (at_str_starts(path, MODELS)) {
         struct at_str rest = {path.ptr + sizeof MODELS - 1, path.len - (sizeof MODELS - 1)};
         if (take_model_path(rest, ret)) {
             ret->kind = GW_PATH_MODEL;
+            return;
+        }
+        ret->model_len = 0;
+        ret->model[0] = '\0';
+        return;
+    }
+    if (at_str_starts(path, CARDS)) {
+        struct at_str name = {path.ptr + sizeof CARDS - 1, path.len - (sizeof CARDS - 1)};
+        if (take_card(name, ret)) {
+            ret->kind = GW_PATH_MODEL_CARD;
             return;
         }
         ret->model_len = 0;

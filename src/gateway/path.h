@@ -14,11 +14,14 @@ enum gw_path_kind {
     GW_PATH_READY,      /* /v2/health/ready */
     GW_PATH_MODEL_LIST, /* /v1/models */
     GW_PATH_MODEL,      /* /v2/models/M and everything below */
+    GW_PATH_MODEL_CARD, /* /v1/models/M; M may have slashes */
+    GW_PATH_OPENAI,     /* /v1/chat/completions and its kin: the body names the model */
 };
 
 struct gw_path {
     enum gw_path_kind kind;
-    bool infer; /* .../infer: safe to repeat, whatever the method says */
+    bool infer;  /* .../infer: safe to repeat, whatever the method says */
+    bool stream; /* the body of a GW_PATH_OPENAI asks for a stream; not known from the path */
     char model[AT_GW_MODEL_BYTES_MAX];
     size_t model_len;
 };

@@ -18,6 +18,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
         assert(strcmp(path.model, ".") != 0);
         assert(strcmp(path.model, "..") != 0);
         assert(text.ptr[text.len - 1] != '/');
+    } else if (path.kind == GW_PATH_MODEL_CARD) {
+        assert(at_str_starts(text, "/v1/models/"));
+        assert(path.model_len > 0);
+        assert(text.ptr[text.len - 1] != '/');
+        assert(!path.infer);
     } else {
         assert(path.model_len == 0 || path.kind == GW_PATH_NONE);
         assert(!path.infer);

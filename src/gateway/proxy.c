@@ -35,12 +35,17 @@ struct gw_request {
     struct gw_grpc_call *grpc; /* what the gRPC request became; NULL: none */
     size_t json_bytes;         /* of a binary answer, before the tensors */
     int64_t timeout_ns;        /* the client's own; 0: none */
+    bool openai;               /* errors are objects; only 503 is safe to ask another about */
+    bool stream;               /* asked for: the first byte is timed */
 };
+
+/* OpenAI's clients then do not try again by themselves. */
+static const char NO_RETRY[] = "x-should-retry: false\r\n";
 
 static void attempt(struct gw_request *r, const char *reason);
 
 /* xoroshiro128+, Blackman and Vigna 2018: ids must differ, not be secret. */
-static uint64_t random_next(struct gw_worker *w)
+uint64_t gw_random(struct gw_worker *w)
 {
     uint64_t a = w->prng[0], b = w->prng[1], result = a + b;
     b ^= a;
@@ -107,14 +112,42 @@ static void answered(struct gw_request *r, int status, const struct gw_replica *
     at_metric_observe_ns(r->model->duration, at_loop_now_ns(w->loop) - r->start_ns);
 }
 
-static void fail(struct gw_request *r, int status, const char *message)
+/* Has every replica had it? */
+static bool all_tried(const struct gw_request *r)
+{
+    for (size_t i = 0; i < r->model->n_replicas; i++) {
+        bool tried = false;
+        for (size_t t = 0; t < r->n_tried; t++) {
+            tried |= r->tried[t] == r->model->replicas[i];
+        }
+        if (!tried) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* tried_all: nobody is left to ask, so that the client need not ask again. */
+static void fail_saying(struct gw_request *r, int status, bool tried_all, const char *message)
 {
     struct at_http_exchange *ex = r->ex;
     r->ex = NULL;
     answered(r, status, NULL);
-    gw_answer_error(ex, status, status == 503 ? "Retry-After: 1\r\n" : NULL, "model %s: %s",
-                    r->model->name, message);
+    if (r->openai) {
+        gw_openai_answer_error(r->worker, ex, status,
+                               &(struct gw_openai_error){.headers = tried_all ? NO_RETRY : NULL,
+                                                         .request_id = r->request_id},
+                               "model %s: %s", r->model->name, message);
+    } else {
+        gw_answer_error(ex, status, status == 503 ? "Retry-After: 1\r\n" : NULL, "model %s: %s",
+                        r->model->name, message);
+    }
     request_free(r);
+}
+
+static void fail(struct gw_request *r, int status, const char *message)
+{
+    fail_saying(r, status, false, message);
 }
 
 static void on_gone(void *ctx)
@@ -140,16 +173,22 @@ static bool can_retry(const struct gw_request *r)
     if (r->n_tried >= AT_GW_ATTEMPTS_MAX || r->worker->stopping) {
         return false;
     }
-    for (size_t i = 0; i < r->model->n_replicas; i++) {
-        bool again = false;
-        for (size_t t = 0; t < r->n_tried; t++) {
-            again |= r->tried[t] == r->model->replicas[i];
-        }
-        if (!again) {
-            return true;
-        }
+    return !all_tried(r);
+}
+
+/* Is this answer one that another replica may better? */
+static bool is_refusal(const struct gw_request *r)
+{
+    return (r->status == 503 && (r->safe || r->openai)) || (r->status == 502 && r->safe);
+}
+
+/* 503 of the last one of several: the client is told that all have been asked. */
+static void say_all_tried(struct gw_request *r, const struct at_http_head *head)
+{
+    if (r->openai && r->status == 503 && r->n_tried > 1 && all_tried(r) &&
+        at_http_header_get(head, "x-should-retry").ptr == NULL) {
+        (void)!at_buf_append_str(&r->down, NO_RETRY);
     }
-    return false;
 }
 
 static void on_head(void *ctx, const struct at_http_head *head)
@@ -164,12 +203,26 @@ static void on_head(void *ctx, const struct at_http_head *head)
             AT_OK) {
         r->json_bytes = json_bytes <= SIZE_MAX / 2 ? (size_t)json_bytes : SIZE_MAX / 2;
     }
-    r->discard = r->safe && (head->status == 502 || head->status == 503) && can_retry(r) &&
-                 gw_retry_take(r->worker, at_loop_now_ns(r->worker->loop));
-    if (!r->discard && gw_headers_down(head, r->replica->instance, r->replica->site, r->request_id,
-                                       &r->down) != AT_OK) {
+    r->discard =
+        is_refusal(r) && can_retry(r) && gw_retry_take(r->worker, at_loop_now_ns(r->worker->loop));
+    if (r->discard) {
+        return;
+    }
+    if (gw_headers_down(head, r->replica->instance, r->replica->site, r->request_id, &r->down) !=
+        AT_OK) {
         at_buf_clear(&r->down);
     }
+    say_all_tried(r, head);
+}
+
+static void observe_first_byte(struct gw_request *r)
+{
+    struct gw_worker *w = r->worker;
+    if (r->model->first_byte == NULL) {
+        const char *const labels[] = {r->model->name, NULL};
+        r->model->first_byte = at_metric_with(w->gateway->metrics.first_byte, labels);
+    }
+    at_metric_observe_ns(r->model->first_byte, at_loop_now_ns(w->loop) - r->start_ns);
 }
 
 static void begin_stream(struct gw_request *r)
@@ -180,6 +233,9 @@ static void begin_stream(struct gw_request *r)
     }
     (void)!at_buf_append_str(&r->down, length); /* without it the answer is chunked */
     r->streaming = true;
+    if (r->stream && r->status == 200) {
+        observe_first_byte(r);
+    }
     at_http_stream_begin(r->ex, r->status, NULL, r->down.data);
 }
 
@@ -331,7 +387,7 @@ static void on_attempt_failed(struct gw_request *r, enum at_rc rc, bool sent)
     }
     at_buf_clear(&r->hold);
     r->discard = false;
-    bool safe = !sent || (r->safe && rc != AT_TIMEOUT);
+    bool safe = !sent || ((r->safe || budgeted) && rc != AT_TIMEOUT);
     /* A lone replica may just have closed an idle connection: ask it once more. */
     if (safe && sent && !can_retry(r) && r->n_tried == 1 && r->model->n_replicas == 1) {
         r->tried[0] = NULL;
@@ -344,7 +400,8 @@ static void on_attempt_failed(struct gw_request *r, enum at_rc rc, bool sent)
     } else if (sent) {
         fail(r, 502, "its replica broke off");
     } else {
-        fail(r, 503, rc == AT_EXHAUSTED ? "too many requests wait" : "no replica can be reached");
+        fail_saying(r, 503, rc != AT_EXHAUSTED && all_tried(r),
+                    rc == AT_EXHAUSTED ? "too many requests wait" : "no replica can be reached");
     }
 }
 
@@ -403,6 +460,15 @@ static void attempt(struct gw_request *r, const char *reason)
     assert(r->call != 0);
 }
 
+static void count_client_retry(const struct gw_request *r, const struct at_http_head *head)
+{
+    struct at_str count = at_http_header_get(head, "x-stainless-retry-count");
+    if (count.len > 0 && !at_str_eq(count, "0")) {
+        const char *const labels[] = {r->model->name, NULL};
+        at_metric_add(at_metric_with(r->worker->gateway->metrics.client_retries, labels), 1);
+    }
+}
+
 /* grpc: what a gRPC request became, taken; NULL: path says it all. */
 static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
                          const struct gw_path *path, enum gw_grpc_kind grpc_kind,
@@ -434,18 +500,23 @@ static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
     r->timeout_ns = grpc_take != NULL ? gw_grpc_timeout_ns(head) : 0;
     r->method = grpc_take != NULL && grpc_kind != GW_GRPC_MODEL_INFER ? AT_HTTP_GET : head->method;
     r->infer = path->infer;
+    r->openai = path->kind == GW_PATH_OPENAI;
+    r->stream = path->stream;
     r->safe = path->infer || (r->method != AT_HTTP_POST && r->method != AT_HTTP_PATCH);
     at_buf_clear(&r->hold);
     at_buf_clear(&r->down);
     gw_retry_earn(w);
-    struct gw_ids ids = {.trace = {random_next(w), random_next(w)},
-                         .span = random_next(w),
-                         .request = random_next(w),
+    struct gw_ids ids = {.trace = {gw_random(w), gw_random(w)},
+                         .span = gw_random(w),
+                         .request = gw_random(w),
                          .grpc = grpc_take != NULL,
                          .lines = grpc_take != NULL ? grpc_take->lines.data : NULL};
     if (gw_headers_up(head, &ids, r->id_text, &r->request_id, &r->up) != AT_OK) {
         fail(r, 431, "the headers are too large");
         return;
+    }
+    if (r->openai) {
+        count_client_retry(r, head);
     }
     at_http_on_gone(ex, on_gone, r);
     at_http_on_writable(ex, on_writable, r);
@@ -489,6 +560,19 @@ static void handle_grpc(struct gw_worker *w, struct at_http_exchange *ex, enum g
     handle_model(w, ex, &path, kind, call);
 }
 
+static void refuse_stranger(struct gw_worker *w, struct at_http_exchange *ex)
+{
+    static const char HEADERS[] = "WWW-Authenticate: Bearer\r\n";
+    static const char MESSAGE[] = "a bearer token that this gateway knows is needed";
+    gw_count(w, "", "", 401);
+    if (gw_openai_is(at_http_request(ex))) {
+        gw_openai_answer_error(w, ex, 401, &(struct gw_openai_error){.headers = HEADERS}, "%s",
+                               MESSAGE);
+    } else {
+        gw_answer_error(ex, 401, HEADERS, "%s", MESSAGE);
+    }
+}
+
 void gw_handle(void *worker, struct at_http_exchange *ex)
 {
     struct gw_worker *w = worker;
@@ -496,18 +580,16 @@ void gw_handle(void *worker, struct at_http_exchange *ex)
     struct gw_path path;
     gw_path_parse(head->path, &path);
     enum gw_grpc_kind grpc = gw_grpc_kind_of(head);
-    bool needs_token = grpc != GW_GRPC_NONE || path.kind == GW_PATH_MODEL ||
-                       path.kind == GW_PATH_SERVER || path.kind == GW_PATH_MODEL_LIST ||
-                       path.kind == GW_PATH_NONE;
-    if (needs_token && !gw_auth_allows(w, head)) {
-        gw_count(w, "", "", 401);
-        gw_answer_error(ex, 401, "WWW-Authenticate: Bearer\r\n",
-                        "a bearer token that this gateway knows is needed");
+    bool open = path.kind == GW_PATH_HEALTHZ || path.kind == GW_PATH_METRICS ||
+                path.kind == GW_PATH_LIVE || path.kind == GW_PATH_READY;
+    if ((grpc != GW_GRPC_NONE || !open) && !gw_auth_allows(w, head)) {
+        refuse_stranger(w, ex);
     } else if (grpc != GW_GRPC_NONE) {
         handle_grpc(w, ex, grpc);
-    } else if (path.kind == GW_PATH_MODEL) {
+    } else if (path.kind == GW_PATH_MODEL ||
+               (path.kind == GW_PATH_OPENAI && gw_openai_route(w, ex, &path))) {
         handle_model(w, ex, &path, GW_GRPC_NONE, NULL);
-    } else {
-        gw_answer_own(w, ex, path.kind);
+    } else if (path.kind != GW_PATH_OPENAI) {
+        gw_answer_own(w, ex, &path);
     }
 }
