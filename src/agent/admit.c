@@ -4,8 +4,29 @@
 #include "agent/agent_priv.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #define GPU_MILLI 1000
+#define AMOUNT_DIGITS_MAX 15 /* as the schema says */
+
+/* Validation has checked the form: up to 15 digits, so that sums of thousands hold. */
+static int64_t amount_of(const char *text)
+{
+    int64_t n = 0;
+    for (int i = 0; text != NULL && i < AMOUNT_DIGITS_MAX && *text >= '0' && *text <= '9'; i++) {
+        n = n * 10 + (*text++ - '0');
+    }
+    return n;
+}
+
+void agent_room_forget(struct at_agent *a)
+{
+    for (size_t i = 0; i < a->room.n_extended; i++) {
+        at_free(a->room.extended[i].name);
+    }
+    at_free(a->room.extended);
+    a->room = (struct agent_room){0};
+}
 
 void agent_room_learn(struct at_agent *a, const json_t *status)
 {
@@ -19,11 +40,18 @@ void agent_room_learn(struct at_agent *a, const json_t *status)
         return;
     }
     const struct at_resources *r = node->status.allocatable;
+    agent_room_forget(a);
     a->room = (struct agent_room){.known = true,
                                   .cpu_milli = r->cpu_milli,
                                   .memory_bytes = r->memory_bytes,
                                   .disk_bytes = r->disk_bytes,
-                                  .gpu_milli = r->gpu_milli};
+                                  .gpu_milli = r->gpu_milli,
+                                  .n_extended = r->extended.n};
+    a->room.extended = at_alloc(sizeof(*a->room.extended) * (r->extended.n + 1));
+    for (size_t i = 0; i < r->extended.n; i++) {
+        a->room.extended[i].name = at_strdup(r->extended.items[i].key);
+        a->room.extended[i].amount = amount_of(r->extended.items[i].value);
+    }
 }
 
 static bool takes_room(const struct agent_instance *i)
@@ -64,10 +92,46 @@ static struct agent_room held_beside(const struct agent_instance *i, int64_t gpu
     return sum;
 }
 
+/* Of a named resource. */
+static int64_t extended_beside(const struct agent_instance *i, const char *name)
+{
+    int64_t sum = 0;
+    const char *uid;
+    void *value;
+    for (size_t it = 0; at_map_next(i->agent->instances, &it, &uid, &value);) {
+        const struct agent_instance *x = value;
+        if (x != i && takes_room(x)) {
+            sum += amount_of(at_model_map_get(&x->typed->spec.resources->extended, name));
+        }
+    }
+    return sum;
+}
+
 /* What is not asked for is never short. */
 static bool is_short(int64_t all, int64_t held, int64_t wanted)
 {
     return wanted > 0 && wanted > all - held;
+}
+
+/* The first named resource of which there is not enough left; NULL: none. What the machine does not
+ * name, it does not have. */
+static const char *short_extended(const struct agent_instance *i)
+{
+    const struct agent_room *all = &i->agent->room;
+    const struct at_model_map *wanted = &i->typed->spec.resources->extended;
+    for (size_t k = 0; k < wanted->n; k++) {
+        int64_t have = 0;
+        for (size_t e = 0; e < all->n_extended; e++) {
+            have = strcmp(all->extended[e].name, wanted->items[k].key) == 0
+                       ? all->extended[e].amount
+                       : have;
+        }
+        if (is_short(have, extended_beside(i, wanted->items[k].key),
+                     amount_of(wanted->items[k].value))) {
+            return wanted->items[k].key;
+        }
+    }
+    return NULL;
 }
 
 bool agent_admit(struct agent_instance *i, char *why, size_t why_size)
@@ -92,6 +156,7 @@ bool agent_admit(struct agent_instance *i, char *why, size_t why_size)
             what = "GPU";
         }
     }
+    what = what == NULL ? short_extended(i) : what;
     i->admitted = what == NULL;
     if (what != NULL) {
         snprintf(why, why_size, "others on %s hold the %s already that it was given",

@@ -265,6 +265,7 @@ void at_agent_free(struct at_agent *a)
     at_map_free(a->instances);
     agent_fetches_free(a->fetches);
     agent_node_done(a);
+    agent_room_forget(a);
     at_loop_timer_cancel(a->loop, a->stop_timer);
     at_loop_timer_cancel(a->loop, a->log_timer);
     for (size_t i = 0; i < a->n_drivers; i++) {

@@ -28,6 +28,11 @@ struct agent_driver {
 struct agent_room {
     bool known;
     int64_t cpu_milli, memory_bytes, disk_bytes, gpu_milli;
+    struct agent_extended { /* any other resource that the machine names */
+        char *name;
+        int64_t amount;
+    } * extended;
+    size_t n_extended;
 };
 
 struct at_agent {
@@ -170,6 +175,7 @@ void agent_instance_unhealthy(struct agent_instance *i, const char *why);
 
 /* admit.c */
 void agent_room_learn(struct at_agent *a, const json_t *status); /* the Node's */
+void agent_room_forget(struct at_agent *a);
 /* Is there room for it beside those taken on before? why: when not. */
 bool agent_admit(struct agent_instance *i, char *why, size_t why_size);
 
