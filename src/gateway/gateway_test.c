@@ -710,6 +710,7 @@ static void reads_paths(void **state)
         {"/v1/models/", GW_PATH_NONE, "", false},
         {"/v1/models/a/../b", GW_PATH_NONE, "", false},
         {"/v1/chat/completions", GW_PATH_OPENAI, "", false},
+        {"/v1/embeddings", GW_PATH_OPENAI, "", true},
         {"/v1/chat/completions/", GW_PATH_NONE, "", false},
         {"/", GW_PATH_NONE, "", false},
     };

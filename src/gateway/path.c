@@ -6,17 +6,18 @@
 static const struct {
     const char *path;
     enum gw_path_kind kind;
+    bool infer;
 } FIXED[] = {
-    {"/v2", GW_PATH_SERVER},
-    {"/v2/", GW_PATH_SERVER},
-    {"/v2/health/live", GW_PATH_LIVE},
-    {"/v2/health/ready", GW_PATH_READY},
-    {"/healthz", GW_PATH_HEALTHZ},
-    {"/metrics", GW_PATH_METRICS},
-    {"/v1/models", GW_PATH_MODEL_LIST},
-    {"/v1/chat/completions", GW_PATH_OPENAI},
-    {"/v1/completions", GW_PATH_OPENAI},
-    {"/v1/embeddings", GW_PATH_OPENAI},
+    {"/v2", GW_PATH_SERVER, false},
+    {"/v2/", GW_PATH_SERVER, false},
+    {"/v2/health/live", GW_PATH_LIVE, false},
+    {"/v2/health/ready", GW_PATH_READY, false},
+    {"/healthz", GW_PATH_HEALTHZ, false},
+    {"/metrics", GW_PATH_METRICS, false},
+    {"/v1/models", GW_PATH_MODEL_LIST, false},
+    {"/v1/chat/completions", GW_PATH_OPENAI, false},
+    {"/v1/completions", GW_PATH_OPENAI, false},
+    {"/v1/embeddings", GW_PATH_OPENAI, true},
 };
 
 static bool is_clean_segment(struct at_str s)
@@ -118,6 +119,7 @@ void gw_path_parse(struct at_str path, struct gw_path *ret)
     for (size_t i = 0; i < AT_ARRAY_LEN(FIXED); i++) {
         if (at_str_eq(path, FIXED[i].path)) {
             ret->kind = FIXED[i].kind;
+            ret->infer = FIXED[i].infer;
             return;
         }
     }

@@ -20,7 +20,7 @@ enum gw_path_kind {
 
 struct gw_path {
     enum gw_path_kind kind;
-    bool infer;  /* .../infer: safe to repeat, whatever the method says */
+    bool infer;  /* .../infer, embeddings: safe to repeat, whatever the method says */
     bool stream; /* the body of a GW_PATH_OPENAI asks for a stream; not known from the path */
     char model[AT_GW_MODEL_BYTES_MAX];
     size_t model_len;

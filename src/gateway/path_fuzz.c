@@ -25,7 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
         assert(!path.infer);
     } else {
         assert(path.model_len == 0 || path.kind == GW_PATH_NONE);
-        assert(!path.infer);
+        assert(path.infer == at_str_eq(text, "/v1/embeddings"));
     }
     return 0;
 }

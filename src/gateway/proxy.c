@@ -398,7 +398,7 @@ static void on_attempt_failed(struct gw_request *r, enum at_rc rc, bool sent)
     } else if (rc == AT_TIMEOUT && sent) {
         fail(r, 504, "its replica did not answer in time");
     } else if (sent) {
-        fail(r, 502, "its replica broke off");
+        fail_saying(r, 502, r->safe && all_tried(r), "its replica broke off");
     } else {
         fail_saying(r, 503, rc != AT_EXHAUSTED && all_tried(r),
                     rc == AT_EXHAUSTED ? "too many requests wait" : "no replica can be reached");

@@ -133,6 +133,8 @@ static void count(bool mux)
         "GET /v2/models/m HTTP/1.1\r\nHost: x\r\n\r\n",
         "POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         "Content-Length: 12\r\n\r\n{\"inputs\":[]",
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        "Content-Length: 19\r\n\r\n{\"model\":\"m\",\"n\":1}",
     };
     struct fixture f;
     if (__sanitizer_install_malloc_and_free_hooks == NULL) {

@@ -327,6 +327,17 @@ it('a request that a replica may have begun is not sent to another one; a stream
   assert.equal(a.seen.length + b.seen.length, 2);
 });
 
+it('embeddings are safe to ask for again: a replica that breaks off costs no answer', async () => {
+  const dies = (req, res) => (res.destroy(), true);
+  const [bad, good] = [await replica(dies), await replica()];
+  const gw = await gateway({ embed: [bad, good] });
+  for (let i = 0; i < 2; i++) assert.deepEqual((await gw.client({ maxRetries: 0 }).embeddings.create({ model: 'embed', input: 'a' })).data[0].embedding, VECTOR);
+  assert.ok(bad.seen.length > 0);
+  const worse = await gateway({ embed: [await replica(dies), bad] });
+  const lost = await thrown(worse.client().embeddings.create({ model: 'embed', input: 'a' }));
+  assert.deepEqual([lost.status, lost.headers.get('x-should-retry')], [502, 'false']);
+});
+
 it('of two replicas one dies between requests: every request is answered', async () => {
   const [a, b] = [await replica(), await replica()];
   const gw = await gateway({ chat: [a, b] });
