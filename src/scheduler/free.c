@@ -92,6 +92,18 @@ void sched_node_repoint(struct sched_node *n, const struct at_node *node)
     }
 }
 
+/* Where in the node's NUMA nodes GPU i hangs. */
+static uint8_t numa_of(const struct at_node *node, size_t i)
+{
+    for (size_t k = 0; i < node->status.gpus.n && k < node->status.numa_nodes.n; k++) {
+        if (k < SCHED_NUMA_MAX &&
+            node->status.numa_nodes.items[k].id == node->status.gpus.items[i].numa_node) {
+            return (uint8_t)k;
+        }
+    }
+    return SCHED_NUMA_MAX;
+}
+
 static void fill_gpus(struct sched_node *n, const struct at_node *node, int64_t gpu_milli)
 {
     int64_t left = gpu_milli > 0 ? gpu_milli : 0;
@@ -107,6 +119,7 @@ static void fill_gpus(struct sched_node *n, const struct at_node *node, int64_t 
     for (size_t i = 0; i < n->n_gpus; i++) {
         struct sched_gpu *g = &n->gpus[i];
         *g = (struct sched_gpu){0};
+        g->numa = numa_of(node, i);
         g->cap_milli = g->free_milli = left < AT_SCHED_GPU_MILLI ? left : AT_SCHED_GPU_MILLI;
         left -= g->cap_milli;
         n->cap_gpu_milli += g->cap_milli;
@@ -132,6 +145,7 @@ void sched_node_fill(struct sched_node *n, const struct at_node *node)
         n->extended[i].cap = n->extended[i].amount = sched_amount(r->extended.items[i].value);
     }
     fill_gpus(n, node, r->gpu_milli);
+    memset(n->numa, 0, sizeof(n->numa));
     n->gpus_unknown = false;
     sched_node_repoint(n, node);
 }
@@ -196,6 +210,14 @@ static void move(struct sched_node *n, const struct sched_demand *d,
     for (size_t i = 0; d->extended != NULL && i < n->n_extended; i++) {
         n->extended[i].amount +=
             sign * sched_amount(at_model_map_get(d->extended, n->extended[i].name));
+    }
+    uint8_t numa =
+        d->topology == SCHED_TOPOLOGY_SAME_NUMA && n_taken > 0 && gpus[0].index < n->n_gpus
+            ? n->gpus[gpus[0].index].numa
+            : SCHED_NUMA_MAX;
+    if (numa < SCHED_NUMA_MAX) { /* recorded GPUs say which; CPUs alone are not told of */
+        n->numa[numa].cpu_milli -= sign * d->cpu_milli;
+        n->numa[numa].memory_bytes -= sign * d->memory_bytes;
     }
     for (size_t i = 0; i < n_taken; i++) {
         if (gpus[i].index < n->n_gpus) { /* else it is not there any more */

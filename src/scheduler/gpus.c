@@ -26,7 +26,7 @@ size_t sched_gpus_near(const struct sched_node *n, const struct sched_demand *d,
         free_milli[i] = n->gpus[i].free_milli;
     }
     struct sched_topology_want want = {d->topology, (size_t)d->gpu_count, d->cpu_milli,
-                                       d->memory_bytes};
+                                       d->memory_bytes, n->numa};
     bool found = sched_topology_choose(n->node, &want, fits, free_milli, n->n_gpus, ret_index);
     return found ? want.count : 0;
 }
@@ -41,6 +41,6 @@ bool sched_topology_refuses(const struct sched_node *n, const struct sched_deman
     if (d->gpu_count > 0) {
         return sched_gpus_near(n, d, index) == 0;
     }
-    struct sched_topology_want want = {d->topology, 0, d->cpu_milli, d->memory_bytes};
+    struct sched_topology_want want = {d->topology, 0, d->cpu_milli, d->memory_bytes, n->numa};
     return !sched_topology_choose(n->node, &want, NULL, NULL, 0, NULL);
 }

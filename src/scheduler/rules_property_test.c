@@ -420,6 +420,24 @@ static bool together(const struct at_node *n, const char *topology, int a, int b
                                                : true;
 }
 
+/* GPUs of NUMA nodes whose CPUs others that asked for SameNuma have. */
+static void hide_full_numa_nodes(const struct world *w, const struct at_node *n,
+                                 const struct at_resources *want, bool held[GPUS])
+{
+    for (int a = 0; a < GPUS && at_streq(want->topology, "SameNuma"); a++) {
+        int64_t cpu = 0, numa = n->status.gpus.items[a].numa_node;
+        for (size_t i = 0; i < w->n_instances; i++) {
+            const struct at_instance *y = w->instances[i];
+            bool tied = node_of(w, y) == n && y->status.gpus.n > 0 &&
+                        at_streq(y->spec.resources->topology, "SameNuma");
+            cpu += tied && n->status.gpus.items[y->status.gpus.items[0].index].numa_node == numa
+                       ? y->spec.resources->cpu_milli
+                       : 0;
+        }
+        held[a] = held[a] || cpu + want->cpu_milli > 1000;
+    }
+}
+
 static bool gpus_hold(const struct world *w, const struct at_instance *x, const struct at_node *n)
 {
     const struct at_resources *want = x->spec.resources;
@@ -427,10 +445,11 @@ static bool gpus_hold(const struct world *w, const struct at_instance *x, const 
     if (want->gpu_milli == 0) {
         return true;
     }
-    if (n->status.gpus.n == 0 || (at_streq(want->topology, "SameNuma") && want->cpu_milli > 1000)) {
+    if (n->status.gpus.n == 0) {
         return false;
     }
     gpus_held(w, n, held);
+    hide_full_numa_nodes(w, n, want, held);
     for (int a = 0; a < GPUS; a++) {
         for (int b = a + 1; b < GPUS; b++) {
             if (!held[a] && !held[b] && together(n, want->topology, a, b)) {

@@ -426,6 +426,49 @@ static void cpus_and_memory_of_one_numa_node(void **state)
     world_done(&w);
 }
 
+/* What others' recorded GPUs tie to a NUMA node is not there a second time. */
+static void cpus_and_memory_of_a_numa_node_are_given_once(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_node *n;
+    struct at_instance *x = one(&w, &n);
+    struct at_numa_node numa[] = {{.id = 4, .cpu_milli = 2000, .memory_bytes = 4 * GIB},
+                                  {.id = 7, .cpu_milli = 2000, .memory_bytes = 4 * GIB}};
+    struct at_instance_gpu held[] = {{.index = 0, .milli = 1000}, {.index = 2, .milli = 1000}};
+    world_gpus(&w, n, 4, "A100", 80 * GIB);
+    for (int i = 0; i < 4; i++) {
+        n->status.gpus.items[i].numa_node = i < 2 ? 4 : 7;
+    }
+    n->status.numa_nodes.items = numa;
+    n->status.numa_nodes.n = 2;
+    *wants(x) = (struct at_resources){
+        .cpu_milli = 1000, .memory_bytes = GIB, .gpu_milli = 1000, .topology = "SameNuma"};
+    for (int k = 0; k < 2; k++) {
+        struct at_instance *old = world_instance(&w, k == 0 ? "a" : "b", NULL, 0);
+        *wants(old) = (struct at_resources){
+            .cpu_milli = k == 0 ? 1500 : 500, .gpu_milli = 1000, .topology = "SameNuma"};
+        world_bind(old, "n", 1);
+        old->status.gpus.items = &held[k];
+        old->status.gpus.n = 1;
+    }
+    n->status.allocatable = WORLD_NEW(&w, struct at_resources);
+    *(struct at_resources *)n->status.allocatable = (struct at_resources){
+        .cpu_milli = 4000, .memory_bytes = 8 * GIB, .disk_bytes = GIB, .gpu_milli = 4000};
+    expect_placed(&w, "n");
+    const struct at_sched_decision *d = world_decision(&w, x->meta.name);
+    assert_int_equal(d->n_gpus, 1);
+    assert_int_equal(d->gpus[0].index, 3); /* NUMA node 4 has 500m left */
+    wants(x)->cpu_milli = 1600;            /* 2 are free, but not on one */
+    expect_refused(&w, AT_SCHED_TOPOLOGY,
+                   "0 of 1 node fit: 1 GPUTopology (n: no NUMA node has the CPUs and memory "
+                   "wanted)");
+    wants(w.instances[1])->topology = ""; /* runs anywhere: nothing ties it */
+    expect_placed(&w, "n");
+    assert_int_equal(world_decision(&w, x->meta.name)->gpus[0].index, 1);
+    world_done(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -445,6 +488,7 @@ int main(void)
         cmocka_unit_test(sites_have_limits),
         cmocka_unit_test(gpus_of_one_link_group),
         cmocka_unit_test(cpus_and_memory_of_one_numa_node),
+        cmocka_unit_test(cpus_and_memory_of_a_numa_node_are_given_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -65,6 +65,7 @@ struct sched_gpu {
     int64_t cap_milli, free_milli;
     int64_t memory_bytes, free_memory_bytes;
     const char *model;
+    uint8_t numa; /* place in the node's numa; SCHED_NUMA_MAX: none */
 };
 
 struct sched_node {
@@ -79,6 +80,7 @@ struct sched_node {
     size_t n_gpus;
     struct sched_extended *extended;
     size_t n_extended;
+    struct sched_topology_held numa[SCHED_NUMA_MAX]; /* by place in status.numaNodes */
     bool gpus_unknown; /* a replay did not fit: nothing more is put on its GPUs */
     /* Of the engine: */
     struct sched_item *first; /* what holds something of it */

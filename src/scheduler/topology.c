@@ -38,14 +38,18 @@ static bool together(const struct at_node *node, enum sched_topology topology, s
            at_streq(a->link_group, b->link_group);
 }
 
-/* The NUMA node with this number is large enough. */
+/* The NUMA node with this number has enough left. */
 static bool numa_holds(const struct at_node *node, int64_t id,
                        const struct sched_topology_want *want)
 {
     for (size_t i = 0; i < node->status.numa_nodes.n; i++) {
         const struct at_numa_node *numa = &node->status.numa_nodes.items[i];
         if (numa->id == id) {
-            return numa->cpu_milli >= want->cpu_milli && numa->memory_bytes >= want->memory_bytes;
+            static const struct sched_topology_held NOTHING;
+            const struct sched_topology_held *held =
+                want->held != NULL && i < SCHED_NUMA_MAX ? &want->held[i] : &NOTHING;
+            return numa->cpu_milli - held->cpu_milli >= want->cpu_milli &&
+                   numa->memory_bytes - held->memory_bytes >= want->memory_bytes;
         }
     }
     return false;

@@ -12,18 +12,27 @@ enum sched_topology {
 };
 enum sched_topology sched_topology_of(const struct at_resources *wanted);
 
+#define SCHED_NUMA_MAX 16 /* NUMA nodes of which is counted what they have given away */
+
+/* What SameNuma instances with GPUs of one NUMA node hold of its CPUs and memory. */
+struct sched_topology_held {
+    int64_t cpu_milli, memory_bytes;
+};
+
 struct sched_topology_want {
     enum sched_topology topology;
     size_t count; /* of GPUs; 0: CPUs and memory only */
     int64_t cpu_milli, memory_bytes;
+    const struct sched_topology_held *held; /* SCHED_NUMA_MAX, by place; NULL: nothing is held */
 };
 
 /* Choose want->count of the node's n GPUs, all with fits[i] (free enough, of the right model),
  * under the topology. The group that has the fewest fitting ones beside is taken, so that large
  * groups stay whole; inside it the GPUs with least free_milli; then the lowest index.
  * ret_index[0..count): ascending. False: there are none. A node that tells no NUMA nodes (no link
- * groups) has none. NUMA nodes' CPUs and memory count as a whole, whatever runs there already:
- * nothing is pinned. */
+ * groups) has none. Of a NUMA node's CPUs and memory counts what want->held leaves: what the
+ * recorded GPUs of others that asked for SameNuma tie to it. Those that asked for no NUMA node may
+ * run on any, and are not counted. */
 bool sched_topology_choose(const struct at_node *node, const struct sched_topology_want *want,
                            const bool *fits, const int64_t *free_milli, size_t n,
                            uint32_t *ret_index);

@@ -40,7 +40,7 @@ static void check(const struct at_node *n, const struct pick *p)
         fits[i] = p->fits[i] != '0';
         free_milli[i] = (p->fits[i] - '0') * 100;
     }
-    struct sched_topology_want want = {p->topology, p->count, p->cpu_milli, GIB};
+    struct sched_topology_want want = {p->topology, p->count, p->cpu_milli, GIB, NULL};
     if (sched_topology_choose(n, &want, fits, free_milli, 8, got)) {
         for (size_t i = 0; i < p->count; i++) {
             text[i] = (char)('0' + got[i]);

@@ -53,8 +53,8 @@ static void replay(struct sched_node *n, struct sched_item **items, size_t count
         }
         sched_item_set_gpus(items[i], gpus, chosen);
         n->gpus_unknown = n->gpus_unknown || chosen == 0;
-        struct sched_demand only_gpus = {0};
-        sched_take(n, &only_gpus, gpus, items[i]->n_gpus);
+        sched_give_back(n, d, NULL, 0); /* taken before without GPUs, now with them */
+        sched_take(n, d, gpus, items[i]->n_gpus);
     }
 }
 
