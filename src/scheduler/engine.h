@@ -42,6 +42,7 @@ struct sched_item {
     bool waits_for_others;  /* not for room */
     uint64_t tried_holders; /* and sched's holders then */
     uint64_t tried_epoch;
+    uint64_t tried_budgets;  /* its preemption may have failed by a budget: sched's budgets then */
     uint64_t tried_near;     /* and what its rules about others looked at */
     struct sched_item *held; /* phantom that holds room for it */
     struct sched_gang *gang; /* NULL: none */
@@ -73,6 +74,10 @@ void sched_give_back(struct sched_node *n, const struct sched_demand *d,
 bool sched_is_leaving(const struct sched_item *item);
 /* How many of its owner's copies may go, besides those given up already. */
 int64_t sched_budget_left(const struct sched *s, const struct at_instance *i);
+/* A budget kept somebody: sched.keeps has its owner, with its generation. When it may allow more,
+ * sched.budgets grows. */
+void sched_budget_keeps(struct sched *s, const struct at_instance *victim);
+void sched_budget_grew(struct sched *s, const char *uid, int64_t generation); /* -1: copies came */
 void sched_victim_set(struct sched *s, struct sched_item *item, bool victim);
 /* Nothing fits (the turn is the item's): find victims, hold the room for it, tell in d. */
 enum at_rc sched_preempt(struct sched *s, struct sched_item *item, int64_t now_wall_ns,

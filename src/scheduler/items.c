@@ -276,6 +276,13 @@ static void restore_nomination(struct sched *s, struct sched_item *item)
     }
 }
 
+static void tell_budget(struct sched *s, const struct sched_item *item, bool was_available)
+{
+    if (item->available && !was_available) {
+        sched_budget_grew(s, at_meta_controller(&item->instance->meta)->uid, -1);
+    }
+}
+
 /* The instance as it is now; what a plan gave it stays until the snapshot says otherwise. */
 void sched_item_put(struct sched *s, const struct at_instance *i)
 {
@@ -290,6 +297,7 @@ void sched_item_put(struct sched *s, const struct at_instance *i)
         return;
     }
     item = item != NULL ? item : item_new(s, key);
+    bool was_available = item->available;
     struct sched_node *node =
         sched_instance_holds(i) ? sched_node_find(s, i->spec.node_name) : NULL;
     size_t n_gpus = record_of(i, node, gpus);
@@ -302,6 +310,7 @@ void sched_item_put(struct sched *s, const struct at_instance *i)
         item->instance = i;
         item->planned = !bound;
         tell_holder(s, item, 1);
+        tell_budget(s, item, was_available);
         return;
     }
     sched_item_release(s, item);
@@ -321,6 +330,7 @@ void sched_item_put(struct sched *s, const struct at_instance *i)
     note_queue(s, item);
     item->tried = 0;
     restore_nomination(s, item);
+    tell_budget(s, item, was_available);
 }
 
 struct sched_item *sched_item_of(struct sched *s, const struct at_instance *i)

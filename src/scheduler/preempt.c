@@ -129,6 +129,27 @@ static int64_t costs_owner(const struct candidate *c, const char *uid)
     return n;
 }
 
+void sched_budget_keeps(struct sched *s, const struct at_instance *victim)
+{
+    const struct at_owner_ref *owner = at_meta_controller(&victim->meta);
+    const struct at_deployment *d =
+        at_streq(owner->kind, "Deployment")
+            ? at_snapshot_deployment(s->snap, victim->meta.ns, owner->name)
+            : NULL;
+    int64_t generation = d != NULL ? d->meta.generation : 0;
+    (void)at_map_put(s->keeps, owner->uid, (void *)(intptr_t)(generation + 1));
+}
+
+void sched_budget_grew(struct sched *s, const char *uid, int64_t generation)
+{
+    void *kept = uid != NULL ? at_map_get(s->keeps, uid) : NULL;
+    if (kept != NULL && kept != (void *)(intptr_t)(generation + 1)) {
+        at_map_clear(s->keeps); /* who tries again tells again */
+        s->budgets++;
+        s->holders++;
+    }
+}
+
 /* Would every budget hold if c went too? Mostly a gang has one owner, who is asked once. */
 static bool budgets_allow(const struct search *f, const struct candidate *c)
 {
@@ -148,6 +169,7 @@ static bool budgets_allow(const struct search *f, const struct candidate *c)
             left -= f->list[i].taken && &f->list[i] != c ? costs_owner(&f->list[i], asked) : 0;
         }
         if (left < 0) {
+            sched_budget_keeps(f->s, x->instance);
             return false;
         }
     }

@@ -150,6 +150,7 @@ static void note_try(struct sched *s, struct sched_item *item)
     item->tried = item->request->version + 1;
     item->tried_holders = s->holders;
     item->tried_epoch = s->epoch;
+    item->tried_budgets = s->budgets;
     item->tried_near = sched_near_stamp(s, item->instance, item->group);
     item->waits_for_others = false;
     for (size_t i = 0; i < s->n_sites && item->request->scored; i++) {
@@ -161,7 +162,10 @@ static void note_try(struct sched *s, struct sched_item *item)
 static bool is_worth_alone(struct sched *s, struct sched_item *item)
 {
     sched_request_refresh(s, item->request);
+    bool preempts = !at_streq(item->instance->spec.preemption_policy, "Never") &&
+                    item->instance->spec.priority > s->lowest_priority;
     if (item->tried != item->request->version + 1 ||
+        (preempts && item->tried_budgets != s->budgets) ||
         (item->held != NULL && item->tried_holders != s->holders) ||
         (item->gang != NULL && item->held == NULL && sched_gang_is_old(item, s->now_wall_ns))) {
         return true;

@@ -189,11 +189,11 @@ struct sched {
     struct sched_tally *tally;    /* told of each instance that comes to or leaves a node */
     struct sched_net *net;        /* of the sites; made anew when a Site changes */
     const struct at_site **net_sites;
-    bool soft_taints;         /* some node has a taint with PreferNoSchedule */
-    struct at_map *gangs;     /* struct sched_gang * */
-    struct at_map *available; /* uid of an owner -> copies available, as a number */
-    int64_t lowest_priority;  /* of what is held; or lower */
-    int64_t now_wall_ns;      /* of the plan being made */
+    bool soft_taints;                 /* some node has a taint with PreferNoSchedule */
+    struct at_map *gangs;             /* struct sched_gang * */
+    struct at_map *available, *keeps; /* by uid of owner: copies available; engine.h */
+    int64_t lowest_priority;          /* of what is held; or lower */
+    int64_t now_wall_ns;              /* of the plan being made */
     uint64_t plan_number;
     const struct at_instance **released; /* by the plan being made */
     size_t n_released;
@@ -205,7 +205,7 @@ struct sched {
     size_t n_requests, n_request_slots, n_unused;
     uint32_t *log; /* ring of nodes changed */
     uint64_t log_end, log_mask;
-    uint64_t epoch, order_number, turn_number;
+    uint64_t epoch, order_number, turn_number, budgets;
     uint64_t holders;       /* grows when anything comes to or leaves a node */
     struct sched_turn turn; /* its arrays are kept */
     size_t cap_turn_sites;

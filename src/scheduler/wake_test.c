@@ -115,6 +115,86 @@ static struct at_instance *full_cluster(struct rig *r)
     return x;
 }
 
+static size_t decided_with(struct rig *r, const struct at_deployment *d)
+{
+    const struct at_deployment *deployments[] = {d};
+    r->snap = world_snapshot(&r->w);
+    r->snap.deployments = deployments;
+    r->snap.n_deployments = 1;
+    r->snap.rev = ++r->rev;
+    at_scheduler_update(r->sched, &r->snap);
+    assert_int_equal(at_scheduler_plan(r->sched, WORLD_MAX, r->rev, r->w.arena, &r->w.plan), AT_OK);
+    return r->w.plan.n;
+}
+
+/* web has a copy on each node; its budget allows none to go. */
+static struct at_deployment kept_by_a_budget(struct rig *r)
+{
+    *r = (struct rig){.rev = 0};
+    world_init(&r->w);
+    world_site(&r->w, "s", "edge", "EU");
+    world_node(&r->w, "n1", "s", 4000, 8 * GIB);
+    world_node(&r->w, "n2", "s", 4000, 8 * GIB);
+    for (int i = 0; i < 2; i++) {
+        struct at_instance *a = world_instance(&r->w, i == 0 ? "a" : "b", "web", 3000);
+        world_bind(a, i == 0 ? "n1" : "n2", 1);
+        a->status.ready = true;
+    }
+    world_instance(&r->w, "x", NULL, 3000)->spec.priority = 10;
+    rig_start(r);
+    const struct at_owner_ref *owner = at_meta_controller(&r->w.instances[0]->meta);
+    return (struct at_deployment){
+        .meta = {.name = "web", .ns = "default", .uid = owner->uid, .generation = 1},
+        .spec = {.replicas = 2}};
+}
+
+static void one_that_a_budget_keeps_out_waits_for_the_budget(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct at_deployment web = kept_by_a_budget(&r), other;
+    struct at_disruption none = {.max_unavailable = "0"}, one = {.max_unavailable = "1"};
+    web.spec.disruption = &none;
+    assert_int_equal(decided_with(&r, &web), 1);
+    assert_null(world_decision(&r.w, "x")->nominated);
+    assert_int_equal(decided_with(&r, &web), 0);
+    at_scheduler_changed(r.sched, &AT_KIND_DEPLOYMENT, "default", "web"); /* its status */
+    assert_int_equal(decided_with(&r, &web), 0);
+    other = web;
+    other.spec.disruption = &one;
+    other.meta.generation = 2;
+    at_scheduler_changed(r.sched, &AT_KIND_DEPLOYMENT, "default", "web");
+    assert_int_equal(decided_with(&r, &other), 1);
+    assert_non_null(world_decision(&r.w, "x")->nominated);
+    rig_done(&r);
+}
+
+static void one_that_a_budget_keeps_out_waits_for_copies_to_be_ready(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct at_deployment web = kept_by_a_budget(&r);
+    struct at_disruption one = {.max_unavailable = "1"};
+    web.spec.disruption = &one;
+    r.w.instances[1]->status.ready = false;
+    wants(r.w.instances[1])->cpu_milli = 500; /* its end would not be enough */
+    struct at_instance *top = world_instance(&r.w, "top", NULL, 3500);
+    top->spec.priority = 20;
+    world_bind(top, "n2", 1);
+    assert_int_equal(decided_with(&r, &web), 1);
+    assert_null(world_decision(&r.w, "x")->nominated);
+    struct at_instance *b = replaced(&r.w, "b");
+    b->status.message = "still loading";
+    tell_instance(&r, b);
+    assert_int_equal(decided_with(&r, &web), 0);
+    b = replaced(&r.w, "b");
+    b->status.ready = true;
+    tell_instance(&r, b);
+    assert_int_equal(decided_with(&r, &web), 1);
+    assert_string_equal(world_decision(&r.w, "x")->nominated->meta.name, "n1");
+    rig_done(&r);
+}
+
 static void one_that_waits_for_room_ignores_everything_else(void **state)
 {
     (void)state;
@@ -241,6 +321,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_that_waits_for_room_ignores_everything_else),
+        cmocka_unit_test(one_that_a_budget_keeps_out_waits_for_the_budget),
+        cmocka_unit_test(one_that_a_budget_keeps_out_waits_for_copies_to_be_ready),
         cmocka_unit_test(one_that_waits_for_a_label_is_woken_by_it),
         cmocka_unit_test(one_that_waits_for_others_is_woken_by_those_only),
         cmocka_unit_test(one_that_is_kept_away_is_woken_when_they_leave),

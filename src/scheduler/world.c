@@ -315,8 +315,21 @@ static void nodes_told(struct sched *s, const char *name)
     }
 }
 
+/* Its disruption budget may have changed. */
+static void owner_told(struct sched *s, const char *ns, const char *name)
+{
+    const struct at_deployment *d = at_snapshot_deployment(s->snap, ns, name);
+    const struct at_job *j = at_snapshot_job(s->snap, ns, name);
+    if (d != NULL) {
+        sched_budget_grew(s, d->meta.uid, d->meta.generation);
+    }
+    if (j != NULL) {
+        sched_budget_grew(s, j->meta.uid, -1);
+    }
+}
+
 struct told {
-    char kind; /* s, p, n, i */
+    char kind; /* s, p, n, i, d */
     const char *ns, *name;
 };
 
@@ -344,6 +357,9 @@ static void take_in_told(struct sched *s, char kind)
             break;
         case 'p':
             s->epoch++;
+            break;
+        case 'd':
+            owner_told(s, t.ns, t.name);
             break;
         case 'n':
             nodes_told(s, t.name);
@@ -374,11 +390,12 @@ void at_scheduler_changed(struct at_scheduler *sched, const struct at_model_kind
                           const char *ns, const char *name)
 {
     char key[1024];
-    char letter = kind == &AT_KIND_INSTANCE ? 'i'
-                  : kind == &AT_KIND_NODE   ? 'n'
-                  : kind == &AT_KIND_SITE   ? 's'
-                  : kind == &AT_KIND_POLICY ? 'p'
-                                            : '\0';
+    char letter = kind == &AT_KIND_INSTANCE                             ? 'i'
+                  : kind == &AT_KIND_NODE                               ? 'n'
+                  : kind == &AT_KIND_SITE                               ? 's'
+                  : kind == &AT_KIND_POLICY                             ? 'p'
+                  : kind == &AT_KIND_DEPLOYMENT || kind == &AT_KIND_JOB ? 'd'
+                                                                        : '\0';
     if (letter != '\0' && sched->s.loaded &&
         snprintf(key, sizeof(key), "%c/%s/%s", letter, or_empty(ns), name) < (int)sizeof(key)) {
         (void)at_map_put(sched->s.told, key, sched);
@@ -397,6 +414,7 @@ void at_scheduler_update(struct at_scheduler *sched, const struct at_snapshot *s
         take_in_told(s, 'p');
         take_in_told(s, 'n');
         take_in_told(s, 'i');
+        take_in_told(s, 'd');
     }
     at_map_clear(s->told);
     sched_settle(s);
@@ -416,6 +434,7 @@ struct at_scheduler *at_scheduler_new(void)
     s->told = at_map_new();
     s->gangs = at_map_new();
     s->available = at_map_new();
+    s->keeps = at_map_new();
     s->lowest_priority = INT64_MAX;
     s->mix = sched_mix_new();
     s->tally = sched_tally_new();
@@ -461,6 +480,7 @@ void at_scheduler_free(struct at_scheduler *sched)
     at_map_free(s->told);
     at_map_free(s->gangs);
     at_map_free(s->available);
+    at_map_free(s->keeps);
     at_free(s->nodes);
     at_free(s->by_rank);
     at_free(s->sites);
