@@ -3,6 +3,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import http from 'node:http';
+import http2 from 'node:http2';
+import { gzipSync } from 'node:zlib';
 import OpenAI from 'openai';
 import { eventually, Fleet } from './lib/atoll.mjs';
 
@@ -336,6 +338,57 @@ it('embeddings are safe to ask for again: a replica that breaks off costs no ans
   const worse = await gateway({ embed: [await replica(dies), bad] });
   const lost = await thrown(worse.client().embeddings.create({ model: 'embed', input: 'a' }));
   assert.deepEqual([lost.status, lost.headers.get('x-should-retry')], [502, 'false']);
+});
+
+it('an error in the middle of a stream and a compressed answer are passed on as they are', async () => {
+  const r = await replica((req, res, body) => {
+    if (body.stream) {
+      res.writeHead(200, { 'Content-Type': 'text/event-stream' });
+      res.write(event([...pieces(body, true)][1]));
+      res.end(event({ error: { message: 'out of memory', type: 'server_error', param: null, code: 'oom' } }));
+    } else {
+      const text = gzipSync(JSON.stringify({ id: 'c-1', object: 'chat.completion', choices: [], usage: USAGE }));
+      res.writeHead(200, { 'Content-Type': 'application/json', 'Content-Encoding': 'gzip', 'Content-Length': text.length }).end(text);
+    }
+    return true;
+  });
+  const gw = await gateway({ chat: [r] });
+  let text = '';
+  const error = await thrown(
+    (async () => {
+      for await (const chunk of await gw.client().chat.completions.create({ ...ASK, stream: true })) text += chunk.choices[0].delta.content;
+    })(),
+  );
+  assert.ok(error instanceof OpenAI.APIError);
+  assert.deepEqual([error.code, error.message, text, r.seen.length], ['oom', 'out of memory', TOKENS[0], 1]);
+  assert.match(r.seen[0].headers['accept-encoding'], /gzip/);
+  assert.deepEqual((await gw.client().chat.completions.create(ASK)).usage, USAGE);
+});
+
+it('streams over HTTP/2 share a connection; one that is given up stops its replica and no other', async () => {
+  const r = await replica(async (req, res, body) => {
+    if (body.user !== 'endless') return false;
+    res.writeHead(200, { 'Content-Type': 'text/event-stream' });
+    res.write(event([...pieces(body, true)][0]));
+    return true;
+  });
+  const gw = await gateway({ chat: [r] });
+  const session = http2.connect(gw.url);
+  const start = (user) => session.request({ ':method': 'POST', ':path': '/v1/chat/completions', 'content-type': 'application/json' }).end(JSON.stringify({ ...ASK, user, stream: true }));
+  const endless = start('endless');
+  await once(endless, 'data');
+  endless.close(http2.constants.NGHTTP2_CANCEL);
+  await eventually('the replica sees the end', () => r.cut === 1);
+  const whole = start('u1');
+  const [headers] = await once(whole, 'response');
+  assert.deepEqual([headers[':status'], headers['content-type']], [200, 'text/event-stream']);
+  const chunks = [];
+  for await (const c of whole) chunks.push(c);
+  const text = Buffer.concat(chunks).toString();
+  assert.ok(text.startsWith(': keepalive\n\n'));
+  assert.ok(text.endsWith('data: [DONE]\n\n'));
+  assert.equal(r.cut, 1);
+  await new Promise((done) => session.close(done));
 });
 
 it('of two replicas one dies between requests: every request is answered', async () => {
