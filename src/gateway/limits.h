@@ -30,7 +30,7 @@
 #define AT_GW_FIRST_BYTE_NS (300 * AT_GW_S)
 #define AT_GW_CLIENT_IDLE_NS (75 * AT_GW_S)
 #define AT_GW_CLIENT_REQUEST_NS (60 * AT_GW_S) /* for a client to send a whole request */
-#define AT_GW_REPLICA_IDLE_NS (20 * AT_GW_S)   /* less than replicas keep idle connections */
+#define AT_GW_REPLICA_IDLE_NS (4 * AT_GW_S)    /* Node and uvicorn close theirs after 5 s */
 #define AT_GW_REPLICA_CONNECTIONS_MAX 512      /* per loop and replica */
 #define AT_GW_REPLICA_WAITING_MAX 8192
 /* What a stream's queue takes together with a head. */

@@ -157,23 +157,31 @@ static json_t *card_of(const struct gw_model *model)
                      0, "owned_by", "atoll", "ready", model->n_replicas > 0);
 }
 
-static void answer_json(struct at_http_exchange *ex, json_t *take)
+static void answer_json(struct gw_worker *w, struct at_http_exchange *ex, json_t *take)
 {
+    char made[17], line[AT_GW_REQUEST_ID_BYTES_MAX + 32];
+    struct at_str id = request_id(w, at_http_request(ex), made);
+    snprintf(line, sizeof line, "X-Request-Id: %.*s\r\n", (int)id.len, id.ptr);
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
     enum at_rc rc = at_json_dump(take, &text);
     json_decref(take);
-    at_http_respond(ex, rc == AT_OK ? 200 : 500, "application/json", NULL, text.data,
+    at_http_respond(ex, rc == AT_OK ? 200 : 500, "application/json", line, text.data,
                     rc == AT_OK ? text.len : 0);
 }
 
 void gw_openai_answer_models(struct gw_worker *worker, struct at_http_exchange *ex)
 {
+    if (!worker->has_table) { /* an empty list would be a lie */
+        gw_openai_answer_error(worker, ex, 503, &(struct gw_openai_error){0},
+                               "no routes are known yet");
+        return;
+    }
     json_t *data = json_array();
     void *value;
     for (size_t it = 0; at_map_next(worker->models, &it, NULL, &value);) {
         json_array_append_new(data, card_of(value));
     }
-    answer_json(ex, json_pack("{s:s, s:o}", "object", "list", "data", data));
+    answer_json(worker, ex, json_pack("{s:s, s:o}", "object", "list", "data", data));
 }
 
 void gw_openai_answer_model(struct gw_worker *worker, struct at_http_exchange *ex,
@@ -184,5 +192,5 @@ void gw_openai_answer_model(struct gw_worker *worker, struct at_http_exchange *e
         gw_openai_no_model(worker, ex, path->model);
         return;
     }
-    answer_json(ex, card_of(model));
+    answer_json(worker, ex, card_of(model));
 }

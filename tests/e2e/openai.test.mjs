@@ -104,6 +104,7 @@ it('models are listed and retrieved, whatever is in their names', async () => {
   assert.ok(list.data.every((m) => m.object === 'model' && typeof m.created === 'number' && m.owned_by === 'atoll'));
   assert.equal((await gw.client().models.retrieve('org/llama-3')).id, 'org/llama-3');
   assert.equal((await (await fetch(`${gw.url}/v1/models/org/llama-3`)).json()).id, 'org/llama-3');
+  assert.match((await gw.client().models.retrieve('chat'))._request_id, /^[0-9a-f]{16}$/);
   const error = await thrown(gw.client().models.retrieve('absent'));
   assert.ok(error instanceof OpenAI.NotFoundError);
   assert.equal(error.code, 'model_not_found');
