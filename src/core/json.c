@@ -43,6 +43,16 @@ static enum at_rc parse(const char *text, size_t len, size_t flags, json_t **ret
         return at_err_set(err, AT_TOO_LARGE, "JSON of %zu bytes is over the limit of %zu", len,
                           AT_JSON_BYTES_MAX);
     }
+    /* jansson passes over one that follows a number. */
+    const char *nul = len > 0 ? memchr(text, '\0', len) : NULL;
+    if (nul != NULL) {
+        size_t line = 1, column = 1;
+        for (const char *p = text; p < nul; p++) {
+            column = *p == '\n' ? 1 : column + 1;
+            line += *p == '\n';
+        }
+        return at_err_set(err, AT_BAD_REQUEST, "line %zu, column %zu: a NUL byte", line, column);
+    }
     json_error_t why;
     json_t *value = json_loadb(text != NULL ? text : "", len, flags | JSON_DECODE_ANY, &why);
     if (value == NULL) {

@@ -283,9 +283,29 @@ static void json_patch_cannot_copy_a_long_text_without_end(void **state)
     json_decref(target);
 }
 
+static void a_nul_byte_is_refused_wherever_it_stands(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        size_t len;
+        const char *where;
+    } CASES[] = {{"[1\0,2]", 6, "line 1, column 3"},
+                 {"{\n\"a\":\0 1}", 10, "line 2, column 5"},
+                 {"1\0", 2, "line 1, column 2"},
+                 {"\0", 1, "line 1, column 1"}};
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        json_t *value = NULL;
+        struct at_err err;
+        assert_int_equal(at_json_parse(CASES[i].text, CASES[i].len, &value, &err), AT_BAD_REQUEST);
+        assert_non_null(strstr(err.msg, CASES[i].where));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_nul_byte_is_refused_wherever_it_stands),
         cmocka_unit_test(dump_gives_back_what_was_parsed),
         cmocka_unit_test(pretty_dump_is_indented_by_two),
         cmocka_unit_test(parse_refuses_with_line_and_column),

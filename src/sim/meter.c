@@ -175,10 +175,13 @@ static double median(double *values, size_t n)
 /* "A100" is part of "NVIDIA A100-SXM4-80GB", and the other way round; no digit may follow. */
 static bool model_matches(struct at_str offer, const char *model)
 {
-    size_t n = strlen(model);
-    const char *at = n > 0 ? memmem(offer.ptr, offer.len, model, n) : NULL;
+    size_t n = model != NULL ? strlen(model) : 0;
+    if (offer.len == 0 || n == 0) {
+        return false;
+    }
+    const char *at = memmem(offer.ptr, offer.len, model, n);
     const char *end = at != NULL ? at + n : NULL;
-    if (at == NULL && offer.len > 0) {
+    if (at == NULL) {
         at = memmem(model, n, offer.ptr, offer.len);
         end = at != NULL ? at + offer.len : NULL;
         return at != NULL && !(*end >= '0' && *end <= '9');
