@@ -13,6 +13,7 @@
 #define DRIFT_MILLI 200 /* and the shares of kinds differ by so many thousandths in all */
 #define SLACK_MILLI 20
 #define SLACK_WHOLE_MILLI 100
+#define LEARN_WORK 200000   /* leftovers looked at in one update: some 0.2 ms */
 #define MIX_COUNT_MAX 60000 /* of one shape; the sum stays far below what the engine counts to */
 
 struct sched_mix {
@@ -25,6 +26,9 @@ struct sched_mix {
     struct at_pack_share *known; /* what was learned from, by shape */
     size_t n_known;
     uint64_t known_total;
+    struct pack_learning *learning; /* for shares, over several updates; NULL: none */
+    struct at_pack_share *shares;   /* the most frequent first */
+    size_t n_shares;
 };
 
 struct sched_mix *sched_mix_new(void)
@@ -40,6 +44,8 @@ void sched_mix_free(struct sched_mix *m)
         pack_mix_done(&m->mix);
     }
     at_map_free(m->models);
+    pack_learning_free(m->learning);
+    at_free(m->shares);
     at_free(m->known);
     at_free(m);
 }
@@ -179,20 +185,45 @@ static void learn_scarce(struct sched *s, const struct at_pack_share *shares, si
     at_free(nodes);
 }
 
-bool sched_mix_update(struct sched *s, bool force)
+/* From now on the shares found last are what is asked for. */
+static void put_in_force(struct sched *s, const int64_t *loss)
 {
     struct sched_mix *m = s->mix;
-    if (m->changes == 0 || (!force && m->changes * DRIFT < m->total)) {
+    if (m->ready) {
+        pack_mix_done(&m->mix);
+    }
+    m->ready = m->n_shares > 0;
+    m->learned = loss != NULL;
+    memset(m->scarce, 0, sizeof(m->scarce));
+    if (m->learned) {
+        learn_scarce(s, m->shares, m->n_shares);
+    }
+    if (m->ready) {
+        pack_mix_init(&m->mix, m->shares, m->n_shares, 100, loss);
+    }
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        sched_mix_node(s, s->nodes[i]);
+    }
+}
+
+/* Learning takes 10 ms and more, so it goes on over several updates while what was learned before
+ * stays in force. The first time of all, and when forced, it is done at once. */
+static bool learn_on(struct sched *s, bool at_once)
+{
+    int64_t loss[AT_PACK_GPU_MILLI + 1];
+    struct sched_mix *m = s->mix;
+    if (!pack_learning_step(m->learning, at_once ? INT64_MAX : LEARN_WORK, loss)) {
         return false;
     }
-    size_t n = 0;
-    int64_t loss[AT_PACK_GPU_MILLI + 1];
-    AT_CLEANUP(at_cleanup_free) struct at_pack_share *shares = shares_of(s, &n, &m->total);
-    m->changes = 0;
-    if (!force && n > 0 && m->learned && m->known_total > 0 &&
-        drift(m, shares, n, m->total) < DRIFT_MILLI) {
-        return false; /* others have come, of the same kinds */
-    }
+    pack_learning_free(m->learning);
+    m->learning = NULL;
+    put_in_force(s, loss);
+    return true;
+}
+
+/* Take the shares for those to learn from: n of them, by shape. */
+static void remember(struct sched_mix *m, struct at_pack_share *shares, size_t n)
+{
     at_free(m->known);
     m->known = at_alloc(sizeof(*shares) * (n + 1));
     memcpy(m->known, shares, sizeof(*shares) * n);
@@ -201,24 +232,38 @@ bool sched_mix_update(struct sched *s, bool force)
     if (n > 0) {
         qsort(shares, n, sizeof(*shares), by_count);
     }
-    n = n < AT_PACK_SHAPES_MAX ? n : AT_PACK_SHAPES_MAX;
-    if (m->ready) {
-        pack_mix_done(&m->mix);
+    at_free(m->shares);
+    m->shares = shares;
+    m->n_shares = n < AT_PACK_SHAPES_MAX ? n : AT_PACK_SHAPES_MAX;
+}
+
+bool sched_mix_update(struct sched *s, bool force)
+{
+    struct sched_mix *m = s->mix;
+    if (m->learning != NULL && !force) {
+        return learn_on(s, false);
     }
-    m->ready = n > 0;
-    m->learned = m->total >= LEARN_FROM;
-    memset(m->scarce, 0, sizeof(m->scarce));
-    if (m->learned) {
-        pack_learn(shares, n, loss);
-        learn_scarce(s, shares, n);
+    if (m->changes == 0 || (!force && m->changes * DRIFT < m->total)) {
+        return m->learning != NULL && learn_on(s, true);
     }
-    if (m->ready) {
-        pack_mix_init(&m->mix, shares, n, 100, m->learned ? loss : NULL);
+    size_t n = 0;
+    struct at_pack_share *shares = shares_of(s, &n, &m->total);
+    m->changes = 0;
+    if (!force && n > 0 && m->learned && m->known_total > 0 &&
+        drift(m, shares, n, m->total) < DRIFT_MILLI) {
+        at_free(shares);
+        return false; /* others have come, of the same kinds */
     }
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        sched_mix_node(s, s->nodes[i]);
+    bool first = !m->ready;
+    remember(m, shares, n);
+    pack_learning_free(m->learning);
+    m->learning = NULL;
+    if (m->total < LEARN_FROM) {
+        put_in_force(s, NULL);
+        return true;
     }
-    return true;
+    m->learning = pack_learning_new(m->shares, m->n_shares);
+    return learn_on(s, first || force);
 }
 
 /* --- the objective --- */

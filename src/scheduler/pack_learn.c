@@ -17,7 +17,7 @@
 #define LEARN_SEED 12345       /* the same draws each round, so that rounds compare */
 #define STATES (AT_PACK_GPU_MILLI + 1)
 
-struct learn {
+struct pack_learning {
     uint16_t size[STATES];  /* what is asked for of one GPU */
     uint64_t up_to[STATES]; /* weight of the sizes up to this one */
     size_t n_sizes;
@@ -26,6 +26,9 @@ struct learn {
     int32_t gpus[STATES]; /* by leftover */
     uint32_t *moves;      /* [leftover before * n_sizes + size] */
     int64_t loss[STATES], best[STATES], next[STATES];
+    uint64_t random; /* of this round, and what it asked for */
+    int64_t asked;
+    int64_t round, least; /* left over so far */
 };
 
 static uint64_t draw(uint64_t *state, uint64_t below) /* splitmix64 */
@@ -36,7 +39,7 @@ static uint64_t draw(uint64_t *state, uint64_t below) /* splitmix64 */
     return (uint64_t)(((unsigned __int128)(z ^ z >> 31) * below) >> 64);
 }
 
-static uint64_t learn_sizes(struct learn *l, const struct at_pack_share *shares, size_t n)
+static uint64_t learn_sizes(struct pack_learning *l, const struct at_pack_share *shares, size_t n)
 {
     uint64_t weight[STATES] = {0}, total = 0;
     bool reached[STATES] = {0};
@@ -64,7 +67,7 @@ static uint64_t learn_sizes(struct learn *l, const struct at_pack_share *shares,
 }
 
 /* FGD's measure, to begin with: left times the share of requests that ask for more. */
-static void learn_begin(struct learn *l, uint64_t total)
+static void learn_begin(struct pack_learning *l, uint64_t total)
 {
     size_t s = 0;
     for (int left = 0; left < STATES; left++) {
@@ -76,7 +79,7 @@ static void learn_begin(struct learn *l, uint64_t total)
     }
 }
 
-static size_t draw_size(const struct learn *l, uint64_t *random)
+static size_t draw_size(const struct pack_learning *l, uint64_t *random)
 {
     uint64_t at = draw(random, l->up_to[l->n_sizes - 1]);
     size_t low = 0, high = l->n_sizes - 1;
@@ -91,19 +94,27 @@ static size_t draw_size(const struct learn *l, uint64_t *random)
     return low;
 }
 
-/* Fill the GPUs by the losses known; returns the milli left over. */
-static int64_t learn_fill(struct learn *l)
+static void fill_begin(struct pack_learning *l)
 {
-    uint64_t random = LEARN_SEED;
-    int64_t asked = 0, left_over = 0;
+    l->random = LEARN_SEED;
+    l->asked = 0;
     memset(l->gpus, 0, sizeof l->gpus);
     memset(l->moves, 0, STATES * l->n_sizes * sizeof *l->moves);
     l->gpus[AT_PACK_GPU_MILLI] = LEARN_GPUS;
-    while (asked < (int64_t)LEARN_GPUS * AT_PACK_GPU_MILLI * LEARN_LOAD_PERCENT / 100) {
-        size_t s = draw_size(l, &random);
+}
+
+/* Fill the GPUs by the losses known, until all is asked for (true) or *work is used up. */
+static bool fill_on(struct pack_learning *l, int64_t *work)
+{
+    while (l->asked < (int64_t)LEARN_GPUS * AT_PACK_GPU_MILLI * LEARN_LOAD_PERCENT / 100) {
+        if (*work <= 0) {
+            return false;
+        }
+        size_t s = draw_size(l, &l->random);
         int size = l->size[s], best = -1;
         int64_t least = INT64_MAX;
-        for (size_t i = l->n_states; i > 0 && l->states[i - 1] >= size; i--) {
+        size_t i = l->n_states;
+        for (; i > 0 && l->states[i - 1] >= size; i--) {
             int left = l->states[i - 1];
             int64_t lost = l->loss[left - size] - l->loss[left];
             if (l->gpus[left] > 0 && lost <= least) {
@@ -111,21 +122,28 @@ static int64_t learn_fill(struct learn *l)
                 best = left;
             }
         }
-        asked += size;
+        *work -= (int64_t)(l->n_states - i) + 1;
+        l->asked += size;
         if (best >= 0) {
             l->gpus[best]--;
             l->gpus[best - size]++;
             l->moves[(size_t)best * l->n_sizes + s]++;
         }
     }
+    return true;
+}
+
+static int64_t left_over_of(const struct pack_learning *l)
+{
+    int64_t sum = 0;
     for (int left = 0; left < STATES; left++) {
-        left_over += (int64_t)l->gpus[left] * left;
+        sum += (int64_t)l->gpus[left] * left;
     }
-    return left_over;
+    return sum;
 }
 
 /* What GPUs that had `left` left lost in the end: smaller leftovers first. */
-static void learn_losses(struct learn *l)
+static void learn_losses(struct pack_learning *l)
 {
     for (int left = 0; left < STATES; left++) {
         int64_t n = l->gpus[left], sum = (int64_t)l->gpus[left] * left * LEARN_ONE;
@@ -138,30 +156,63 @@ static void learn_losses(struct learn *l)
     }
 }
 
-void pack_learn(const struct at_pack_share *shares, size_t n, int64_t loss[AT_PACK_GPU_MILLI + 1])
+struct pack_learning *pack_learning_new(const struct at_pack_share *shares, size_t n)
 {
-    AT_CLEANUP(at_cleanup_free) struct learn *l = AT_NEW(struct learn);
-    int64_t least = INT64_MAX;
+    struct pack_learning *l = AT_NEW(struct pack_learning);
+    l->least = INT64_MAX;
     uint64_t total = learn_sizes(l, shares, n);
-    memset(loss, 0, STATES * sizeof *loss);
-    if (total == 0) {
-        return;
+    if (total > 0) {
+        l->moves = at_alloc(STATES * l->n_sizes * sizeof *l->moves);
+        learn_begin(l, total);
+        fill_begin(l);
     }
-    l->moves = at_alloc(STATES * l->n_sizes * sizeof *l->moves);
-    learn_begin(l, total);
-    for (int round = 0; round < LEARN_ROUNDS; round++) {
-        int64_t left_over = learn_fill(l);
-        if (round > 0 && left_over <= least) { /* round 0: nothing learned yet */
-            least = left_over;
-            memcpy(l->best, l->loss, sizeof l->best);
+    return l;
+}
+
+void pack_learning_free(struct pack_learning *l)
+{
+    if (l != NULL) {
+        at_free(l->moves);
+        at_free(l);
+    }
+}
+
+static void end_round(struct pack_learning *l)
+{
+    int64_t left_over = left_over_of(l);
+    if (l->round > 0 && left_over <= l->least) { /* round 0: nothing learned yet */
+        l->least = left_over;
+        memcpy(l->best, l->loss, sizeof l->best);
+    }
+    learn_losses(l);
+    for (int left = 0; left < STATES; left++) { /* ever smaller steps */
+        l->loss[left] = (l->round * l->loss[left] + 2 * l->next[left]) / (l->round + 2);
+    }
+    l->round++;
+}
+
+bool pack_learning_step(struct pack_learning *l, int64_t work, int64_t loss[AT_PACK_GPU_MILLI + 1])
+{
+    memset(loss, 0, STATES * sizeof *loss);
+    while (l->n_sizes > 0 && l->round < LEARN_ROUNDS) {
+        if (!fill_on(l, &work)) {
+            return false;
         }
-        learn_losses(l);
-        for (int left = 0; left < STATES; left++) { /* ever smaller steps */
-            l->loss[left] = (round * l->loss[left] + 2 * l->next[left]) / (round + 2);
+        end_round(l);
+        work -= (int64_t)(l->n_sizes * STATES);
+        if (l->round < LEARN_ROUNDS) {
+            fill_begin(l);
         }
     }
     for (int left = 0; left < STATES; left++) {
         loss[left] = (l->best[left] + LEARN_ONE / 2) / LEARN_ONE;
     }
-    at_free(l->moves);
+    return true;
+}
+
+void pack_learn(const struct at_pack_share *shares, size_t n, int64_t loss[AT_PACK_GPU_MILLI + 1])
+{
+    struct pack_learning *l = pack_learning_new(shares, n);
+    (void)pack_learning_step(l, INT64_MAX, loss);
+    pack_learning_free(l);
 }

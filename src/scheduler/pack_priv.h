@@ -121,6 +121,11 @@ int64_t pack_trial_take(const struct pack_trial *t, uint32_t gpu, uint32_t gpu_m
 
 /* pack_learn.c */
 void pack_learn(const struct at_pack_share *shares, size_t n, int64_t loss[AT_PACK_GPU_MILLI + 1]);
+/* The same in small steps; shares are not kept. own: pack_learning_free. */
+struct pack_learning *pack_learning_new(const struct at_pack_share *shares, size_t n);
+void pack_learning_free(struct pack_learning *l); /* may be NULL */
+/* Look at up to `work` leftovers; true: done, and loss is filled in. Any work comes to the same. */
+bool pack_learning_step(struct pack_learning *l, int64_t work, int64_t loss[AT_PACK_GPU_MILLI + 1]);
 
 /* pack_scarce.c: how much shorter each model is than the least short one, of 1000. */
 void pack_scarce(const struct at_pack_share *shares, size_t n, const struct at_pack_node *nodes,

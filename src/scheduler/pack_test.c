@@ -125,6 +125,27 @@ static void ours_learns_that_leftovers_which_fit_together_are_not_lost(void **st
     assert_int_equal(loss[500], 0);
 }
 
+static void learning_in_small_steps_comes_to_the_same(void **state)
+{
+    (void)state;
+    struct at_pack_share shares[] = {{{.gpus = 1, .gpu_milli = 1000}, 5},
+                                     {{.gpus = 1, .gpu_milli = 470}, 4},
+                                     {{.gpus = 1, .gpu_milli = 320}, 1}};
+    static const int64_t WORK[] = {1, 777, 200000};
+    int64_t whole[AT_PACK_GPU_MILLI + 1], parts[AT_PACK_GPU_MILLI + 1];
+    pack_learn(shares, 3, whole);
+    for (size_t i = 0; i < AT_ARRAY_LEN(WORK); i++) {
+        struct pack_learning *l = pack_learning_new(shares, 3);
+        size_t steps = 1;
+        while (!pack_learning_step(l, WORK[i], parts)) {
+            steps++;
+        }
+        assert_true(steps > 1);
+        assert_memory_equal(whole, parts, sizeof whole);
+        pack_learning_free(l);
+    }
+}
+
 /* A random cluster and random requests; the same for the same seed. */
 struct world {
     struct at_pack_node nodes[NODES];
@@ -432,6 +453,7 @@ int main(void)
         cmocka_unit_test(what_is_idle_is_fragmented_for_a_task_without_cpu_or_model),
         cmocka_unit_test(a_task_for_several_gpus_loses_all_that_is_idle_when_too_few_are_free),
         cmocka_unit_test(fgd_puts_a_share_where_fragmentation_grows_least),
+        cmocka_unit_test(learning_in_small_steps_comes_to_the_same),
         cmocka_unit_test(ours_learns_that_leftovers_which_fit_together_are_not_lost),
         cmocka_unit_test(requests_for_any_model_leave_the_short_one_to_those_who_insist),
         cmocka_unit_test(nothing_is_overcommitted_and_releases_restore_exactly),

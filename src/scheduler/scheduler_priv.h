@@ -77,9 +77,8 @@ struct sched_node {
     int64_t cap_cpu_milli, cap_memory_bytes, cap_disk_bytes, cap_gpu_milli;
     int64_t cpu_milli, memory_bytes, disk_bytes; /* free; below 0: over-committed by hand */
     struct sched_gpu *gpus;
-    size_t n_gpus;
     struct sched_extended *extended;
-    size_t n_extended;
+    size_t n_gpus, n_extended;
     struct sched_topology_held numa[SCHED_NUMA_MAX]; /* by place in status.numaNodes */
     bool gpus_unknown; /* a replay did not fit: nothing more is put on its GPUs */
     /* Of the engine: */
@@ -108,9 +107,8 @@ struct sched_site {
 /* Copies of one owner and template that are placed and not ended. */
 struct sched_group {
     char *name;
-    size_t refs;
+    size_t refs, n_by_site;
     int32_t *by_site;
-    size_t n_by_site;
     uint64_t version; /* grows with each change */
     struct sched_group_node {
         struct sched_node *node;
