@@ -176,7 +176,7 @@ static double median(double *values, size_t n)
 static bool model_matches(struct at_str offer, const char *model)
 {
     size_t n = model != NULL ? strlen(model) : 0;
-    if (offer.len == 0 || n == 0) {
+    if (offer.ptr == NULL || offer.len == 0 || n == 0) {
         return false;
     }
     const char *at = memmem(offer.ptr, offer.len, model, n);
