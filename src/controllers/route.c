@@ -1,5 +1,6 @@
 /* What a change concerns: from "this object changed" to the keys that must be looked at. */
 #include "controllers/controllers_priv.h"
+#include "scheduler/scheduler.h"
 
 #include <string.h>
 
@@ -187,6 +188,10 @@ static void route_node(struct at_controllers *c, const struct at_snapshot *snap,
 static void route_by_kind(struct at_controllers *c, const struct at_snapshot *snap,
                           const struct at_model_kind *kind, const char *ns, const char *name)
 {
+    if ((kind == &AT_KIND_DEPLOYMENT || kind == &AT_KIND_JOB || kind == &AT_KIND_INSTANCE) &&
+        at_scheduler_budgets_wait(c->sched)) {
+        ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
+    }
     if (kind == &AT_KIND_INSTANCE) {
         route_instance(c, snap, ns, name);
     } else if (kind == &AT_KIND_DEPLOYMENT) {

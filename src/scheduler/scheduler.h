@@ -151,6 +151,8 @@ void at_scheduler_update(struct at_scheduler *sched, const struct at_snapshot *s
 size_t at_scheduler_pending(const struct at_scheduler *sched);
 /* Some are members of gangs: plan again now and then, for they may have waited long enough. */
 bool at_scheduler_gangs_wait(const struct at_scheduler *sched);
+/* Disruption budgets keep some of them out: plan again when owners or their copies change. */
+bool at_scheduler_budgets_wait(const struct at_scheduler *sched);
 bool at_scheduler_names_queues(const struct at_scheduler *sched); /* some of them do */
 /* Decide those that are pending and for which something they wait for has changed, at most max, by
  * priority, age and name. err: AT_NOMEM the arena's cap */

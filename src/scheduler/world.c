@@ -501,6 +501,11 @@ bool at_scheduler_gangs_wait(const struct at_scheduler *sched)
     return sched->s.n_pending > 0 && at_map_count(sched->s.gangs) > 0;
 }
 
+bool at_scheduler_budgets_wait(const struct at_scheduler *sched)
+{
+    return sched->s.n_pending > 0 && at_map_count(sched->s.keeps) > 0;
+}
+
 bool at_scheduler_names_queues(const struct at_scheduler *sched)
 {
     return sched->s.n_queued > 0;

@@ -76,6 +76,20 @@ it('a higher priority takes the place of a lower one, within its budget and with
   for (const name of ['higher', 'high', 'patient', 'low']) await gone('deployment', name);
 });
 
+it('what a disruption budget keeps out is told so, and goes on once the budget allows it', async () => {
+  await c.server.apply(runs('firm', { cpu: '3' }, { owner: { disruption: { maxUnavailable: 0 } }, priority: 1 }));
+  await running('firm', 1);
+  await eventually('it is ready', async () => (await c.get('deployments', 'firm')).status.readyReplicas === 1);
+  await c.server.apply(runs('urgent', { cpu: '3' }, { priority: 10 }));
+  await eventually('it is told of the budget', async () => {
+    const remedies = (await c.instances('urgent'))[0]?.status?.decision?.remedies ?? [];
+    return remedies.some((r) => r.kind === 'Preempt' && /; the disruption budget of Deployment firm does not allow it now$/.test(r.message));
+  });
+  await c.patch('deployments', 'firm', { spec: { disruption: { maxUnavailable: 1 } } });
+  await running('urgent', 1);
+  for (const name of ['urgent', 'firm']) await gone('deployment', name);
+});
+
 it('a gang starts whole or not at all', async () => {
   await c.server.apply(runs('filler', { cpu: '2' }));
   await running('filler', 1);
