@@ -1,9 +1,10 @@
 /* Decisions of the live scheduler (all rules, all objectives, names and reasons) on a made-up
  * cluster, on one core.
- * Usage: bench-engine-load NODES RUNNING DECISIONS [cpu|gpu]
+ * Usage: bench-engine-load NODES RUNNING DECISIONS [cpu|gpu|drift] [BATCH]
  * RUNNING instances are placed first; then one after the other ends and a new one is decided, in
- * batches of 64. Prints decisions/s, median, p99.9 and worst ns per decision in a batch, the worst
- * single plan, the share placed, and the peak of memory in KiB (CPU time). */
+ * batches of BATCH (64). drift: GPUs, and what is asked for changes all the time, so that the mix
+ * is learned again and again. Prints decisions/s, median, p99.9 and worst ns per decision in a
+ * batch, the worst single plan, the share placed, and the peak of memory in KiB (CPU time). */
 #include "core/arena.h"
 #include "core/mem.h"
 #include "scheduler/scheduler.h"
@@ -18,6 +19,7 @@
 #define GIB (INT64_C(1) << 30)
 #define CLASSES 96
 #define SITES 20
+#define DRIFT_EACH 200 /* instances, then the kinds move on by one */
 
 static uint64_t random_state = 42;
 static uint64_t draw(uint64_t below)
@@ -41,7 +43,7 @@ struct cluster {
     const struct at_instance **instances; /* by name, which grows */
     size_t n_instances;
     struct at_resources classes[CLASSES];
-    bool gpu;
+    bool gpu, drift;
     uint64_t next;
 };
 
@@ -102,7 +104,8 @@ static const struct at_instance *make_instance(struct cluster *c)
     i->meta.name = at_arena_printf(c->arena, "i%09llu", (unsigned long long)c->next++);
     i->meta.ns = "default";
     i->meta.creation_wall_ns = (int64_t)c->next;
-    i->spec.resources = &c->classes[draw(CLASSES)];
+    i->spec.resources = c->drift ? &c->classes[(draw(CLASSES / 8) + c->next / DRIFT_EACH) % CLASSES]
+                                 : &c->classes[draw(CLASSES)];
     i->spec.preemption_policy = "Never";
     i->status.phase = "Pending";
     return i;
@@ -179,12 +182,15 @@ static int64_t batch(struct cluster *c, struct at_scheduler *s, size_t running, 
 int main(int argc, char **argv)
 {
     if (argc < 4) {
-        fprintf(stderr, "usage: bench-engine-load NODES RUNNING DECISIONS [cpu|gpu]\n");
+        fprintf(stderr,
+                "usage: bench-engine-load NODES RUNNING DECISIONS [cpu|gpu|drift] [BATCH]\n");
         return 2;
     }
     struct cluster c = {.arena = at_arena_new((size_t)8 << 30),
                         .n_nodes = strtoul(argv[1], NULL, 10),
-                        .gpu = argc > 4 && strcmp(argv[4], "gpu") == 0};
+                        .gpu = argc > 4 && strcmp(argv[4], "cpu") != 0,
+                        .drift = argc > 4 && strcmp(argv[4], "drift") == 0};
+    size_t size = argc > 5 ? strtoul(argv[5], NULL, 10) : 64;
     size_t running = strtoul(argv[2], NULL, 10), wanted = strtoul(argv[3], NULL, 10);
     size_t decided = 0, placed = 0, n = 0;
     c.nodes = at_alloc(sizeof(c.nodes[0]) * (c.n_nodes + 1));
@@ -198,7 +204,7 @@ int main(int argc, char **argv)
     decided = placed = 0;
     while (decided < wanted) {
         size_t before = decided;
-        int64_t took = batch(&c, s, running, 64, &decided, &placed);
+        int64_t took = batch(&c, s, running, size, &decided, &placed);
         sum += took;
         worst_plan = took > worst_plan ? took : worst_plan;
         for (size_t k = before; k < decided && n < wanted; k++) {
