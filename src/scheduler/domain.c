@@ -65,8 +65,8 @@ static void refuse_skew(const struct sched *s, struct sched_turn *t, int64_t max
     }
 }
 
-/* Each copy ahead of the emptiest place is worth a quarter: with the default weights evenness wins
- * against everything else, and still tells a little from a lot ahead. */
+/* Each copy ahead of the emptiest place is worth a quarter: with the default weights evenness of
+ * sites wins against any other single objective, and still tells a little from a lot ahead. */
 static int64_t ahead_score(int64_t ahead)
 {
     return ahead <= 0 ? SCORE_MAX : ahead < 5 ? SCORE_MAX >> (2 * ahead) : 0;
