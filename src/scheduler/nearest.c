@@ -472,12 +472,16 @@ static const char *say_never(struct survey *v)
 {
     const struct sched_demand *d = &v->turn->request->demand;
     struct sched_node top = {0};
+    int64_t gpu_memory = 0; /* of one */
     for (size_t i = 0; i < v->s->n_nodes; i++) {
         const struct sched_node *n = v->s->by_rank[i];
         top.cap_cpu_milli = most(top.cap_cpu_milli, n->cap_cpu_milli);
         top.cap_memory_bytes = most(top.cap_memory_bytes, n->cap_memory_bytes);
         top.cap_disk_bytes = most(top.cap_disk_bytes, n->cap_disk_bytes);
         top.n_gpus = n->n_gpus > top.n_gpus ? n->n_gpus : top.n_gpus;
+        for (size_t g = 0; g < n->n_gpus; g++) {
+            gpu_memory = most(gpu_memory, n->gpus[g].memory_bytes);
+        }
     }
     char have[AT_UNITS_TEXT_BYTES_MAX], want[AT_UNITS_TEXT_BYTES_MAX];
     const char *what = NULL;
@@ -497,6 +501,10 @@ static const char *say_never(struct survey *v)
         what = d->gpu_count == 1 ? "GPU" : "GPUs";
         at_quantity_format_milli((int64_t)top.n_gpus * 1000, have);
         at_quantity_format_milli(d->gpu_count * 1000, want);
+    } else if (gpu_memory < d->gpu_memory_bytes) {
+        what = "memory on a GPU";
+        at_quantity_format_bytes(gpu_memory, have);
+        at_quantity_format_bytes(d->gpu_memory_bytes, want);
     }
     if (what == NULL) {
         return say_never_extended(v);

@@ -269,6 +269,22 @@ static void says_at_once_that_no_node_is_large_enough(void **state)
     world_done(&w);
 }
 
+static void names_the_gpu_memory_that_no_gpu_has(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_instance *x = cluster(&w, 2);
+    world_gpus(&w, w.nodes[0], 2, "A10", 24 * GIB);
+    wants(x)->gpu_milli = 1000;
+    wants(x)->gpu_memory_bytes = 80 * GIB;
+    const struct at_sched_decision *d = decide(&w);
+    assert_true(d->never);
+    assert_string_equal(d->nearest,
+                        "no node is large enough, even when empty: the largest has 24Gi memory on "
+                        "a GPU, 80Gi wanted");
+    world_done(&w);
+}
+
 static void waits_for_what_could_help_only(void **state)
 {
     (void)state;
@@ -319,6 +335,7 @@ int main(void)
         cmocka_unit_test(names_who_holds_the_devices_wanted),
         cmocka_unit_test(says_that_room_is_being_made),
         cmocka_unit_test(says_at_once_that_no_node_is_large_enough),
+        cmocka_unit_test(names_the_gpu_memory_that_no_gpu_has),
         cmocka_unit_test(waits_for_what_could_help_only),
         cmocka_unit_test(tells_the_same_of_each_copy),
     };
