@@ -144,7 +144,9 @@ enum at_rc at_etcd_tls_load(struct at_etcd *e, struct at_err *err)
         .cert_pem = cert.data, .key_pem = key.data, .ca_pem = ca.data, .verify_peer = true};
     struct at_tls_config *tls;
     rc = at_tls_config_new(&options, &tls, err);
-    explicit_bzero(key.data, key.data != NULL ? key.len : 0);
+    if (key.data != NULL) {
+        explicit_bzero(key.data, key.len);
+    }
     if (rc != AT_OK) {
         return at_err_wrap(err, rc, "store etcd");
     }
@@ -169,7 +171,9 @@ enum at_rc at_etcd_password_text(struct at_etcd *e, struct at_buf *out, struct a
     json_t *body =
         json_pack("{s:s, s:s%}", "name", e->user, "password", len != 0 ? text.data : "", len);
     rc = body != NULL ? at_json_dump(body, out) : AT_INVALID;
-    explicit_bzero(text.data, text.data != NULL ? text.len : 0);
+    if (text.data != NULL) {
+        explicit_bzero(text.data, text.len);
+    }
     return rc == AT_OK ? AT_OK
                        : at_err_set(err, AT_INVALID, "store etcd: user or password is no UTF-8");
 }

@@ -160,7 +160,7 @@ it('a killed server comes back and everything is as it was, without a second run
 it('an instance that fits nowhere says why, and starts when it can', async () => {
   await c.server.apply({ ...web('big', c, { replicas: 1, root: await webRoot(fleet, 'big'), cpu: '1000' }) });
   const i = await eventually('the reason is told', async () => (await c.instances('big'))[0]?.status?.message && (await c.instances('big'))[0]);
-  assert.equal(i.status.reason, 'Unschedulable');
+  assert.equal(i.status.reason, 'NeverFits');
   assert.match(i.status.message, /^0 of 3 nodes fit: 3 NotEnoughCPU \(cloud-1: .* cpu free, 1k? ?.*wanted\)$/);
   await eventually('an event tells', async () => /FailedScheduling/.test(await c.server.k('get events')));
   await c.patch('deployments', 'big', { spec: { template: { spec: { resources: { cpu: '100m' } } } } });
