@@ -8,9 +8,9 @@
  *   sched_refuse_static (filter.c)  request, node object, its site, policies. Never looks at
  *                                   instances or room. Asked again when the node or its site's
  *                                   object changes; any policy's change asks everything again.
- *   sched_refuse_room (filter.c)    also what the node has free. Asked again when something comes
- * to or leaves the node. sched_score_node (score.c)      parts of objectives by (request, node, its
- * room), likewise. sched_score_site (score.c)      parts by (request, site object).
+ *   sched_refuse_room (filter.c)    also what the node has free: when something comes or leaves.
+ *   sched_score_node (score.c)      parts by (request, node, its room), likewise.
+ *   sched_score_site (score.c)      parts by (request, site object).
  *   sched_turn_places (domain.c)    what depends on where other instances are, or on other nodes:
  *                                   spread, affinity, the cheapest price. Asked for each decision;
  *                                   it must not walk all nodes or all instances, but may walk sites
