@@ -5,39 +5,10 @@
 #include "gateway/gateway_priv.h"
 #include "gateway/grpc.h"
 #include "gateway/headers.h"
+#include "gateway/proxy_priv.h"
 
 #include <assert.h>
 #include <stdio.h>
-
-struct gw_request {
-    struct gw_worker *worker;
-    struct gw_request *next_free;
-    struct at_http_exchange *ex; /* NULL: answered, or the client has gone */
-    struct gw_model *model;
-    struct gw_replica *replica;                   /* that has it now */
-    struct gw_replica *tried[AT_GW_ATTEMPTS_MAX]; /* only compared, never followed */
-    size_t n_tried;
-    at_http_call_id call;
-    enum at_http_method method;
-    bool safe;      /* may be sent again although a replica may have got it */
-    bool infer;     /* answers come whole: hold them back even without a length */
-    bool discard;   /* this answer (502, 503) is not passed on; another replica is asked */
-    bool streaming; /* the answer's head is on its way to the client */
-    bool paused;
-    bool has_length;
-    int status;
-    uint64_t length;
-    int64_t start_ns;
-    struct at_str request_id;
-    char id_text[17];
-    struct at_buf up, down, hold; /* lines to the replica; lines and body to the client */
-    enum gw_grpc_kind grpc_kind;
-    struct gw_grpc_call *grpc; /* what the gRPC request became; NULL: none */
-    size_t json_bytes;         /* of a binary answer, before the tensors */
-    int64_t timeout_ns;        /* the client's own; 0: none */
-    bool openai;               /* errors are objects; only 503 is safe to ask another about */
-    bool stream;               /* asked for: the first byte is timed */
-};
 
 /* OpenAI's clients then do not try again by themselves. */
 static const char NO_RETRY[] = "x-should-retry: false\r\n";
