@@ -4,13 +4,11 @@
 #include "core/mem.h"
 #include "core/str.h"
 #include "gateway/gateway.h"
-#include "sys/file.h"
 #include "sys/machine.h"
 
-#include <stdio.h>
+#include <signal.h>
 
 #define GATEWAY_THREADS_MAX 256
-#define GATEWAY_PEM_BYTES_MAX ((size_t)1 << 20)
 
 struct gateway_app {
     struct at_loop *loop;
@@ -37,24 +35,13 @@ static void stop(void *ctx, int signal_number)
     at_gateway_stop(app->gateway, at_app_stopped, app->loop);
 }
 
-static enum at_rc tls_load(const char *cert_file, const char *key_file, struct at_tls_config **ret,
-                           struct at_err *err)
+static void reload(void *ctx, int signal_number)
 {
-    if (cert_file == NULL && key_file == NULL) {
-        return AT_OK;
+    struct gateway_app *app = ctx;
+    (void)signal_number;
+    if (app->gateway != NULL) {
+        at_gateway_reload(app->gateway);
     }
-    if (cert_file == NULL || key_file == NULL) {
-        return at_err_set(err, AT_INVALID, "--tls-cert and --tls-key go together");
-    }
-    AT_CLEANUP(at_cleanup_buf) struct at_buf cert = {0};
-    AT_CLEANUP(at_cleanup_buf) struct at_buf key = {0};
-    enum at_rc rc = at_file_read(cert_file, GATEWAY_PEM_BYTES_MAX, &cert, err);
-    if (rc == AT_OK) {
-        rc = at_file_read(key_file, GATEWAY_PEM_BYTES_MAX, &key, err);
-    }
-    struct at_tls_options o = {
-        .is_server = true, .http2 = true, .cert_pem = cert.data, .key_pem = key.data};
-    return rc == AT_OK ? at_tls_config_new(&o, ret, err) : rc;
 }
 
 /* The loop by the back end that was asked for; what it became is in the log and in /metrics. */
@@ -81,13 +68,15 @@ static int gateway_run(struct gateway_app *app, struct at_gateway_options *o, co
 {
     enum at_rc rc = make_loop(app, backend);
     if (rc != AT_OK) {
-        at_tls_config_unref(o->tls);
         return at_app_fail("gateway", &app->err);
     }
     o->loop = app->loop;
     o->on_ready = on_ready;
     o->ctx = app;
     rc = at_app_on_stop(app->loop, stop, app, &app->err);
+    if (rc == AT_OK) {
+        rc = at_loop_signal(app->loop, SIGHUP, reload, app, &app->err);
+    }
     if (rc == AT_OK) {
         rc = at_gateway_new(o, &app->gateway, &app->err);
     }
@@ -99,7 +88,6 @@ static int gateway_run(struct gateway_app *app, struct at_gateway_options *o, co
     }
     at_gateway_free(app->gateway);
     at_loop_free(app->loop);
-    at_tls_config_unref(o->tls);
     return app->err.rc != AT_OK ? at_app_fail("gateway", &app->err) : 0;
 }
 
@@ -125,8 +113,6 @@ int at_app_gateway(int argc, char **argv)
     const char *token_file = NULL;
     const char *state_dir = NULL;
     const char *threads = NULL;
-    const char *cert = NULL;
-    const char *key = NULL;
     const char *backend = NULL;
     bool with_stdin = false;
     struct at_gateway_options o = {.name = at_sys_hostname(), .listen = "127.0.0.1:7080"};
@@ -141,9 +127,10 @@ int at_app_gateway(int argc, char **argv)
          "Address to serve on (default 127.0.0.1:7080; port 0: a free one)."},
         {"auth-token-file", &o.auth_token_file, NULL, NULL, "FILE",
          "Tokens that clients must bring, one a line."},
-        {"tls-cert", &cert, NULL, NULL, "FILE",
-         "Certificate chain, PEM; needed unless the address is loopback."},
-        {"tls-key", &key, NULL, NULL, "FILE", "Its key, PEM."},
+        {"tls-cert", &o.tls_cert_file, NULL, NULL, "FILE",
+         "Certificate chain, PEM; needed unless the address is loopback. Read again when it "
+         "changes, and on SIGHUP."},
+        {"tls-key", &o.tls_key_file, NULL, NULL, "FILE", "Its key, PEM."},
         {"threads", &threads, NULL, NULL, "N", "Event loops (default: one for each CPU)."},
         {"loop-backend", &backend, NULL, NULL, "NAME",
          "How event loops wait: io_uring, epoll or auto (default: io_uring where the kernel allows "
@@ -168,9 +155,6 @@ int at_app_gateway(int argc, char **argv)
     enum at_rc rc = threads_of(threads, &n, &app.err);
     if (rc == AT_OK) {
         rc = at_app_token(token, token_file, &secret, &app.err);
-    }
-    if (rc == AT_OK) {
-        rc = tls_load(cert, key, &o.tls, &app.err);
     }
     if (rc != AT_OK) {
         return at_app_fail("gateway", &app.err);

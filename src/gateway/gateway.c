@@ -61,7 +61,12 @@ static enum at_rc check(const struct at_gateway_options *o, struct at_err *err)
         return at_err_set_field(err, AT_INVALID, "server",
                                 "needed, with a name and a state folder, unless routes are static");
     }
-    if (!is_loopback(o->listen) && (o->tls == NULL || o->auth_token_file == NULL)) {
+    if ((o->tls_cert_file == NULL) != (o->tls_key_file == NULL)) {
+        return at_err_set_field(err, AT_INVALID, "tls-cert",
+                                "--tls-cert and --tls-key go together");
+    }
+    bool has_tls = o->tls != NULL || o->tls_cert_file != NULL;
+    if (!is_loopback(o->listen) && (!has_tls || o->auth_token_file == NULL)) {
         return at_err_set_field(err, AT_FORBIDDEN, "listen",
                                 "%s is no loopback address: there, TLS and tokens are needed",
                                 o->listen);
@@ -82,7 +87,7 @@ static enum at_rc start_workers(struct at_gateway *g, const struct at_gateway_op
     struct at_http_server_options server = {
         .listen = o->listen,
         .reuse_port = g->n_workers > 1 && strncmp(o->listen, "unix:", 5) != 0,
-        .tls = o->tls,
+        .tls = g->certs != NULL ? gw_certs_config(g->certs) : o->tls,
         .http2 = true,
         .body_bytes_max = g->body_bytes_max,
         .connections_max = o->connections_max != 0 ? o->connections_max : AT_GW_CONNECTIONS_MAX,
@@ -112,6 +117,33 @@ static enum at_rc start_workers(struct at_gateway *g, const struct at_gateway_op
         w->running = true;
     }
     return AT_OK;
+}
+
+/* For the connections that come from now on; the others keep what they have. */
+static void on_certs(void *ctx, struct at_tls_config *config)
+{
+    struct at_gateway *g = ctx;
+    for (unsigned i = 0; i < g->n_workers; i++) {
+        struct gw_worker *w = &g->workers[i];
+        at_tls_config_unref(atomic_exchange(&w->next_tls, at_tls_config_ref(config)));
+        if (i == 0) {
+            gw_worker_take_tls(w);
+        } else if (at_loop_post(w->loop, gw_worker_take_tls, w) != AT_OK) {
+            at_log(AT_LOG_WARN, "tls.late", "a loop is too busy to take the new certificate");
+        }
+    }
+}
+
+static enum at_rc load_certs(struct at_gateway *g, const struct at_gateway_options *o,
+                             struct at_err *err)
+{
+    struct gw_certs_options options = {.loop = g->loop,
+                                       .cert_file = o->tls_cert_file,
+                                       .key_file = o->tls_key_file,
+                                       .metrics = g->metrics.registry,
+                                       .on_change = on_certs,
+                                       .ctx = g};
+    return o->tls_cert_file != NULL ? gw_certs_new(&options, &g->certs, err) : AT_OK;
 }
 
 static enum at_rc load_static(struct at_gateway *g, const char *file, struct at_err *err)
@@ -180,7 +212,7 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
     struct at_gateway *g = AT_NEW(struct at_gateway);
     g->loop = o->loop;
     g->site = at_strdup(o->site);
-    g->is_tls = o->tls != NULL;
+    g->is_tls = o->tls != NULL || o->tls_cert_file != NULL;
     g->is_loopback = is_loopback(o->listen);
     g->body_bytes_max = o->body_bytes_max != 0 ? o->body_bytes_max : AT_GW_BODY_BYTES_MAX;
     g->first_byte_timeout_ns =
@@ -192,6 +224,9 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
     g->workers = at_alloc(g->n_workers * sizeof *g->workers);
     gw_metrics_init(&g->metrics, at_loop_backend(o->loop));
     rc = gw_auth_load(g, o->auth_token_file, err);
+    if (rc == AT_OK) {
+        rc = load_certs(g, o, err);
+    }
     if (rc == AT_OK) {
         rc = start_workers(g, o, err);
     }
@@ -213,6 +248,11 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
 const char *at_gateway_url(const struct at_gateway *gateway)
 {
     return gateway->url;
+}
+
+void at_gateway_reload(struct at_gateway *gateway)
+{
+    gw_certs_look(gateway->certs);
 }
 
 static void stop_posted(void *ctx)
@@ -266,6 +306,7 @@ void at_gateway_free(struct at_gateway *gateway)
     }
     at_loop_timer_cancel(g->loop, g->ready_timer);
     at_loop_timer_cancel(g->loop, g->stop_timer);
+    gw_certs_free(g->certs);
     gw_feed_done(g);
     at_join_free(g->join);
     for (unsigned i = 0; i < g->n_workers; i++) {

@@ -25,7 +25,9 @@ struct at_gateway_options {
     const char *static_routes;   /* file: {"models": {"m": [{"endpoint": "127.0.0.1:81",
                                     "instance": "m-1", "site": "s"}]}}; replaces the watch */
     struct at_tls_config *tls;   /* NULL: plain, on loopback addresses and Unix sockets only */
-    unsigned n_threads;          /* 0: 1 */
+    const char *tls_cert_file, *tls_key_file; /* instead of tls: read now, and again when they
+                                                 change; NULL: none */
+    unsigned n_threads;                       /* 0: 1 */
     /* Limits; 0: the default. */
     size_t body_bytes_max;
     size_t connections_max; /* of clients, per loop */
@@ -44,6 +46,8 @@ struct at_gateway_options {
 enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_gateway **ret,
                           struct at_err *err) AT_WARN_UNUSED;
 const char *at_gateway_url(const struct at_gateway *gateway); /* "http://127.0.0.1:7080" */
+/* Look at the certificate's files now (SIGHUP). */
+void at_gateway_reload(struct at_gateway *gateway);
 /* Take no more, finish what is under way (at most drain_timeout_ns), then done from the first loop.
  */
 void at_gateway_stop(struct at_gateway *gateway, void (*done)(void *ctx), void *ctx);

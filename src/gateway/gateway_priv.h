@@ -4,6 +4,7 @@
 
 #include "client/join.h"
 #include "core/metrics.h"
+#include "gateway/certs.h"
 #include "gateway/gateway.h"
 #include "gateway/path.h"
 #include "gateway/route.h"
@@ -63,7 +64,8 @@ struct gw_worker {
     at_timer_id drain_timer;
     int64_t drain_until_ns;
     _Atomic(struct gw_table *) next_table; /* handed over by the first loop */
-    struct at_map *models;                 /* name → gw_model */
+    _Atomic(struct at_tls_config *) next_tls;
+    struct at_map *models; /* name → gw_model */
     bool has_table;
     struct gw_request *free_requests;
     int64_t retry_milli; /* saved retries, in thousandths */
@@ -85,6 +87,7 @@ struct at_gateway {
     struct at_loop *loop;
     char *site, *url;
     bool is_tls, is_loopback;
+    struct gw_certs *certs;
     unsigned char (*digests)[32]; /* of accepted tokens */
     size_t n_digests;
     bool open; /* no tokens: all may come */
@@ -120,6 +123,7 @@ enum at_rc gw_worker_start(struct gw_worker *worker, const struct at_http_server
 void gw_worker_stop(struct gw_worker *worker); /* from its own loop; sets drained */
 void gw_worker_done(struct gw_worker *worker);
 void gw_worker_take_table(void *worker);
+void gw_worker_take_tls(void *worker);
 /* proxy.c: the handler of each loop's server */
 void gw_handle(void *worker, struct at_http_exchange *ex);
 void gw_requests_free(struct gw_worker *worker); /* the spare ones */

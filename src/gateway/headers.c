@@ -95,14 +95,6 @@ static char *put_line(char *to, struct at_str name, struct at_str value)
     return to;
 }
 
-static char *put_hex(char *to, uint64_t value)
-{
-    for (int shift = 60; shift >= 0; shift -= 4) {
-        *to++ = "0123456789abcdef"[value >> shift & 15];
-    }
-    return to;
-}
-
 /* All lines that are not ours to keep, with room for extra more bytes behind them. */
 static enum at_rc begin(const struct at_http_head *head, size_t extra, struct at_buf *out,
                         char **ret_at)
@@ -132,7 +124,10 @@ enum at_rc gw_headers_up(const struct at_http_head *head, const struct gw_ids *i
         return rc;
     }
     char *p = lines.len > 0 ? put(start, lines.ptr, lines.len) : start;
-    bool traced = false, named = connection_names_fields(head);
+    bool named = connection_names_fields(head);
+    p = put(p, "traceparent: ", 13);
+    gw_trace_put(&ids->trace, ids->span, p);
+    p = put(p + GW_TRACE_TEXT_BYTES, "\r\n", 2);
     struct at_str id = {NULL, 0};
     for (size_t i = 0; i < head->n_headers; i++) {
         struct at_str name = head->headers[i].name, value = head->headers[i].value;
@@ -140,9 +135,11 @@ enum at_rc gw_headers_up(const struct at_http_head *head, const struct gw_ids *i
             (ids->grpc && is_grpc(name))) {
             continue;
         }
-        if (name.len == 11 && at_str_eq_nocase(name, "traceparent")) {
-            traced = true;
-        } else if (name.len == 12 && at_str_eq_nocase(name, "x-request-id")) {
+        if ((name.len == 11 && at_str_eq_nocase(name, "traceparent")) ||
+            (ids->trace.parent == 0 && name.len == 10 && at_str_eq_nocase(name, "tracestate"))) {
+            continue;
+        }
+        if (name.len == 12 && at_str_eq_nocase(name, "x-request-id")) {
             if (id.len > 0 || value.len == 0 || value.len > AT_GW_REQUEST_ID_BYTES_MAX) {
                 continue;
             }
@@ -150,16 +147,8 @@ enum at_rc gw_headers_up(const struct at_http_head *head, const struct gw_ids *i
         }
         p = put_line(p, name, value);
     }
-    if (!traced) { /* W3C Trace Context, level 1: version, trace, parent, sampled */
-        p = put(p, "traceparent: 00-", 16);
-        p = put_hex(p, ids->trace[0]);
-        p = put_hex(p, ids->trace[1] | 1); /* all zeros is no id */
-        *p++ = '-';
-        p = put_hex(p, ids->span | 1);
-        p = put(p, "-01\r\n", 5);
-    }
     if (id.len == 0) {
-        put_hex(out_id, ids->request);
+        gw_trace_put_hex(ids->request, out_id);
         out_id[16] = '\0';
         id = (struct at_str){out_id, 16};
         p = put_line(p, AT_STR("X-Request-Id"), id);

@@ -41,6 +41,8 @@
 #define AT_GW_TOKENS_MAX 10000
 #define AT_GW_TOKEN_BYTES_MAX 4096
 #define AT_GW_TOKEN_CACHE 64 /* tokens lately accepted, per loop */
+#define AT_GW_PEM_BYTES_MAX ((size_t)1 << 20)
+#define AT_GW_CERT_LOOK_NS (2 * AT_GW_S) /* between looks at the certificate's files */
 #define AT_GW_FILE_BYTES_MAX ((size_t)16 << 20)
 #define AT_GW_REBUILD_NS (2 * AT_GW_MS)    /* changes this close together make one route table */
 #define AT_GW_READY_NS (5 * AT_GW_S)       /* serve without routes when none came until then */

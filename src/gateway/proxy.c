@@ -477,11 +477,12 @@ static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
     at_buf_clear(&r->hold);
     at_buf_clear(&r->down);
     gw_retry_earn(w);
-    struct gw_ids ids = {.trace = {gw_random(w), gw_random(w)},
-                         .span = gw_random(w),
+    const uint64_t random[] = {gw_random(w), gw_random(w), gw_random(w)};
+    struct gw_ids ids = {.span = gw_random(w) | 1,
                          .request = gw_random(w),
                          .grpc = grpc_take != NULL,
                          .lines = grpc_take != NULL ? grpc_take->lines.data : NULL};
+    gw_trace_take(head, random, (uint64_t)1 << 32, &ids.trace);
     if (gw_headers_up(head, &ids, r->id_text, &r->request_id, &r->up) != AT_OK) {
         fail(r, 431, "the headers are too large");
         return;

@@ -97,6 +97,16 @@ void gw_worker_take_table(void *worker)
     gw_table_unref(table);
 }
 
+void gw_worker_take_tls(void *worker)
+{
+    struct gw_worker *w = worker;
+    struct at_tls_config *config = atomic_exchange(&w->next_tls, NULL);
+    if (config != NULL && w->server != NULL) {
+        at_http_server_set_tls(w->server, config);
+    }
+    at_tls_config_unref(config);
+}
+
 enum at_rc gw_worker_start(struct gw_worker *worker, const struct at_http_server_options *options,
                            struct at_err *err)
 {
@@ -167,6 +177,7 @@ void gw_worker_done(struct gw_worker *worker)
         at_map_free(worker->models);
     }
     gw_table_unref(atomic_exchange(&worker->next_table, NULL));
+    at_tls_config_unref(atomic_exchange(&worker->next_tls, NULL));
     gw_requests_free(worker);
     gw_auth_done(worker);
     if (worker->has_thread) {

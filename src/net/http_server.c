@@ -551,6 +551,15 @@ void at_http_server_drain(struct at_http_server *server)
     }
 }
 
+void at_http_server_set_tls(struct at_http_server *server, struct at_tls_config *config)
+{
+    assert(server->tls != NULL);
+    assert(config != NULL);
+    struct at_tls_config *before = server->tls;
+    server->tls = at_tls_config_ref(config);
+    at_tls_config_unref(before);
+}
+
 size_t at_http_server_connections(const struct at_http_server *server)
 {
     return server->n_conns;

@@ -41,6 +41,9 @@ const char *
 at_http_server_addr(const struct at_http_server *server); /* bound address, "127.0.0.1:34567" */
 void at_http_server_drain(
     struct at_http_server *server); /* stop accepting; close idle; Connection: close on the rest */
+/* For the connections that are accepted from now on; those that are open keep theirs. The server
+ * was made with TLS. config: borrowed. */
+void at_http_server_set_tls(struct at_http_server *server, struct at_tls_config *config);
 size_t at_http_server_connections(const struct at_http_server *server);
 void at_http_server_free(struct at_http_server *server); /* closes everything at once */
 
