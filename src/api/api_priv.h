@@ -289,6 +289,8 @@ void api_servers_done(struct at_api *api);
 json_t *api_servers_json(struct at_api *api); /* URLs of all; own: caller */
 api_handler_fn api_review;
 api_handler_fn api_discovery, api_openapi, api_version, api_health, api_metrics_show;
+/* The API groups but the core one, in the order in which they are shown. */
+size_t api_groups(const char *ret[AT_API_GROUPS_MAX]);
 void api_discovery_build(struct at_api *api);
 void api_openapi_build(struct at_api *api);
 void api_docs_free(struct api_doc *docs, size_t n);

@@ -48,18 +48,44 @@ static const struct sub SUBS[] = {
 
 struct review_kind {
     const char *group, *resource, *singular, *kind;
+    bool namespaced;
 };
 static const struct review_kind REVIEW_KINDS[] = {
     {"authorization.k8s.io", "selfsubjectaccessreviews", "selfsubjectaccessreview",
-     "SelfSubjectAccessReview"},
-    {"authorization.k8s.io", "subjectaccessreviews", "subjectaccessreview", "SubjectAccessReview"},
-    {"authentication.k8s.io", "tokenreviews", "tokenreview", "TokenReview"},
+     "SelfSubjectAccessReview", false},
+    {"authorization.k8s.io", "subjectaccessreviews", "subjectaccessreview", "SubjectAccessReview",
+     false},
+    {"authorization.k8s.io", "localsubjectaccessreviews", "localsubjectaccessreview",
+     "LocalSubjectAccessReview", true},
+    {"authentication.k8s.io", "tokenreviews", "tokenreview", "TokenReview", false},
     {"authorization.k8s.io", "selfsubjectrulesreviews", "selfsubjectrulesreview",
-     "SelfSubjectRulesReview"},
-    {"authentication.k8s.io", "selfsubjectreviews", "selfsubjectreview", "SelfSubjectReview"},
+     "SelfSubjectRulesReview", false},
+    {"authentication.k8s.io", "selfsubjectreviews", "selfsubjectreview", "SelfSubjectReview",
+     false},
 };
-static const char *const GROUPS[] = {"atoll.dev", "authorization.k8s.io", "authentication.k8s.io",
-                                     "coordination.k8s.io"};
+/* In this order; those that only have kinds in schema/ come after them. */
+static const char *const GROUPS[] = {"atoll.dev", "authorization.k8s.io", "authentication.k8s.io"};
+
+size_t api_groups(const char *ret[AT_API_GROUPS_MAX])
+{
+    size_t n = 0;
+    for (; n < AT_ARRAY_LEN(GROUPS); n++) {
+        ret[n] = GROUPS[n];
+    }
+    size_t n_kinds = 0;
+    const struct at_model_kind *const *kinds = at_model_kinds(&n_kinds);
+    for (size_t i = 0; i < n_kinds; i++) {
+        bool fresh = kinds[i]->group[0] != '\0';
+        for (size_t k = 0; fresh && k < n; k++) {
+            fresh = !at_streq(kinds[i]->group, ret[k]);
+        }
+        if (fresh) {
+            assert(n < AT_API_GROUPS_MAX);
+            ret[n++] = kinds[i]->group;
+        }
+    }
+    return n;
+}
 
 static bool has_sub(const struct at_model_kind *kind, const struct sub *sub)
 {
@@ -156,8 +182,9 @@ static json_t *legacy_resources(const char *group, const char *group_version)
         const struct review_kind *r = &REVIEW_KINDS[i];
         if (at_streq(r->group, group)) {
             json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:s, s:o}", "name", r->resource,
-                                                  "singularName", r->singular, "namespaced", 0,
-                                                  "kind", r->kind, "verbs", words(CREATE_VERB)));
+                                                  "singularName", r->singular, "namespaced",
+                                                  (int)r->namespaced, "kind", r->kind, "verbs",
+                                                  words(CREATE_VERB)));
         }
     }
     return json_pack("{s:s, s:s, s:s, s:o}", "kind", "APIResourceList", "apiVersion", "v1",
@@ -227,11 +254,11 @@ static json_t *aggregated_group(const char *group)
     for (size_t i = 0; i < AT_ARRAY_LEN(REVIEW_KINDS); i++) {
         const struct review_kind *r = &REVIEW_KINDS[i];
         if (at_streq(r->group, group)) {
-            json_array_append_new(resources,
-                                  json_pack("{s:s, s:o, s:s, s:s, s:o}", "resource", r->resource,
-                                            "responseKind", response_kind(r->group, "v1", r->kind),
-                                            "scope", "Cluster", "singularResource", r->singular,
-                                            "verbs", words(CREATE_VERB)));
+            json_array_append_new(
+                resources, json_pack("{s:s, s:o, s:s, s:s, s:o}", "resource", r->resource,
+                                     "responseKind", response_kind(r->group, "v1", r->kind),
+                                     "scope", r->namespaced ? "Namespaced" : "Cluster",
+                                     "singularResource", r->singular, "verbs", words(CREATE_VERB)));
         }
     }
     return json_pack("{s:{s:s, s:n}, s:[{s:s, s:s, s:o}]}", "metadata", "name", group,
@@ -253,17 +280,20 @@ void api_discovery_build(struct at_api *api)
     doc_add(docs, n, "/api/v1", legacy_resources("", "v1"));
     json_t *groups = json_array();
     json_t *all = json_array();
-    for (size_t i = 0; i < AT_ARRAY_LEN(GROUPS); i++) {
+    const char *names[AT_API_GROUPS_MAX];
+    size_t n_names = api_groups(names);
+    for (size_t i = 0; i < n_names; i++) {
+        const char *name = names[i];
         char path[100];
-        snprintf(path, sizeof path, "/apis/%s/v1", GROUPS[i]);
-        doc_add(docs, n, path, legacy_resources(GROUPS[i], path + strlen("/apis/")));
-        snprintf(path, sizeof path, "/apis/%s", GROUPS[i]);
-        json_t *group = group_entry(GROUPS[i]);
+        snprintf(path, sizeof path, "/apis/%s/v1", name);
+        doc_add(docs, n, path, legacy_resources(name, path + strlen("/apis/")));
+        snprintf(path, sizeof path, "/apis/%s", name);
+        json_t *group = group_entry(name);
         json_array_append(groups, group);
         json_object_set_new(group, "kind", json_string("APIGroup"));
         json_object_set_new(group, "apiVersion", json_string("v1"));
         doc_add(docs, n, path, group);
-        json_array_append_new(all, aggregated_group(GROUPS[i]));
+        json_array_append_new(all, aggregated_group(name));
     }
     doc_add(
         docs, n, "/apis",

@@ -278,8 +278,13 @@ static void doc_put(struct at_api *api, const char *key, json_t *value_take)
 void api_openapi_build(struct at_api *api)
 {
     doc_put(api, "api/v1", document(""));
-    doc_put(api, "apis/atoll.dev/v1", document("atoll.dev"));
-    doc_put(api, "apis/coordination.k8s.io/v1", document("coordination.k8s.io"));
+    const char *groups[AT_API_GROUPS_MAX];
+    size_t n_groups = api_groups(groups);
+    for (size_t i = 0; i < n_groups; i++) {
+        char key[100];
+        snprintf(key, sizeof key, "apis/%s/v1", groups[i]);
+        doc_put(api, key, document(groups[i]));
+    }
     json_t *paths = json_object();
     for (size_t i = 0; i < api->n_openapi; i++) {
         char url[160];

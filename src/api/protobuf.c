@@ -1,6 +1,7 @@
 /* The few Kubernetes messages that kubectl's typed commands send as protobuf, to JSON.
  * Table-driven: a message is a list of fields; what a table does not name is skipped. Encoding:
  * protobuf.dev "Encoding", wire types 0, 1, 2, 5. */
+#include "api/protobuf.h"
 #include "api/api_priv.h"
 #include "core/digest.h"
 #include "core/mem.h"
@@ -8,106 +9,8 @@
 
 #include <string.h>
 
-enum pb_type {
-    PB_STRING,
-    PB_BYTES, /* base64 in JSON */
-    PB_INT,
-    PB_BOOL,
-    PB_MESSAGE,
-    PB_STRINGS,   /* repeated string */
-    PB_MESSAGES,  /* repeated message */
-    PB_MAP,       /* string to string */
-    PB_MAP_BYTES, /* string to bytes */
-};
-
-struct pb_field {
-    unsigned number;
-    const char *name;
-    enum pb_type type;
-    const struct pb_field *sub;
-};
-
-/* Lists end with number 0. Numbers from Kubernetes' generated.proto files. */
-static const struct pb_field OWNER[] = {{1, "kind", PB_STRING, NULL},
-                                        {3, "name", PB_STRING, NULL},
-                                        {4, "uid", PB_STRING, NULL},
-                                        {5, "apiVersion", PB_STRING, NULL},
-                                        {6, "controller", PB_BOOL, NULL},
-                                        {7, "blockOwnerDeletion", PB_BOOL, NULL},
-                                        {0}};
-static const struct pb_field META[] = {{1, "name", PB_STRING, NULL},
-                                       {2, "generateName", PB_STRING, NULL},
-                                       {3, "namespace", PB_STRING, NULL},
-                                       {5, "uid", PB_STRING, NULL},
-                                       {6, "resourceVersion", PB_STRING, NULL},
-                                       {11, "labels", PB_MAP, NULL},
-                                       {12, "annotations", PB_MAP, NULL},
-                                       {13, "ownerReferences", PB_MESSAGES, OWNER},
-                                       {14, "finalizers", PB_STRINGS, NULL},
-                                       {0}};
-static const struct pb_field RESOURCE_ATTRIBUTES[] = {
-    {1, "namespace", PB_STRING, NULL}, {2, "verb", PB_STRING, NULL},
-    {3, "group", PB_STRING, NULL},     {4, "version", PB_STRING, NULL},
-    {5, "resource", PB_STRING, NULL},  {6, "subresource", PB_STRING, NULL},
-    {7, "name", PB_STRING, NULL},      {0}};
-static const struct pb_field NON_RESOURCE_ATTRIBUTES[] = {
-    {1, "path", PB_STRING, NULL}, {2, "verb", PB_STRING, NULL}, {0}};
-static const struct pb_field ACCESS_SPEC[] = {
-    {1, "resourceAttributes", PB_MESSAGE, RESOURCE_ATTRIBUTES},
-    {2, "nonResourceAttributes", PB_MESSAGE, NON_RESOURCE_ATTRIBUTES},
-    {0}};
-static const struct pb_field ACCESS_REVIEW[] = {
-    {1, "metadata", PB_MESSAGE, META}, {2, "spec", PB_MESSAGE, ACCESS_SPEC}, {0}};
-static const struct pb_field SUBJECT_ACCESS_SPEC[] = {
-    {1, "resourceAttributes", PB_MESSAGE, RESOURCE_ATTRIBUTES},
-    {2, "nonResourceAttributes", PB_MESSAGE, NON_RESOURCE_ATTRIBUTES},
-    {3, "user", PB_STRING, NULL},
-    {4, "groups", PB_STRINGS, NULL},
-    {0}};
-static const struct pb_field SUBJECT_ACCESS_REVIEW[] = {
-    {1, "metadata", PB_MESSAGE, META}, {2, "spec", PB_MESSAGE, SUBJECT_ACCESS_SPEC}, {0}};
-static const struct pb_field TOKEN_SPEC[] = {{1, "token", PB_STRING, NULL}, {0}};
-static const struct pb_field TOKEN_REVIEW[] = {
-    {1, "metadata", PB_MESSAGE, META}, {2, "spec", PB_MESSAGE, TOKEN_SPEC}, {0}};
-static const struct pb_field RULES_SPEC[] = {{1, "namespace", PB_STRING, NULL}, {0}};
-static const struct pb_field RULES_REVIEW[] = {
-    {1, "metadata", PB_MESSAGE, META}, {2, "spec", PB_MESSAGE, RULES_SPEC}, {0}};
-static const struct pb_field SUBJECT_REVIEW[] = {{1, "metadata", PB_MESSAGE, META}, {0}};
-static const struct pb_field NAMESPACE_SPEC[] = {{1, "finalizers", PB_STRINGS, NULL}, {0}};
-static const struct pb_field NAMESPACE[] = {
-    {1, "metadata", PB_MESSAGE, META}, {2, "spec", PB_MESSAGE, NAMESPACE_SPEC}, {0}};
-static const struct pb_field CONFIG_MAP[] = {{1, "metadata", PB_MESSAGE, META},
-                                             {2, "data", PB_MAP, NULL},
-                                             {3, "binaryData", PB_MAP_BYTES, NULL},
-                                             {4, "immutable", PB_BOOL, NULL},
-                                             {0}};
-static const struct pb_field SECRET[] = {
-    {1, "metadata", PB_MESSAGE, META}, {2, "data", PB_MAP_BYTES, NULL},
-    {3, "type", PB_STRING, NULL},      {4, "stringData", PB_MAP, NULL},
-    {5, "immutable", PB_BOOL, NULL},   {0}};
-static const struct pb_field PRECONDITIONS[] = {
-    {1, "uid", PB_STRING, NULL}, {2, "resourceVersion", PB_STRING, NULL}, {0}};
-static const struct pb_field DELETE_OPTIONS[] = {
-    {1, "gracePeriodSeconds", PB_INT, NULL}, {2, "preconditions", PB_MESSAGE, PRECONDITIONS},
-    {3, "orphanDependents", PB_BOOL, NULL},  {4, "propagationPolicy", PB_STRING, NULL},
-    {5, "dryRun", PB_STRINGS, NULL},         {0}};
 static const struct pb_field TYPE_META[] = {
     {1, "apiVersion", PB_STRING, NULL}, {2, "kind", PB_STRING, NULL}, {0}};
-
-static const struct {
-    const char *kind;
-    const struct pb_field *fields;
-} MESSAGES[] = {
-    {"SelfSubjectAccessReview", ACCESS_REVIEW},
-    {"SelfSubjectRulesReview", RULES_REVIEW},
-    {"SubjectAccessReview", SUBJECT_ACCESS_REVIEW},
-    {"TokenReview", TOKEN_REVIEW},
-    {"SelfSubjectReview", SUBJECT_REVIEW},
-    {"Namespace", NAMESPACE},
-    {"ConfigMap", CONFIG_MAP},
-    {"Secret", SECRET},
-    {"DeleteOptions", DELETE_OPTIONS},
-};
 
 struct reader {
     const unsigned char *at, *end;
@@ -239,7 +142,11 @@ static bool field_read(const struct item *item, const struct pb_field *f, int de
         return false;
     }
     switch (f->type) {
-    case PB_STRING:
+    case PB_STRING: /* Kubernetes writes empty ones too; in JSON they are absent */
+        if (item->content.at == item->content.end) {
+            return true;
+        }
+        __attribute__((fallthrough));
     case PB_BYTES:
         fresh = text_json(item->content, f->type == PB_BYTES);
         return fresh != NULL && json_object_set_new(out, f->name, fresh) == 0;
@@ -277,20 +184,6 @@ static bool message_read(struct reader r, const struct pb_field *fields, int dep
     return true;
 }
 
-/* proto3 writers leave empty strings in; JSON readers want them absent. */
-static void drop_empty(json_t *object)
-{
-    const char *key;
-    void *next;
-    json_t *value;
-    json_object_foreach_safe(object, next, key, value)
-    {
-        if (json_is_string(value) && json_string_length(value) == 0) {
-            json_object_del(object, key);
-        }
-    }
-}
-
 static bool envelope_read(struct reader r, json_t *type, struct reader *ret_raw)
 {
     *ret_raw = (struct reader){r.end, r.end};
@@ -323,18 +216,15 @@ enum at_rc api_protobuf_decode(const void *data, size_t len, json_t **ret, struc
         return at_err_set(err, AT_BAD_REQUEST, "the protobuf body is damaged");
     }
     const char *kind = at_json_str_at(out, "kind", "");
-    for (size_t i = 0; i < AT_ARRAY_LEN(MESSAGES); i++) {
-        if (!at_streq(MESSAGES[i].kind, kind)) {
-            continue;
-        }
-        if (!message_read(raw, MESSAGES[i].fields, 0, out)) {
-            return at_err_set(err, AT_BAD_REQUEST, "the protobuf body is damaged");
-        }
-        drop_empty(out);
-        drop_empty(json_object_get(out, "metadata"));
-        *ret = json_incref(out);
-        return AT_OK;
+    const struct pb_field *fields = api_pb_message(kind);
+    if (fields == NULL) {
+        return at_err_set(err, AT_UNSUPPORTED,
+                          "protobuf is not supported for kind \"%.64s\": send application/json",
+                          kind);
     }
-    return at_err_set(err, AT_UNSUPPORTED,
-                      "protobuf is not supported for kind \"%.64s\": send application/json", kind);
+    if (!message_read(raw, fields, 0, out)) {
+        return at_err_set(err, AT_BAD_REQUEST, "the protobuf body is damaged");
+    }
+    *ret = json_incref(out);
+    return AT_OK;
 }

@@ -49,6 +49,27 @@ static void bytes_become_base64(void **state)
     json_decref(v);
 }
 
+static void rules_and_subjects_are_read(void **state)
+{
+    (void)state;
+    json_t *v = decode_file("role");
+    json_t *rule = json_array_get(json_object_get(v, "rules"), 0);
+    assert_string_equal(at_json_str_at(v, "metadata.name", ""), "r");
+    assert_string_equal(json_string_value(json_array_get(json_object_get(rule, "verbs"), 1)),
+                        "list");
+    /* The core group is an empty text in a list: that one stays. */
+    assert_string_equal(json_string_value(json_array_get(json_object_get(rule, "apiGroups"), 0)),
+                        "");
+    assert_null(at_json_at(v, "metadata.namespace")); /* an empty field does not */
+    json_decref(v);
+    v = decode_file("clusterrolebinding");
+    assert_string_equal(at_json_str_at(v, "roleRef.name", ""), "view");
+    const json_t *subject = json_array_get(json_object_get(v, "subjects"), 0);
+    assert_string_equal(at_json_str_at(subject, "kind", ""), "ServiceAccount");
+    assert_null(json_object_get(subject, "apiGroup"));
+    json_decref(v);
+}
+
 static void a_cut_message_is_refused_or_empty_at_every_length(void **state)
 {
     (void)state;
@@ -84,6 +105,7 @@ int main(void)
         cmocka_unit_test(an_access_review_is_read),
         cmocka_unit_test(a_namespace_keeps_labels_and_finalizers),
         cmocka_unit_test(bytes_become_base64),
+        cmocka_unit_test(rules_and_subjects_are_read),
         cmocka_unit_test(a_cut_message_is_refused_or_empty_at_every_length),
         cmocka_unit_test(an_unknown_kind_is_unsupported),
     };

@@ -91,6 +91,24 @@ static void access_review(struct api_req *req, const char *kind)
                                json_object_get(req->body, "spec"), "status", status));
 }
 
+/* Like a SubjectAccessReview, but only of the namespace in whose path it is asked. */
+static void local_review(struct api_req *req)
+{
+    const json_t *attributes = at_json_at(req->body, "spec.resourceAttributes");
+    if (!json_is_object(attributes)) {
+        api_respond_error(req, AT_BAD_REQUEST, "spec.resourceAttributes is needed");
+        return;
+    }
+    if (!at_streq(text_at(attributes, "namespace"), req->route.ns)) {
+        api_respond_error(req, AT_BAD_REQUEST,
+                          "spec.resourceAttributes.namespace must match namespace: %s",
+                          req->route.ns);
+        return;
+    }
+    subject_of(json_object_get(req->body, "spec"), &req->who);
+    access_review(req, "LocalSubjectAccessReview");
+}
+
 static void rules_review(struct api_req *req)
 {
     json_t *resources = json_array();
@@ -169,6 +187,8 @@ void api_review(struct api_req *req)
     } else if (at_streq(req->route.resource, "subjectaccessreviews")) {
         subject_of(json_object_get(req->body, "spec"), &req->who);
         access_review(req, "SubjectAccessReview");
+    } else if (at_streq(req->route.resource, "localsubjectaccessreviews")) {
+        local_review(req);
     } else if (at_streq(req->route.resource, "tokenreviews")) {
         token_review(req);
     } else if (at_streq(req->route.resource, "selfsubjectrulesreviews")) {

@@ -41,6 +41,7 @@ static const struct review REVIEWS[] = {
     {"authorization.k8s.io", "v1", "selfsubjectaccessreviews"},
     {"authorization.k8s.io", "v1", "selfsubjectrulesreviews"},
     {"authorization.k8s.io", "v1", "subjectaccessreviews"},
+    {"authorization.k8s.io", "v1", "localsubjectaccessreviews"},
     {"authentication.k8s.io", "v1", "tokenreviews"},
     {"authentication.k8s.io", "v1", "selfsubjectreviews"},
 };
@@ -123,12 +124,17 @@ static bool put(char *out, size_t out_size, const char *text)
 static bool review_find(struct api_route *route, const char *group, const char *version,
                         const struct segments *s)
 {
-    for (size_t i = 0; s->n == 4 && i < AT_ARRAY_LEN(REVIEWS); i++) {
+    /* One of them is asked within a namespace. */
+    bool inside = s->n == 6 && at_streq(s->items[3], "namespaces");
+    size_t at = inside ? 5 : 3;
+    for (size_t i = 0; (s->n == 4 || inside) && i < AT_ARRAY_LEN(REVIEWS); i++) {
         if (at_streq(group, REVIEWS[i].group) && at_streq(version, REVIEWS[i].version) &&
-            at_streq(s->items[3], REVIEWS[i].resource)) {
+            at_streq(s->items[at], REVIEWS[i].resource) &&
+            at_str_starts(at_str_of(s->items[at]), "local") == inside) {
             route->target = API_REVIEW;
-            return put(route->group, sizeof route->group, group) &&
-                   put(route->resource, sizeof route->resource, s->items[3]);
+            return (!inside || put(route->ns, sizeof route->ns, s->items[4])) &&
+                   put(route->group, sizeof route->group, group) &&
+                   put(route->resource, sizeof route->resource, s->items[at]);
         }
     }
     return false;

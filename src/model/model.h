@@ -40,9 +40,20 @@ struct at_meta {
 
 struct at_model_struct; /* field table of one generated struct */
 
+/* How the values at a column's paths (one, or several with commas between) make its cell. */
+enum at_model_show {
+    AT_MODEL_SHOW_FIRST,  /* the first that is there; of times the age */
+    AT_MODEL_SHOW_COUNT,  /* members of the lists and maps together */
+    AT_MODEL_SHOW_LIST,   /* all, with commas */
+    AT_MODEL_SHOW_SLASH,  /* the first of each path with slashes, then the second ones... */
+    AT_MODEL_SHOW_OBJECT, /* kind in lower case and name, with a slash */
+    AT_MODEL_SHOW_TIME,   /* the time itself */
+};
+
 struct at_model_column {
     const char *name, *type, *format, *path, *description;
     int priority;
+    enum at_model_show show;
 };
 
 struct at_model_kind {

@@ -145,6 +145,16 @@ void at_model_rules_check(struct at_model_check *check, const struct at_model_ki
 void at_model_queue_check(struct at_model_check *check, const json_t *object, const json_t *old);
 void at_model_reservation_check(struct at_model_check *check, const json_t *object,
                                 const json_t *old);
+/* rules_rbac.c */
+void at_model_role_check(struct at_model_check *check, const json_t *object, const json_t *old);
+void at_model_cluster_role_check(struct at_model_check *check, const json_t *object,
+                                 const json_t *old);
+void at_model_role_binding_check(struct at_model_check *check, const json_t *object,
+                                 const json_t *old);
+void at_model_cluster_role_binding_check(struct at_model_check *check, const json_t *object,
+                                         const json_t *old);
+void at_model_binding_default(json_t *object);
+const char *at_model_rbac_name_problem(const char *name);
 void at_model_rules_default(const struct at_model_kind *kind, json_t *object);
 
 #endif

@@ -310,6 +310,35 @@ static void cells_show_values_as_people_read_them(void **state)
     check_cell("string", ".a", NULL, "");
 }
 
+static void check_shown(enum at_model_show show, const char *path, const char *object,
+                        const char *wanted)
+{
+    AT_CLEANUP(at_cleanup_arena) struct at_arena *arena = at_arena_new(0);
+    AT_CLEANUP(at_cleanup_json) json_t *json = J(object);
+    struct at_model_column column = {.name = "C", .type = "string", .path = path, .show = show};
+    assert_string_equal(at_model_cell(&column, json, 0, arena), wanted);
+}
+
+static void cells_count_list_and_join(void **state)
+{
+    (void)state;
+    static const char who[] = "{'s':[{'kind':'U','name':'a'},{'kind':'A','name':'x','ns':'n'},"
+                              "{'kind':'U','name':'b'},{'kind':'A','name':'y'}],"
+                              "'r':{'kind':'Role','name':'R'},'d':{'a':1,'b':2},'e':{'c':3},"
+                              "'t':'2026-01-02T03:04:05Z'}";
+    check_shown(AT_MODEL_SHOW_COUNT, ".d,.e", who, "3");
+    check_shown(AT_MODEL_SHOW_COUNT, ".s", who, "4");
+    check_shown(AT_MODEL_SHOW_COUNT, ".none", who, "0");
+    check_shown(AT_MODEL_SHOW_LIST, ".s[kind=U].name", who, "a, b");
+    check_shown(AT_MODEL_SHOW_LIST, ".s[kind=X].name", who, "");
+    check_shown(AT_MODEL_SHOW_LIST, ".r.kind,.none,.r.name", who, "Role, R");
+    check_shown(AT_MODEL_SHOW_SLASH, ".s[kind=A].ns,.s[kind=A].name", who, "n/x, y");
+    check_shown(AT_MODEL_SHOW_SLASH, ".r.kind,.r.name", who, "Role/R");
+    check_shown(AT_MODEL_SHOW_OBJECT, ".r.kind,.r.name", who, "role/R");
+    check_shown(AT_MODEL_SHOW_TIME, ".none,.t", who, "2026-01-02T03:04:05Z");
+    check_shown(AT_MODEL_SHOW_FIRST, ".none,.r.name", who, "R");
+}
+
 static void a_condition_keeps_its_time_while_its_status_stays(void **state)
 {
     (void)state;
@@ -344,6 +373,7 @@ int main(void)
         cmocka_unit_test(openapi_is_whole_and_described),
         cmocka_unit_test(kinds_are_found_by_their_names),
         cmocka_unit_test(cells_show_values_as_people_read_them),
+        cmocka_unit_test(cells_count_list_and_join),
         cmocka_unit_test(a_condition_keeps_its_time_while_its_status_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

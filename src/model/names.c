@@ -317,6 +317,10 @@ static const char *name_problem(const struct at_model_kind *kind, const char *na
     if (kind == &AT_KIND_NAMESPACE) {
         return at_model_dns_label_problem(name);
     }
+    if (kind == &AT_KIND_ROLE || kind == &AT_KIND_CLUSTER_ROLE || kind == &AT_KIND_ROLE_BINDING ||
+        kind == &AT_KIND_CLUSTER_ROLE_BINDING) {
+        return at_model_rbac_name_problem(name);
+    }
     bool is_label = kind == &AT_KIND_DEPLOYMENT || kind == &AT_KIND_JOB || kind == &AT_KIND_SITE;
     if (is_label && strlen(name) > LABEL_BYTES_MAX) {
         return "must be no more than 63 characters";

@@ -345,6 +345,10 @@ static const struct {
     {&AT_KIND_CONFIG_MAP, config_map_check, NULL},
     {&AT_KIND_QUEUE, at_model_queue_check, NULL},
     {&AT_KIND_RESERVATION, at_model_reservation_check, NULL},
+    {&AT_KIND_ROLE, at_model_role_check, NULL},
+    {&AT_KIND_CLUSTER_ROLE, at_model_cluster_role_check, NULL},
+    {&AT_KIND_ROLE_BINDING, at_model_role_binding_check, at_model_binding_default},
+    {&AT_KIND_CLUSTER_ROLE_BINDING, at_model_cluster_role_binding_check, at_model_binding_default},
 };
 
 void at_model_rules_check(struct at_model_check *check, const struct at_model_kind *kind,

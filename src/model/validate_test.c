@@ -237,6 +237,63 @@ static void rules_look_at_several_fields(void **state)
     check_rows(rows, AT_ARRAY_LEN(rows));
 }
 
+#define ROLE(rules) "{'metadata':{'name':'system:r'},'rules':[" rules "]}"
+#define BOUND(ref, subject)                                                                        \
+    "{'metadata':{'name':'b'},'roleRef':{'apiGroup':'rbac.authorization.k8s.io'," ref "},"         \
+    "'subjects':[{" subject "}]}"
+#define GET_PODS "{'verbs':['get'],'apiGroups':[''],'resources':['pods']}"
+#define USER "'kind':'User','name':'u','apiGroup':'rbac.authorization.k8s.io'"
+
+static void roles_and_bindings_follow_kubernetes_rules(void **state)
+{
+    (void)state;
+    static const struct row rows[] = {
+        {&AT_KIND_ROLE, ROLE(GET_PODS), NULL, NULL, NULL},
+        {&AT_KIND_ROLE, "{'metadata':{'name':'a/b'}}", "FieldValueInvalid", "metadata.name",
+         "Invalid value: \"a/b\": may not contain '/' or '%'"},
+        {&AT_KIND_ROLE, ROLE("{'verbs':[],'apiGroups':[''],'resources':['pods']}"),
+         "FieldValueRequired", "rules[0].verbs",
+         "Required value: verbs must contain at least one value"},
+        {&AT_KIND_ROLE, ROLE(GET_PODS ",{'verbs':['get'],'apiGroups':['']}"), "FieldValueRequired",
+         "rules[1].resources", "Required value: resource rules must supply at least one resource"},
+        {&AT_KIND_ROLE, ROLE("{'verbs':['get'],'nonResourceURLs':['/x']}"), "FieldValueInvalid",
+         "rules[0].nonResourceURLs",
+         "Invalid value: [\"/x\"]: namespaced rules cannot apply to non-resource URLs"},
+        {&AT_KIND_CLUSTER_ROLE, ROLE("{'verbs':['get'],'nonResourceURLs':['/x']}"), NULL, NULL,
+         NULL},
+        {&AT_KIND_CLUSTER_ROLE, "{'metadata':{'name':'a'},'aggregationRule':{}}",
+         "FieldValueRequired", "aggregationRule.clusterRoleSelectors",
+         "Required value: at least one clusterRoleSelector required if aggregationRule is "
+         "non-nil"},
+        {&AT_KIND_ROLE_BINDING, BOUND("'kind':'Role','name':'r'", USER), NULL, NULL, NULL},
+        {&AT_KIND_CLUSTER_ROLE_BINDING, BOUND("'kind':'Role','name':'r'", USER),
+         "FieldValueNotSupported", "roleRef.kind",
+         "Unsupported value: \"Role\": supported values: \"ClusterRole\""},
+        {&AT_KIND_ROLE_BINDING, BOUND("'kind':'Role','name':'r'", "'kind':'User','name':'u'"),
+         "FieldValueNotSupported", "subjects[0].apiGroup",
+         "Unsupported value: \"\": supported values: \"rbac.authorization.k8s.io\""},
+        {&AT_KIND_ROLE_BINDING, BOUND("'kind':'Role','name':''", USER), "FieldValueRequired",
+         "roleRef.name", "Required value"},
+        {&AT_KIND_ROLE_BINDING,
+         BOUND("'kind':'Role','name':'r'", "'kind':'ServiceAccount','name':'A b'"),
+         "FieldValueInvalid", "subjects[0].name",
+         "Invalid value: \"A b\": a lowercase RFC 1123 subdomain must consist of lower case "
+         "alphanumeric "
+         "characters, '-' or '.', and must start and end with an alphanumeric character (e.g. "
+         "'example.com')"},
+        {&AT_KIND_CLUSTER_ROLE_BINDING,
+         BOUND("'kind':'ClusterRole','name':'r'", "'kind':'ServiceAccount','name':'a'"),
+         "FieldValueRequired", "subjects[0].namespace", "Required value"},
+    };
+    check_rows(rows, AT_ARRAY_LEN(rows));
+    const struct row moved = {
+        &AT_KIND_ROLE_BINDING, BOUND("'kind':'Role','name':'r'", USER), "FieldValueInvalid",
+        "roleRef",
+        "Invalid value: {\"apiGroup\":\"rbac.authorization.k8s.io\",\"kind\":\"Role\",\"name\":"
+        "\"r\"}: cannot change roleRef"};
+    check_row(&moved, BOUND("'kind':'Role','name':'other'", USER));
+}
+
 static void what_is_set_once_stays(void **state)
 {
     (void)state;
@@ -334,6 +391,7 @@ int main(void)
         cmocka_unit_test(a_bad_quantity_is_shown_and_explained),
         cmocka_unit_test(metadata_follows_kubernetes_rules),
         cmocka_unit_test(rules_look_at_several_fields),
+        cmocka_unit_test(roles_and_bindings_follow_kubernetes_rules),
         cmocka_unit_test(what_is_set_once_stays),
         cmocka_unit_test(an_instance_is_bound_once),
         cmocka_unit_test(unknown_fields_are_refused_listed_or_dropped),

@@ -110,9 +110,22 @@ void at_object_stamp_create(const struct at_model_kind *kind, json_t *object, co
     }
     json_object_set_new(meta, "uid", json_string(uid));
     set_time(meta, "creationTimestamp", now_wall_ns);
-    json_object_set_new(meta, "generation", json_integer(1));
+    json_object_del(meta, "generation");
+    if (at_streq(kind->group, "atoll.dev")) {
+        json_object_set_new(meta, "generation", json_integer(1));
+    }
     if (part == AT_OBJECT_MAIN && kind->has_status) {
         json_object_del(object, "status");
+    }
+}
+
+/* As in Kubernetes, kinds without a spec that is worked on (ConfigMap, Role) have none. */
+static void generation_raise(json_t *meta)
+{
+    const json_t *generation = json_object_get(meta, "generation");
+    if (json_is_integer(generation)) {
+        json_int_t next = json_integer_value(generation) + 1;
+        json_object_set_new(meta, "generation", json_integer(next));
     }
 }
 
@@ -233,8 +246,7 @@ enum at_rc at_object_prepare_update(const struct at_model_kind *kind, const json
     }
     if (differs_outside_meta_and_status(object, old) ||
         differs_outside_meta_and_status(old, object)) {
-        json_int_t generation = json_integer_value(json_object_get(meta, "generation"));
-        json_object_set_new(meta, "generation", json_integer(generation + 1));
+        generation_raise(meta);
     }
     *ret = same_when_stored(old, object) ? AT_OBJECT_UNCHANGED : AT_OBJECT_WRITE;
     return AT_OK;
@@ -251,8 +263,7 @@ enum at_object_outcome at_object_begin_delete(json_t *object, int64_t now_wall_n
     json_t *meta = meta_of(object);
     set_time(meta, "deletionTimestamp", now_wall_ns);
     json_object_set_new(meta, "deletionGracePeriodSeconds", json_integer(0));
-    json_int_t generation = json_integer_value(json_object_get(meta, "generation"));
-    json_object_set_new(meta, "generation", json_integer(generation + 1));
+    generation_raise(meta);
     return AT_OBJECT_WRITE;
 }
 
