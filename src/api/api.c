@@ -1,9 +1,11 @@
 /* From a request to its handler: who asks, for what, may they, who does it. */
 #include "api/api_priv.h"
+#include "core/digest.h"
 #include "core/mem.h"
 #include "core/str.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 enum shape { SHAPE_ANY, SHAPE_COLLECTION, SHAPE_ITEM, SHAPE_SUB, SHAPE_SUB_TAIL };
@@ -136,6 +138,13 @@ static struct api_req *req_new(struct at_api *api, struct at_http_exchange *ex)
     char *query = at_arena_strndup(req->arena, head->query.ptr, head->query.len);
     assert(query != NULL);
     req->query = (struct at_str){query, head->query.len};
+    struct at_str agent = at_http_header_get(head, "User-Agent");
+    req->from = at_arena_strdup(req->arena, at_http_peer_addr(ex));
+    req->user_agent =
+        agent.len > 0 ? at_arena_strndup(req->arena, agent.ptr, agent.len < 256 ? agent.len : 256)
+                      : NULL;
+    snprintf(req->id, sizeof req->id, "%s-%llx", api->id_prefix,
+             (unsigned long long)api->next_id++);
     at_http_on_gone(ex, client_gone, req);
     return req;
 }
@@ -288,6 +297,9 @@ void at_api_handle(void *ctx, struct at_http_exchange *ex)
     if (e->fn == api_list && api_query_bool(req, "watch")) {
         req->verb = "watch";
     }
+    if (!api_audit_admits(req)) {
+        return;
+    }
     if (at_http_request_body(ex).len > api->options.body_bytes_max) {
         api_respond_error(req, AT_TOO_LARGE, "the body is larger than %zu bytes",
                           api->options.body_bytes_max);
@@ -432,6 +444,9 @@ enum at_rc at_api_new(const struct at_api_options *options, struct at_api **ret,
     api->options = *options;
     limits_default(&api->options);
     api->sys = at_loop_sys(options->loop);
+    unsigned char prefix[8];
+    at_sys_random(api->sys, prefix, sizeof prefix);
+    at_hex_encode(prefix, sizeof prefix, api->id_prefix);
     api->watchers = at_map_new();
     api->tunnels = api_tunnels_new();
     api->fair = api_fair_new(&api->options);
@@ -455,6 +470,8 @@ void at_api_free(struct at_api *api)
     if (api == NULL) {
         return;
     }
+    api_held_drop(api);
+    at_buf_done(&api->audit_text);
     api_servers_done(api);
     api_streams_close(api);
     api_forwards_close(api);

@@ -3,6 +3,7 @@
 #ifndef AT_API_API_H
 #define AT_API_API_H
 
+#include "audit/audit.h"
 #include "net/http_server.h"
 #include "security/security.h"
 #include "state/state.h"
@@ -37,6 +38,9 @@ struct at_api_options {
      * May be NULL. */
     void (*audit)(void *ctx, const char *line, size_t len);
     void *audit_ctx;
+    /* The log that each request is recorded in, by its level; answers of changes wait for it. Its
+     * owner passes settled on to at_api_audit_settled. May be NULL. */
+    struct at_audit *audit_log;
     /* What belongs into a backup beside the store; name NULL ends it; may be NULL. */
     const struct at_api_backup_file *backup_files;
     /* The list of servers on a shared store is another one: an array of URLs, borrowed. May be
@@ -52,6 +56,7 @@ void at_api_enter(struct at_api *api, const char *url);
 /* Orderly end, before at_store_drain: nobody is sent here any more. */
 void at_api_leave(struct at_api *api);
 void at_api_free(struct at_api *api);
+void at_api_audit_settled(struct at_api *api, uint64_t ticket);
 at_http_handler_fn at_api_handle; /* ctx: struct at_api * */
 
 #endif

@@ -21,6 +21,7 @@ struct api_stream;
 struct api_tunnels;
 struct api_forward;
 struct api_backup;
+struct api_held;
 
 struct api_doc { /* a text made once at start */
     char *key;   /* path, or group/version */
@@ -53,6 +54,10 @@ struct at_api {
     struct api_tunnels *tunnels;
     struct api_forward *forwards; /* list */
     struct api_fair *fair;
+    struct api_held *held, *held_last; /* answers that wait for their record */
+    struct at_buf audit_text;          /* kept between records */
+    uint64_t next_id;                  /* of requests */
+    char id_prefix[17];
     struct api_decoded decoded[AT_API_DECODED_MAX];
     struct api_line lines[AT_API_LINES_MAX];
     uint64_t failed_batches;   /* of the store, at the last good check of readiness */
@@ -81,6 +86,12 @@ struct api_req {
     const char *verb;
     api_handler_fn *handler;
     bool by_certificate;
+    const char *auth_how; /* "certificate", "token", ...; NULL: not at all */
+    const char *from;     /* the client's address, on arena */
+    const char *user_agent;
+    const char *refusal; /* why it may not, on arena; NULL */
+    char id[40];
+    bool audited;
     enum api_table table;
     bool partial; /* metadata alone */
     bool dry_run;
@@ -128,8 +139,15 @@ const char *api_qualified_resource(struct api_req *req);
 void api_warn(struct api_req *req, const char *fmt, ...) AT_PRINTF(2, 3);
 void api_req_free(struct api_req *req); /* without an answer: streams */
 void api_req_measure(struct api_req *req, int status);
-void api_req_audit(struct api_req *req, int status); /* for streams; the answers do it */
-void api_req_audit(struct api_req *req, int status); /* once per change that was asked for */
+/* --- audit.c --- */
+/* One record for a request, by the level that is set. Called for streams when they begin; the
+ * answers do it by themselves. Returns what an answer has to wait for; 0: nothing. */
+uint64_t api_req_audit(struct api_req *req, int status);
+/* False: answered 503, for it could not be recorded. */
+bool api_audit_admits(struct api_req *req);
+void api_hold(struct api_req *req, uint64_t ticket, int status, const char *content_type,
+              const char *headers, const void *text, size_t len);
+void api_held_drop(struct at_api *api);
 
 /* Who sends the request, whomever it acts as. */
 const char *api_asker(const struct api_req *req);
@@ -172,50 +190,7 @@ json_t *api_duplicates(const char *text, size_t len);
 enum at_rc api_protobuf_decode(const void *data, size_t len, json_t **ret,
                                struct at_err *err) AT_WARN_UNUSED;
 
-/* --- selector.c --- */
-struct api_field_term {
-    const char *path, *value;
-    bool negate;
-};
-struct api_filter {
-    struct at_selector *labels; /* NULL: all */
-    struct api_field_term fields[AT_API_FIELD_TERMS_MAX];
-    size_t n_fields;
-};
-enum at_rc api_filter_parse(struct api_req *req, struct api_filter *ret,
-                            struct at_err *err) AT_WARN_UNUSED;
-bool api_filter_is_empty(const struct api_filter *filter);
-bool api_filter_match(const struct api_filter *filter, const json_t *object);
-/* False when the stored text cannot match, found without parsing. */
-bool api_filter_may_match(const struct api_filter *filter, const char *value, size_t len);
-/* Value that the filter demands of a field, NULL when it does not. */
-const char *api_filter_demands(const struct api_filter *filter, const char *path);
-
-/* --- pod.c: Instances as core v1 Pods --- */
-extern const struct at_model_kind API_POD_KIND;
-void api_pod_schemas(json_t *schemas);      /* pod_schema.c: into components.schemas */
-json_t *api_pod_of(const json_t *instance); /* own: caller decrefs */
-json_t *api_pod_cells(const json_t *pod);   /* what the columns name; own: caller decrefs */
-
-/* --- view.c: in which form a request is shown objects --- */
-const struct at_model_kind *api_view_kind(const struct api_req *req);
-bool api_view_is_stored(const struct api_req *req); /* as stored: nothing is parsed */
-/* own: takes object, caller decrefs the result. */
-json_t *api_view_object(const struct api_req *req, json_t *object_take);
-enum at_rc api_view_append(const struct api_req *req, const char *value, size_t len, int64_t rev,
-                           struct at_buf *out) AT_WARN_UNUSED;
-bool api_view_matches(const struct api_req *req, const struct api_filter *filter,
-                      const struct at_store_kv *kv);
-
-/* --- table.c --- */
-json_t *api_table_new(const struct at_model_kind *kind, bool with_columns);
-/* arena: for the cells. */
-void api_table_add(json_t *table, struct api_req *req, const json_t *object, enum api_table mode,
-                   struct at_arena *arena);
-/* Does a client that accepts this take JSON, as what it is? */
-bool api_acceptable(struct at_str accept);
-/* Sets req->table and req->partial. */
-void api_table_wanted(struct api_req *req, struct at_str accept);
+#include "api/view_priv.h"
 
 /* --- read.c, watch.c --- */
 api_handler_fn api_get, api_list, api_watch;

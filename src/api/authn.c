@@ -51,6 +51,7 @@ enum at_rc api_authenticate(struct api_req *req, struct at_err *err)
     if (peer != NULL && peer->verified && peer->common_name[0] != '\0') {
         identity_of_peer(peer, &req->who);
         req->by_certificate = true;
+        req->auth_how = "certificate";
         return AT_OK;
     }
     struct at_str header = at_http_header_get(at_http_request(req->ex), "Authorization");
@@ -64,6 +65,7 @@ enum at_rc api_authenticate(struct api_req *req, struct at_err *err)
     if (!at_str_eq_nocase(scheme, "bearer") || !api_token_identity(req->api, token, &req->who)) {
         return at_err_set(err, AT_UNAUTHENTICATED, "Unauthorized");
     }
+    req->auth_how = "token";
     return AT_OK;
 }
 
@@ -162,6 +164,7 @@ bool api_authorize(struct api_req *req)
     if (at_rbac_allowed(&req->who, &what, reason, sizeof reason)) {
         return true;
     }
+    req->refusal = at_arena_strdup(req->arena, reason);
     api_respond_forbidden(req, reason);
     return false;
 }

@@ -141,7 +141,7 @@ static void begin(struct api_backup *b)
 {
     struct api_req *req = b->req;
     req->api->backup = b;
-    api_req_audit(req, 200);
+    (void)api_req_audit(req, 200);
     api_req_measure(req, 200);
     at_http_on_gone(req->ex, client_gone, b);
     at_http_on_writable(req->ex, on_writable, b);

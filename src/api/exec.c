@@ -388,7 +388,7 @@ void api_instance_exec(struct api_req *req)
     s->exec = x;
     s->begun = true;
     api_req_measure(req, 101);
-    api_req_audit(req, 101);
+    (void)api_req_audit(req, 101);
     at_http_on_writable(req->ex, on_writable, x);
     at_http_upgrade(req->ex, headers, on_bytes, s);
 }

@@ -452,7 +452,7 @@ void api_instance_forward(struct api_req *req)
     }
     api->forwards = f;
     api_req_measure(req, 101);
-    api_req_audit(req, 101);
+    (void)api_req_audit(req, 101);
     at_http_on_gone(req->ex, client_gone, f);
     at_http_on_writable(req->ex, on_writable, f);
     f->busy = true;

@@ -116,45 +116,6 @@ void api_req_measure(struct api_req *req, int status)
                          at_sys_mono_ns(api->sys) - req->begin_ns);
 }
 
-/* One JSON line per change that was asked for, whether it was granted or not; but not for the many
- * reports of agents about themselves. */
-void api_req_audit(struct api_req *req, int status)
-{
-    const struct at_api_options *o = &req->api->options;
-    static const char *const READS[] = {"get", "list", "watch"};
-    for (size_t i = 0; i < AT_ARRAY_LEN(READS); i++) {
-        if (req->verb == NULL || at_streq(req->verb, READS[i])) {
-            return;
-        }
-    }
-    const char *node = NULL;
-    bool report = req->real_user == NULL && api_is_agent(req, &node) &&
-                  status < 400; /* agents telling what they see */
-    if (o->audit == NULL || report || req->route.target == API_REVIEW) {
-        return;
-    }
-    char when[AT_UNITS_TEXT_BYTES_MAX];
-    const char *name = req->route.name[0] != '\0' ? req->route.name : at_object_name(req->object);
-    if (req->route.target == API_JOIN) {
-        name = at_json_str_at(req->body, "name", NULL);
-    }
-    json_t *line = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:b}", "time",
-                             at_time_format_micro(at_sys_wall_ns(req->api->sys), when), "user",
-                             req->real_user != NULL ? req->real_user : req->who.user, "verb",
-                             req->verb, "path", req->route.path, "name", name != NULL ? name : "",
-                             "code", status, "dryRun", req->dry_run);
-    if (req->real_user != NULL) {
-        json_object_set_new(line, "impersonatedUser", json_string(req->who.user));
-    }
-    struct at_buf text = {0};
-    if (line != NULL && at_json_dump(line, &text) == AT_OK &&
-        at_buf_append(&text, "\n", 1) == AT_OK) {
-        o->audit(o->audit_ctx, text.data, text.len);
-    }
-    at_buf_done(&text);
-    json_decref(line);
-}
-
 void api_req_free(struct api_req *req)
 {
     api_fair_leave(req);
@@ -172,17 +133,27 @@ void api_respond_text(struct api_req *req, int status, const char *content_type,
                       const char *headers, const void *text, size_t len)
 {
     api_req_measure(req, status);
-    api_req_audit(req, status);
-    if (req->ex != NULL) {
-        struct at_buf all = {0};
-        enum at_rc rc = headers != NULL ? at_buf_append_str(&all, headers) : AT_OK;
-        for (size_t i = 0; rc == AT_OK && i < req->n_warnings; i++) {
-            warning_append(&all, req->warnings[i]);
-        }
-        at_http_respond(req->ex, status, content_type, all.len > 0 ? all.data : NULL, text, len);
-        at_buf_done(&all);
+    uint64_t ticket = api_req_audit(req, status);
+    if (req->ex == NULL) {
+        api_req_free(req);
+        return;
     }
-    api_req_free(req);
+    struct at_buf all = {0};
+    enum at_rc rc = headers != NULL ? at_buf_append_str(&all, headers) : AT_OK;
+    for (size_t i = 0; rc == AT_OK && i < req->n_warnings; i++) {
+        warning_append(&all, req->warnings[i]);
+    }
+    if (rc == AT_OK && req->api->options.audit_log != NULL) {
+        rc = at_buf_printf(&all, "Audit-Id: %s\r\n", req->id);
+    }
+    const char *lines = all.len > 0 ? all.data : NULL;
+    if (ticket > 0) {
+        api_hold(req, ticket, status, content_type, lines, text, len);
+    } else {
+        at_http_respond(req->ex, status, content_type, lines, text, len);
+        api_req_free(req);
+    }
+    at_buf_done(&all);
 }
 
 void api_respond_json(struct api_req *req, int status, json_t *value_take)

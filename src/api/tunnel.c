@@ -114,6 +114,7 @@ static void session_begin(struct session *s)
     at_loop_timer_cancel(s->req->api->options.loop, s->timer);
     s->timer = 0;
     api_req_measure(s->req, 200);
+    (void)api_req_audit(s->req, 200);
     at_http_stream_begin(s->req->ex, 200, "text/plain; charset=utf-8", NULL);
 }
 
@@ -167,6 +168,7 @@ void api_tunnel_open(struct api_req *req)
     at_map_put(tunnels->by_node, t->node, t);
     gauge(req->api->tunnels_now, at_map_count(tunnels->by_node));
     api_req_measure(req, 200);
+    (void)api_req_audit(req, 200);
     at_http_on_gone(req->ex, agent_gone, t);
     at_http_stream_begin(req->ex, 200, "application/x-ndjson", NULL);
 }

@@ -353,6 +353,7 @@ static void stream_open(struct api_stream *s)
     struct at_api *api = s->req->api;
     list_in(s);
     api_req_measure(s->req, 200);
+    (void)api_req_audit(s->req, 200);
     s->begun = true;
     at_http_on_gone(s->req->ex, stream_gone, s);
     at_http_stream_begin(s->req->ex, 200, "application/json", NULL);

@@ -12,7 +12,8 @@ int at_app_dev(int argc, char **argv);
 int at_app_sim(int argc, char **argv); /* simulations: sim place */
 int at_app_store(int argc, char **argv);
 int at_app_restore(int argc, char **argv);
-int at_app_cli(int argc, char **argv); /* every other verb */
+int at_app_audit(int argc, char **argv); /* audit verify */
+int at_app_cli(int argc, char **argv);   /* every other verb */
 
 /* --- what the roles share --- */
 

@@ -542,7 +542,8 @@ static enum at_rc dev_run(struct dev *d, bool reset, int64_t node_timeout_ns, bo
     if (rc == AT_OK) {
         rc = dev_open(d, reset, err);
     }
-    struct at_server_options o = {.state_dir = d->state_dir,
+    struct at_server_options o = {.audit = {.level = AT_AUDIT_REQUESTS},
+                                  .state_dir = d->state_dir,
                                   .store = "sqlite",
                                   .listen = d->listen,
                                   .node_timeout_ns = node_timeout_ns,

@@ -23,7 +23,7 @@ static const struct {
 } ROLES[] = {
     {"server", at_app_server},   {"agent", at_app_agent}, {"gateway", at_app_gateway},
     {"dev", at_app_dev},         {"runner", app_runner},  {"store", at_app_store},
-    {"restore", at_app_restore}, {"sim", at_app_sim},
+    {"restore", at_app_restore}, {"sim", at_app_sim},     {"audit", at_app_audit},
 };
 
 int main(int argc, char **argv)

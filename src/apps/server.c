@@ -24,7 +24,6 @@
 #define SERVER_TOKEN_FILE_BYTES_MAX 65536
 #define PKI_LOCK_ATTEMPTS_MAX 100
 #define PKI_LOCK_PAUSE_NS (20 * AT_NS_PER_MS)
-#define SERVER_AUDIT_BYTES_MAX ((int64_t)64 << 20)
 
 struct at_server {
     struct at_loop *loop;
@@ -51,51 +50,11 @@ struct at_server {
     bool closing;
     char *ca_paths[2];
     struct at_api_backup_file backup_files[3];
-    char *audit_path;
-    int audit_fd; /* -1: to be opened */
-    int64_t audit_bytes;
-    bool audit_failed; /* said once, until it works again */
+    struct at_audit *audit;
+    struct at_audit_options audit_options;
     void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);
     void *ctx;
 };
-
-/* An audit record: one line of JSON in a file that is turned over when it is large. */
-static void audit_write(void *ctx, const char *line, size_t len)
-{
-    struct at_server *s = ctx;
-    struct at_err err = {0};
-    if (s->audit_bytes >= SERVER_AUDIT_BYTES_MAX) {
-        AT_CLEANUP(at_cleanup_free) char *old = at_asprintf("%s.1", s->audit_path);
-        if (at_file_rename(s->audit_path, old, &err) == AT_OK) {
-            s->audit_bytes = 0;
-        }
-        at_file_close(s->audit_fd);
-        s->audit_fd = -1;
-    }
-    enum at_rc rc = AT_OK;
-    size_t n = 0;
-    if (s->audit_fd < 0) {
-        rc = at_file_open_append(s->audit_path, 0600, &s->audit_fd, &err);
-    }
-    if (rc == AT_OK) {
-        rc = at_fd_write(s->audit_fd, line, len, &n);
-        rc = rc == AT_OK && n < len ? AT_IO : rc;
-    }
-    if (rc == AT_OK) {
-        s->audit_bytes += (int64_t)len;
-        s->audit_failed = false;
-        return;
-    }
-    at_file_close(s->audit_fd); /* the next one tries anew */
-    s->audit_fd = -1;
-    if (err.rc == AT_OK) {
-        at_err_set(&err, rc, "cannot write %s", s->audit_path);
-    }
-    if (!s->audit_failed) {
-        s->audit_failed = true;
-        at_log(AT_LOG_ERROR, "audit.lost", "audit records are being lost: %s", err.msg);
-    }
-}
 
 static bool is_address(const char *text)
 {
@@ -355,8 +314,7 @@ static void start_api(void *ctx)
                                  .ca = s->ca,
                                  .metrics = s->metrics,
                                  .admin_token_sha256_hex = (const char *const *)s->token_digests,
-                                 .audit = audit_write,
-                                 .audit_ctx = s,
+                                 .audit_log = s->audit,
                                  .backup_files = s->backup_files,
                                  .on_servers = on_servers,
                                  .on_servers_ctx = s};
@@ -434,6 +392,29 @@ static enum at_rc tokens_read(struct at_server *s, const char *path, struct at_e
     return rc;
 }
 
+static void audit_settled(void *ctx, uint64_t ticket)
+{
+    struct at_server *s = ctx;
+    if (s->api != NULL) {
+        at_api_audit_settled(s->api, ticket);
+    }
+}
+
+static enum at_rc audit_open(struct at_server *s, struct at_err *err)
+{
+    struct at_audit_options *o = &s->audit_options;
+    if (o->level == AT_AUDIT_NONE) {
+        return AT_OK;
+    }
+    o->loop = s->loop;
+    o->dir = s->state_dir;
+    o->metrics = s->metrics;
+    o->settled = audit_settled;
+    o->ctx = s;
+    enum at_rc rc = at_audit_open(o, &s->audit, err);
+    return rc == AT_OK ? rc : at_err_wrap(err, rc, "the audit log");
+}
+
 /* Everything up to the first picture of the store; on_state_ready goes on. */
 static enum at_rc open_parts(struct at_server *s, const struct at_server_options *o,
                              struct at_err *err)
@@ -458,6 +439,9 @@ static enum at_rc open_parts(struct at_server *s, const struct at_server_options
         rc = tls_open(s, err);
     }
     if (rc == AT_OK) {
+        rc = audit_open(s, err);
+    }
+    if (rc == AT_OK) {
         rc = at_store_open(o->store, db, s->loop, &s->store, err);
         rc = rc == AT_CORRUPT ? at_err_wrap(err, rc,
                                             "the store is damaged (atoll store check tells where, "
@@ -478,9 +462,7 @@ enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *o
     s->lock_fd = -1;
     s->state_dir = at_strdup(options->state_dir);
     s->listen = at_strdup(options->listen);
-    s->audit_path = at_asprintf("%s/audit.log", options->state_dir);
-    s->audit_fd = -1;
-    s->audit_bytes = at_file_size(s->audit_path);
+    s->audit_options = options->audit;
     s->kubeconfig = at_asprintf("%s/admin.kubeconfig", options->state_dir);
     s->node_timeout_ns = options->node_timeout_ns;
     at_limits_default(&s->limits);
@@ -543,6 +525,7 @@ void at_server_free(struct at_server *s)
     if (s->store != NULL) {
         at_store_close(s->store);
     }
+    at_audit_close(s->audit);
     at_tls_config_unref(s->tls);
     at_ca_free(s->ca);
     at_metrics_free(s->metrics);
@@ -559,8 +542,6 @@ void at_server_free(struct at_server *s)
     at_free(s->state_dir);
     at_free(s->ca_paths[0]);
     at_free(s->ca_paths[1]);
-    at_file_close(s->audit_fd);
-    at_free(s->audit_path);
     at_free(s->listen);
     at_free(s->url);
     at_free(s->advertise);
@@ -586,114 +567,4 @@ const char *at_server_ca_pin(const struct at_server *server)
 const char *at_server_kubeconfig(const struct at_server *server)
 {
     return server->kubeconfig;
-}
-
-/* --- the role `atoll server` --- */
-
-struct server_app {
-    struct at_loop *loop;
-    struct at_server *server;
-    struct at_err err;
-};
-
-static void app_ready(void *ctx, enum at_rc rc, const struct at_err *err)
-{
-    struct server_app *app = ctx;
-    if (rc != AT_OK) {
-        app->err = *err;
-        at_loop_stop(app->loop);
-        return;
-    }
-    at_app_ready("ready server %s", at_server_url(app->server));
-}
-
-static void app_stop(void *ctx, int signal_number)
-{
-    (void)signal_number;
-    struct server_app *app = ctx;
-    at_loop_stop(app->loop);
-}
-
-static bool limits_read(const char *const *texts, struct at_limits *limits, struct at_err *err)
-{
-    enum at_rc rc = AT_OK;
-    at_limits_default(limits);
-    for (size_t i = 0; rc == AT_OK && texts[i] != NULL; i++) {
-        rc = at_limits_set(limits, texts[i], err);
-    }
-    return rc == AT_OK;
-}
-
-int at_app_server(int argc, char **argv)
-{
-    const char *state_dir = NULL;
-    const char *node_timeout = NULL;
-    const char *names[AT_APP_LIST_MAX + 1] = {NULL};
-    const char *limit_texts[AT_APP_LIST_MAX + 1] = {NULL};
-    bool with_stdin = false;
-    bool show_limits = false;
-    struct at_limits limits;
-    struct server_app app = {0};
-    struct at_server_options o = {.store = "sqlite",
-                                  .listen = "127.0.0.1:7443",
-                                  .extra_names = names,
-                                  .on_ready = app_ready,
-                                  .ctx = &app};
-    const struct at_app_option options[] = {
-        {"state", &state_dir, NULL, NULL, "DIR",
-         "Where everything is kept (default /var/lib/atoll/server as root, else "
-         "~/.local/state/atoll/server)."},
-        {"listen", &o.listen, NULL, NULL, "ADDR",
-         "Address to serve on (default 127.0.0.1:7443; port 0: a free one)."},
-        {"store", &o.store, NULL, NULL, "KIND",
-         "sqlite (default), memory (lost at exit), or etcd:URL[,URL...][?ca=FILE&cert=FILE&key=FILE"
-         "&user=NAME&password-file=FILE]."},
-        {"pki", &o.pki_dir, NULL, NULL, "DIR",
-         "The CA's folder, shared by the servers of one etcd (default pki in --state)."},
-        {"admin-token-file", &o.admin_token_file, NULL, NULL, "FILE",
-         "Bearer tokens of administrators, one a line; read at the start."},
-        {"advertise", &o.advertise, NULL, NULL, "URL",
-         "Where agents and gateways reach this server (default: https:// and --listen)."},
-        {"tls-name", NULL, NULL, names, "NAME",
-         "One more name or address in the server's certificate."},
-        {"node-timeout", &node_timeout, NULL, NULL, "TIME",
-         "Silence after which a node is lost (default 2s)."},
-        {"limit", NULL, NULL, limit_texts, "NAME=VALUE",
-         "Set a limit, such as requests=500 or bodies-bytes=64Mi; may be given again."},
-        {"limits", NULL, &show_limits, NULL, NULL, "List the limits, their defaults and metrics."},
-        {"exit-with-stdin", NULL, &with_stdin, NULL, NULL, "End when standard input is closed."},
-        {NULL, NULL, NULL, NULL, NULL, NULL}};
-    int exit_status = 0;
-    if (!at_app_options("server", "the control plane", options, argc, argv, &exit_status)) {
-        return exit_status;
-    }
-    if (show_limits) {
-        at_limits_print();
-        return 0;
-    }
-    if (!limits_read(limit_texts, &limits, &app.err)) {
-        return at_app_fail("server", &app.err);
-    }
-    o.limits = &limits;
-    if (!at_app_duration("node-timeout", node_timeout, 0, &o.node_timeout_ns)) {
-        return at_rc_exit_status(AT_INVALID);
-    }
-    AT_CLEANUP(at_cleanup_free)
-    char *dir = state_dir != NULL ? at_strdup(state_dir) : at_app_state_dir("server");
-    at_app_log_start("server");
-    o.state_dir = dir;
-    app.loop = at_loop_new(at_sys_real());
-    enum at_rc rc = at_app_on_stop(app.loop, app_stop, &app, &app.err);
-    if (rc == AT_OK && with_stdin) {
-        at_app_on_stdin_eof(app.loop, app_stop, &app);
-    }
-    if (rc == AT_OK) {
-        rc = at_server_new(app.loop, &o, &app.server, &app.err);
-    }
-    if (rc == AT_OK) {
-        at_loop_run(app.loop);
-    }
-    at_server_free(app.server);
-    at_loop_free(app.loop);
-    return app.err.rc != AT_OK ? at_app_fail("server", &app.err) : 0;
 }

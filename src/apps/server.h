@@ -3,7 +3,9 @@
 #ifndef AT_APPS_SERVER_H
 #define AT_APPS_SERVER_H
 
+#include "apps/apps.h"
 #include "apps/limits.h"
+#include "audit/audit.h"
 #include "core/json.h"
 #include "core/metrics.h"
 #include "loop/loop.h"
@@ -21,10 +23,49 @@ struct at_server_options {
         extra_names; /* more names or addresses for the certificate; NULL-terminated, may be NULL */
     const struct at_limits *limits; /* copied; NULL: the defaults */
     int64_t node_timeout_ns;        /* 0: the controllers' default */
+    struct at_audit_options audit;  /* level, limits, sinks; the rest is filled in */
     /* Once: rc AT_OK it serves; otherwise it will not, and the owner frees it. */
     void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);
     void *ctx;
 };
+
+/* --- audit_main.c: options of the audit log --- */
+#define AT_APP_AUDIT_BYTES_MIN ((int64_t)1 << 20)
+struct at_app_audit {
+    const char *level, *bytes, *when_full, *sync;
+    const char *sinks[AT_APP_LIST_MAX + 1];
+};
+#define AT_APP_AUDIT_OPTIONS(a)                                                                    \
+    {"audit-level",                                                                                \
+     &(a)->level,                                                                                  \
+     NULL,                                                                                         \
+     NULL,                                                                                         \
+     "LEVEL",                                                                                      \
+     "What is recorded: none, changes, requests (default) or all (heartbeats and health too)."},   \
+        {"audit-sink",                                                                             \
+         NULL,                                                                                     \
+         NULL,                                                                                     \
+         (a)->sinks,                                                                               \
+         "URL",                                                                                    \
+         "Where records are sent too: https://HOST/PATH, syslog+tls://HOST:PORT, syslog+tcp://, "  \
+         "syslog+unix:///PATH; options behind # (docs/howto/audit.md). May be given again."},      \
+        {"audit-bytes", &(a)->bytes,                                                               \
+         NULL,          NULL,                                                                      \
+         "SIZE",        "Most that all files of the audit log may take (default 1Gi)."},           \
+        {"audit-when-full",                                                                        \
+         &(a)->when_full,                                                                          \
+         NULL,                                                                                     \
+         NULL,                                                                                     \
+         "WHAT",                                                                                   \
+         "refuse (default): answer 503 to what could not be recorded while sinks have not got "    \
+         "what is oldest; drop-oldest: delete it."},                                               \
+    {                                                                                              \
+        "audit-sync", &(a)->sync, NULL, NULL, "WHEN",                                              \
+            "always (default): a change is answered once its record is on the disk; never: once "  \
+            "the kernel has it."                                                                   \
+    }
+enum at_rc at_app_audit_options(const struct at_app_audit *a, struct at_audit_options *ret,
+                                struct at_err *err) AT_WARN_UNUSED;
 
 /* Locks state_dir, opens everything, then serves. Strings are copied.
  * err: AT_CONFLICT state_dir is in use or the port is taken; AT_FORBIDDEN read-only; AT_IO.

@@ -175,6 +175,7 @@ const struct cli_role CLI_ROLES[] = {
     {"sim", "planning: replay recordings and traces, and what if things had been others"},
     {"store", "a store at rest: export, import, check"},
     {"restore", "a server's state from a backup"},
+    {"audit", "check a server's audit log"},
 };
 const size_t CLI_ROLES_COUNT = AT_ARRAY_LEN(CLI_ROLES);
 

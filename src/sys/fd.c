@@ -41,6 +41,14 @@ enum at_rc at_fd_write(int fd, const void *buf, size_t len, size_t *ret)
     return errno == EAGAIN ? AT_AGAIN : errno == EPIPE ? AT_UNAVAILABLE : AT_IO;
 }
 
+enum at_rc at_fd_sync(int fd, struct at_err *err)
+{
+    if (fdatasync(fd) != 0 && errno != EINVAL) { /* EINVAL: a pipe, or /dev/null */
+        return at_err_set_errno(err, errno, "cannot sync");
+    }
+    return AT_OK;
+}
+
 void at_fd_set_nonblocking(int fd)
 {
     int flags = fcntl(fd, F_GETFL);

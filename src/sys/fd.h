@@ -11,6 +11,8 @@ enum at_rc at_fd_pipe(int ret_fds[2], struct at_err *err) AT_WARN_UNUSED;
 enum at_rc at_fd_read(int fd, void *buf, size_t len, size_t *ret) AT_WARN_UNUSED;
 /* err: AT_AGAIN it takes nothing now; AT_UNAVAILABLE nobody reads any more; AT_IO. */
 enum at_rc at_fd_write(int fd, const void *buf, size_t len, size_t *ret) AT_WARN_UNUSED;
+/* What was written is on the disk, as far as the disk says. err: AT_IO. */
+enum at_rc at_fd_sync(int fd, struct at_err *err) AT_WARN_UNUSED;
 void at_fd_set_nonblocking(int fd);
 /* A pseudo terminal: what a program on *ret_terminal writes is read from *ret_master. */
 enum at_rc at_fd_terminal(int *ret_master, int *ret_terminal, struct at_err *err) AT_WARN_UNUSED;

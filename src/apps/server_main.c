@@ -1,0 +1,159 @@
+/* The role `atoll server`: its options, and a loop around at_server. */
+#include "apps/apps.h"
+#include "apps/server.h"
+#include "core/mem.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define SERVER_OPTIONS_MAX 40
+
+struct server_app {
+    struct at_loop *loop;
+    struct at_server *server;
+    struct at_err err;
+};
+
+static void app_ready(void *ctx, enum at_rc rc, const struct at_err *err)
+{
+    struct server_app *app = ctx;
+    if (rc != AT_OK) {
+        app->err = *err;
+        at_loop_stop(app->loop);
+        return;
+    }
+    at_app_ready("ready server %s", at_server_url(app->server));
+}
+
+static void app_stop(void *ctx, int signal_number)
+{
+    (void)signal_number;
+    struct server_app *app = ctx;
+    at_loop_stop(app->loop);
+}
+
+static bool limits_read(const char *const *texts, struct at_limits *limits, struct at_err *err)
+{
+    enum at_rc rc = AT_OK;
+    at_limits_default(limits);
+    for (size_t i = 0; rc == AT_OK && texts[i] != NULL; i++) {
+        rc = at_limits_set(limits, texts[i], err);
+    }
+    return rc == AT_OK;
+}
+
+struct server_args {
+    const char *state_dir, *node_timeout;
+    const char *names[AT_APP_LIST_MAX + 1], *limits[AT_APP_LIST_MAX + 1];
+    struct at_app_audit audit;
+    bool with_stdin, show_limits;
+    struct at_server_options o;
+};
+
+static void options_add(struct at_app_option *all, const struct at_app_option *some, size_t n)
+{
+    size_t have = 0;
+    while (all[have].name != NULL) {
+        have++;
+    }
+    assert(have + n < SERVER_OPTIONS_MAX);
+    memcpy(all + have, some, n * sizeof *some);
+}
+
+static void options_of_place(struct server_args *a, struct at_app_option *all)
+{
+    const struct at_app_option some[] = {
+        {"state", &a->state_dir, NULL, NULL, "DIR",
+         "Where everything is kept (default /var/lib/atoll/server as root, else "
+         "~/.local/state/atoll/server)."},
+        {"listen", &a->o.listen, NULL, NULL, "ADDR",
+         "Address to serve on (default 127.0.0.1:7443; port 0: a free one)."},
+        {"store", &a->o.store, NULL, NULL, "KIND",
+         "sqlite (default), memory (lost at exit), or etcd:URL[,URL...][?ca=FILE&cert=FILE&key=FILE"
+         "&user=NAME&password-file=FILE]."},
+        {"pki", &a->o.pki_dir, NULL, NULL, "DIR",
+         "The CA's folder, shared by the servers of one etcd (default pki in --state)."},
+        {"admin-token-file", &a->o.admin_token_file, NULL, NULL, "FILE",
+         "Bearer tokens of administrators, one a line; read at the start."},
+        {"advertise", &a->o.advertise, NULL, NULL, "URL",
+         "Where agents and gateways reach this server (default: https:// and --listen)."},
+        {"tls-name", NULL, NULL, a->names, "NAME",
+         "One more name or address in the server's certificate."},
+        {"node-timeout", &a->node_timeout, NULL, NULL, "TIME",
+         "Silence after which a node is lost (default 2s)."},
+    };
+    options_add(all, some, AT_ARRAY_LEN(some));
+}
+
+static void options_of_rest(struct server_args *a, struct at_app_option *all)
+{
+    const struct at_app_option some[] = {
+        AT_APP_AUDIT_OPTIONS(&a->audit),
+        {"limit", NULL, NULL, a->limits, "NAME=VALUE",
+         "Set a limit, such as requests=500 or bodies-bytes=64Mi; may be given again."},
+        {"limits", NULL, &a->show_limits, NULL, NULL,
+         "List the limits, their defaults and metrics."},
+        {"exit-with-stdin", NULL, &a->with_stdin, NULL, NULL, "End when standard input is closed."},
+    };
+    options_add(all, some, AT_ARRAY_LEN(some));
+}
+
+/* What the options mean together. False: *ret_exit is set. */
+static bool args_take(struct server_args *a, struct at_limits *limits, int *ret_exit)
+{
+    struct at_err err = {0};
+    if (!limits_read(a->limits, limits, &err) ||
+        at_app_audit_options(&a->audit, &a->o.audit, &err) != AT_OK) {
+        *ret_exit = at_app_fail("server", &err);
+        return false;
+    }
+    a->o.limits = limits;
+    *ret_exit = at_rc_exit_status(AT_INVALID);
+    return at_app_duration("node-timeout", a->node_timeout, 0, &a->o.node_timeout_ns);
+}
+
+static int serve(struct server_args *a, struct server_app *app)
+{
+    app->loop = at_loop_new(at_sys_real());
+    enum at_rc rc = at_app_on_stop(app->loop, app_stop, app, &app->err);
+    if (rc == AT_OK && a->with_stdin) {
+        at_app_on_stdin_eof(app->loop, app_stop, app);
+    }
+    if (rc == AT_OK) {
+        rc = at_server_new(app->loop, &a->o, &app->server, &app->err);
+    }
+    if (rc == AT_OK) {
+        at_loop_run(app->loop);
+    }
+    at_server_free(app->server);
+    at_loop_free(app->loop);
+    return app->err.rc != AT_OK ? at_app_fail("server", &app->err) : 0;
+}
+
+int at_app_server(int argc, char **argv)
+{
+    struct server_app app = {0};
+    struct server_args a = {
+        .o = {.store = "sqlite", .listen = "127.0.0.1:7443", .on_ready = app_ready, .ctx = &app}};
+    struct at_app_option options[SERVER_OPTIONS_MAX] = {0};
+    struct at_limits limits;
+    int exit_status = 0;
+    options_of_place(&a, options);
+    options_of_rest(&a, options);
+    if (!at_app_options("server", "the control plane", options, argc, argv, &exit_status)) {
+        return exit_status;
+    }
+    if (a.show_limits) {
+        at_limits_print();
+        return 0;
+    }
+    if (!args_take(&a, &limits, &exit_status)) {
+        return exit_status;
+    }
+    AT_CLEANUP(at_cleanup_free)
+    char *dir = a.state_dir != NULL ? at_strdup(a.state_dir) : at_app_state_dir("server");
+    at_app_log_start("server");
+    a.o.state_dir = dir;
+    a.o.extra_names = a.names;
+    return serve(&a, &app);
+}
