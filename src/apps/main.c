@@ -1,4 +1,5 @@
 #include "apps/apps.h"
+#include "core/json.h"
 #include "core/mem.h"
 #include "runners/onnx.h"
 #include "sys/sys.h"
@@ -28,6 +29,7 @@ static const struct {
 
 int main(int argc, char **argv)
 {
+    json_set_alloc_funcs(at_json_alloc, at_json_free);
     for (size_t i = 0; argc > 1 && i < AT_ARRAY_LEN(ROLES); i++) {
         if (strcmp(argv[1], ROLES[i].name) == 0) {
             return ROLES[i].run(argc - 2, argv + 2);

@@ -458,6 +458,7 @@ enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *o
                          struct at_server **ret, struct at_err *err)
 {
     struct at_server *s = AT_NEW(struct at_server);
+    at_json_keep(true);
     s->loop = loop;
     s->lock_fd = -1;
     s->state_dir = at_strdup(options->state_dir);
@@ -552,6 +553,7 @@ void at_server_free(struct at_server *s)
     }
     at_free(s->kubeconfig);
     at_free(s);
+    at_json_keep(false);
 }
 
 const char *at_server_url(const struct at_server *server)

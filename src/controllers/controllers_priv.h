@@ -127,6 +127,10 @@ void ctl_after(struct ctl_pass *p, int64_t delay_ns); /* run this item again */
 void ctl_create(struct ctl_pass *p, const struct at_model_kind *kind, json_t *object_take);
 void ctl_update(struct ctl_pass *p, const struct at_model_kind *kind, const char *ns,
                 const char *name, at_state_change_fn *change, void *change_ctx);
+/* at_state_edit: as ctl_update, many times as fast where edit can do it. */
+void ctl_edit(struct ctl_pass *p, const struct at_model_kind *kind, const char *ns,
+              const char *name, at_state_edit_fn *edit, at_state_change_fn *change,
+              void *change_ctx);
 void ctl_delete(struct ctl_pass *p, const struct at_model_kind *kind, const struct at_meta *meta);
 /* Merge patch of the stored object, spec and status alike; patch_take is one reference. */
 void ctl_patch(struct ctl_pass *p, const struct at_model_kind *kind, const char *ns,

@@ -65,7 +65,7 @@ const char *ctl_template_hash(struct ctl_pass *p, const json_t *template_json)
     assert(text != NULL);
     char hex[AT_SHA256_HEX_BYTES];
     at_sha256_hex(text, strlen(text), hex);
-    free(text); /* jansson's malloc */
+    at_json_dumped_free(text);
     return at_arena_strndup(p->arena, hex, HASH_LABEL_LEN);
 }
 

@@ -12,6 +12,7 @@ struct binding {
     const char *node, *site, *reason, *message, *scheduled_at, *nominated;
     json_t *decision; /* one reference */
     json_t *gpus;     /* one reference; NULL: none */
+    struct at_arena *arena;
 };
 
 static json_t *status_of(json_t *object)
@@ -58,9 +59,61 @@ static bool bind_instance(void *ctx, json_t *object)
     return true;
 }
 
+static struct at_str quoted(struct at_arena *arena, const char *text)
+{
+    return at_str_of(at_arena_printf(arena, "\"%s\"", text));
+}
+
+static struct at_str json_text(struct at_arena *arena, const json_t *value)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    return value != NULL && at_json_dump(value, &text) == AT_OK
+               ? at_str_of(at_arena_strndup(arena, text.data, text.len))
+               : (struct at_str){NULL, 0};
+}
+
+/* The same as bind_instance for what is bound most often: an instance that nobody has touched since
+ * it was made. Names of nodes and sites need no escapes; the phase is a default of status. */
+static bool bind_text(void *ctx, const char *stored, size_t len,
+                      struct at_object_edit edits[AT_STATE_EDITS_OWN_MAX], size_t *ret_n)
+{
+    const struct binding *b = ctx;
+    static const char *const PLAIN[][2] = {
+        {"metadata", "deletionTimestamp"}, {"metadata", "finalizers"}, {"spec", "nodeName"}};
+    for (size_t k = 0; k < AT_ARRAY_LEN(PLAIN); k++) {
+        if (at_object_member(stored, len, PLAIN[k][0], PLAIN[k][1]).ptr != NULL) {
+            return false;
+        }
+    }
+    if (b->node == NULL) {
+        return false;
+    }
+    const struct at_str none = {NULL, 0};
+    const struct at_object_edit all[] = {
+        {"metadata", "finalizers", AT_STR("[\"" CTL_FINALIZER_AGENT "\"]")},
+        {"spec", "nodeName", quoted(b->arena, b->node)},
+        {"status", "site", quoted(b->arena, b->site)},
+        {"status", "scheduledAt", quoted(b->arena, b->scheduled_at)},
+        {"status", "reason", none},
+        {"status", "message", none},
+        {"status", "gpus", json_text(b->arena, b->gpus)},
+        {"status", "nominatedNode", b->nominated != NULL ? quoted(b->arena, b->nominated) : none},
+        {"status", "decision", json_text(b->arena, b->decision)}};
+    *ret_n = AT_ARRAY_LEN(all);
+    for (size_t k = 0; k < *ret_n; k++) {
+        edits[k] = all[k];
+    }
+    if (at_object_member(stored, len, "status", "phase").ptr == NULL) {
+        edits[(*ret_n)++] = (struct at_object_edit){"status", "phase", AT_STR("\"Pending\"")};
+    }
+    return edits[1].text.ptr != NULL && edits[2].text.ptr != NULL && edits[3].text.ptr != NULL &&
+           edits[AT_ARRAY_LEN(all) - 1].text.ptr != NULL; /* else memory is gone */
+}
+
 static void write_binding(struct ctl_pass *p, const struct at_instance *i, struct binding *b)
 {
-    ctl_update(p, &AT_KIND_INSTANCE, i->meta.ns, i->meta.name, bind_instance, b);
+    b->arena = p->arena;
+    ctl_edit(p, &AT_KIND_INSTANCE, i->meta.ns, i->meta.name, bind_text, bind_instance, b);
     json_decref(b->decision);
     json_decref(b->gpus);
 }

@@ -238,6 +238,17 @@ void ctl_update(struct ctl_pass *p, const struct at_model_kind *kind, const char
     }
 }
 
+void ctl_edit(struct ctl_pass *p, const struct at_model_kind *kind, const char *ns,
+              const char *name, at_state_edit_fn *edit, at_state_change_fn *change,
+              void *change_ctx)
+{
+    struct ctl_write *w = write_begin(p);
+    if (w != NULL) {
+        at_state_edit(p->c->state, kind, ns, name, edit, change, change_ctx, written, w);
+        write_end(p);
+    }
+}
+
 static bool apply_patch(void *ctx, json_t *object)
 {
     json_t *result = at_json_merge_patch(json_incref(object), ctx);

@@ -44,6 +44,15 @@ json_t *at_json_merge_patch(json_t *target_take, const json_t *patch);
 enum at_rc at_json_patch(const json_t *target, const json_t *ops, json_t **ret,
                          struct at_err *err) AT_WARN_UNUSED;
 
+/* For json_set_alloc_funcs, once, before anything is made. As malloc and free, but a thread that
+ * said so keeps small blocks that it frees for what it makes next: at most 2 MiB, until it says the
+ * opposite, which it does before it ends. What jansson's dumps give is freed by at_json_dumped_free
+ * alone. */
+void *at_json_alloc(size_t bytes);
+void at_json_free(void *p); /* accepts NULL */
+void at_json_keep(bool on); /* this thread */
+void at_json_dumped_free(char *text);
+
 static inline void at_cleanup_json(json_t **value)
 {
     json_decref(*value);

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -302,6 +303,50 @@ static void a_nul_byte_is_refused_wherever_it_stands(void **state)
     }
 }
 
+/* The sanitizers see whoever uses what is kept: so this also shows that it is no value's. */
+static void kept_memory_is_used_again_and_given_back(void **state)
+{
+    (void)state;
+    json_set_alloc_funcs(at_json_alloc, at_json_free);
+    static const char TEXT[] =
+        "{\"a\":[1,2.5,\"x\",{\"b\":null}],\"long\":\"0123456789012345678901234567"
+        "890123456789012345678901234567890123456789012345678901234567890\"}";
+    json_t *before = parse(TEXT);
+    at_json_keep(true);
+    for (int k = 0; k < 3; k++) {
+        json_t *value = parse(TEXT), *other = json_deep_copy(value);
+        assert_true(json_equal(before, other));
+        json_decref(value);
+        json_decref(other);
+    }
+    void *small = at_json_alloc(40);
+    memset(small, 1, 40);
+    at_json_free(small);
+    assert_ptr_equal(at_json_alloc(33), small); /* the same class: the last one freed comes first */
+    at_json_free(small);
+    void *large = at_json_alloc(100000);
+    memset(large, 1, 100000);
+    at_json_free(large);
+    at_json_free(NULL);
+    for (size_t bytes = 0; bytes < 400; bytes++) { /* each block has the room that was asked for */
+        char *blocks[8];
+        for (size_t k = 0; k < AT_ARRAY_LEN(blocks); k++) {
+            blocks[k] = at_json_alloc(bytes);
+            memset(blocks[k], (int)k, bytes);
+        }
+        for (size_t k = 0; k < AT_ARRAY_LEN(blocks); k++) {
+            assert_true(bytes == 0 || blocks[k][bytes - 1] == (char)k);
+            at_json_free(blocks[k]);
+        }
+    }
+    json_decref(before); /* made before anything was kept */
+    assert_null(at_json_alloc(SIZE_MAX));
+    at_json_keep(false);
+    json_t *after = parse(TEXT);
+    json_decref(after);
+    json_set_alloc_funcs(malloc, free);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -313,6 +358,7 @@ int main(void)
         cmocka_unit_test(dump_stops_at_the_cap),
         cmocka_unit_test(text_that_is_not_utf8_is_made_so),
         cmocka_unit_test(paths_read_write_and_delete),
+        cmocka_unit_test(kept_memory_is_used_again_and_given_back),
         cmocka_unit_test(merge_patch_gives_the_results_of_rfc7386),
         cmocka_unit_test(json_patch_does_what_rfc6902_says),
         cmocka_unit_test(json_patch_refuses_and_leaves_the_target),

@@ -171,7 +171,7 @@ static bool item_name(const struct node *n, const json_t *item, struct at_buf *o
     char *text = json_dumps(key, JSON_COMPACT | JSON_SORT_KEYS);
     bool ok = text != NULL && at_buf_append(out, "k:", 2) == AT_OK &&
               at_buf_append_str(out, text) == AT_OK;
-    free(text); /* jansson's */
+    at_json_dumped_free(text);
     return ok;
 }
 

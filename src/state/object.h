@@ -7,6 +7,7 @@
 #ifndef AT_STATE_OBJECT_H
 #define AT_STATE_OBJECT_H
 
+#include "core/str.h"
 #include "model/model.h"
 #include "sys/sys.h"
 
@@ -84,9 +85,23 @@ enum at_rc at_object_splice(const char *value, size_t len, int64_t rev,
                             struct at_buf *out) AT_WARN_UNUSED;
 /* Offset just after `"metadata":{` of a stored value; 0: it is not in stored form. */
 size_t at_object_metadata_start(const char *value, size_t len);
-/* Stored form without metadata.annotations and metadata.managedFields, appended to out; parses
- * nothing. err: AT_CORRUPT value is not in stored form | AT_TOO_LARGE out is full; nothing is
- * appended then. */
+/* A member of metadata, spec or status as it shall be: its JSON text, or no text (ptr NULL) when it
+ * shall not be there. */
+struct at_object_edit {
+    const char *part, *name;
+    struct at_str text;
+};
+#define AT_OBJECT_EDITS_MAX 32
+/* Stored form with these members put, replaced or taken out, appended to out; parses nothing.
+ * in:   0 <= n <= AT_OBJECT_EDITS_MAX; no member is named twice.
+ * err:  AT_CORRUPT value is not in stored form | AT_TOO_LARGE out is full; nothing is appended
+ *       then. */
+enum at_rc at_object_edit(const char *value, size_t len, const struct at_object_edit *edits,
+                          size_t n, struct at_buf *out) AT_WARN_UNUSED;
+/* The text of a member in stored form; ptr NULL: it is not there. Borrowed of value. */
+struct at_str at_object_member(const char *value, size_t len, const char *part, const char *name);
+/* Stored form without metadata.annotations, metadata.managedFields and, of what is bound to a node,
+ * status.decision, appended to out; parses nothing. err: as at_object_edit. */
 enum at_rc at_object_trim(const char *value, size_t len, struct at_buf *out) AT_WARN_UNUSED;
 /* Parse a stored value and put the version in. own: caller decrefs. */
 enum at_rc at_object_decode(const char *value, size_t len, int64_t rev, json_t **ret,

@@ -173,6 +173,13 @@ json_t *at_owners_of_write(const struct at_model_kind *kind, const json_t *base,
     return entries;
 }
 
+json_t *at_owners_entry(const struct at_model_kind *kind, const json_t *old, const json_t *object,
+                        const struct at_owner *who)
+{
+    json_t *fields = of_part(kind, at_fields_changed(kind, old, object), who->part);
+    return fields != NULL ? entry_new(kind, who, fields) : NULL;
+}
+
 /* --- apply --- */
 
 static json_t *without_nulls(const json_t *value)

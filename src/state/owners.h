@@ -32,6 +32,11 @@ const json_t *at_owners_sent(const json_t *object, bool *ret_reset);
 json_t *at_owners_of_write(const struct at_model_kind *kind, const json_t *base, const json_t *old,
                            const json_t *object, const struct at_owner *who);
 
+/* The entry of who for the fields that differ between old and object; NULL: none does. own: caller
+ * decrefs. */
+json_t *at_owners_entry(const struct at_model_kind *kind, const json_t *old, const json_t *object,
+                        const struct at_owner *who);
+
 struct at_apply {
     struct at_owner who;
     bool force;

@@ -40,9 +40,6 @@ static struct at_state_entry *decode(struct at_state *state, const struct at_mod
     if (at_object_decode(value, len, rev, &json, NULL) != AT_OK) {
         return NULL;
     }
-    if (kind == &AT_KIND_INSTANCE && at_json_str_at(json, "spec.nodeName", "")[0] != '\0') {
-        json_object_del(json_object_get(json, "status"), "decision"); /* it has been carried out */
-    }
     at_arena_reset(state->scratch);
     if (decode_into(kind, json, state->scratch) == NULL) {
         return NULL;

@@ -5,6 +5,8 @@
 #include "state/state_priv.h"
 
 #include <assert.h>
+#include <stdio.h>
+#include <string.h>
 
 struct written {
     at_state_written_fn *done;
@@ -206,6 +208,153 @@ void at_state_update(struct at_state *state, const struct at_model_kind *kind, c
         at_free(w);
         answer(done, ctx, rc, rc == AT_OK ? rev : 0, &err);
     }
+}
+
+/* --- by editing the text --- */
+
+struct text_edit {
+    struct at_state *state;
+    const struct at_model_kind *kind;
+    at_state_edit_fn *edit;
+    void *edit_ctx;
+    struct at_buf text; /* the object afterwards */
+    int64_t rev;        /* that it was made of; 0: it was not made */
+};
+
+/* Of metadata and spec, as edits say, or as they are stored, for the comparison of owned fields. */
+static json_t *part_json(const char *stored, size_t len, const struct at_object_edit *edits,
+                         size_t n, bool after)
+{
+    json_t *object = json_pack("{s:{},s:{}}", "metadata", "spec");
+    for (size_t k = 0; k < n; k++) {
+        struct at_str text =
+            after ? edits[k].text : at_object_member(stored, len, edits[k].part, edits[k].name);
+        json_t *part = json_object_get(object, edits[k].part);
+        json_t *value = NULL;
+        if (part != NULL && text.ptr != NULL &&
+            at_json_parse(text.ptr, text.len, &value, NULL) == AT_OK) {
+            json_object_set_new(part, edits[k].name, value);
+        }
+    }
+    return object;
+}
+
+/* False: an entry of ours, or of whoever owns one of these fields, would have to be changed. */
+static bool only_adds_an_owner(struct at_str list, const struct at_object_edit *edits, size_t n)
+{
+    if (memmem(list.ptr, list.len, AT_OWNERS_CONTROLLERS, strlen(AT_OWNERS_CONTROLLERS)) != NULL) {
+        return false;
+    }
+    for (size_t k = 0; k < n; k++) {
+        if (memmem(list.ptr, list.len, edits[k].name, strlen(edits[k].name)) != NULL &&
+            !at_streq(edits[k].part, "status")) {
+            return false;
+        }
+    }
+    static const char MANAGER[] = "\"manager\":";
+    size_t entries = 0;
+    const char *at = list.ptr, *end = list.ptr + list.len;
+    while ((at = memmem(at, (size_t)(end - at), MANAGER, sizeof MANAGER - 1)) != NULL) {
+        entries++;
+        at += sizeof MANAGER - 1;
+    }
+    return entries < AT_OWNERS_UPDATES_MAX; /* else old ones become one */
+}
+
+/* managedFields with our entry, appended to out, when the object is tracked. False: not this way.
+ */
+static bool owners_text(const struct text_edit *t, const struct at_store_kv *kv,
+                        const struct at_object_edit *edits, size_t n, struct at_buf *out)
+{
+    struct at_str list = at_object_member(kv->value, kv->value_len, "metadata", "managedFields");
+    if (list.ptr == NULL || list.len <= strlen("[]")) {
+        return true;
+    }
+    if (list.ptr[0] != '[' || !only_adds_an_owner(list, edits, n)) {
+        return false;
+    }
+    struct at_owner who = {.manager = AT_OWNERS_CONTROLLERS,
+                           .subresource = "",
+                           .part = AT_OBJECT_MAIN,
+                           .now_wall_ns = at_sys_wall_ns(at_loop_sys(t->state->loop))};
+    AT_CLEANUP(at_cleanup_json)
+    json_t *old = part_json(kv->value, kv->value_len, edits, n, false);
+    AT_CLEANUP(at_cleanup_json)
+    json_t *new = part_json(kv->value, kv->value_len, edits, n, true);
+    AT_CLEANUP(at_cleanup_json) json_t *entry = at_owners_entry(t->kind, old, new, &who);
+    if (entry == NULL) {
+        return true;
+    }
+    return at_buf_append(out, list.ptr, list.len - 1) == AT_OK &&
+           at_buf_append(out, ",", 1) == AT_OK && at_json_dump(entry, out) == AT_OK &&
+           at_buf_append(out, "]", 1) == AT_OK;
+}
+
+static bool is_spec(const struct at_object_edit *edits, size_t n)
+{
+    for (size_t k = 0; k < n; k++) {
+        if (at_streq(edits[k].part, "spec")) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The stored object, edited, in t->text; t->rev stays 0 when it goes another way. */
+static void on_edit(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs, size_t n,
+                    bool more, const struct at_err *err)
+{
+    struct text_edit *t = ctx;
+    (void)rev;
+    (void)more;
+    (void)err;
+    assert(rc == AT_OK);
+    struct at_object_edit edits[AT_STATE_EDITS_OWN_MAX + 2];
+    size_t n_edits = 0;
+    AT_CLEANUP(at_cleanup_buf) struct at_buf owners = {0};
+    char number[24];
+    if (n == 0 || !t->edit(t->edit_ctx, kvs[0].value, kvs[0].value_len, edits, &n_edits)) {
+        return;
+    }
+    assert(n_edits <= AT_STATE_EDITS_OWN_MAX);
+    if (is_spec(edits, n_edits)) {
+        struct at_str was =
+            at_object_member(kvs[0].value, kvs[0].value_len, "metadata", "generation");
+        uint64_t generation;
+        if (at_str_to_u64(was, &generation) != AT_OK || generation >= INT64_MAX ||
+            !owners_text(t, &kvs[0], edits, n_edits, &owners)) {
+            return;
+        }
+        snprintf(number, sizeof number, "%llu", (unsigned long long)generation + 1);
+        edits[n_edits++] = (struct at_object_edit){"metadata", "generation", at_str_of(number)};
+        if (owners.len > 0) {
+            edits[n_edits++] =
+                (struct at_object_edit){"metadata", "managedFields", {owners.data, owners.len}};
+        }
+    }
+    if (at_object_edit(kvs[0].value, kvs[0].value_len, edits, n_edits, &t->text) == AT_OK &&
+        t->text.len <= AT_OBJECT_BYTES_MAX) {
+        t->rev = kvs[0].mod_rev;
+    }
+}
+
+void at_state_edit(struct at_state *state, const struct at_model_kind *kind, const char *ns,
+                   const char *name, at_state_edit_fn *edit, at_state_change_fn *change,
+                   void *change_ctx, at_state_written_fn *done, void *ctx)
+{
+    char key[AT_STORE_KEY_BYTES_MAX];
+    at_state_key(kind, ns, name, key, sizeof key);
+    struct text_edit t = {.state = state, .kind = kind, .edit = edit, .edit_ctx = change_ctx};
+    at_store_range(state->store, key, NULL, 1, 0, on_edit, &t);
+    if (t.rev == 0) {
+        at_state_update(state, kind, ns, name, change, change_ctx, done, ctx);
+    } else {
+        struct at_store_write write = write_of(state, kind, key, t.rev, written_new(done, ctx));
+        write.value = t.text.data;
+        write.len = t.text.len;
+        at_store_write(state->store, &write);
+    }
+    at_buf_done(&t.text);
 }
 
 static enum at_rc begin_delete(struct at_state *state, const struct at_model_kind *kind,
