@@ -1,5 +1,6 @@
 /* From a request to its handler: who asks, for what, may they, who does it. */
 #include "api/api_priv.h"
+#include "api/service_token.h"
 #include "core/digest.h"
 #include "core/mem.h"
 #include "core/str.h"
@@ -51,6 +52,8 @@ static const struct endpoint ENDPOINTS[] = {
     {API_RESOURCE, SHAPE_SUB, "nodes", "heartbeat", AT_HTTP_POST, "create", api_heartbeat},
     {API_RESOURCE, SHAPE_SUB, "nodes", "tunnel", AT_HTTP_GET, "create", api_tunnel_open},
     {API_RESOURCE, SHAPE_SUB_TAIL, "nodes", "tunnel", AT_HTTP_POST, "create", api_tunnel_answer},
+    {API_RESOURCE, SHAPE_SUB, "serviceaccounts", "token", AT_HTTP_POST, "create",
+     api_token_request},
     {API_RESOURCE, SHAPE_SUB, "instances", "log", AT_HTTP_GET, "get", api_instance_log},
 
     {API_RESOURCE, SHAPE_COLLECTION, "pods", NULL, AT_HTTP_GET, "list", api_list},
@@ -457,6 +460,9 @@ enum at_rc at_api_new(const struct at_api_options *options, struct at_api **ret,
     if (rc == AT_OK) {
         rc = namespace_make(api, "atoll-system", err);
     }
+    if (rc == AT_OK && options->ca != NULL) {
+        rc = at_service_key_new(options->ca, &api->service_key, err);
+    }
     if (rc != AT_OK) {
         at_api_free(api);
         return rc;
@@ -485,6 +491,7 @@ void at_api_free(struct at_api *api)
     api_lines_done(api);
     api_docs_free(api->discovery, api->n_discovery);
     api_docs_free(api->openapi, api->n_openapi);
+    at_service_key_free(api->service_key);
     at_free(api->store_metrics);
     at_free(api);
 }

@@ -58,6 +58,7 @@ struct at_api {
     struct at_buf audit_text;          /* kept between records */
     uint64_t next_id;                  /* of requests */
     char id_prefix[17];
+    struct at_service_key *service_key; /* NULL: no CA */
     struct api_decoded decoded[AT_API_DECODED_MAX];
     struct api_line lines[AT_API_LINES_MAX];
     uint64_t failed_batches;   /* of the store, at the last good check of readiness */
@@ -264,8 +265,6 @@ void api_servers_done(struct at_api *api);
 json_t *api_servers_json(struct at_api *api); /* URLs of all; own: caller */
 api_handler_fn api_review;
 api_handler_fn api_discovery, api_openapi, api_version, api_health, api_metrics_show;
-/* The API groups but the core one, in the order in which they are shown. */
-size_t api_groups(const char *ret[AT_API_GROUPS_MAX]);
 void api_discovery_build(struct at_api *api);
 void api_openapi_build(struct at_api *api);
 void api_docs_free(struct api_doc *docs, size_t n);

@@ -1,5 +1,6 @@
 /* Who asks, and may they. */
 #include "api/api_priv.h"
+#include "api/service_token.h"
 #include "core/digest.h"
 #include "core/mem.h"
 #include "core/str.h"
@@ -36,6 +37,12 @@ static bool token_known(const struct at_api *api, struct at_str token)
 
 bool api_token_identity(const struct at_api *api, struct at_str token, struct at_identity *ret)
 {
+    json_t *claims = api_service_claims(api, token, NULL);
+    if (claims != NULL) {
+        api_service_identity(claims, ret);
+        json_decref(claims);
+        return true;
+    }
     if (token.len == 0 || !token_known(api, token)) {
         return false;
     }

@@ -1,6 +1,7 @@
 /* Discovery documents, made once from the kinds: the legacy ones, and aggregated v2 on /api and
  * /apis for clients that ask for exactly that version (an answer in v2 to a question in v2beta1
  * breaks them). Also version. */
+#include "api/discovery.h"
 #include "api/api_priv.h"
 #include "core/digest.h"
 #include "core/mem.h"
@@ -42,6 +43,7 @@ static const struct sub SUBS[] = {
     {"instances", "exec", EXEC_VERBS, NULL, NULL, NULL},
     {"pods", "portforward", EXEC_VERBS, NULL, NULL, NULL},
     {"instances", "portforward", EXEC_VERBS, NULL, NULL, NULL},
+    {"serviceaccounts", "token", CREATE_VERB, "authentication.k8s.io", "v1", "TokenRequest"},
     {"nodes", "heartbeat", CREATE_VERB, NULL, NULL, NULL},
     {"nodes", "tunnel", CREATE_VERB, NULL, NULL, NULL},
 };

@@ -7,6 +7,11 @@
 #define AT_API_BODY_BYTES_MAX ((size_t)3 << 20)
 #define AT_API_PATH_BYTES_MAX 2048
 #define AT_API_GROUPS_MAX 16
+/* Tokens of service accounts, as in Kubernetes. */
+#define AT_API_SERVICE_TOKEN_S_DEFAULT 3600
+#define AT_API_SERVICE_TOKEN_S_MIN 600
+#define AT_API_SERVICE_TOKEN_S_MAX (INT64_C(1) << 32)
+#define AT_API_SERVICE_TOKEN_AUDIENCES_MAX 16
 #define AT_API_QUERY_VALUE_BYTES_MAX 4096
 #define AT_API_ARENA_BYTES_MAX ((size_t)64 << 20)
 /* A list answer; past it the client is told to use limit. */

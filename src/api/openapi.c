@@ -1,6 +1,7 @@
 /* OpenAPI v3: the index, and one document per group and version, made once from the kinds. kubectl
  * reads the schemas for explain and the parameter fieldValidation before it sends anything. */
 #include "api/api_priv.h"
+#include "api/discovery.h"
 #include "core/digest.h"
 #include "core/mem.h"
 #include "core/str.h"

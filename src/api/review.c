@@ -1,5 +1,6 @@
 /* What may I do, and who am I: kubectl auth can-i, auth can-i --list, auth whoami. */
 #include "api/api_priv.h"
+#include "api/service_token.h"
 #include "core/str.h"
 
 #include <stdio.h>
@@ -143,17 +144,53 @@ static json_t *groups_of(const struct at_identity *who)
     return groups;
 }
 
+/* Those of the audiences asked about that a token is for; none asked: all of its own. */
+static json_t *audiences_meant(const json_t *claims, const json_t *asked)
+{
+    json_t *own = json_object_get(claims, "aud");
+    if (json_array_size(asked) == 0) {
+        return json_incref(own);
+    }
+    json_t *both = json_array();
+    size_t i;
+    json_t *item;
+    json_array_foreach((json_t *)asked, i, item)
+    {
+        size_t k;
+        json_t *mine;
+        json_array_foreach(own, k, mine)
+        {
+            if (json_equal(item, mine)) {
+                json_array_append(both, item);
+            }
+        }
+    }
+    return both;
+}
+
 static void token_review(struct api_req *req)
 {
     struct at_identity who = {0};
     const char *token = text_at(req->body, "spec.token");
-    bool known = api_token_identity(req->api, at_str_of(token), &who);
+    const json_t *audiences = at_json_at(req->body, "spec.audiences");
+    json_t *claims = api_service_claims(req->api, at_str_of(token), audiences);
+    if (claims != NULL) {
+        api_service_identity(claims, &who);
+    }
+    bool known = claims != NULL || api_token_identity(req->api, at_str_of(token), &who);
     json_t *status = json_pack("{s:b}", "authenticated", (int)known);
     if (known) {
         json_object_set_new(
             status, "user",
             json_pack("{s:s, s:o}", "username", who.user, "groups", groups_of(&who)));
-    } else {
+    }
+    if (claims != NULL) {
+        const json_t *uid =
+            at_json_at(json_object_get(claims, "kubernetes.io"), "serviceaccount.uid");
+        json_object_set(json_object_get(status, "user"), "uid", (json_t *)uid);
+        json_object_set_new(status, "audiences", audiences_meant(claims, audiences));
+        json_decref(claims);
+    } else if (!known) {
         json_object_set_new(status, "error", json_string("the token is not known"));
     }
     /* The token is not said again. */

@@ -290,6 +290,11 @@ const char *at_ca_pin_sha256_hex(const struct at_ca *ca)
     return ca->pin;
 }
 
+EVP_PKEY *at_ca_key(const struct at_ca *ca)
+{
+    return ca->key;
+}
+
 static bool subject_set(X509 *cert, const struct at_cert_request *request)
 {
     X509_NAME *name = X509_get_subject_name(cert);

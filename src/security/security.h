@@ -4,6 +4,7 @@
 
 #include "core/json.h"
 #include "core/log.h"
+#include "core/str.h"
 #include "sys/sys.h"
 
 /* --- certificates: an own CA, ECDSA P-256, X.509 v3 --- */
@@ -44,7 +45,7 @@ enum at_rc at_cert_expiry(const char *cert_pem, int64_t *ret_wall_ns,
 /* --- identity --- */
 #define AT_IDENTITY_GROUPS_MAX 8
 struct at_identity {
-    char user[256];
+    char user[384]; /* system:serviceaccount:<namespace>:<name> is the longest */
     char groups[AT_IDENTITY_GROUPS_MAX][128];
     size_t n_groups;
 };
@@ -66,6 +67,25 @@ void at_token_new(const struct at_sys *sys, const char *kind, struct at_token *r
  * malformed. */
 enum at_rc at_token_parse(const char *text, const char *kind, char out_id[32],
                           char out_secret_sha256_hex[65], struct at_err *err) AT_WARN_UNUSED;
+
+/* --- tokens of service accounts: JWTs, ES256, by a key that follows from the CA's --- */
+struct at_service_key;
+/* err: AT_INTERNAL of OpenSSL. own: at_service_key_free. */
+enum at_rc at_service_key_new(const struct at_ca *ca, struct at_service_key **ret,
+                              struct at_err *err) AT_WARN_UNUSED;
+void at_service_key_free(struct at_service_key *key);
+/* Issuer of its tokens, and the audience that means this authority's servers. */
+const char *at_service_key_issuer(const struct at_service_key *key);
+/* Sign claims; "iss" is put in. err: AT_TOO_LARGE | AT_INTERNAL of OpenSSL. own: caller at_free. */
+enum at_rc at_service_token_sign(const struct at_service_key *key, json_t *claims, char **ret,
+                                 struct at_err *err) AT_WARN_UNUSED;
+/* Does its head say that it is one of these? Nothing is checked. */
+bool at_service_token_is(const struct at_service_key *key, struct at_str text);
+/* The claims of a token whose signature, issuer and times are good; audience and accounts are the
+ * caller's to check. err: AT_UNAUTHENTICATED. own: caller decrefs. */
+enum at_rc at_service_token_open(const struct at_service_key *key, struct at_str text,
+                                 int64_t now_wall_ns, json_t **ret,
+                                 struct at_err *err) AT_WARN_UNUSED;
 
 /* --- RBAC --- */
 struct at_access {

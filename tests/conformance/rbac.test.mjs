@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { before } from 'node:test';
 import { Fleet, KUBECTLS, run, yaml } from '../e2e/lib/atoll.mjs';
+import { call, credentials } from '../e2e/lib/rest.mjs';
 
 const fleet = new Fleet();
 const it = fleet.it.bind(fleet);
@@ -91,4 +92,70 @@ it('bad roles and bindings are refused with the field', async () => {
   await refuse({ ...role([], ['pods']), metadata: { name: 'x' } }, /rules\[0\]\.verbs: Required value/);
   await refuse({ ...binding(['a']), metadata: { name: 'x' }, roleRef: { apiGroup: GROUP, kind: 'Nothing', name: 'x' } }, /roleRef\.kind: Unsupported value/);
   await refuse({ ...role(['get'], ['pods']), metadata: { name: 'x' }, rulez: [] }, /unknown field "rulez"/);
+});
+
+it('create token gives a service account a token that is good while the account is there', async () => {
+  const admin = await credentials(s.kubeconfig);
+  const whoami = async (token) => {
+    const r = await call({ url: admin.url, ca: admin.ca }, 'POST', '/apis/authentication.k8s.io/v1/selfsubjectreviews', {}, { Authorization: `Bearer ${token}` });
+    return r.status === 201 ? r.body.status.userInfo : r.status;
+  };
+  await s.k('create sa robot');
+  const token = (await s.k('create token robot')).trim();
+  assert.deepEqual(await whoami(token), {
+    username: 'system:serviceaccount:default:robot',
+    groups: ['system:serviceaccounts', 'system:serviceaccounts:default', 'system:authenticated'],
+  });
+  const claims = JSON.parse(Buffer.from(token.split('.')[1], 'base64url'));
+  assert.equal(claims.exp - claims.iat, 3600);
+  assert.equal(claims.sub, 'system:serviceaccount:default:robot');
+  // Without a role it may do nothing.
+  const refused = await call({ url: admin.url, ca: admin.ca }, 'GET', '/api/v1/namespaces/default/secrets', undefined, { Authorization: `Bearer ${token}` });
+  assert.equal(refused.status, 403);
+  assert.match(refused.body.message, /User "system:serviceaccount:default:robot" cannot list resource "secrets"/);
+
+  // A token for others does not open this server; TokenReview tells them whose it is.
+  const foreign = (await s.k('create token robot --audience=vault --duration=20m')).trim();
+  assert.equal(await whoami(foreign), 401);
+  const review = async (spec) => (await call(admin, 'POST', '/apis/authentication.k8s.io/v1/tokenreviews', { spec })).body.status;
+  const uid = (await s.get('sa robot')).metadata.uid;
+  assert.deepEqual(await review({ token: foreign, audiences: ['vault', 'x'] }), {
+    authenticated: true,
+    user: { username: 'system:serviceaccount:default:robot', groups: ['system:serviceaccounts', 'system:serviceaccounts:default', 'system:authenticated'], uid },
+    audiences: ['vault'],
+  });
+  assert.equal((await review({ token: foreign })).authenticated, false);
+  assert.equal((await review({ token: `${token.slice(0, -3)}AAA` })).authenticated, false);
+
+  await s.k('create secret generic key');
+  const bound = (await s.k('create token robot --bound-object-kind=Secret --bound-object-name=key')).trim();
+  assert.equal((await whoami(bound)).username, 'system:serviceaccount:default:robot');
+  await s.k('delete secret key');
+  assert.equal(await whoami(bound), 401);
+
+  await s.kFails('create token robot --duration=1m', /expirationSeconds: Invalid value: may not specify a duration less than 10 minutes/);
+  await s.kFails('create token nobody', /serviceaccounts "nobody" not found/);
+  await s.kFails('create token robot --bound-object-kind=Secret --bound-object-name=gone', /"gone" does not exist/);
+
+  await s.restart();
+  assert.equal((await whoami(token)).username, 'system:serviceaccount:default:robot');
+  await s.k('delete sa robot');
+  assert.equal(await whoami(token), 401);
+  await s.k('create sa robot'); // another one of the same name
+  assert.equal(await whoami(token), 401);
+});
+
+it('a LocalSubjectAccessReview is of its own namespace', async () => {
+  const admin = await credentials(s.kubeconfig);
+  const ask = (ns, attributes) =>
+    call(admin, 'POST', `/apis/authorization.k8s.io/v1/namespaces/${ns}/localsubjectaccessreviews`, {
+      spec: { user: 'eve', groups: ['atoll:viewers'], resourceAttributes: attributes },
+    });
+  const yes = await ask('default', { namespace: 'default', verb: 'list', group: 'atoll.dev', resource: 'jobs' });
+  assert.equal(yes.body.kind, 'LocalSubjectAccessReview');
+  assert.equal(yes.body.status.allowed, true);
+  assert.equal((await ask('default', { namespace: 'default', verb: 'create', group: 'atoll.dev', resource: 'jobs' })).body.status.allowed, false);
+  const other = await ask('default', { namespace: 'elsewhere', verb: 'list', group: 'atoll.dev', resource: 'jobs' });
+  assert.equal(other.status, 400);
+  assert.match(await s.k('api-resources --api-group=authorization.k8s.io'), /localsubjectaccessreviews +authorization\.k8s\.io\/v1 +true/);
 });

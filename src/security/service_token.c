@@ -1,0 +1,335 @@
+/* Tokens of service accounts: JSON Web Tokens (RFC 7519) signed by ES256 (RFC 7518 §3.4).
+ *
+ * The key follows from the authority's by HKDF (RFC 5869), so every server that shares the
+ * authority signs and knows the same tokens, a backup holds it, and nothing is kept beside it. */
+#include "core/digest.h"
+#include "core/mem.h"
+#include "core/str.h"
+#include "core/units.h"
+#include "security/security.h"
+#include "security/x509_priv.h"
+
+#include <openssl/core_names.h>
+#include <openssl/ec.h>
+#include <openssl/ecdsa.h>
+#include <openssl/err.h>
+#include <openssl/kdf.h>
+#include <openssl/param_build.h>
+#include <stdio.h>
+#include <string.h>
+
+#define ALGORITHM "ES256"
+#define HALF_BYTES 32 /* of a signature: r and s */
+/* More than the group's order has, so that the remainder is even (FIPS 186-5 A.2.1). */
+#define SEED_BYTES 48
+#define TOKEN_BYTES_MAX 4096
+#define CLOCKS_APART_S 60
+
+struct at_service_key {
+    EVP_PKEY *key;
+    char id[17]; /* kid */
+    char issuer[96];
+};
+
+/* --- the key --- */
+
+static bool seed_of(EVP_PKEY *from, unsigned char out[SEED_BYTES])
+{
+    static char info[] = "atoll service account tokens, 1";
+    BIGNUM *secret = NULL;
+    unsigned char bytes[1024];
+    if ((EVP_PKEY_get_bn_param(from, OSSL_PKEY_PARAM_PRIV_KEY, &secret) != 1 &&
+         EVP_PKEY_get_bn_param(from, OSSL_PKEY_PARAM_RSA_D, &secret) != 1) ||
+        BN_num_bytes(secret) > (int)sizeof bytes) {
+        BN_clear_free(secret);
+        return false;
+    }
+    size_t len = (size_t)BN_bn2bin(secret, bytes);
+    BN_clear_free(secret);
+    EVP_KDF *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
+    EVP_KDF_CTX *ctx = kdf != NULL ? EVP_KDF_CTX_new(kdf) : NULL;
+    static char digest[] = "SHA256";
+    OSSL_PARAM params[] = {
+        OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0),
+        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, bytes, len),
+        OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, info, sizeof info - 1),
+        OSSL_PARAM_construct_end(),
+    };
+    bool ok = ctx != NULL && EVP_KDF_derive(ctx, out, SEED_BYTES, params) == 1;
+    EVP_KDF_CTX_free(ctx);
+    EVP_KDF_free(kdf);
+    OPENSSL_cleanse(bytes, sizeof bytes);
+    return ok;
+}
+
+/* 1 + seed mod (n - 1), which is a private key of the group. */
+static BIGNUM *scalar_of(const unsigned char seed[SEED_BYTES], const EC_GROUP *group, BN_CTX *ctx)
+{
+    BIGNUM *value = BN_bin2bn(seed, SEED_BYTES, BN_secure_new());
+    BIGNUM *top = BN_dup(EC_GROUP_get0_order(group));
+    bool ok = value != NULL && top != NULL && BN_sub_word(top, 1) == 1 &&
+              BN_nnmod(value, value, top, ctx) == 1 && BN_add_word(value, 1) == 1;
+    BN_free(top);
+    if (!ok) {
+        BN_clear_free(value);
+        return NULL;
+    }
+    return value;
+}
+
+static EVP_PKEY *key_of(const BIGNUM *secret, const unsigned char *point, size_t len)
+{
+    OSSL_PARAM_BLD *build = OSSL_PARAM_BLD_new();
+    OSSL_PARAM *params = NULL;
+    EVP_PKEY *key = NULL;
+    if (build != NULL &&
+        OSSL_PARAM_BLD_push_utf8_string(build, OSSL_PKEY_PARAM_GROUP_NAME, "P-256", 0) == 1 &&
+        OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_PRIV_KEY, secret) == 1 &&
+        OSSL_PARAM_BLD_push_octet_string(build, OSSL_PKEY_PARAM_PUB_KEY, point, len) == 1) {
+        params = OSSL_PARAM_BLD_to_param(build);
+    }
+    EVP_PKEY_CTX *ctx = params != NULL ? EVP_PKEY_CTX_new_from_name(NULL, "EC", NULL) : NULL;
+    if (ctx == NULL || EVP_PKEY_fromdata_init(ctx) != 1 ||
+        EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_KEYPAIR, params) != 1) {
+        key = NULL;
+    }
+    EVP_PKEY_CTX_free(ctx);
+    OSSL_PARAM_free(params);
+    OSSL_PARAM_BLD_free(build);
+    return key;
+}
+
+static EVP_PKEY *derive(EVP_PKEY *from, char out_id[17])
+{
+    unsigned char seed[SEED_BYTES];
+    unsigned char point[65];
+    if (!seed_of(from, seed)) {
+        return NULL;
+    }
+    EVP_PKEY *key = NULL;
+    EC_GROUP *group = EC_GROUP_new_by_curve_name(NID_X9_62_prime256v1);
+    BN_CTX *ctx = BN_CTX_new();
+    EC_POINT *public = group != NULL ? EC_POINT_new(group) : NULL;
+    BIGNUM *secret = public != NULL && ctx != NULL ? scalar_of(seed, group, ctx) : NULL;
+    if (secret != NULL && EC_POINT_mul(group, public, secret, NULL, NULL, ctx) == 1 &&
+        EC_POINT_point2oct(group, public, POINT_CONVERSION_UNCOMPRESSED, point, sizeof point,
+                           ctx) == sizeof point) {
+        char digest[AT_SHA256_HEX_BYTES];
+        at_sha256_hex(point, sizeof point, digest);
+        snprintf(out_id, 17, "%.16s", digest);
+        key = key_of(secret, point, sizeof point);
+    }
+    BN_clear_free(secret);
+    EC_POINT_free(public);
+    BN_CTX_free(ctx);
+    EC_GROUP_free(group);
+    OPENSSL_cleanse(seed, sizeof seed);
+    return key;
+}
+
+enum at_rc at_service_key_new(const struct at_ca *ca, struct at_service_key **ret,
+                              struct at_err *err)
+{
+    struct at_service_key *key = AT_NEW(struct at_service_key);
+    key->key = derive(at_ca_key(ca), key->id);
+    if (key->key == NULL) {
+        at_free(key);
+        return at_x509_fail(err, "cannot derive the key for tokens of service accounts");
+    }
+    snprintf(key->issuer, sizeof key->issuer, "urn:atoll:%s", at_ca_pin_sha256_hex(ca));
+    *ret = key;
+    return AT_OK;
+}
+
+void at_service_key_free(struct at_service_key *key)
+{
+    if (key == NULL) {
+        return;
+    }
+    EVP_PKEY_free(key->key);
+    at_free(key);
+}
+
+const char *at_service_key_issuer(const struct at_service_key *key)
+{
+    return key->issuer;
+}
+
+/* --- base64url without padding (RFC 7515 appendix C) --- */
+
+static enum at_rc url64(const void *data, size_t len, struct at_buf *out)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    enum at_rc rc = at_base64_encode(data, len, &text);
+    for (size_t i = 0; rc == AT_OK && i < text.len && text.data[i] != '='; i++) {
+        char c = text.data[i];
+        c = c == '+' ? '-' : c == '/' ? '_' : c;
+        rc = at_buf_append(out, &c, 1);
+    }
+    return rc;
+}
+
+static enum at_rc un_url64(struct at_str text, struct at_buf *out)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf plain = {.max = TOKEN_BYTES_MAX + 8};
+    enum at_rc rc = AT_OK;
+    for (size_t i = 0; rc == AT_OK && i < text.len; i++) {
+        char c = text.ptr[i];
+        if (c == '+' || c == '/' || c == '=') {
+            return AT_UNAUTHENTICATED;
+        }
+        c = c == '-' ? '+' : c == '_' ? '/' : c;
+        rc = at_buf_append(&plain, &c, 1);
+    }
+    while (rc == AT_OK && plain.len % 4 != 0) {
+        rc = at_buf_append(&plain, "=", 1);
+    }
+    return rc == AT_OK ? at_base64_decode(plain.data, plain.len, out) : rc;
+}
+
+static enum at_rc url64_json(json_t *value_take, struct at_buf *out)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    enum at_rc rc = at_json_dump(value_take, &text);
+    json_decref(value_take);
+    return rc == AT_OK ? url64(text.data, text.len, out) : rc;
+}
+
+static json_t *un_url64_json(struct at_str text)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf plain = {.max = TOKEN_BYTES_MAX};
+    json_t *value = NULL;
+    if (text.len == 0 || un_url64(text, &plain) != AT_OK || plain.data == NULL ||
+        at_json_parse(plain.data, plain.len, &value, NULL) != AT_OK) {
+        return NULL;
+    }
+    if (!json_is_object(value)) {
+        json_decref(value);
+        return NULL;
+    }
+    return value;
+}
+
+/* --- signatures: OpenSSL's are DER, JWTs' are r and s (RFC 7518 §3.4) --- */
+
+static bool sign(EVP_PKEY *key, const char *text, size_t len, unsigned char out[2 * HALF_BYTES])
+{
+    unsigned char der[128];
+    size_t der_len = sizeof der;
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    bool ok = ctx != NULL && EVP_DigestSignInit(ctx, NULL, EVP_sha256(), NULL, key) == 1 &&
+              EVP_DigestSign(ctx, der, &der_len, (const unsigned char *)text, len) == 1;
+    EVP_MD_CTX_free(ctx);
+    const unsigned char *at = der;
+    ECDSA_SIG *pair = ok ? d2i_ECDSA_SIG(NULL, &at, (long)der_len) : NULL;
+    ok = pair != NULL && BN_bn2binpad(ECDSA_SIG_get0_r(pair), out, HALF_BYTES) == HALF_BYTES &&
+         BN_bn2binpad(ECDSA_SIG_get0_s(pair), out + HALF_BYTES, HALF_BYTES) == HALF_BYTES;
+    ECDSA_SIG_free(pair);
+    return ok;
+}
+
+static bool verify(EVP_PKEY *key, struct at_str text, const unsigned char *signature)
+{
+    ECDSA_SIG *pair = ECDSA_SIG_new();
+    BIGNUM *r = BN_bin2bn(signature, HALF_BYTES, NULL);
+    BIGNUM *s = BN_bin2bn(signature + HALF_BYTES, HALF_BYTES, NULL);
+    bool set = pair != NULL && r != NULL && s != NULL && ECDSA_SIG_set0(pair, r, s) == 1;
+    if (!set) {
+        BN_free(r);
+        BN_free(s);
+    }
+    unsigned char *der = NULL;
+    int len = set ? i2d_ECDSA_SIG(pair, &der) : 0;
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    bool ok =
+        len > 0 && ctx != NULL && EVP_DigestVerifyInit(ctx, NULL, EVP_sha256(), NULL, key) == 1 &&
+        EVP_DigestVerify(ctx, der, (size_t)len, (const unsigned char *)text.ptr, text.len) == 1;
+    EVP_MD_CTX_free(ctx);
+    OPENSSL_free(der);
+    ECDSA_SIG_free(pair);
+    ERR_clear_error();
+    return ok;
+}
+
+/* --- tokens --- */
+
+enum at_rc at_service_token_sign(const struct at_service_key *key, json_t *claims, char **ret,
+                                 struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf out = {0};
+    unsigned char signature[2 * HALF_BYTES];
+    json_object_set_new(claims, "iss", json_string(key->issuer));
+    enum at_rc rc = url64_json(
+        json_pack("{s:s, s:s, s:s}", "alg", ALGORITHM, "kid", key->id, "typ", "JWT"), &out);
+    if (rc == AT_OK) {
+        rc = at_buf_append(&out, ".", 1);
+    }
+    if (rc == AT_OK) {
+        rc = url64_json(json_incref(claims), &out);
+    }
+    if (rc == AT_OK && !sign(key->key, out.data, out.len, signature)) {
+        return at_x509_fail(err, "cannot sign a token");
+    }
+    if (rc == AT_OK) {
+        rc = at_buf_append(&out, ".", 1);
+    }
+    if (rc == AT_OK) {
+        rc = url64(signature, sizeof signature, &out);
+    }
+    if (rc != AT_OK || out.len > TOKEN_BYTES_MAX) {
+        return at_err_set(err, AT_TOO_LARGE, "the token would be longer than %d bytes",
+                          TOKEN_BYTES_MAX);
+    }
+    *ret = at_buf_steal(&out, NULL);
+    return AT_OK;
+}
+
+bool at_service_token_is(const struct at_service_key *key, struct at_str text)
+{
+    struct at_str rest = text;
+    struct at_str head = at_str_cut(&rest, '.');
+    if (text.len > TOKEN_BYTES_MAX || rest.len == 0) {
+        return false;
+    }
+    AT_CLEANUP(at_cleanup_json) json_t *header = un_url64_json(head);
+    return header != NULL && at_streq(at_json_str_at(header, "alg", ""), ALGORITHM) &&
+           at_streq(at_json_str_at(header, "kid", ""), key->id);
+}
+
+/* Clocks of servers differ a little. */
+static bool in_time(const json_t *claims, int64_t now_s)
+{
+    const json_t *until = json_object_get(claims, "exp");
+    const json_t *from = json_object_get(claims, "nbf");
+    return json_is_integer(until) && json_integer_value(until) > now_s &&
+           (from == NULL ||
+            (json_is_integer(from) && json_integer_value(from) <= now_s + CLOCKS_APART_S));
+}
+
+enum at_rc at_service_token_open(const struct at_service_key *key, struct at_str text,
+                                 int64_t now_wall_ns, json_t **ret, struct at_err *err)
+{
+    struct at_str rest = text;
+    struct at_str head = at_str_cut(&rest, '.');
+    struct at_str body = at_str_cut(&rest, '.');
+    AT_CLEANUP(at_cleanup_buf) struct at_buf signature = {.max = TOKEN_BYTES_MAX};
+    if (!at_service_token_is(key, text) || un_url64(rest, &signature) != AT_OK ||
+        signature.len != 2 * HALF_BYTES) {
+        return at_err_set(err, AT_UNAUTHENTICATED, "not a token of this authority");
+    }
+    struct at_str signed_part = {text.ptr, head.len + 1 + body.len};
+    if (!verify(key->key, signed_part, (const unsigned char *)signature.data)) {
+        return at_err_set(err, AT_UNAUTHENTICATED, "the token's signature does not fit");
+    }
+    json_t *claims = un_url64_json(body);
+    if (claims == NULL || !at_streq(at_json_str_at(claims, "iss", ""), key->issuer)) {
+        json_decref(claims);
+        return at_err_set(err, AT_UNAUTHENTICATED, "the token is of another issuer");
+    }
+    if (!in_time(claims, now_wall_ns / AT_NS_PER_S)) {
+        json_decref(claims);
+        return at_err_set(err, AT_UNAUTHENTICATED, "the token has expired, or is not valid yet");
+    }
+    *ret = claims;
+    return AT_OK;
+}
