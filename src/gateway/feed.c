@@ -64,7 +64,7 @@ static int64_t latency_ns(const struct at_gateway *g, const char *site)
 
 static bool is_synced(const struct gw_feed *f)
 {
-    return f->instances_synced && f->sites_synced && f->nodes_synced;
+    return f->instances_synced && f->sites_synced && f->nodes_synced && f->deployments_synced;
 }
 
 static void rebuild(void *ctx)
@@ -82,14 +82,16 @@ static void rebuild(void *ctx)
                                 latency_ns(g, f->site));
         }
     }
+    gw_offers_put(g, table);
     gw_publish(g, table);
     gw_tell(g, AT_OK, NULL);
 }
 
-static void changed(struct at_gateway *g)
+void gw_feed_changed(struct at_gateway *gateway)
 {
-    if (is_synced(&g->feed) && g->feed.rebuild_timer == 0) {
-        g->feed.rebuild_timer = at_loop_timer(g->loop, AT_GW_REBUILD_NS, rebuild, g);
+    struct gw_feed *feed = &gateway->feed;
+    if (is_synced(feed) && feed->rebuild_timer == 0) {
+        feed->rebuild_timer = at_loop_timer(gateway->loop, AT_GW_REBUILD_NS, rebuild, gateway);
     }
 }
 
@@ -147,7 +149,7 @@ static void on_instance(void *ctx, json_t *object, bool deleted)
     bool same = now == NULL ? before == NULL : fact_equal(before, now);
     fact_free(before);
     if (!same) {
-        changed(g);
+        gw_feed_changed(g);
     }
 }
 
@@ -161,7 +163,7 @@ static void on_site(void *ctx, json_t *object, bool deleted)
     bool same = links == NULL ? before == NULL : before != NULL && json_equal(links, before);
     json_decref(before);
     if (!same) {
-        changed(g);
+        gw_feed_changed(g);
     }
 }
 
@@ -182,15 +184,15 @@ static void on_node(void *ctx, json_t *object, bool deleted)
     bool before = (down ? at_map_put(g->feed.nodes_down, name, g)
                         : at_map_remove(g->feed.nodes_down, name)) != NULL;
     if (before != down) {
-        changed(g);
+        gw_feed_changed(g);
     }
 }
 
-static void on_synced(struct at_gateway *g)
+void gw_feed_synced(struct at_gateway *gateway)
 {
-    if (is_synced(&g->feed)) {
-        at_loop_timer_cancel(g->loop, g->feed.rebuild_timer);
-        rebuild(g);
+    if (is_synced(&gateway->feed)) {
+        at_loop_timer_cancel(gateway->loop, gateway->feed.rebuild_timer);
+        rebuild(gateway);
     }
 }
 
@@ -198,21 +200,21 @@ static void on_instances_synced(void *ctx)
 {
     struct at_gateway *g = ctx;
     g->feed.instances_synced = true;
-    on_synced(g);
+    gw_feed_synced(g);
 }
 
 static void on_sites_synced(void *ctx)
 {
     struct at_gateway *g = ctx;
     g->feed.sites_synced = true;
-    on_synced(g);
+    gw_feed_synced(g);
 }
 
 static void on_nodes_synced(void *ctx)
 {
     struct at_gateway *g = ctx;
     g->feed.nodes_synced = true;
-    on_synced(g);
+    gw_feed_synced(g);
 }
 
 static void on_connection(void *ctx, bool connected, const struct at_err *err)
@@ -242,6 +244,7 @@ void gw_feed_start(struct at_gateway *gateway)
         at_informer_new(gateway->client, &AT_KIND_SITE, NULL, NULL,
                         &(struct at_informer_events){
                             .ctx = gateway, .on_object = on_site, .on_synced = on_sites_synced});
+    gw_offers_start(gateway);
     feed->nodes =
         at_informer_new(gateway->client, &AT_KIND_NODE, NULL, NULL,
                         &(struct at_informer_events){
@@ -257,6 +260,7 @@ void gw_feed_done(struct at_gateway *gateway)
     at_informer_free(feed->instances);
     at_informer_free(feed->sites);
     at_informer_free(feed->nodes);
+    gw_offers_done(gateway);
     at_loop_timer_cancel(gateway->loop, feed->rebuild_timer);
     void *value;
     for (size_t it = 0; at_map_next(feed->facts, &it, NULL, &value);) {

@@ -22,7 +22,7 @@
         }                                                                                          \
     } while (0)
 
-enum { INSTANCES, SITES, NODES, KINDS };
+enum { INSTANCES, SITES, NODES, DEPLOYMENTS, KINDS };
 
 struct fixture {
     struct at_loop *loop;
@@ -41,8 +41,8 @@ static void on_watch_gone(void *ctx)
 
 static void api_handle(void *ctx, struct at_http_exchange *ex)
 {
-    static const char *const PLURALS[] = {"instances", "sites", "nodes"};
-    static const char *const NAMES[] = {"Instance", "Site", "Node"};
+    static const char *const PLURALS[] = {"instances", "sites", "nodes", "deployments"};
+    static const char *const NAMES[] = {"Instance", "Site", "Node", "Deployment"};
     struct fixture *f = ctx;
     const struct at_http_head *head = at_http_request(ex);
     char watch[8] = "";
@@ -110,7 +110,7 @@ static void start(struct fixture *f)
     char dir[] = "/tmp/at-gateway-feed-XXXXXX";
     struct at_err err = {0};
     static const char ROUTES[] = "{\"models\": {}}";
-    *f = (struct fixture){.loop = at_loop_new(at_sys_real()), .lists = {"", "", ""}};
+    *f = (struct fixture){.loop = at_loop_new(at_sys_real()), .lists = {"", "", "", ""}};
     assert_non_null(mkdtemp(dir));
     f->dir = at_strdup(dir);
     struct at_http_server_options api = {.listen = "127.0.0.1:0", .handler = api_handle, .ctx = f};

@@ -217,6 +217,9 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
     g->body_bytes_max = o->body_bytes_max != 0 ? o->body_bytes_max : AT_GW_BODY_BYTES_MAX;
     g->first_byte_timeout_ns =
         o->first_byte_timeout_ns != 0 ? o->first_byte_timeout_ns : AT_GW_FIRST_BYTE_NS;
+    g->wait_requests_max =
+        o->wait_requests_max != 0 ? o->wait_requests_max : AT_GW_WAIT_ALL_REQUESTS;
+    g->wait_bytes_max = o->wait_bytes_max != 0 ? o->wait_bytes_max : AT_GW_WAIT_ALL_BYTES;
     g->drain_timeout_ns = o->drain_timeout_ns != 0 ? o->drain_timeout_ns : AT_GW_DRAIN_NS;
     g->on_ready = o->on_ready;
     g->ctx = o->ctx;

@@ -30,7 +30,9 @@ struct at_gateway_options {
     unsigned n_threads;                       /* 0: 1 */
     /* Limits; 0: the default. */
     size_t body_bytes_max;
-    size_t connections_max; /* of clients, per loop */
+    size_t connections_max;   /* of clients, per loop */
+    size_t wait_requests_max; /* that wait for a replica, per loop */
+    size_t wait_bytes_max;    /* of their bodies */
     int64_t first_byte_timeout_ns;
     int64_t drain_timeout_ns;
     /* Once: rc AT_OK it serves (the first routes are known, or the control plane does not answer);

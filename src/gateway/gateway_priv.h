@@ -6,8 +6,10 @@
 #include "core/metrics.h"
 #include "gateway/certs.h"
 #include "gateway/gateway.h"
+#include "gateway/health.h"
 #include "gateway/path.h"
 #include "gateway/route.h"
+#include "gateway/wait.h"
 #include "net/http_client.h"
 #include "net/http_server.h"
 
@@ -16,19 +18,22 @@
 struct gw_metrics {
     struct at_metrics *registry;
     struct at_metric_family *requests, *duration, *retries, *upstream_errors, *first_byte,
-        *client_retries;
-    struct at_metric *outstanding, *route_models, *route_replicas, *route_age, *connected;
+        *client_retries, *shed, *queued, *queue_wait, *circuits, *model_circuits, *ejections, *sick,
+        *retries_shed;
+    struct at_metric *outstanding, *route_models, *route_replicas, *route_age, *connected,
+        *queued_bytes;
 };
 
 /* One replica as one loop sees it. Freed when no view and no request holds it. */
 struct gw_replica {
+    struct gw_model *model; /* not followed once it has left the view */
     char *instance, *site, *addr;
     int64_t latency_ns;
     struct at_metric *answered; /* requests_total with code 200 */
     unsigned outstanding;
-    unsigned failures;      /* failed connects in a row, one per time of avoidance */
-    int64_t avoid_until_ns; /* meaningful while failures > 0 */
-    bool probing;           /* the request that finds out whether it is back is under way */
+    struct gw_circuit circuit;
+    unsigned checks_bad, checks_good; /* in a row */
+    bool sick;                        /* by the gateway's own questions */
     bool in_view;
 };
 
@@ -41,6 +46,12 @@ struct gw_model {
     struct at_metric *first_byte; /* of streams; made by the first one */
     unsigned refs;                /* requests */
     bool in_view;
+    struct gw_policy policy;
+    struct gw_load *load; /* NULL: nobody asks about it */
+    struct gw_queue queue;
+    struct gw_circuit circuit;
+    struct gw_budget retries;
+    unsigned running; /* requests that a replica has */
 };
 
 struct gw_request;
@@ -68,18 +79,20 @@ struct gw_worker {
     struct at_map *models; /* name → gw_model */
     bool has_table;
     struct gw_request *free_requests;
-    int64_t retry_milli; /* saved retries, in thousandths */
-    int64_t retry_at_ns; /* when the floor was last added */
+    size_t n_waiting, waiting_bytes; /* of all models */
+    at_timer_id wait_timer;
     uint64_t prng[2];
     struct gw_token tokens[AT_GW_TOKEN_CACHE]; /* accepted lately, by a hash of the text */
 };
 
 struct gw_feed {
-    struct at_informer *instances, *sites, *nodes;
+    struct at_informer *instances, *sites, *nodes, *deployments;
     struct at_map *facts; /* "namespace/name" → struct fact */
     struct at_map *links; /* site → json_t array of its links */
     struct at_map *nodes_down;
-    bool instances_synced, sites_synced, nodes_synced;
+    struct at_map *offers; /* "namespace/name" of a Deployment → struct gw_offer */
+    struct at_map *loads;  /* model → struct gw_load */
+    bool instances_synced, sites_synced, nodes_synced, deployments_synced;
     at_timer_id rebuild_timer;
 };
 
@@ -93,6 +106,7 @@ struct at_gateway {
     bool open; /* no tokens: all may come */
     size_t body_bytes_max;
     int64_t first_byte_timeout_ns, drain_timeout_ns;
+    size_t wait_requests_max, wait_bytes_max; /* of all models, per loop */
     struct gw_metrics metrics;
     struct gw_worker *workers;
     unsigned n_workers;
@@ -110,6 +124,11 @@ struct at_gateway {
     void *stopped_ctx;
 };
 
+static inline struct gw_moment gw_now(const struct gw_worker *worker)
+{
+    return (struct gw_moment){&worker->gateway->metrics, at_loop_now_ns(worker->loop)};
+}
+
 /* gateway.c */
 void gw_tell(struct at_gateway *gateway, enum at_rc rc,
              const struct at_err *err); /* on_ready, once */
@@ -117,6 +136,16 @@ void gw_publish(struct at_gateway *gateway, struct gw_table *table_take);
 /* feed.c */
 void gw_feed_start(struct at_gateway *gateway);
 void gw_feed_done(struct at_gateway *gateway);
+void gw_feed_changed(struct at_gateway *gateway); /* a new table is due */
+void gw_feed_synced(struct at_gateway *gateway);  /* one of the lists is complete */
+/* offers.c: what Deployments say of the models that they offer */
+struct gw_offer {
+    char *model;
+    struct gw_policy policy;
+};
+void gw_offers_start(struct at_gateway *gateway);
+void gw_offers_put(struct at_gateway *gateway, struct gw_table *table);
+void gw_offers_done(struct at_gateway *gateway);
 /* worker.c */
 enum at_rc gw_worker_start(struct gw_worker *worker, const struct at_http_server_options *options,
                            struct at_err *err) AT_WARN_UNUSED;
@@ -131,13 +160,8 @@ uint64_t gw_random(struct gw_worker *worker);    /* for ids: differs, is no secr
 /* balance.c */
 struct gw_replica *gw_pick(struct gw_model *model, struct gw_replica *const *tried, size_t n_tried,
                            int64_t now_ns);
-void gw_replica_enter(struct gw_replica *replica, int64_t now_ns);
-/* connected: false when no connection came about. */
-void gw_replica_leave(struct gw_replica *replica, bool cancelled, bool connected, int64_t now_ns);
 void gw_replica_drop(struct gw_replica *replica);
 void gw_model_drop(struct gw_model *model);
-bool gw_retry_take(struct gw_worker *worker, int64_t now_ns); /* false: the budget is spent */
-void gw_retry_earn(struct gw_worker *worker);
 /* auth.c */
 enum at_rc gw_auth_load(struct at_gateway *gateway, const char *file,
                         struct at_err *err) AT_WARN_UNUSED;

@@ -636,31 +636,35 @@ static void avoids_who_cannot_be_reached_until_a_probe_succeeds(void **state)
     struct gw_replica bad = {.in_view = true}, good = {.in_view = true, .latency_ns = 5};
     struct gw_replica *all[] = {&bad, &good};
     struct gw_model m = {.replicas = all, .n_replicas = 2};
-    int64_t now = 0, wait = AT_GW_AVOID_MIN_NS;
+    struct gw_moment at = {NULL, 0};
+    int64_t wait = AT_GW_AVOID_MIN_NS;
+    gw_policy_default(&m.policy);
     for (int i = 0; i < 8; i++) {
-        assert_ptr_equal(gw_pick(&m, NULL, 0, now), &bad);
-        gw_replica_enter(&bad, now);
-        gw_replica_enter(&bad, now); /* two at once count once */
-        gw_replica_leave(&bad, false, false, now);
-        gw_replica_leave(&bad, false, false, now);
-        assert_ptr_equal(gw_pick(&m, NULL, 0, now), &good);
-        assert_ptr_equal(gw_pick(&m, NULL, 0, now + wait - 1), &good);
-        now += wait;
+        assert_ptr_equal(gw_pick(&m, NULL, 0, at.now_ns), &bad);
+        gw_replica_enter(at, &m, &bad);
+        gw_replica_enter(at, &m, &bad); /* two at once count once */
+        gw_replica_leave(at, &m, &bad, GW_UNREACHED);
+        gw_replica_leave(at, &m, &bad, GW_UNREACHED);
+        assert_ptr_equal(gw_pick(&m, NULL, 0, at.now_ns), &good);
+        assert_ptr_equal(gw_pick(&m, NULL, 0, at.now_ns + wait - 1), &good);
+        at.now_ns += wait;
         wait = 2 * wait < AT_GW_AVOID_MAX_NS ? 2 * wait : AT_GW_AVOID_MAX_NS;
     }
-    gw_replica_enter(&bad, now); /* the probe: nobody else meanwhile */
-    assert_ptr_equal(gw_pick(&m, NULL, 0, now), &good);
-    gw_replica_leave(&bad, false, true, now);
-    assert_ptr_equal(gw_pick(&m, NULL, 0, now), &bad);
+    gw_replica_enter(at, &m, &bad); /* the probe: nobody else meanwhile */
+    assert_ptr_equal(gw_pick(&m, NULL, 0, at.now_ns), &good);
+    gw_replica_leave(at, &m, &bad, GW_FINE);
+    assert_ptr_equal(gw_pick(&m, NULL, 0, at.now_ns), &bad);
 }
 
 static void bounds_retries(void **state)
 {
     (void)state;
-    struct gw_worker w = {0};
+    struct gw_budget w = {0};
+    struct gw_policy policy;
+    gw_policy_default(&policy);
     assert_false(gw_retry_take(&w, 0));
     for (int i = 0; i < 5; i++) {
-        gw_retry_earn(&w); /* one in five */
+        gw_retry_earn(&w, &policy); /* one in five */
     }
     assert_true(gw_retry_take(&w, 0));
     assert_false(gw_retry_take(&w, 0));
@@ -670,7 +674,7 @@ static void bounds_retries(void **state)
     }
     assert_int_equal(n, AT_GW_RETRY_FLOOR_PER_S);
     for (int i = 0; i < 100000; i++) {
-        gw_retry_earn(&w);
+        gw_retry_earn(&w, &policy);
     }
     n = 0;
     while (gw_retry_take(&w, AT_GW_S)) {

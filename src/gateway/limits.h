@@ -12,7 +12,8 @@
 #define AT_GW_MODEL_BYTES_MAX 254 /* of a model's name, with the NUL */
 #define AT_GW_TENSORS_MAX 256     /* inputs, and outputs, of one gRPC request */
 #define AT_GW_DIMS_MAX 32
-#define AT_GW_ATTEMPTS_MAX 3           /* per request, each on another replica */
+#define AT_GW_ATTEMPTS_MAX 10 /* per request, each on another replica */
+#define AT_GW_ATTEMPTS_DEFAULT 3
 #define AT_GW_JSON_DEPTH_MAX 64        /* of a body that names its model */
 #define AT_GW_JSON_MEMBERS_MAX 128     /* at the top of one */
 #define AT_GW_REQUEST_ID_BYTES_MAX 128 /* of a client's own; longer ones are replaced */
@@ -26,6 +27,23 @@
 #define AT_GW_RETRY_SAVED_MAX 100   /* retries that can be saved up */
 #define AT_GW_AVOID_MIN_NS AT_GW_S  /* after a failed connect, doubling up to the maximum */
 #define AT_GW_AVOID_MAX_NS (30 * AT_GW_S)
+#define AT_GW_EJECT_ERRORS 5         /* in a row, until a replica is ejected */
+#define AT_GW_EJECT_SHARE_MILLI 500  /* of a model's replicas that may be ejected at a time */
+#define AT_GW_EJECT_SHIFT_MAX 16     /* doublings of the time of an ejection */
+#define AT_GW_CIRCUIT_ERRORS 50      /* failed requests in a row, until a model's circuit opens */
+#define AT_GW_CIRCUIT_NS AT_GW_S     /* the first time; doubling up to AT_GW_AVOID_MAX_NS */
+#define AT_GW_HEDGE_SHARE_MILLI 100  /* hedges per 1000 requests */
+#define AT_GW_WAIT_NS (30 * AT_GW_S) /* for a replica to take a request */
+#define AT_GW_WAIT_REQUESTS 1024     /* per model and loop */
+#define AT_GW_WAIT_REQUESTS_MAX 100000
+#define AT_GW_WAIT_BYTES ((size_t)64 << 20)      /* of bodies, per model and loop */
+#define AT_GW_WAIT_ALL_REQUESTS 16384            /* of all models, per loop */
+#define AT_GW_WAIT_ALL_BYTES ((size_t)256 << 20) /* the same of bodies */
+#define AT_GW_WAIT_AGE_NS (5 * AT_GW_S) /* of waiting, that make up for one class of priority */
+#define AT_GW_WAIT_TRIES_MAX 64 /* waiting requests that are looked at for one that is to go */
+#define AT_GW_WAIT_TICK_NS (10 * AT_GW_MS) /* room at a replica that another loop made */
+#define AT_GW_CHECK_INTERVAL_MIN_NS (100 * AT_GW_MS)
+#define AT_GW_POLICY_BYTES_MAX ((size_t)1 << 20) /* of a Deployment, decoded */
 #define AT_GW_CONNECT_NS AT_GW_S
 #define AT_GW_FIRST_BYTE_NS (300 * AT_GW_S)
 #define AT_GW_CLIENT_IDLE_NS (75 * AT_GW_S)

@@ -15,6 +15,9 @@ void gw_metrics_init(struct gw_metrics *m, enum at_loop_backend backend)
     static const char *const MODEL_SITE_CODE[] = {"model", "site", "code", NULL};
     static const char *const MODEL[] = {"model", NULL};
     static const char *const MODEL_REASON[] = {"model", "reason", NULL};
+    static const char *const MODEL_STATE[] = {"model", "state", NULL};
+    static const char *const MODEL_PRIORITY[] = {"model", "priority", NULL};
+    static const char *const MODEL_PRIORITY_REASON[] = {"model", "priority", "reason", NULL};
     static const char *const MODEL_SITE_REASON[] = {"model", "site", "reason", NULL};
     struct at_metrics *r = m->registry = at_metrics_new();
     m->requests = at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_requests_total",
@@ -25,6 +28,9 @@ void gw_metrics_init(struct gw_metrics *m, enum at_loop_backend backend)
                           "From the whole request to the end of its answer.", MODEL);
     m->retries = at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_retries_total",
                                    "Requests sent to one more replica, by reason.", MODEL_REASON);
+    m->retries_shed = at_metrics_family(
+        r, AT_METRIC_COUNTER, "atoll_gateway_retries_shed_total",
+        "Retries that were not made: the budget was spent, or others waited.", MODEL_REASON);
     m->upstream_errors =
         at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_upstream_errors_total",
                           "Attempts that a replica did not answer, by reason.", MODEL_SITE_REASON);
@@ -45,6 +51,28 @@ void gw_metrics_init(struct gw_metrics *m, enum at_loop_backend backend)
                                    "Since the route table last changed; -1 without one.");
     m->connected = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_control_plane_connected",
                                    "1 while the routes are being watched.");
+    m->queued = at_metrics_family(
+        r, AT_METRIC_GAUGE, "atoll_gateway_queue_requests",
+        "Requests that wait for a replica: more replicas, or fewer requests.", MODEL_PRIORITY);
+    m->queued_bytes = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_queue_bytes",
+                                      "Bytes of the bodies of requests that wait.");
+    m->queue_wait = at_metrics_family(r, AT_METRIC_HISTOGRAM, "atoll_gateway_queue_wait_seconds",
+                                      "How long those waited that got a replica.", MODEL);
+    m->shed = at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_shed_total",
+                                "Requests refused because too many waited, or for too long.",
+                                MODEL_PRIORITY_REASON);
+    m->circuits = at_metrics_family(
+        r, AT_METRIC_GAUGE, "atoll_gateway_replica_circuits",
+        "Replicas left alone (open) or tried (half-open) after errors, per loop.", MODEL_STATE);
+    m->model_circuits = at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_model_circuits",
+                                          "1 per loop that refuses requests for the model at once "
+                                          "(open) or lets one try (half-open).",
+                                          MODEL_STATE);
+    m->ejections =
+        at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_ejections_total",
+                          "Times that a replica was left alone, by reason.", MODEL_REASON);
+    m->sick = at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_unhealthy_replicas",
+                                "Replicas that fail the gateway's own checks, per loop.", MODEL);
     struct at_metric_family *loops =
         at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_loop_backend",
                           "1 for how the event loops wait: io_uring or epoll.", BACKEND);

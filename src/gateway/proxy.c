@@ -116,7 +116,7 @@ static void fail_saying(struct gw_request *r, int status, bool tried_all, const 
     request_free(r);
 }
 
-static void fail(struct gw_request *r, int status, const char *message)
+void gw_request_fail(struct gw_request *r, int status, const char *message)
 {
     fail_saying(r, status, false, message);
 }
@@ -126,6 +126,11 @@ static void on_gone(void *ctx)
     struct gw_request *r = ctx;
     r->ex = NULL;
     answered(r, 499, r->replica);
+    if (r->turn.waiting) {
+        gw_wait_leave(r);
+        request_free(r);
+        return;
+    }
     at_http_call_cancel(r->worker->client, r->call); /* on_done frees r */
 }
 
@@ -141,10 +146,20 @@ static void on_writable(void *ctx)
 /* Is there somebody else to ask? */
 static bool can_retry(const struct gw_request *r)
 {
-    if (r->n_tried >= AT_GW_ATTEMPTS_MAX || r->worker->stopping) {
-        return false;
+    return r->n_tried < r->model->policy.attempts && !all_tried(r);
+}
+
+/* Is the retry within the model's budget? None is while others wait for the first time. */
+static bool may_pay(struct gw_request *r)
+{
+    struct gw_worker *w = r->worker;
+    bool crowded = r->model->queue.n > 0;
+    bool pays = !crowded && gw_retry_take(&r->model->retries, at_loop_now_ns(w->loop));
+    if (!pays) {
+        const char *const labels[] = {r->model->name, crowded ? "overload" : "budget", NULL};
+        at_metric_add(at_metric_with(w->gateway->metrics.retries_shed, labels), 1);
     }
-    return !all_tried(r);
+    return pays;
 }
 
 /* Is this answer one that another replica may better? */
@@ -174,8 +189,7 @@ static void on_head(void *ctx, const struct at_http_head *head)
             AT_OK) {
         r->json_bytes = json_bytes <= SIZE_MAX / 2 ? (size_t)json_bytes : SIZE_MAX / 2;
     }
-    r->discard =
-        is_refusal(r) && can_retry(r) && gw_retry_take(r->worker, at_loop_now_ns(r->worker->loop));
+    r->discard = is_refusal(r) && can_retry(r) && may_pay(r);
     if (r->discard) {
         return;
     }
@@ -326,15 +340,36 @@ static void end_answer(struct gw_request *r)
 static void leave_replica(struct gw_request *r, enum at_rc rc, bool sent)
 {
     struct gw_replica *replica = r->replica;
+    enum gw_outcome outcome = rc == AT_CANCELLED || rc == AT_EXHAUSTED        ? GW_NOTHING
+                              : rc == AT_OK && !gw_status_is_error(r->status) ? GW_FINE
+                              : sent || rc == AT_OK                           ? GW_ERROR
+                                                                              : GW_UNREACHED;
     r->replica = NULL;
-    gw_replica_leave(replica, rc == AT_CANCELLED || rc == AT_EXHAUSTED, sent,
-                     at_loop_now_ns(r->worker->loop));
+    r->turn.unreached |= outcome == GW_UNREACHED;
+    assert(r->model->running > 0);
+    r->model->running--;
+    gw_replica_leave(gw_now(r->worker), r->model, replica, outcome);
+    if (r->model->load != NULL) {
+        atomic_fetch_sub_explicit(&r->model->load->running, 1, memory_order_relaxed);
+    }
+    gw_wait_serve(r->worker, r->model);
 }
 
 static void count_upstream_error(struct gw_request *r, const char *reason)
 {
     const char *const labels[] = {r->model->name, r->replica->site, reason, NULL};
     at_metric_add(at_metric_with(r->worker->gateway->metrics.upstream_errors, labels), 1);
+}
+
+/* Nobody is left to ask, but somebody may come: it takes its place among those that wait. */
+static bool may_wait(struct gw_request *r)
+{
+    if (r->model->policy.wait_ns == 0 || (!r->turn.unreached && r->model->n_replicas > 0)) {
+        return false;
+    }
+    r->n_tried = 0;
+    r->turn.again = true;
+    return true;
 }
 
 /* The replica did not answer, or its answer is not wanted: ask another, or tell the client. */
@@ -363,11 +398,19 @@ static void on_attempt_failed(struct gw_request *r, enum at_rc rc, bool sent)
     if (safe && sent && !can_retry(r) && r->n_tried == 1 && r->model->n_replicas == 1) {
         r->tried[0] = NULL;
     }
-    if (safe && can_retry(r) &&
-        (budgeted || gw_retry_take(r->worker, at_loop_now_ns(r->worker->loop)))) {
+    if (safe && can_retry(r) && (budgeted || may_pay(r))) {
         attempt(r, reason);
-    } else if (rc == AT_TIMEOUT && sent) {
-        fail(r, 504, "its replica did not answer in time");
+        return;
+    }
+    if (safe && rc != AT_EXHAUSTED && may_wait(r)) {
+        gw_wait_enter(r);
+        return;
+    }
+    if (rc != AT_EXHAUSTED) {
+        gw_model_note(gw_now(r->worker), r->model, false);
+    }
+    if (rc == AT_TIMEOUT && sent) {
+        gw_request_fail(r, 504, "its replica did not answer in time");
     } else if (sent) {
         fail_saying(r, 502, r->safe && all_tried(r), "its replica broke off");
     } else {
@@ -382,6 +425,7 @@ static void on_done(void *ctx, enum at_rc rc, bool bytes_sent, const struct at_e
     (void)err;
     r->call = 0;
     if (rc == AT_OK && !r->discard) {
+        gw_model_note(gw_now(r->worker), r->model, true);
         end_answer(r);
     } else if (r->ex != NULL) {
         on_attempt_failed(r, rc, bytes_sent);
@@ -391,14 +435,37 @@ static void on_done(void *ctx, enum at_rc rc, bool bytes_sent, const struct at_e
     request_free(r);
 }
 
+static bool has_room(const struct gw_model *model)
+{
+    return model->policy.requests_max == 0 || model->running < model->policy.requests_max;
+}
+
+bool gw_request_may_go(struct gw_request *r)
+{
+    int64_t now = at_loop_now_ns(r->worker->loop);
+    const struct gw_replica *replica = has_room(r->model) ? gw_pick(r->model, NULL, 0, now) : NULL;
+    return replica != NULL && !(r->turn.unreached && gw_replica_avoided(replica, now));
+}
+
+void gw_request_go(struct gw_request *r)
+{
+    r->turn.unreached = false;
+    attempt(r, r->turn.again ? "waited" : NULL);
+}
+
 /* Send the request to the best replica that has not had it. reason: of a retry, else NULL. */
 static void attempt(struct gw_request *r, const char *reason)
 {
     struct gw_worker *w = r->worker;
     int64_t now = at_loop_now_ns(w->loop);
-    struct gw_replica *replica = gw_pick(r->model, r->tried, r->n_tried, now);
+    struct gw_replica *replica =
+        r->n_tried > 0 || has_room(r->model) ? gw_pick(r->model, r->tried, r->n_tried, now) : NULL;
+    if (replica == NULL && r->n_tried == 0) {
+        gw_wait_enter(r);
+        return;
+    }
     if (replica == NULL) {
-        fail(r, 503, "no replica is ready");
+        gw_request_fail(r, 503, "no other replica is ready");
         return;
     }
     if (reason != NULL) {
@@ -407,7 +474,11 @@ static void attempt(struct gw_request *r, const char *reason)
     }
     r->tried[r->n_tried++] = replica;
     r->replica = replica;
-    gw_replica_enter(replica, now);
+    r->model->running++;
+    if (r->model->load != NULL) {
+        atomic_fetch_add_explicit(&r->model->load->running, 1, memory_order_relaxed);
+    }
+    gw_replica_enter(gw_now(w), r->model, replica);
     const struct at_http_head *head = at_http_request(r->ex);
     struct at_str body = at_http_request_body(r->ex);
     char target[AT_HTTP_HEAD_BYTES_MAX];
@@ -437,6 +508,27 @@ static void count_client_retry(const struct gw_request *r, const struct at_http_
     if (count.len > 0 && !at_str_eq(count, "0")) {
         const char *const labels[] = {r->model->name, NULL};
         at_metric_add(at_metric_with(r->worker->gateway->metrics.client_retries, labels), 1);
+    }
+}
+
+/* On its way, unless it has to wait behind others. */
+static void start(struct gw_request *r)
+{
+    struct gw_worker *w = r->worker;
+    struct gw_model *model = r->model;
+    if (model->load != NULL) {
+        atomic_fetch_add_explicit(&model->load->arrived, 1, memory_order_relaxed);
+    }
+    if (!gw_model_allows(gw_now(w), model)) {
+        gw_request_fail(r, 503, "too many requests for it have failed; it is tried again soon");
+    } else if (model->queue.n > 0) {
+        model->refs++;
+        gw_wait_enter(r);
+        gw_wait_serve(w, model);
+        model->refs--;
+        gw_model_drop(model);
+    } else {
+        attempt(r, NULL);
     }
 }
 
@@ -476,7 +568,7 @@ static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
     r->safe = path->infer || (r->method != AT_HTTP_POST && r->method != AT_HTTP_PATCH);
     at_buf_clear(&r->hold);
     at_buf_clear(&r->down);
-    gw_retry_earn(w);
+    gw_retry_earn(&model->retries, &model->policy);
     const uint64_t random[] = {gw_random(w), gw_random(w), gw_random(w)};
     struct gw_ids ids = {.span = gw_random(w) | 1,
                          .request = gw_random(w),
@@ -484,7 +576,7 @@ static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
                          .lines = grpc_take != NULL ? grpc_take->lines.data : NULL};
     gw_trace_take(head, random, (uint64_t)1 << 32, &ids.trace);
     if (gw_headers_up(head, &ids, r->id_text, &r->request_id, &r->up) != AT_OK) {
-        fail(r, 431, "the headers are too large");
+        gw_request_fail(r, 431, "the headers are too large");
         return;
     }
     if (r->openai) {
@@ -492,7 +584,7 @@ static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
     }
     at_http_on_gone(ex, on_gone, r);
     at_http_on_writable(ex, on_writable, r);
-    attempt(r, NULL);
+    start(r);
 }
 
 static void handle_grpc(struct gw_worker *w, struct at_http_exchange *ex, enum gw_grpc_kind kind)

@@ -33,6 +33,13 @@ struct gw_request {
     int64_t timeout_ns;        /* the client's own; 0: none */
     bool openai;               /* errors are objects; only 503 is safe to ask another about */
     bool stream;               /* asked for: the first byte is timed */
+    struct gw_turn turn;       /* in the model's queue */
 };
+
+/* Whether a replica would take it now; and then it goes. */
+bool gw_request_may_go(struct gw_request *r);
+void gw_request_go(struct gw_request *r);
+/* Answer it with an error that is the gateway's own. */
+void gw_request_fail(struct gw_request *r, int status, const char *message);
 
 #endif

@@ -31,6 +31,7 @@ void gw_table_unref(struct gw_table *table)
             at_free(route->targets[j].site);
             at_free(route->targets[j].addr);
         }
+        gw_load_unref(route->load);
         at_free(route->targets);
         at_free(route->model);
     }
@@ -45,6 +46,7 @@ size_t gw_table_add_model(struct gw_table *table, const char *model)
     if (index == 0) {
         table->routes = at_realloc(table->routes, (table->n_routes + 1) * sizeof *table->routes);
         table->routes[table->n_routes] = (struct gw_route){.model = at_strdup(model)};
+        gw_policy_default(&table->routes[table->n_routes].policy);
         index = ++table->n_routes;
         at_map_put(table->by_model, model, (void *)(uintptr_t)index);
     }
@@ -62,6 +64,33 @@ void gw_table_add_target(struct gw_table *table, const char *model, const char *
                                                             .addr = at_strdup(addr),
                                                             .latency_ns = latency_ns};
     table->n_targets++;
+}
+
+void gw_table_set_policy(struct gw_table *table, const char *model, const struct gw_policy *policy,
+                         struct gw_load *load)
+{
+    struct gw_route *route = &table->routes[gw_table_add_model(table, model)];
+    route->policy = *policy;
+    gw_load_unref(route->load);
+    route->load = load != NULL ? gw_load_ref(load) : NULL;
+}
+
+static enum at_rc add_policies(struct gw_table *table, const json_t *policies, struct at_err *err)
+{
+    const char *model;
+    json_t *spec;
+    json_object_foreach((json_t *)(uintptr_t)policies, model, spec)
+    {
+        struct gw_policy policy;
+        enum at_rc rc = json_is_object(spec)
+                            ? gw_policy_parse(spec, &policy, err)
+                            : at_err_set_field(err, AT_INVALID, "policies", "must be objects");
+        if (rc != AT_OK) {
+            return at_err_wrap(err, rc, "policies: %s", model);
+        }
+        gw_table_set_policy(table, model, &policy, NULL);
+    }
+    return AT_OK;
 }
 
 static enum at_rc add_static(struct gw_table *table, const char *model, const json_t *targets,
@@ -106,6 +135,11 @@ enum at_rc gw_table_parse(const char *text, size_t len, struct gw_table **ret, s
             gw_table_unref(table);
             return rc;
         }
+    }
+    rc = add_policies(table, at_json_at(root, "policies"), err);
+    if (rc != AT_OK) {
+        gw_table_unref(table);
+        return rc;
     }
     *ret = table;
     return AT_OK;

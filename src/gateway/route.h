@@ -4,6 +4,7 @@
 #define AT_GATEWAY_ROUTE_H
 
 #include "core/map.h"
+#include "gateway/policy.h"
 
 #include <stdatomic.h>
 
@@ -16,6 +17,8 @@ struct gw_route {
     char *model;
     struct gw_target *targets;
     size_t n_targets; /* 0: the model is known, but nobody serves it now */
+    struct gw_policy policy;
+    struct gw_load *load; /* NULL: nobody asks about it */
 };
 
 struct gw_table {
@@ -32,7 +35,11 @@ void gw_table_unref(struct gw_table *table); /* accepts NULL */
 size_t gw_table_add_model(struct gw_table *table, const char *model);
 void gw_table_add_target(struct gw_table *table, const char *model, const char *instance,
                          const char *site, const char *addr, int64_t latency_ns);
-/* {"models": {"m": [{"endpoint", "instance", "site"}]}}. err: AT_INVALID, AT_BAD_REQUEST. */
+/* How the model's requests are treated; load gets a reference, may be NULL. */
+void gw_table_set_policy(struct gw_table *table, const char *model, const struct gw_policy *policy,
+                         struct gw_load *load);
+/* {"models": {"m": [{"endpoint", "instance", "site"}]}, "policies": {"m": what a Deployment's spec
+ * says of waiting, health, limits, retries and hedging}}. err: AT_INVALID, AT_BAD_REQUEST. */
 enum at_rc gw_table_parse(const char *text, size_t len, struct gw_table **ret,
                           struct at_err *err) AT_WARN_UNUSED;
 

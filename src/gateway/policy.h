@@ -1,0 +1,62 @@
+/* How requests for one model wait, are tried again and given up: what its Deployment says, as plain
+ * numbers. Pure. */
+#ifndef AT_GATEWAY_POLICY_H
+#define AT_GATEWAY_POLICY_H
+
+#include "gateway/limits.h"
+#include "model/model.h"
+
+#include <stdatomic.h>
+
+enum gw_priority { GW_LOW, GW_NORMAL, GW_HIGH, GW_CRITICAL, GW_PRIORITIES };
+enum gw_check { GW_CHECK_NONE, GW_CHECK_HTTP, GW_CHECK_TCP };
+
+struct gw_policy {
+    /* Waiting, per loop. */
+    int64_t wait_ns; /* 0: nobody waits */
+    size_t wait_requests, wait_bytes;
+    /* Limits; 0: none. */
+    unsigned requests_max; /* under way, per loop */
+    unsigned circuit_errors;
+    int64_t circuit_ns;
+    /* Retries. */
+    unsigned attempts, retry_milli;
+    /* Hedging. */
+    bool hedges;            /* those that do not ask, too */
+    unsigned hedge_centile; /* 0: after hedge_ns */
+    int64_t hedge_ns;
+    unsigned hedge_milli;
+    /* Ejection by what answers tell. */
+    unsigned eject_errors; /* 0: never */
+    int64_t eject_ns, eject_max_ns;
+    unsigned eject_share_milli;
+    /* Questions that the gateway asks itself. */
+    enum gw_check check;
+    char check_path[256];
+    int64_t check_interval_ns, check_timeout_ns;
+    unsigned check_failures, check_successes;
+    /* The control plane makes replicas when somebody waits. */
+    bool scales;
+};
+
+/* What is asked of a model, by all loops; the first one reports it. */
+struct gw_load {
+    atomic_int refs;
+    _Atomic int64_t waiting, running, arrived;
+};
+
+/* Without a Deployment: nobody waits, all else as a Deployment that says nothing. */
+void gw_policy_default(struct gw_policy *ret);
+void gw_policy_of(const struct at_deployment *deployment, struct gw_policy *ret);
+/* The same from the members of a Deployment's spec that are about it. err: AT_INVALID, with the
+ * field. */
+enum at_rc gw_policy_parse(const json_t *spec, struct gw_policy *ret,
+                           struct at_err *err) AT_WARN_UNUSED;
+/* "p95" or "50ms". err: AT_INVALID. */
+enum at_rc gw_hedge_parse(const char *text, unsigned *ret_centile, int64_t *ret_ns) AT_WARN_UNUSED;
+
+struct gw_load *gw_load_new(void);
+struct gw_load *gw_load_ref(struct gw_load *load);
+void gw_load_unref(struct gw_load *load); /* accepts NULL */
+
+#endif
