@@ -90,8 +90,8 @@ void gw_offers_put(struct at_gateway *gateway, struct gw_table *table)
     void *value;
     for (size_t it = 0; at_map_next(feed->offers, &it, NULL, &value);) {
         const struct gw_offer *offer = value;
-        const struct gw_route *route = &table->routes[gw_table_add_model(table, offer->model)];
-        if (route->load == NULL) {
+        size_t index = gw_table_add_model(table, offer->model);
+        if (table->routes[index].load == NULL) {
             gw_table_set_policy(table, offer->model, &offer->policy, load_of(feed, offer->model));
         }
     }

@@ -69,7 +69,8 @@ void gw_table_add_target(struct gw_table *table, const char *model, const char *
 void gw_table_set_policy(struct gw_table *table, const char *model, const struct gw_policy *policy,
                          struct gw_load *load)
 {
-    struct gw_route *route = &table->routes[gw_table_add_model(table, model)];
+    size_t index = gw_table_add_model(table, model);
+    struct gw_route *route = &table->routes[index];
     route->policy = *policy;
     gw_load_unref(route->load);
     route->load = load != NULL ? gw_load_ref(load) : NULL;
