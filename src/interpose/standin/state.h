@@ -1,0 +1,33 @@
+/* The pretended GPUs of the tests: one file that the stand-ins for libcuda and libnvidia-ml map, so
+ * that processes share devices as they share real ones. Its path is in $STANDIN_GPU_STATE. */
+#ifndef AT_INTERPOSE_STANDIN_STATE_H
+#define AT_INTERPOSE_STANDIN_STATE_H
+
+#include <stdint.h>
+
+#define STANDIN_DEVICES_MAX 8
+#define STANDIN_PROCESSES_MAX 64
+#define STANDIN_CONTEXT_BYTES (INT64_C(8) << 20) /* what a context takes beside allocations */
+
+struct standin_process {
+    int64_t pid; /* 0: free */
+    int64_t used_bytes;
+};
+
+struct standin_device {
+    char uuid[48]; /* "GPU-00000000-0000-0000-0000-000000000001" */
+    char name[32];
+    int64_t total_bytes;
+    int64_t busy_until_ns; /* monotonic: the device does one thing after the other */
+    int64_t busy_ns;       /* in all */
+    int64_t lost;          /* fell off the bus: every call fails */
+    int64_t lies; /* NVML: 1: says that nothing is used; 2: hangs for a second; 3: garbage */
+    struct standin_process processes[STANDIN_PROCESSES_MAX];
+};
+
+struct standin_state {
+    int64_t n_devices;
+    struct standin_device devices[STANDIN_DEVICES_MAX];
+};
+
+#endif
