@@ -306,7 +306,7 @@ static enum at_rc wait_loaded(struct at_etcd *e, struct at_err *err)
 {
     e->heard_ns = at_etcd_now(e);
     at_etcd_load(e);
-    while (!e->loaded || e->store->rev < e->load_newest) {
+    while (!e->loaded || at_etcd_raw(e, e->store->rev) < e->load_newest) {
         bool fatal = e->load_err.rc != AT_OK && e->load_err.rc != AT_UNAVAILABLE;
         int64_t deadline = e->heard_ns + AT_STORE_ETCD_OPEN_NS; /* much may take long */
         if (fatal || at_etcd_now(e) >= deadline) {

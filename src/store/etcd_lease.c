@@ -35,6 +35,7 @@ static void lease_done(void *ctx, enum at_rc rc, bool unsure, const json_t *answ
     (void)unsure; /* a lease that nobody knows of ends by itself */
     struct at_etcd_op *op = ctx;
     struct at_etcd *e = op->e;
+    e->n_calls--;
     if (op->state != AT_ETCD_OP_SENT) {
         return; /* given up meanwhile */
     }
@@ -67,6 +68,7 @@ void at_etcd_lease_ask(struct at_etcd_op *op)
     if (at_etcd_lease_text(op->lease_asked, keep ? 0 : ttl_s, &text) != AT_OK) {
         assert(false);
     }
+    e->n_calls++;
     op->call =
         at_etcd_call(e, keep ? "/v3/lease/keepalive" : "/v3/lease/grant", &text, lease_done, op);
 }

@@ -1,6 +1,6 @@
 /* The mirror of etcd in memory: read in pages at one revision, then kept up by a watch. What cannot
- * be followed (compacted away while etcd was out of reach, several keys changed by somebody's one
- * transaction) is read anew, and watchers are told to do the same. */
+ * be followed (compacted away while etcd was out of reach, several keys changed by a
+ * stranger's transaction) is read anew, and watchers are told to do the same. */
 #include "core/mem.h"
 #include "core/str.h"
 #include "store/etcd_priv.h"
@@ -23,6 +23,7 @@ static void load_reset(struct at_etcd *e)
         assert(false);
     }
     e->page_limit = AT_STORE_ETCD_PAGE_KEYS_MIN;
+    e->load_scheme = false;
 }
 
 void at_etcd_load(struct at_etcd *e)
@@ -66,11 +67,10 @@ static void offset_take(struct at_etcd *e)
         return;
     }
     e->rev_offset = offset;
-    e->load_rev += offset;
-    e->load_newest += offset;
     struct at_store_cursor cursor = at_store_index_seek(e->load_index, "");
     while ((v = at_store_index_next(e->load_index, &cursor)) != NULL) {
-        at_etcd_version_in(e, v);
+        v->mod_rev += offset;
+        v->create_rev += offset;
     }
 }
 
@@ -86,7 +86,8 @@ static void load_done(struct at_etcd *e)
     e->load_index = NULL;
     at_store_history_done(&store->history);
     store->history.head = 0;
-    store->history.compact_rev = store->rev = e->load_rev;
+    store->history.compact_rev = store->rev = at_etcd_end_in(e, e->load_rev);
+    e->scheme_told = e->load_scheme;
     e->loaded = true;
     e->loading = false;
     e->load_err = (struct at_err){0};
@@ -94,6 +95,20 @@ static void load_done(struct at_etcd *e)
     if (again) {
         at_store_watchers_end(store, AT_COMPACTED);
     }
+}
+
+/* What no key of the store can be. */
+static enum at_rc foreign_key(const json_t *kv, struct at_err *err)
+{
+    int64_t scheme = at_etcd_scheme(kv);
+    if (scheme == 0) {
+        return at_err_set(err, AT_CORRUPT, "etcd holds keys of others: give it an etcd of its own");
+    }
+    return scheme == AT_ETCD_SCHEME
+               ? AT_OK
+               : at_err_set(err, AT_UNSUPPORTED,
+                            "the store in etcd was written by a newer Atoll, which counts "
+                            "revisions differently: use that one");
 }
 
 /* Sorted by key, as etcd gives them. */
@@ -112,8 +127,8 @@ static enum at_rc page_take(struct at_etcd *e, const json_t *answer, struct at_e
             return rc;
         }
         if (v->key_len == 0) {
-            rc = at_err_set(err, AT_CORRUPT,
-                            "etcd holds keys of others: give it an etcd of its own");
+            e->load_scheme = true;
+            rc = foreign_key(kv, err);
         } else {
             total += v->key_len + v->value_len;
             at_etcd_version_in(e, v);
@@ -121,8 +136,12 @@ static enum at_rc page_take(struct at_etcd *e, const json_t *answer, struct at_e
             if (lease != 0) {
                 at_store_lease_set(e->store, v, lease, -1);
             }
-            at_buf_clear(&e->page_from); /* the next page begins with the key just above */
-            rc = at_buf_append(&e->page_from, at_store_version_key(v), v->key_len + 1);
+        }
+        if (rc == AT_OK) { /* the next page begins with the key just above */
+            bool scheme = v->key_len == 0;
+            at_buf_clear(&e->page_from);
+            rc = at_buf_append(&e->page_from, scheme ? AT_ETCD_SCHEME_KEY : at_store_version_key(v),
+                               scheme ? sizeof AT_ETCD_SCHEME_KEY : v->key_len + 1);
         }
         at_store_version_unref(v);
         if (rc != AT_OK) {
@@ -174,7 +193,7 @@ static void newest_done(void *ctx, enum at_rc rc, bool unsure, const json_t *ans
         load_failed(e, rc, err);
         return;
     }
-    int64_t rev = at_etcd_rev_in(e, at_etcd_answer_rev(answer));
+    int64_t rev = at_etcd_answer_rev(answer);
     e->load_newest = rev;
     e->load_rev = rev;
     if (!e->loaded) {
@@ -192,7 +211,7 @@ static void load_next(struct at_etcd *e)
         return; /* the tick goes on */
     }
     bool newest = e->load_rev == 0;
-    if (at_etcd_range_text(e->page_from.data, e->page_from.len, at_etcd_rev_out(e, e->load_rev),
+    if (at_etcd_range_text(e->page_from.data, e->page_from.len, e->load_rev,
                            newest ? 0 : e->page_limit, &text) != AT_OK) {
         assert(false);
     }
@@ -206,49 +225,106 @@ static void apply(struct at_store *store, struct at_store_version *v, bool delet
     const char *key = at_store_version_key(v);
     struct at_store_change change = {.rev = v->mod_rev};
     change.prev = at_store_version_ref(at_store_index_get(store->index, key));
-    bool ours = v->key_len != 0;
     if (deleted && change.prev != NULL) {
         at_store_index_remove(store->index, key);
     } else {
         change.cur = v;
-        if (ours && !deleted) {
+        if (!deleted) {
             at_store_index_put(store->index, v);
         }
     }
-    if (lease != 0 && ours && !deleted) {
+    if (lease != 0 && !deleted) {
         at_store_lease_set(store, v, lease, -1);
     } else {
         at_store_lease_drop(store, key);
     }
     at_store_history_push(&store->history, &change);
     at_store_version_unref(change.prev);
-    store->rev = change.rev;
 }
 
-/* false: something that the mirror cannot show. */
-static bool apply_events(struct at_etcd *e, const json_t *events)
+struct event {
+    struct at_store_version *v; /* with etcd's revision */
+    int64_t raw;
+    uint64_t lease;
+    bool deleted, scheme;
+};
+
+/* Until one that makes no sense. own: the versions. */
+static size_t events_read(const json_t *list, struct event *ret)
 {
     size_t i;
-    const json_t *event;
-    json_array_foreach((json_t *)events, i, event)
+    const json_t *one;
+    json_array_foreach((json_t *)list, i, one)
     {
-        struct at_store_version *v;
-        bool deleted;
-        uint64_t lease;
-        if (at_etcd_event(event, &deleted, &v, &lease, NULL) != AT_OK) {
+        struct event *e = &ret[i];
+        if (at_etcd_event(one, &e->deleted, &e->v, &e->lease, NULL) != AT_OK) {
+            return i;
+        }
+        e->raw = e->v->mod_rev;
+        e->scheme =
+            e->v->key_len == 0 && at_etcd_scheme(json_object_get(one, "kv")) == AT_ETCD_SCHEME;
+    }
+    return i;
+}
+
+/* The changes of one of etcd's revisions. false: not as the servers of this scheme make them. */
+static bool apply_revision(struct at_etcd *e, const struct event *events, size_t n)
+{
+    int64_t last = e->store->rev;
+    if (events[0].raw != at_etcd_raw(e, last) + 1) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (events[i].v->key_len == 0) {
+            if (!events[i].scheme && !events[i].deleted) {
+                return false;
+            }
+            continue;
+        }
+        at_etcd_version_in(e, events[i].v);
+        if (events[i].v->mod_rev <= last) {
             return false;
         }
-        at_etcd_version_in(e, v);
-        bool next = v->mod_rev == e->store->rev + 1;
-        if (next) {
-            apply(e->store, v, deleted, lease);
-        }
-        at_store_version_unref(v);
-        if (!next) {
-            return false;
+        last = events[i].v->mod_rev;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (events[i].v->key_len == 0) {
+            e->scheme_told = events[i].scheme;
+        } else {
+            apply(e->store, events[i].v, events[i].deleted, events[i].lease);
         }
     }
+    e->store->rev = at_etcd_end_in(e, events[0].raw);
     return true;
+}
+
+/* A revision of etcd's is never divided between two lines. false: something that the mirror cannot
+ * show; it then ends with the last whole revision before. */
+static bool apply_events(struct at_etcd *e, const json_t *list)
+{
+    size_t total = json_array_size(list);
+    struct event *events = at_alloc(total * sizeof *events);
+    size_t n = events_read(list, events);
+    bool followed = n == total;
+    size_t begin = 0;
+    for (size_t end = 1; begin < n; end++) {
+        if (end == n && n != total) {
+            break; /* it may not be whole */
+        }
+        if (end < n && events[end].raw == events[begin].raw) {
+            continue;
+        }
+        if (!apply_revision(e, events + begin, end - begin)) {
+            followed = false;
+            break;
+        }
+        begin = end;
+    }
+    for (size_t i = 0; i < n; i++) {
+        at_store_version_unref(events[i].v);
+    }
+    at_free(events);
+    return followed;
 }
 
 static void show(struct at_store *store)
@@ -368,7 +444,7 @@ static void watch_start(struct at_etcd *e)
     if (!at_etcd_may_call(e)) {
         return; /* the tick goes on */
     }
-    if (at_etcd_watch_text(at_etcd_rev_out(e, e->store->rev + 1), &text) != AT_OK) {
+    if (at_etcd_watch_text(at_etcd_raw(e, e->store->rev) + 1, &text) != AT_OK) {
         assert(false);
     }
     struct watch *w = AT_NEW(struct watch);
@@ -424,7 +500,7 @@ static void probe_done(void *ctx, enum at_rc rc, bool unsure, const json_t *answ
     if (e->closing) {
         return;
     }
-    int64_t rev = rc == AT_OK ? at_etcd_rev_in(e, at_etcd_answer_rev(answer)) : 0;
+    int64_t rev = rc == AT_OK ? at_etcd_end_in(e, at_etcd_answer_rev(answer)) : 0;
     for (struct at_etcd_reader *r = e->readers; r != NULL; r = r->next) {
         if (r->asked && r->need_rev == 0) {
             r->need_rev = rev;
@@ -519,6 +595,15 @@ static void compact_done(void *ctx, enum at_rc rc, bool unsure, const json_t *an
     (void)err;
 }
 
+int64_t at_etcd_whole_raw(const struct at_etcd *e, int64_t rev)
+{
+    const struct at_store_history *h = &e->store->history;
+    size_t next = at_store_history_after(h, rev);
+    int64_t raw = at_etcd_raw(e, rev);
+    bool divided = next < h->n && at_etcd_raw(e, at_store_history_nth(h, next)->rev) == raw;
+    return divided ? raw - 1 : raw;
+}
+
 /* Each server asks for what it forgot itself: all keep the same amount, so it does not matter who
  * is first. */
 void at_etcd_age(struct at_etcd *e, int64_t goal)
@@ -531,8 +616,12 @@ void at_etcd_age(struct at_etcd *e, int64_t goal)
         return;
     }
     e->compacted_rev = store->history.compact_rev;
+    int64_t raw = at_etcd_whole_raw(e, e->compacted_rev);
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
-    if (at_etcd_compact_text(at_etcd_rev_out(e, e->compacted_rev), &text) != AT_OK) {
+    if (raw < 1) {
+        return;
+    }
+    if (at_etcd_compact_text(raw, &text) != AT_OK) {
         assert(false);
     }
     at_etcd_call(e, "/v3/kv/compaction", &text, compact_done, e);

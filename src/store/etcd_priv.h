@@ -1,10 +1,11 @@
 /* The etcd back end, for this folder and its tests.
  *
  * The store's index and history are a mirror of all of etcd, fed by one watch; so reads are as fast
- * as with the other back ends and parse nothing. Writes go to etcd as compare-and-swap transactions
- * of one key, many at once, and are answered when the mirror shows them. Everything runs on the
- * store's thread, on a loop of its own inside the store's, so that opening and draining can wait
- * for etcd without running anybody else's callbacks. */
+ * as with the other back ends and parse nothing. Writes are compare-and-swap transactions of one
+ * key; those that wait at the same time go to etcd as the branches of one, so that they pay for one
+ * commit. They are answered when the mirror shows them. Everything runs on the store's thread, on a
+ * loop of its own inside the store's, so that opening and draining can wait for etcd without
+ * running anybody else's callbacks. */
 #ifndef AT_STORE_ETCD_PRIV_H
 #define AT_STORE_ETCD_PRIV_H
 
@@ -47,8 +48,10 @@ struct at_etcd_op {
     uint64_t lease, lease_asked; /* of a put with a TTL; 0: to be asked for */
     bool lease_new;              /* made for this write, or to be */
     bool tried;
-    bool unsure; /* an attempt with this base had no answer */
-    at_http_call_id call;
+    bool unsure;                 /* an attempt with this base had no answer */
+    bool alone, apart;           /* not in a group any more; compared by itself in its group */
+    at_http_call_id call;        /* about its lease; of a compaction */
+    struct at_etcd_group *group; /* sent with it; NULL: none */
     enum at_rc rc;
     int64_t rev, need_rev;
     struct at_store_version *shown;
@@ -85,18 +88,20 @@ struct at_etcd {
     bool authenticating;
     uint64_t auth_count; /* of the headers */
     int64_t last_ok_ns, pause_until_ns;
-    /* What is added to etcd's revisions wherever they come in, and taken off where they go out: an
-     * import wrote it, so that revisions go on above those of the store it came from. */
+    /* What is added to revisions wherever they come in, and taken off where they go out: an import
+     * wrote it, so that revisions go on above those of the store it came from. */
     int64_t rev_offset;
-    int64_t heard_ns; /* the newest byte of any answer */
+    bool scheme_told, scheme_asked; /* AT_ETCD_SCHEME_KEY is there; is being put */
+    int64_t heard_ns;               /* the newest byte of any answer */
     bool closing;
 
     /* mirror */
     bool loaded;         /* once */
     bool loading;        /* now */
     bool load_idle;      /* the next step waits for the tick */
-    int64_t load_rev;    /* the snapshot's; 0: the newest has to be asked for */
+    int64_t load_rev;    /* etcd's, of the snapshot; 0: the newest has to be asked for */
     int64_t load_newest; /* the newest when it was asked for */
+    bool load_scheme;    /* AT_ETCD_SCHEME_KEY was among it */
     struct at_store_index *load_index;
     struct at_buf page_from;
     size_t page_limit;
@@ -113,24 +118,36 @@ struct at_etcd {
     /* writes */
     struct at_etcd_op *first, *last;
     struct at_etcd_list ready, settling;
-    struct at_map *keys; /* -> struct at_etcd_key * */
-    size_t n_sent, sent_bytes;
+    struct at_map *keys;                /* -> struct at_etcd_key * */
+    size_t n_calls, n_txns, sent_bytes; /* about leases; groups under way, and their values */
 };
 
-static inline int64_t at_etcd_rev_in(const struct at_etcd *e, int64_t raw)
+/* Of a key's change in etcd's revision raw. 0 stays 0. */
+static inline int64_t at_etcd_rev_in(const struct at_etcd *e, int64_t raw, const char *key)
 {
-    return raw != 0 ? raw + e->rev_offset : 0;
+    return raw != 0 ? raw * AT_ETCD_PLACES + at_etcd_place(key) + e->rev_offset : 0;
 }
-/* 0 stays 0; what lies before the store's beginning becomes what no key has. */
-static inline int64_t at_etcd_rev_out(const struct at_etcd *e, int64_t rev)
+/* Of the store as it is after raw. */
+static inline int64_t at_etcd_end_in(const struct at_etcd *e, int64_t raw)
 {
-    return rev == 0 ? 0 : rev > e->rev_offset ? rev - e->rev_offset : -1;
+    return raw != 0 ? raw * AT_ETCD_PLACES + AT_ETCD_PLACES - 1 + e->rev_offset : 0;
+}
+/* etcd's revision to which rev belongs; 0: it lies before etcd's first. */
+static inline int64_t at_etcd_raw(const struct at_etcd *e, int64_t rev)
+{
+    return rev > e->rev_offset ? (rev - e->rev_offset) / AT_ETCD_PLACES : 0;
+}
+/* 0 stays 0; what cannot be this key's becomes what no key has. */
+static inline int64_t at_etcd_rev_out(const struct at_etcd *e, int64_t rev, const char *key)
+{
+    int64_t raw = at_etcd_raw(e, rev);
+    return rev == 0 ? 0 : raw > 0 && at_etcd_rev_in(e, raw, key) == rev ? raw : -1;
 }
 static inline void at_etcd_version_in(const struct at_etcd *e, struct at_store_version *v)
 {
     if (v != NULL) {
-        v->mod_rev = at_etcd_rev_in(e, v->mod_rev);
-        v->create_rev = at_etcd_rev_in(e, v->create_rev);
+        v->mod_rev = at_etcd_rev_in(e, v->mod_rev, at_store_version_key(v));
+        v->create_rev = at_etcd_rev_in(e, v->create_rev, at_store_version_key(v));
     }
 }
 
@@ -169,17 +186,26 @@ void at_etcd_readers_settle(struct at_etcd *e, int64_t now);
 void at_etcd_readers_ask(struct at_etcd *e, bool paused);
 void at_etcd_catch_up(struct at_etcd *e, at_store_write_fn *fn, void *ctx);
 void at_etcd_forget(struct at_etcd *e, int64_t rev); /* here, not in etcd */
+/* etcd's newest revision of which nothing is after rev. */
+int64_t at_etcd_whole_raw(const struct at_etcd *e, int64_t rev);
 void at_etcd_age(struct at_etcd *e, int64_t goal);
 void at_etcd_mirror_done(struct at_etcd *e);
 
 /* etcd_write.c */
 void at_etcd_write(struct at_etcd *e, enum at_store_op_type type,
                    struct at_store_version *version_take, const struct at_store_write *write);
-void at_etcd_send(struct at_etcd *e);
 void at_etcd_settle(struct at_etcd *e); /* answer what the mirror shows by now */
 void at_etcd_expire(struct at_etcd *e, int64_t now, bool all);
+void at_etcd_op_sent(struct at_etcd_op *op);  /* READY -> SENT, knowing what to compare with */
 void at_etcd_op_ready(struct at_etcd_op *op); /* SENT -> READY: another step */
 void at_etcd_decide_failed(struct at_etcd_op *op, enum at_rc rc, const struct at_err *err);
+/* What became of a sent transaction; got is taken over, and its revisions are etcd's. */
+void at_etcd_op_answered(struct at_etcd_op *op, enum at_rc rc, bool unsure,
+                         struct at_etcd_txn_answer *got, const struct at_err *err);
+
+/* etcd_group.c */
+void at_etcd_send(struct at_etcd *e);
+void at_etcd_group_leave(struct at_etcd_op *op); /* given up: its group's answer is not for it */
 
 /* etcd_lease.c */
 void at_etcd_lease_ask(struct at_etcd_op *op); /* op is SENT; READY with a lease, or decided */

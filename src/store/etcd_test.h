@@ -23,6 +23,7 @@ struct etcd_server {
     char dir[300];
     char url[64];
     const char *quota_bytes; /* NULL: etcd's own */
+    const char *max_txn_ops; /* NULL: 128 */
 };
 
 static inline bool etcd_is_installed(void)
@@ -70,6 +71,7 @@ static inline void etcd_exec(const struct etcd_server *s)
            "--advertise-client-urls", s->url, "--listen-peer-urls", peer,
            "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster, "--unsafe-no-fsync",
            "--heartbeat-interval=20", "--election-timeout=200", "--logger=zap", "--log-level=error",
+           "--max-txn-ops", s->max_txn_ops != NULL ? s->max_txn_ops : "128",
            "--quota-backend-bytes", s->quota_bytes != NULL ? s->quota_bytes : "0", (char *)NULL);
     _exit(127);
 }

@@ -3,6 +3,7 @@
 #include "core/digest.h"
 #include "core/mem.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -77,7 +78,7 @@ static enum at_rc put_guard_compare(const struct at_etcd_txn *txn, struct at_buf
                        : rc;
 }
 
-enum at_rc at_etcd_txn_text(const struct at_etcd_txn *txn, struct at_buf *out)
+static enum at_rc put_txn(const struct at_etcd_txn *txn, struct at_buf *out)
 {
     const struct at_store_version *v = txn->version;
     const char *key = at_store_version_key(v);
@@ -103,6 +104,91 @@ enum at_rc at_etcd_txn_text(const struct at_etcd_txn *txn, struct at_buf *out)
                         strlen(txn->guard_key), "\",\"keys_only\":true}}");
     }
     return rc == AT_OK ? at_buf_append_str(out, "]}") : rc;
+}
+
+static enum at_rc put_apart(const struct at_etcd_txn *txns, size_t n, struct at_buf *out)
+{
+    enum at_rc rc = at_buf_append_str(out, "{\"success\":[");
+    for (size_t i = 0; rc == AT_OK && i < n; i++) {
+        rc = at_buf_append_str(out, i == 0 ? "{\"request_txn\":" : ",{\"request_txn\":");
+        if (rc == AT_OK) {
+            rc = put_txn(&txns[i], out);
+        }
+        if (rc == AT_OK) {
+            rc = at_buf_append_str(out, "}");
+        }
+    }
+    return rc == AT_OK ? at_buf_append_str(out, "]}") : rc;
+}
+
+static bool guard_was_before(const struct at_etcd_txn *txns, size_t i)
+{
+    for (size_t k = 0; k < i; k++) {
+        if (txns[k].guard_key != NULL && txns[k].guard_rev == txns[i].guard_rev &&
+            strcmp(txns[k].guard_key, txns[i].guard_key) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum at_rc put_together(const struct at_etcd_txn *txns, size_t n, struct at_buf *out)
+{
+    enum at_rc rc = at_buf_append_str(out, "{\"compare\":[");
+    for (size_t i = 0; rc == AT_OK && i < n; i++) {
+        const struct at_store_version *v = txns[i].version;
+        rc = i != 0 ? at_buf_append_str(out, ",") : AT_OK;
+        if (rc == AT_OK) {
+            rc = put_compare(at_store_version_key(v), v->key_len, txns[i].expect, out);
+        }
+        if (rc == AT_OK && txns[i].guard_key != NULL && !guard_was_before(txns, i)) {
+            rc = put_guard_compare(&txns[i], out);
+        }
+    }
+    if (rc == AT_OK) {
+        rc = at_buf_append_str(out, "],\"success\":[");
+    }
+    for (size_t i = 0; rc == AT_OK && i < n; i++) {
+        rc = i != 0 ? at_buf_append_str(out, ",") : AT_OK;
+        if (rc == AT_OK) {
+            rc = put_success(&txns[i], out);
+        }
+    }
+    return rc == AT_OK ? at_buf_append_str(out, "]}") : rc;
+}
+
+enum at_rc at_etcd_txn_text(const struct at_etcd_txn *txns, size_t n, enum at_etcd_form form,
+                            struct at_buf *out)
+{
+    switch (form) {
+    case AT_ETCD_TOGETHER:
+        return put_together(txns, n, out);
+    case AT_ETCD_APART:
+        return put_apart(txns, n, out);
+    default:
+        return put_txn(txns, out);
+    }
+}
+
+enum at_rc at_etcd_scheme_text(struct at_buf *out)
+{
+    static const char key[] = AT_ETCD_SCHEME_KEY; /* with its own NUL, without the string's */
+    char version[16];
+    int len = snprintf(version, sizeof version, "%d", AT_ETCD_SCHEME);
+    enum at_rc rc = at_buf_append_str(out, "{\"compare\":[");
+    if (rc == AT_OK) {
+        rc = put_compare(key, sizeof key - 1, 0, out);
+    }
+    if (rc == AT_OK) {
+        rc = put_base64(out, "],\"success\":[{\"request_put\":{\"key\":\"", key, sizeof key - 1,
+                        "\",\"value\":\"");
+    }
+    if (rc == AT_OK) {
+        rc = put_base64(out, "", version, (size_t)len, "\"}}]");
+    }
+    return rc == AT_OK ? put_base64(out, ",\"failure\":[{\"request_range\":{\"key\":\"", key,
+                                    sizeof key - 1, "\"}}]}")
+                       : rc;
 }
 
 enum at_rc at_etcd_lease_text(uint64_t lease, uint32_t ttl_s, struct at_buf *out)
@@ -182,7 +268,8 @@ static int64_t number(const json_t *object, const char *name)
 
 int64_t at_etcd_answer_rev(const json_t *answer)
 {
-    return number(json_object_get(answer, "header"), "revision");
+    int64_t rev = number(json_object_get(answer, "header"), "revision");
+    return rev > 0 && rev <= AT_ETCD_RAW_REV_MAX ? rev : 0;
 }
 
 static enum at_rc bytes(const json_t *object, const char *name, struct at_buf *out,
@@ -212,13 +299,14 @@ enum at_rc at_etcd_kv(const json_t *kv, struct at_store_version **ret, uint64_t 
         return rc;
     }
     int64_t mod_rev = number(kv, "mod_revision");
-    if (mod_rev <= 0 || key.len == 0) {
+    int64_t create_rev = number(kv, "create_revision");
+    if (mod_rev <= 0 || mod_rev > AT_ETCD_RAW_REV_MAX || key.len == 0) {
         return at_err_set(err, AT_CORRUPT, "etcd: a key or its revision is missing");
     }
     bool plain = memchr(key.data, '\0', key.len) == NULL;
     struct at_store_version *v = at_store_version_new(
         plain ? key.data : "", value.data != NULL ? value.data : "", value.len);
-    v->create_rev = number(kv, "create_revision");
+    v->create_rev = create_rev > 0 && create_rev <= mod_rev ? create_rev : 0;
     v->mod_rev = mod_rev;
     uint64_t lease = (uint64_t)number(kv, "lease");
     v->ttl_s = at_etcd_lease_ttl(lease);
@@ -229,25 +317,52 @@ enum at_rc at_etcd_kv(const json_t *kv, struct at_store_version **ret, uint64_t 
     return AT_OK;
 }
 
-/* The one key that the i-th of a transaction's ranges found; NULL: none. */
-static const json_t *shown(const json_t *answer, size_t i)
+int64_t at_etcd_scheme(const json_t *kv)
 {
-    const json_t *one = json_array_get(json_object_get(answer, "responses"), i);
+    AT_CLEANUP(at_cleanup_buf) struct at_buf key = {0};
+    AT_CLEANUP(at_cleanup_buf) struct at_buf value = {0};
+    static const char want[] = AT_ETCD_SCHEME_KEY;
+    if (bytes(kv, "key", &key, NULL) != AT_OK || key.len != sizeof want - 1 ||
+        memcmp(key.data, want, key.len) != 0 || bytes(kv, "value", &value, NULL) != AT_OK) {
+        return 0;
+    }
+    int64_t scheme = value.data != NULL ? strtoll(value.data, NULL, 10) : 0;
+    return scheme > 0 ? scheme : INT64_MAX;
+}
+
+/* FNV-1a (Fowler, Noll, Vo), its 32 bits folded into 12. Stored revisions depend on it. */
+unsigned at_etcd_place(const char *key)
+{
+    uint32_t hash = 2166136261u;
+    for (const char *c = key; *c != '\0'; c++) {
+        hash = (hash ^ (unsigned char)*c) * 16777619u;
+    }
+    return (hash ^ hash >> 12 ^ hash >> 24) % AT_ETCD_PLACES;
+}
+
+/* The one key that the i-th of a transaction's ranges found; NULL: none. */
+static const json_t *shown(const json_t *txn, size_t i)
+{
+    const json_t *one = json_array_get(json_object_get(txn, "responses"), i);
     return json_array_get(json_object_get(json_object_get(one, "response_range"), "kvs"), 0);
 }
 
-enum at_rc at_etcd_txn_answer(const json_t *answer, struct at_etcd_txn_answer *ret,
-                              struct at_err *err)
+enum at_rc at_etcd_txn_answer(const json_t *answer, enum at_etcd_form form, size_t i,
+                              struct at_etcd_txn_answer *ret, struct at_err *err)
 {
-    struct at_etcd_txn_answer got = {.succeeded =
-                                         json_is_true(json_object_get(answer, "succeeded")),
+    const json_t *txn = answer;
+    if (form == AT_ETCD_APART) {
+        txn = json_object_get(json_array_get(json_object_get(answer, "responses"), i),
+                              "response_txn");
+    }
+    struct at_etcd_txn_answer got = {.succeeded = json_is_true(json_object_get(txn, "succeeded")),
                                      .rev = at_etcd_answer_rev(answer)};
-    if (got.rev <= 0) {
+    if (got.rev <= 0 || !json_is_object(txn)) {
         return at_err_set(err, AT_CORRUPT, "etcd: a transaction's answer has no revision");
     }
-    if (!got.succeeded) {
-        const json_t *kv = shown(answer, 0);
-        got.guard_rev = number(shown(answer, 1), "mod_revision");
+    if (!got.succeeded && form != AT_ETCD_TOGETHER) {
+        const json_t *kv = shown(txn, 0);
+        got.guard_rev = number(shown(txn, 1), "mod_revision");
         enum at_rc rc = kv != NULL ? at_etcd_kv(kv, &got.current, NULL, err) : AT_OK;
         if (rc != AT_OK) {
             return rc;

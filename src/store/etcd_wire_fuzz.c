@@ -18,6 +18,7 @@ static void as_watch(const char *text, size_t len)
     {
         struct at_store_version *v;
         bool deleted;
+        assert(at_etcd_scheme(json_object_get(event, "kv")) >= 0);
         if (at_etcd_event(event, &deleted, &v, NULL, NULL) == AT_OK) {
             assert(v->mod_rev > 0);
             at_store_version_unref(v);
@@ -31,9 +32,13 @@ static void as_txn(const char *text, size_t len)
     json_error_t problem;
     AT_CLEANUP(at_cleanup_json) json_t *root = json_loadb(text, len, 0, &problem);
     struct at_etcd_txn_answer got = {0};
-    if (at_etcd_txn_answer(root, &got, NULL) == AT_OK) {
-        assert(got.rev > 0);
-        at_store_version_unref(got.current);
+    for (enum at_etcd_form form = AT_ETCD_ONE; form <= AT_ETCD_APART; form++) {
+        for (size_t i = 0; i < 2; i++) {
+            if (at_etcd_txn_answer(root, form, i, &got, NULL) == AT_OK) {
+                assert(got.rev > 0);
+                at_store_version_unref(got.current);
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
-/* Writes to etcd. Each is one transaction that compares the key's mod_revision, so that trying it
- * again after a lost answer does it at most once. Writes to one key go one after another, others at
- * the same time. A write is answered when the mirror shows it. */
+/* Writes to etcd. Each compares the key's mod_revision, so that trying it again after a lost answer
+ * does it at most once. Writes to one key go one after another, others at the same time. A write is
+ * answered when the mirror shows it. */
 #include "core/mem.h"
 #include "store/etcd_priv.h"
 
@@ -29,11 +29,6 @@ static bool is_write(const struct at_etcd_op *op)
     return op->type != AT_STORE_OP_COMPACT;
 }
 
-static size_t value_bytes(const struct at_etcd_op *op)
-{
-    return op->version != NULL ? op->version->value_len : 0;
-}
-
 static void set_state(struct at_etcd_op *op, enum at_etcd_op_state state)
 {
     struct at_etcd *e = op->e;
@@ -41,18 +36,12 @@ static void set_state(struct at_etcd_op *op, enum at_etcd_op_state state)
         list_remove(&e->ready, op);
     } else if (op->state == AT_ETCD_OP_RECHECK || op->state == AT_ETCD_OP_DECIDED) {
         list_remove(&e->settling, op);
-    } else if (op->state == AT_ETCD_OP_SENT) {
-        e->n_sent--;
-        e->sent_bytes -= value_bytes(op);
     }
     op->state = state;
     if (state == AT_ETCD_OP_READY) {
         list_add(&e->ready, op);
     } else if (state == AT_ETCD_OP_RECHECK || state == AT_ETCD_OP_DECIDED) {
         list_add(&e->settling, op);
-    } else if (state == AT_ETCD_OP_SENT) {
-        e->n_sent++;
-        e->sent_bytes += value_bytes(op);
     }
 }
 
@@ -144,10 +133,8 @@ static void op_explain(const struct at_etcd_op *op, struct at_err *err)
 static void show_put(struct at_etcd_op *op)
 {
     const struct at_store *store = op->e->store;
-    struct at_store_version *v = NULL;
-    if (op->rev > store->history.compact_rev && op->rev <= store->rev) {
-        v = at_store_history_at(&store->history, op->rev)->cur;
-    }
+    const struct at_store_change *change = at_store_history_at(&store->history, op->rev);
+    struct at_store_version *v = change != NULL ? change->cur : NULL;
     if (v == NULL) {
         op->version->mod_rev = op->rev;
         v = op->version;
@@ -167,7 +154,6 @@ static void answer(struct at_etcd_op *op)
     if (is_write(op)) {
         store->queue_bytes -= op->version->key_len + op->version->value_len;
         store->stats.writes += op->rc == AT_OK;
-        store->stats.batches += op->rc == AT_OK;
         store->stats.failed_batches += op->rc == AT_UNAVAILABLE || op->rc == AT_IO;
     }
     if (op->rc == AT_OK && op->type == AT_STORE_OP_PUT) {
@@ -250,49 +236,13 @@ static void first_base(struct at_etcd_op *op)
     set_base(op, key->known && key->known_at > store->rev ? key->known_rev : mirror, since);
 }
 
-static void txn_done(void *ctx, enum at_rc rc, bool unsure, const json_t *json,
-                     const struct at_err *err);
-
-static void send(struct at_etcd_op *op)
+void at_etcd_op_sent(struct at_etcd_op *op)
 {
-    struct at_etcd *e = op->e;
-    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    assert(op->state == AT_ETCD_OP_READY);
     if (!op->tried) {
         first_base(op);
     }
     set_state(op, AT_ETCD_OP_SENT);
-    if (op->type == AT_STORE_OP_PUT && op->version->ttl_s != 0 && op->lease == 0) {
-        at_etcd_lease_ask(op);
-        return;
-    }
-    const struct at_etcd_txn txn = {
-        .version = op->version,
-        .put = op->type == AT_STORE_OP_PUT,
-        .expect = at_etcd_rev_out(e, op->base),
-        .lease = op->lease,
-        .guard_key = op->guard_key,
-        .guard_rev = at_etcd_rev_out(e, op->guard_rev),
-    };
-    if (at_etcd_txn_text(&txn, &text) != AT_OK) {
-        assert(false); /* values are bounded */
-    }
-    op->call = at_etcd_call(e, "/v3/kv/txn", &text, txn_done, op);
-}
-
-static bool room_for(const struct at_etcd *e, const struct at_etcd_op *op)
-{
-    return e->n_sent == 0 || (e->n_sent < AT_STORE_ETCD_CALLS_MAX &&
-                              e->sent_bytes + value_bytes(op) <= AT_STORE_ETCD_SENT_BYTES_MAX);
-}
-
-void at_etcd_send(struct at_etcd *e)
-{
-    bool paused = at_etcd_now(e) < e->pause_until_ns; /* the tick goes on */
-    paused = (e->ready.first != NULL || e->readers != NULL) && (paused || !at_etcd_may_call(e));
-    while (!paused && e->ready.first != NULL && room_for(e, e->ready.first)) {
-        send(e->ready.first);
-    }
-    at_etcd_readers_ask(e, paused);
 }
 
 /* The transaction's comparison did not hold, and that is not because of an attempt of ours. */
@@ -317,24 +267,12 @@ static void refused(struct at_etcd_op *op, int64_t rev)
     decide(op, rc, rev);
 }
 
-static void txn_done(void *ctx, enum at_rc rc, bool unsure, const json_t *json,
-                     const struct at_err *err)
+void at_etcd_op_answered(struct at_etcd_op *op, enum at_rc rc, bool unsure,
+                         struct at_etcd_txn_answer *got, const struct at_err *err)
 {
-    struct at_etcd_op *op = ctx;
     struct at_etcd *e = op->e;
-    if (op->state != AT_ETCD_OP_SENT) {
-        return; /* given up meanwhile */
-    }
-    op->call = 0;
-    struct at_etcd_txn_answer got = {0};
-    struct at_err own = {0};
-    if (rc == AT_OK) {
-        rc = at_etcd_txn_answer(json, &got, &own);
-        got.rev = at_etcd_rev_in(e, got.rev);
-        at_etcd_version_in(e, got.current);
-        op->guard_seen = at_etcd_rev_in(e, got.guard_rev);
-        err = &own;
-    }
+    int64_t rev = at_etcd_end_in(e, got->rev);
+    assert(op->state == AT_ETCD_OP_SENT);
     if (rc == AT_UNAVAILABLE || rc == AT_CANCELLED) {
         op->unsure = op->unsure || unsure;
         op->err = *err;
@@ -345,22 +283,24 @@ static void txn_done(void *ctx, enum at_rc rc, bool unsure, const json_t *json,
         set_state(op, AT_ETCD_OP_READY);
     } else if (rc != AT_OK) {
         at_etcd_decide_failed(op, rc, err);
-    } else if (!got.succeeded) {
+    } else if (!got->succeeded) {
         at_store_version_unref(op->shown);
-        op->shown = got.current;
+        op->shown = got->current;
+        at_etcd_version_in(e, op->shown);
+        op->guard_seen =
+            op->guard_key != NULL ? at_etcd_rev_in(e, got->guard_rev, op->guard_key) : 0;
         if (op->unsure) {
-            op->need_rev = got.rev;
+            op->need_rev = rev;
             set_state(op, AT_ETCD_OP_RECHECK);
         } else {
-            refused(op, got.rev);
+            refused(op, rev);
         }
     } else if (op->type == AT_STORE_OP_DELETE && op->base == 0) {
-        decide(op, AT_NOT_FOUND, got.rev); /* absent, as compared */
+        decide(op, AT_NOT_FOUND, rev); /* absent, as compared */
     } else {
-        op->rev = got.rev;
-        decide(op, AT_OK, got.rev);
+        op->rev = at_etcd_rev_in(e, got->rev, at_store_version_key(op->version));
+        decide(op, AT_OK, rev);
     }
-    at_etcd_kick(e);
 }
 
 /* --- settling --- */
@@ -385,9 +325,8 @@ static bool did_this(const struct at_etcd_op *op, const struct at_store_change *
  * have made this change on this base, except with the same value, and then it is the same. */
 static void recheck(struct at_etcd_op *op)
 {
-    const struct at_store *store = op->e->store;
-    int64_t rev = op->since;
-    if (rev < store->history.compact_rev) {
+    const struct at_store_history *h = &op->e->store->history;
+    if (op->since < h->compact_rev) {
         struct at_err err = {0};
         at_err_set(&err, AT_UNAVAILABLE,
                    "etcd was away for so long that it is not known whether key %s was written",
@@ -395,12 +334,13 @@ static void recheck(struct at_etcd_op *op)
         at_etcd_decide_failed(op, AT_UNAVAILABLE, &err);
         return;
     }
-    while (++rev <= op->need_rev) {
-        if (did_this(op, at_store_history_at(&store->history, rev))) {
+    for (size_t i = at_store_history_after(h, op->since); i < h->n; i++) {
+        const struct at_store_change *change = at_store_history_nth(h, i);
+        if (change->rev <= op->need_rev && did_this(op, change)) {
             at_store_version_unref(op->shown);
             op->shown = NULL;
-            op->rev = rev;
-            decide(op, AT_OK, rev);
+            op->rev = change->rev;
+            decide(op, AT_OK, op->need_rev);
             return;
         }
     }
@@ -448,8 +388,13 @@ static bool in_turn(struct at_etcd_op *op)
         at_err_set(&op->err, op->rc, "revision %lld lies in the future", (long long)op->expect);
     } else if (op->expect > e->store->history.compact_rev) {
         AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+        int64_t raw = at_etcd_whole_raw(e, op->expect);
+        if (raw < 1) { /* etcd has nothing to forget */
+            at_etcd_forget(e, op->expect);
+            return true;
+        }
         if (at_etcd_now(e) >= e->pause_until_ns && at_etcd_may_call(e) &&
-            at_etcd_compact_text(at_etcd_rev_out(e, op->expect), &text) == AT_OK) {
+            at_etcd_compact_text(raw, &text) == AT_OK) {
             set_state(op, AT_ETCD_OP_SENT);
             op->call = at_etcd_call(e, "/v3/kv/compaction", &text, compact_done, op);
         }
@@ -482,7 +427,8 @@ void at_etcd_settle(struct at_etcd *e)
  */
 void at_etcd_expire(struct at_etcd *e, int64_t now, bool all)
 {
-    bool silent = now - e->last_ok_ns > AT_STORE_ETCD_ATTEMPT_NS;
+    bool unreadable = e->loading && e->load_err.rc != AT_OK && e->load_err.rc != AT_UNAVAILABLE;
+    bool silent = unreadable || now - e->last_ok_ns > AT_STORE_ETCD_ATTEMPT_NS;
     while (e->first != NULL &&
            (all || (silent && now - e->first->asked_ns > AT_STORE_ETCD_WRITE_NS))) {
         struct at_etcd_op *op = e->first;
@@ -500,6 +446,7 @@ void at_etcd_expire(struct at_etcd *e, int64_t now, bool all)
         at_store_version_unref(op->shown);
         op->shown = NULL;
         at_http_call_cancel(e->http, op->call);
+        at_etcd_group_leave(op);
         if (op->key != NULL) {
             op->key->known = false;
             if (op->key_next != NULL && op->key_next->state == AT_ETCD_OP_WAITING) {

@@ -61,7 +61,8 @@ void at_store_history_done(struct at_store_history *h)
 
 void at_store_history_push(struct at_store_history *h, const struct at_store_change *change)
 {
-    assert(change->rev == h->compact_rev + (int64_t)h->n + 1);
+    assert(change->rev > h->compact_rev);
+    assert(h->n == 0 || change->rev > slot(h, h->n - 1)->rev);
     if (h->n == h->cap) {
         resize(h, h->cap != 0 ? h->cap * 2 : RING_MIN);
     }
@@ -73,23 +74,48 @@ void at_store_history_push(struct at_store_history *h, const struct at_store_cha
     h->bytes += at_store_change_bytes(place);
 }
 
+const struct at_store_change *at_store_history_nth(const struct at_store_history *h, size_t i)
+{
+    assert(i < h->n);
+    return slot(h, i);
+}
+
+size_t at_store_history_after(const struct at_store_history *h, int64_t rev)
+{
+    size_t low = 0;
+    size_t high = h->n;
+    if (h->n != 0 && slot(h, h->n - 1)->rev <= rev) {
+        return h->n;
+    }
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (slot(h, mid)->rev <= rev) {
+            low = mid + 1;
+        } else {
+            high = mid;
+        }
+    }
+    return low;
+}
+
 const struct at_store_change *at_store_history_at(const struct at_store_history *h, int64_t rev)
 {
-    assert(rev > h->compact_rev);
-    assert(rev <= h->compact_rev + (int64_t)h->n);
-    return slot(h, (size_t)(rev - h->compact_rev - 1));
+    size_t i = at_store_history_after(h, rev - 1);
+    const struct at_store_change *change = i < h->n ? slot(h, i) : NULL;
+    return change != NULL && change->rev == rev ? change : NULL;
+}
+
+int64_t at_store_history_before_newest(const struct at_store_history *h, size_t keep)
+{
+    return h->n > keep ? slot(h, h->n - keep - 1)->rev : h->compact_rev;
 }
 
 void at_store_history_trim(struct at_store_history *h, int64_t compact_rev)
 {
-    while (h->n != 0 && h->compact_rev < compact_rev) {
+    while (h->n != 0 && slot(h, 0)->rev <= compact_rev) {
         drop_first(h);
-        h->compact_rev++;
     }
-    if (h->n == 0 && h->compact_rev < compact_rev) { /* the store's revision is being raised */
-        h->compact_rev = compact_rev;
-    }
-    assert(h->compact_rev == compact_rev);
+    h->compact_rev = h->compact_rev > compact_rev ? h->compact_rev : compact_rev;
     if (h->cap > RING_MIN && h->n < h->cap / 4) {
         resize(h, h->cap / 2);
     }

@@ -33,7 +33,12 @@
 /* Pages of the write-ahead log after which it is moved into the database, between batches. */
 #define AT_STORE_WAL_PAGES_MAX 1000
 
-/* etcd: transactions and other calls under way at once; the rest waits in the queue. */
+/* etcd: transactions under way at once, and what one carries; the rest waits, and goes together.
+ * etcd takes at most 128 operations (--max-txn-ops) and 1.5 MiB. */
+#define AT_STORE_ETCD_TXNS_MAX 2
+#define AT_STORE_ETCD_GROUP_WRITES_MAX 64
+#define AT_STORE_ETCD_GROUP_BYTES_MAX ((size_t)512 << 10)
+/* Calls about leases under way at once. */
 #define AT_STORE_ETCD_CALLS_MAX 32
 /* Values under way at once; one may be larger. More would only wait in etcd, and time out there. */
 #define AT_STORE_ETCD_SENT_BYTES_MAX ((size_t)2 << 20)

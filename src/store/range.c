@@ -58,8 +58,9 @@ static struct undo *undo_list(const struct at_store *store, const char *from, co
     size_t n = 0;
     size_t cap = 64;
     struct undo *list = at_alloc(cap * sizeof *list);
-    for (int64_t rev = at_rev + 1; rev <= store->rev; rev++) {
-        const struct at_store_change *change = at_store_history_at(&store->history, rev);
+    const struct at_store_history *h = &store->history;
+    for (size_t i = at_store_history_after(h, at_rev); i < h->n; i++) {
+        const struct at_store_change *change = at_store_history_nth(h, i);
         const char *key = at_store_change_key(change);
         if (strcmp(key, from) < 0 || !before_end(key, from, to)) {
             continue;
@@ -68,7 +69,7 @@ static struct undo *undo_list(const struct at_store *store, const char *from, co
             cap *= 2;
             list = at_realloc(list, cap * sizeof *list);
         }
-        list[n++] = (struct undo){key, rev, change->prev};
+        list[n++] = (struct undo){key, change->rev, change->prev};
     }
     qsort(list, n, sizeof *list, undo_compare);
     size_t kept = 0;

@@ -1,65 +1,6 @@
 /* What only the etcd back end has: several servers on it, answers that get lost, and an etcd that
  * goes away and comes back. */
-#include "store/store_test.h"
-
-#include "store/etcd_proxy_test.h"
-#include "store/etcd_wire.h"
-
-struct rig {
-    struct fixture f;    /* through the proxy */
-    struct fixture peer; /* another server on the same etcd, directly */
-    struct proxy proxy;
-    struct answer last;
-};
-
-static void peer_open(struct rig *r)
-{
-    r->peer.kind = "etcd";
-    r->peer.loop = at_loop_new(at_sys_real());
-    snprintf(r->peer.path, sizeof r->peer.path, "%s", r->f.etcd.url);
-    fixture_open(&r->peer);
-}
-
-static int set_up(void **state)
-{
-    struct rig *r = AT_NEW(struct rig);
-    fixture_init(&r->f, "etcd");
-    proxy_start(&r->proxy, r->f.etcd.port);
-    snprintf(r->f.path, sizeof r->f.path, "http://127.0.0.1:%d", r->proxy.port);
-    fixture_open(&r->f);
-    peer_open(r);
-    *state = r;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct rig *r = *state;
-    at_store_close(r->peer.store);
-    at_loop_free(r->peer.loop);
-    at_store_close(r->f.store);
-    r->f.store = NULL;
-    assert_true(r->last.rc == AT_OK || r->last.rc == AT_UNAVAILABLE);
-    proxy_stop(&r->proxy);
-    fixture_done(&r->f);
-    at_free(r);
-    return 0;
-}
-
-static void turn_briefly(struct fixture *f)
-{
-    at_loop_turn(f->loop, at_sys_mono_ns(at_sys_real()) + 5 * AT_NS_PER_MS);
-}
-
-static void catch_up(struct fixture *f)
-{
-    struct answer a = {0};
-    at_store_catch_up(f->store, on_write, &a);
-    while (!a.done) {
-        turn(f);
-    }
-    assert_int_equal(a.rc, AT_OK);
-}
+#include "store/etcd_rig_test.h"
 
 static void what_one_server_was_told_another_reads_after_catching_up(void **state)
 {
@@ -102,8 +43,8 @@ static void two_servers_that_count_lose_no_step(void **state)
         snprintf(value, sizeof value, "%d", n + 1);
         acked += a[k].done && a[k].rev != 0;
         a[k] = (struct answer){0};
-        at_store_put(who[k]->store, "/n", value, strlen(value), rev > 0 ? rev : -1, on_write,
-                     &a[k]);
+        at_store_put(who[k]->store, "/n", value, strlen(value), rev > 0 ? rev_of("/n", rev) : -1,
+                     on_write, &a[k]);
     }
     while (!a[0].done || !a[1].done) {
         turn_briefly(who[0]);
@@ -122,7 +63,7 @@ static void begin_and_lose(struct rig *r, struct answer *a, const char *value, i
     *a = (struct answer){0};
     int before = atomic_load(&r->proxy.dropped);
     atomic_store(&r->proxy.to_drop, 1);
-    at_store_put(r->f.store, "/a", value, strlen(value), expect, on_write, a);
+    at_store_put(r->f.store, "/a", value, strlen(value), rev_of("/a", expect), on_write, a);
     while (atomic_load(&r->proxy.dropped) == before) {
         turn_briefly(&r->f);
     }
@@ -132,7 +73,7 @@ static void a_write_whose_answer_is_lost_happens_once_and_is_acknowledged(void *
 {
     struct rig *r = *state;
     struct answer a;
-    int64_t before = at_store_rev(r->f.store);
+    int64_t before = rev_now(&r->f);
     for (int64_t i = 0; i < 10; i++) {
         begin_and_lose(r, &a, "mine", i == 0 ? 0 : before + i);
         while (!a.done) {
@@ -146,7 +87,7 @@ static void a_write_whose_answer_is_lost_happens_once_and_is_acknowledged(void *
         turn(&r->f);
     }
     assert_int_equal(a.rev, before + 11);
-    assert_int_equal(at_store_rev(r->f.store), before + 11);
+    assert_int_equal(rev_now(&r->f), before + 11);
 }
 
 static void a_lost_answer_is_still_ours_when_another_server_writes_after_it(void **state)
@@ -187,7 +128,7 @@ static void an_etcd_that_comes_back_is_followed_without_a_gap(void **state)
     watch(&r->f, "/", "0", start, &log);
     etcd_stop(&r->f.etcd);
     struct answer a = {0};
-    at_store_put(r->f.store, "/a", "2", 1, start, on_write, &a);
+    at_store_put(r->f.store, "/a", "2", 1, rev_of("/a", start), on_write, &a);
     for (int i = 0; i < 20; i++) {
         turn_briefly(&r->f);
     }
@@ -212,7 +153,7 @@ static void without_etcd_writes_and_fresh_reads_end_with_an_error_in_time(void *
     int64_t begin = at_sys_mono_ns(at_sys_real());
     struct answer w = {0};
     struct answer c = {0};
-    at_store_put(r->f.store, "/a", "2", 1, rev, on_write, &w);
+    at_store_put(r->f.store, "/a", "2", 1, rev_of("/a", rev), on_write, &w);
     at_store_catch_up(r->f.store, on_write, &c);
     while (!w.done || !c.done) {
         turn(&r->f);
@@ -222,7 +163,8 @@ static void without_etcd_writes_and_fresh_reads_end_with_an_error_in_time(void *
     assert_int_equal(c.rc, AT_UNAVAILABLE);
     assert_true(at_sys_mono_ns(at_sys_real()) - begin < 2 * AT_STORE_ETCD_WRITE_NS);
     assert_string_equal(list(&r->f, "/a", NULL, 0, 0).text, "/a=1@2 "); /* what was known last */
-    at_store_put(r->f.store, "/a", "3", 1, rev, on_write, &r->last);    /* answered by close */
+    at_store_put(r->f.store, "/a", "3", 1, rev_of("/a", rev), on_write,
+                 &r->last); /* answered by close */
 }
 
 static void giving_up_answers_all_that_waits_at_once(void **state)
@@ -243,49 +185,23 @@ static void giving_up_answers_all_that_waits_at_once(void **state)
     assert_int_equal(put(&r->f, "/a", "2", 0).rc, AT_OK);
 }
 
-/* A request to etcd behind the stores' back; text is the whole answer. */
-static void foreign_text(struct rig *r, const char *target, const char *body, char text[2048])
-{
-    int fd = proxy_dial(r->f.etcd.port);
-    int n = snprintf(text, 2048,
-                     "POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n"
-                     "\r\n%s",
-                     target, strlen(body), body);
-    assert_int_equal(write(fd, text, (size_t)n), n);
-    ssize_t got = 0;
-    size_t used = 0;
-    while ((got = read(fd, text + used, 2047 - used)) > 0) {
-        used += (size_t)got;
-    }
-    text[used] = '\0';
-    if (strstr(text, " 200 ") == NULL) {
-        fail_msg("%s", text);
-    }
-    close(fd);
-}
-
-static void foreign(struct rig *r, const char *target, const char *body)
-{
-    char text[2048];
-    foreign_text(r, target, body, text);
-}
-
 static void what_cannot_be_followed_is_read_anew_and_watchers_are_told(void **state)
 {
     struct rig *r = *state;
     struct log log = {0};
     put_ok(&r->f, "/a", "1");
     put_ok(&r->f, "/b", "1");
-    watch(&r->f, "/", "0", at_store_rev(r->f.store), &log);
-    /* Two keys at one revision: /a is put, /b deleted. */
+    watch(&r->f, "/", "0", rev_now(&r->f), &log);
+    /* Two keys at one revision, not in the order of their places: /b is deleted, /a put. */
+    assert_true(at_etcd_place("/b") > at_etcd_place("/a"));
     foreign(r, "/v3/kv/txn",
-            "{\"success\":[{\"request_put\":{\"key\":\"L2E=\",\"value\":\"Mg==\"}},"
-            "{\"request_delete_range\":{\"key\":\"L2I=\"}}]}");
+            "{\"success\":[{\"request_delete_range\":{\"key\":\"L2I=\"}},"
+            "{\"request_put\":{\"key\":\"L2E=\",\"value\":\"Mg==\"}}]}");
     while (log.rc != AT_COMPACTED) {
         turn(&r->f);
     }
     assert_string_equal(list(&r->f, "/", "0", 0, 0).text, "/a=2@4 ");
-    assert_int_equal(at_store_compact_rev(r->f.store), 4);
+    assert_int_equal(compact_rev_now(&r->f), 4);
     struct log next = {0};
     watch(&r->f, "/", "0", 4, &next);
     put_ok(&r->f, "/c", "1");
@@ -310,7 +226,7 @@ static void a_server_that_starts_later_can_resume_older_watches(void **state)
     assert_int_equal(compact(&late, 30).rc, AT_OK);
     at_store_close(late.store);
     fixture_open(&late); /* now with less history */
-    assert_true(at_store_compact_rev(late.store) >= 30);
+    assert_true(compact_rev_now(&late) >= 30);
     assert_string_equal(list(&late, "/", "0", 0, 0).text, "/a=x@51 ");
     at_store_close(late.store);
 }
@@ -336,7 +252,7 @@ static void many_large_values_come_in_pages(void **state)
     }
     at_store_close(r->peer.store);
     r->peer.store = NULL;
-    assert_int_equal(compact(&r->f, at_store_rev(r->f.store)).rc, AT_OK); /* not from the history */
+    assert_int_equal(compact(&r->f, rev_now(&r->f)).rc, AT_OK); /* not from the history */
     fixture_open(&r->peer);
     assert_int_equal(at_store_stats(r->peer.store).keys, AT_ARRAY_LEN(a));
     assert_int_equal(at_store_stats(r->peer.store).history_revs, 0);
@@ -389,7 +305,7 @@ static void what_a_deposed_server_still_sends_is_refused(void **state)
                                                             .value = "x",
                                                             .len = 1,
                                                             .guard_key = "/epoch",
-                                                            .guard_rev = epoch,
+                                                            .guard_rev = rev_of("/epoch", epoch),
                                                             .fn = on_write,
                                                             .ctx = &late[i]});
     }
@@ -416,7 +332,7 @@ static void a_lost_answer_to_a_guarded_write_is_still_found(void **state)
                                                         .value = "mine",
                                                         .len = 4,
                                                         .guard_key = "/epoch",
-                                                        .guard_rev = epoch,
+                                                        .guard_rev = rev_of("/epoch", epoch),
                                                         .fn = on_write,
                                                         .ctx = &a});
     while (atomic_load(&r->proxy.dropped) == 0) {
@@ -452,7 +368,7 @@ static void a_key_ends_when_all_servers_are_gone(void **state)
         r->f.store = NULL;
     }
     fixture_open(&r->f);
-    assert_int_equal(at_store_rev(r->f.store), 3); /* its end is a revision like any other */
+    assert_int_equal(rev_now(&r->f), 3); /* its end is a revision like any other */
 }
 
 /* etcd that is full refuses writes and says so; reads go on; room makes it whole again. */
@@ -480,7 +396,7 @@ static void a_full_etcd_is_named_and_recovers(void **state)
     assert_non_null(strstr(a.msg, "etcd is full, nothing was stored"));
     assert_non_null(strstr(a.msg, "alarm disarm"));
     catch_up(&r->f);
-    assert_int_equal(at_store_rev(r->f.store), newest);
+    assert_int_equal(rev_now(&r->f), newest);
     assert_string_equal(list(&r->f, "/small", NULL, 0, 0).text, "/small=kept@2 ");
     /* Its keeper makes room. */
     assert_int_equal(compact(&r->f, newest).rc, AT_OK);
@@ -495,7 +411,7 @@ static void a_full_etcd_is_named_and_recovers(void **state)
     foreign(r, "/v3/maintenance/alarm", body);
     put_ok(&r->f, "/small", "and after");
     catch_up(&r->peer);
-    assert_int_equal(at_store_rev(r->peer.store), newest + 1);
+    assert_int_equal(rev_now(&r->peer), newest + 1);
 }
 
 /* A key that is put again and again keeps one lease. */

@@ -60,17 +60,22 @@ struct at_store_cursor at_store_index_seek(const struct at_store_index *index, c
 struct at_store_version *at_store_index_next(const struct at_store_index *index,
                                              struct at_store_cursor *cursor);
 
-/* Changes (compact_rev, rev], without gaps, as a growing ring. Holds references. */
+/* All changes of (compact_rev, rev], as a growing ring. Holds references. */
 struct at_store_history {
     struct at_store_change *ring;
-    size_t cap, head, n; /* ring[(head + i) % cap] has revision first_rev + i */
+    size_t cap, head, n; /* ring[(head + i) % cap]: by revision, which may leave some out */
     int64_t compact_rev;
     size_t bytes;
 };
 void at_store_history_done(struct at_store_history *h);
 void at_store_history_push(struct at_store_history *h, const struct at_store_change *change);
-/* rev in (compact_rev, compact_rev + n]. */
+const struct at_store_change *at_store_history_nth(const struct at_store_history *h, size_t i);
+/* The number of the first change after rev; n: none. */
+size_t at_store_history_after(const struct at_store_history *h, int64_t rev);
+/* NULL: no change has this revision, or it is forgotten. */
 const struct at_store_change *at_store_history_at(const struct at_store_history *h, int64_t rev);
+/* Up to which revision all but the newest keep changes can be forgotten. */
+int64_t at_store_history_before_newest(const struct at_store_history *h, size_t keep);
 void at_store_history_trim(struct at_store_history *h, int64_t compact_rev);
 
 /* What a back end makes durable in one step: all of it or nothing. */

@@ -115,12 +115,19 @@ static void pump_some(struct at_store *store, size_t slot)
     struct at_store_kv prevs[AT_STORE_WATCH_EVENTS_MAX];
     size_t n = 0;
     struct at_store_watcher *w = &store->watchers[slot];
-    while (w->sent_rev < store->rev && n < AT_STORE_WATCH_EVENTS_MAX) {
-        const struct at_store_change *change = at_store_history_at(&store->history, ++w->sent_rev);
+    const struct at_store_history *h = &store->history;
+    assert(w->sent_rev >= h->compact_rev);
+    size_t i = at_store_history_after(h, w->sent_rev);
+    while (i < h->n && n < AT_STORE_WATCH_EVENTS_MAX) {
+        const struct at_store_change *change = at_store_history_nth(h, i++);
+        w->sent_rev = change->rev;
         if (wants(w, at_store_change_key(change))) {
             events[n] = event_of(change, &prevs[n]);
             n++;
         }
+    }
+    if (i == h->n) {
+        w->sent_rev = store->rev;
     }
     if (n != 0) {
         w->fn(w->ctx, AT_OK, events, n);

@@ -194,28 +194,29 @@ static void decide_advance(struct at_store *store, struct at_store_op *op)
 /* The revision up to which the oldest changes must go to be under max_bytes. */
 static int64_t bytes_goal(const struct at_store_history *h, size_t max_bytes)
 {
-    int64_t rev = h->compact_rev;
-    size_t bytes = h->bytes;
-    while (bytes > max_bytes) {
-        bytes -= at_store_change_bytes(at_store_history_at(h, ++rev));
+    size_t i = 0;
+    for (size_t bytes = h->bytes; bytes > max_bytes; i++) {
+        bytes -= at_store_change_bytes(at_store_history_nth(h, i));
     }
-    return rev;
+    return at_store_history_before_newest(h, h->n - i);
 }
 
 int64_t at_store_compaction_due(const struct at_store *store)
 {
     const struct at_store_history *h = &store->history;
     int64_t goal = store->age_goal;
-    int64_t by_revs = store->rev - (int64_t)store->bounds.history_revs;
-    if (h->n > store->bounds.history_revs + AT_STORE_COMPACT_STEP_MIN && by_revs > goal) {
-        goal = by_revs;
+    if (h->n > store->bounds.history_revs + AT_STORE_COMPACT_STEP_MIN) {
+        int64_t by_revs = at_store_history_before_newest(h, store->bounds.history_revs);
+        goal = by_revs > goal ? by_revs : goal;
     }
     if (h->bytes > store->bounds.history_bytes / 8 * 9) {
         int64_t by_bytes = bytes_goal(h, store->bounds.history_bytes);
         goal = by_bytes > goal ? by_bytes : goal;
     }
-    int64_t most = h->compact_rev + AT_STORE_COMPACT_STEP_MAX;
-    goal = goal < most ? goal : most;
+    if (h->n > AT_STORE_COMPACT_STEP_MAX) {
+        int64_t most = at_store_history_before_newest(h, h->n - AT_STORE_COMPACT_STEP_MAX);
+        goal = goal < most ? goal : most;
+    }
     return goal > h->compact_rev ? goal : 0;
 }
 
@@ -227,15 +228,15 @@ static void list_dead(struct at_store *store)
     if (batch->compact_rev == 0) {
         return;
     }
-    int64_t last = batch->compact_rev < store->rev ? batch->compact_rev : store->rev;
-    batch->dead = at_alloc((size_t)(last - h->compact_rev) * 2 * sizeof(batch->dead[0]));
-    for (int64_t rev = h->compact_rev + 1; rev <= last; rev++) {
-        const struct at_store_change *change = at_store_history_at(h, rev);
+    size_t n = at_store_history_after(h, batch->compact_rev);
+    batch->dead = at_alloc(n * 2 * sizeof(batch->dead[0]));
+    for (size_t i = 0; i < n; i++) {
+        const struct at_store_change *change = at_store_history_nth(h, i);
         if (change->prev != NULL) {
             batch->dead[batch->n_dead++] = change->prev->mod_rev;
         }
         if (change->cur == NULL) {
-            batch->dead[batch->n_dead++] = rev;
+            batch->dead[batch->n_dead++] = change->rev;
         }
     }
 }
@@ -472,7 +473,7 @@ static void age_tick(void *ctx)
     int64_t old_enough = store->age_revs[0];
     memmove(store->age_revs, store->age_revs + 1, (n - 1) * sizeof(store->age_revs[0]));
     store->age_revs[n - 1] = store->rev;
-    int64_t keep = store->rev - AT_STORE_HISTORY_REVS_MIN;
+    int64_t keep = at_store_history_before_newest(&store->history, AT_STORE_HISTORY_REVS_MIN);
     store->age_goal = old_enough < keep ? old_enough : keep;
     at_store_age_arm(store);
     if (store->etcd != NULL) {
