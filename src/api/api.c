@@ -65,6 +65,10 @@ static const struct endpoint ENDPOINTS[] = {
     {API_RESOURCE, SHAPE_SUB, "instances", "exec", AT_HTTP_GET, "create", api_instance_exec},
     {API_RESOURCE, SHAPE_SUB, "pods", "exec", AT_HTTP_POST, "create", api_instance_exec},
     {API_RESOURCE, SHAPE_SUB, "instances", "exec", AT_HTTP_POST, "create", api_instance_exec},
+    {API_RESOURCE, SHAPE_SUB, "pods", "attach", AT_HTTP_GET, "create", api_instance_attach},
+    {API_RESOURCE, SHAPE_SUB, "pods", "attach", AT_HTTP_POST, "create", api_instance_attach},
+    {API_RESOURCE, SHAPE_SUB, "instances", "attach", AT_HTTP_GET, "create", api_instance_attach},
+    {API_RESOURCE, SHAPE_SUB, "instances", "attach", AT_HTTP_POST, "create", api_instance_attach},
     {API_RESOURCE, SHAPE_SUB, "pods", "portforward", AT_HTTP_GET, "create", api_instance_forward},
     {API_RESOURCE, SHAPE_SUB, "pods", "portforward", AT_HTTP_POST, "create", api_instance_forward},
     {API_RESOURCE, SHAPE_SUB, "instances", "portforward", AT_HTTP_GET, "create",
@@ -480,7 +484,7 @@ void at_api_free(struct at_api *api)
     at_buf_done(&api->audit_text);
     api_servers_done(api);
     api_streams_close(api);
-    api_forwards_close(api);
+    api_links_close(api);
     api_backup_cut(api);
     api_tunnels_free(api->tunnels);
     api_fair_free(api->fair);

@@ -19,7 +19,7 @@ struct api_fair;
 struct api_fair_user;
 struct api_stream;
 struct api_tunnels;
-struct api_forward;
+struct api_link;
 struct api_backup;
 struct api_held;
 
@@ -52,7 +52,7 @@ struct at_api {
     size_t streams_queue_bytes;  /* as last seen, each at its last write */
     int64_t streams_measured_ns; /* when all were looked at */
     struct api_tunnels *tunnels;
-    struct api_forward *forwards; /* list */
+    struct api_link *links; /* list of all upgraded connections */
     struct api_fair *fair;
     struct api_held *held, *held_last; /* answers that wait for their record */
     struct at_buf audit_text;          /* kept between records */
@@ -248,9 +248,10 @@ enum at_rc api_scale_apply(const struct at_model_kind *kind, const json_t *scale
 api_handler_fn api_heartbeat;
 /* --- tunnel.c --- */
 api_handler_fn api_tunnel_open, api_tunnel_answer, api_instance_log;
-api_handler_fn api_instance_exec;    /* exec.c */
-api_handler_fn api_instance_forward; /* forward.c */
-void api_forwards_close(struct at_api *api);
+api_handler_fn api_instance_exec;         /* exec.c */
+api_handler_fn api_instance_forward;      /* forward.c */
+api_handler_fn api_instance_attach;       /* exec.c */
+void api_links_close(struct at_api *api); /* link.c */
 struct api_tunnels *api_tunnels_new(void);
 void api_tunnels_free(struct api_tunnels *tunnels);
 /* --- backup.c --- */

@@ -41,6 +41,8 @@ static const struct sub SUBS[] = {
     {"pods", "log", GET_VERB, NULL, NULL, NULL},
     {"pods", "exec", EXEC_VERBS, NULL, NULL, NULL},
     {"instances", "exec", EXEC_VERBS, NULL, NULL, NULL},
+    {"pods", "attach", EXEC_VERBS, NULL, NULL, NULL},
+    {"instances", "attach", EXEC_VERBS, NULL, NULL, NULL},
     {"pods", "portforward", EXEC_VERBS, NULL, NULL, NULL},
     {"instances", "portforward", EXEC_VERBS, NULL, NULL, NULL},
     {"serviceaccounts", "token", CREATE_VERB, "authentication.k8s.io", "v1", "TokenRequest"},

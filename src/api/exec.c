@@ -1,85 +1,119 @@
-/* Commands beside an instance (kubectl exec): WebSocket towards the client, subprotocols
- * v5.channel.k8s.io and v4.channel.k8s.io, lines and POSTs of the agent's tunnel on the other side.
- * Each message's first byte is its channel. Either side that does not read holds the other back. */
+/* Commands beside an instance (kubectl exec, cp) and its own output (kubectl attach): an upgraded
+ * connection of the client with a stream for each of input, output, errors, size of the terminal
+ * and status (v4 and v5 of Kubernetes' remote command protocol), lines and POSTs of the agent's
+ * tunnel on the other side. Either side that does not read holds the other back. */
+#include "api/link.h"
 #include "api/tunnel_priv.h"
 #include "core/digest.h"
 #include "core/mem.h"
 #include "core/str.h"
-#include "net/ws.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
 enum channel {
-    CHANNEL_NONE = -1,
-    CHANNEL_STDIN = 0,
-    CHANNEL_STDOUT = 1,
-    CHANNEL_STDERR = 2,
-    CHANNEL_STATUS = 3,
-    CHANNEL_RESIZE = 4,
-    CHANNEL_CLOSE = 255,
+    CHANNEL_STDIN,
+    CHANNEL_STDOUT,
+    CHANNEL_STDERR,
+    CHANNEL_STATUS,
+    CHANNEL_RESIZE,
+    CHANNELS,
 };
 
-#define WS_CLOSE_NORMAL 1000
-#define WS_CLOSE_PROTOCOL 1002
+/* What SPDY's streams call themselves. */
+static const char *const NAMES[CHANNELS] = {"stdin", "stdout", "stderr", "error", "resize"};
+
+static const char *const WS[] = {"v5.channel.k8s.io", "v4.channel.k8s.io", NULL};
+static const char *const SPDY[] = {"v4.channel.k8s.io", NULL};
+static const struct api_link_protocols PROTOCOLS = {.channels = WS, .spdy = SPDY};
 
 struct api_exec {
-    struct session *session;
-    struct at_ws ws;
-    int channel; /* of the message that comes in */
-    size_t ahead_bytes;
+    struct api_req *req; /* of the client */
+    struct api_link link;
+    struct session *session; /* NULL: not begun, or over */
+    json_t *line;            /* to begin it with */
+    bool attach;
+    bool wanted[CHANNELS];
+    uint32_t streams[CHANNELS]; /* SPDY: by what they are for; 0: not there (yet) */
+    at_timer_id streams_timer;
+    size_t ahead_bytes; /* of input, that the agent has not taken */
     char resize[AT_API_EXEC_RESIZE_BYTES_MAX];
     size_t resize_len;
-    struct api_req *held; /* of the agent: answered once the client has read on */
-    at_timer_id hold_timer;
+    struct api_brake brake;
 };
 
-/* --- to the client --- */
+/* --- to the agent --- */
 
-static enum at_rc frame_send(struct session *s, enum at_ws_opcode opcode, int channel,
-                             const char *data, size_t len)
+static void tell_agent(struct api_exec *x, const char *op, json_t *more_take)
 {
-    AT_CLEANUP(at_cleanup_buf) struct at_buf out = {0};
-    char head[AT_WS_HEAD_BYTES_MAX];
-    char first = (char)channel;
-    size_t with = channel != CHANNEL_NONE;
-    enum at_rc rc = at_buf_append(&out, head, at_ws_head(head, opcode, len + with));
-    if (rc == AT_OK && with == 1) {
-        rc = at_buf_append(&out, &first, 1);
-    }
-    if (rc == AT_OK && len > 0) {
-        rc = at_buf_append(&out, data, len);
-    }
-    return rc == AT_OK ? at_http_stream_write(s->req->ex, out.data, out.len) : rc;
+    json_t *line = more_take != NULL ? more_take : json_object();
+    json_object_set_new(line, "id", json_string(x->session->id));
+    json_object_set_new(line, "op", json_string(op));
+    /* A lost tunnel ends the session by itself. */
+    (void)api_tunnel_send(x->session->owner, x->session->node, line);
 }
 
-/* A close frame, then the end of the connection. s is gone after it. */
-static void end(struct session *s, unsigned code)
+static void session_over(struct api_exec *x, bool cancel)
 {
-    struct at_http_exchange *ex = s->req->ex;
-    char text[2] = {(char)(code >> 8), (char)code};
-    if (ex != NULL) {
-        (void)!frame_send(s, AT_WS_CLOSE, CHANNEL_NONE, text, sizeof text);
-        s->req->ex = NULL;
-        at_http_stream_end(ex);
+    struct session *s = x->session;
+    if (s == NULL) {
+        return;
     }
+    if (cancel) {
+        tell_agent(x, "cancel", NULL);
+    }
+    x->session = NULL;
+    s->exec = NULL;
     api_session_free(s);
 }
 
-static void end_with_status(struct session *s, json_t *status_take)
+static void exec_free(void *ctx)
 {
-    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
-    if (s->req->ex != NULL && at_json_dump(status_take, &text) == AT_OK) {
-        (void)!frame_send(s, AT_WS_BINARY, CHANNEL_STATUS, text.data, text.len);
-    }
-    json_decref(status_take);
-    end(s, WS_CLOSE_NORMAL);
+    struct api_exec *x = ctx;
+    at_loop_timer_cancel(x->req->api->options.loop, x->streams_timer);
+    api_brake_release(&x->brake);
+    session_over(x, true);
+    api_link_done(&x->link);
+    json_decref(x->line);
+    api_req_free(x->req);
+    at_free(x);
 }
 
+/* --- to the client --- */
+
+/* What the client opened no stream for, it does not want. */
+static enum at_rc send(struct api_exec *x, enum channel channel, const char *data, size_t len,
+                       bool last)
+{
+    if (x->link.how == API_LINK_CHANNELS) {
+        return api_link_send(&x->link, channel, data, len, last);
+    }
+    return x->streams[channel] != 0 ? api_link_send(&x->link, x->streams[channel], data, len, last)
+                                    : AT_OK;
+}
+
+static void end_with_status(struct api_exec *x, json_t *status_take)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    static const enum channel ENDED[] = {CHANNEL_STDOUT, CHANNEL_STDERR, CHANNEL_STDIN};
+    enum at_rc rc = at_json_dump(status_take, &text);
+    json_decref(status_take);
+    for (size_t i = 0; rc == AT_OK && i < AT_ARRAY_LEN(ENDED); i++) {
+        rc = send(x, ENDED[i], NULL, 0, true);
+    }
+    if (rc == AT_OK) {
+        (void)!send(x, CHANNEL_STATUS, text.data, text.len, true);
+    }
+    api_link_end(&x->link, false);
+}
+
+/* Called for each session of a node in turn: only this one may go at once. */
 void api_exec_fail(struct session *s, enum at_rc rc, const char *message)
 {
-    end_with_status(s, api_status_of(rc, message));
+    struct api_exec *x = s->exec;
+    session_over(x, false);
+    end_with_status(x, api_status_of(rc, message));
+    api_link_settle_later(&x->link);
 }
 
 /* As clients of Kubernetes read an exit status. */
@@ -100,239 +134,239 @@ static json_t *status_of_exit(int64_t code)
 
 /* --- the agent's answers --- */
 
-static void held_release(struct api_exec *x)
-{
-    struct api_req *held = x->held;
-    at_loop_timer_cancel(x->session->req->api->options.loop, x->hold_timer);
-    x->hold_timer = 0;
-    x->held = NULL;
-    if (held != NULL) {
-        api_respond_text(held, 200, "application/json", NULL, "{}", 2);
-    }
-}
-
-static void hold_over(void *ctx)
-{
-    held_release(ctx);
-}
-
-static void on_writable(void *ctx)
-{
-    held_release(ctx);
-}
-
-void api_exec_free(struct api_exec *exec)
-{
-    if (exec != NULL) {
-        held_release(exec);
-        at_free(exec);
-    }
-}
-
 static void input_taken(struct api_exec *x, int64_t bytes)
 {
     size_t taken = bytes > 0 ? (size_t)bytes : 0;
     x->ahead_bytes -= taken < x->ahead_bytes ? taken : x->ahead_bytes;
     if (x->ahead_bytes < AT_API_EXEC_AHEAD_BYTES_MAX) {
-        at_http_upgraded_resume(x->session->req->ex);
+        at_http_upgraded_resume(x->req->ex);
     }
 }
 
-static void output_add(struct session *s, struct api_req *req, int64_t stream)
+/* False: the client is gone, and req is answered. */
+static bool output_add(struct api_exec *x, struct api_req *req, int64_t stream)
 {
     struct at_str piece = at_http_request_body(req->ex);
     enum at_rc rc = AT_OK;
     if (piece.len > 0 && (stream == CHANNEL_STDOUT || stream == CHANNEL_STDERR)) {
-        rc = frame_send(s, AT_WS_BINARY, (int)stream, piece.ptr, piece.len);
+        rc = send(x, (enum channel)stream, piece.ptr, piece.len, false);
     }
-    struct api_exec *x = s->exec;
-    if (rc != AT_OK) {
-        (void)api_tunnel_send(s->owner, s->node,
-                              json_pack("{s:s, s:s}", "id", s->id, "op", "cancel"));
-        end(s, WS_CLOSE_NORMAL);
-        api_respond_error(req, AT_NOT_FOUND, "nobody waits for this answer any more");
-        return;
+    if (rc == AT_OK) {
+        return true;
     }
-    if (at_http_stream_queued_bytes(s->req->ex) < AT_API_EXEC_QUEUE_BYTES || x->held != NULL) {
-        api_respond_text(req, 200, "application/json", NULL, "{}", 2);
-        return;
-    }
-    x->held = req;
-    x->hold_timer = at_loop_timer(req->api->options.loop, AT_API_EXEC_HOLD_NS, hold_over, x);
+    session_over(x, true);
+    api_link_end(&x->link, false);
+    api_respond_error(req, AT_NOT_FOUND, "nobody waits for this answer any more");
+    return false;
 }
 
-void api_exec_answer(struct session *s, struct api_req *req)
+/* The instance's output as it comes; its last piece is its end. */
+static void attached_answer(struct api_exec *x, struct api_req *req, const char *error)
+{
+    bool more = api_query_bool(req, "more");
+    if (error == NULL && !output_add(x, req, CHANNEL_STDOUT)) {
+        return;
+    }
+    if (error == NULL && more) {
+        api_brake_answer(&x->brake, req, x->req->ex);
+        return;
+    }
+    session_over(x, false);
+    end_with_status(x, error != NULL ? api_status_of(AT_UPSTREAM, error) : status_of_exit(0));
+    api_respond_text(req, 200, "application/json", NULL, "{}", 2);
+}
+
+static void command_answer(struct api_exec *x, struct api_req *req, const char *error)
 {
     struct at_err err = {0};
     int64_t stream = 0;
     int64_t taken = 0;
     int64_t code = -1;
-    const char *error = api_query(req, "error");
     if (api_query_int(req, "stream", 0, &stream, &err) != AT_OK ||
         api_query_int(req, "taken", 0, &taken, &err) != AT_OK ||
         api_query_int(req, "exit", -1, &code, &err) != AT_OK) {
         api_respond_err(req, &err);
         return;
     }
-    at_loop_timer_cancel(req->api->options.loop, s->timer);
-    s->timer = 0;
     if (error == NULL && code < 0) {
-        input_taken(s->exec, taken);
-        output_add(s, req, stream);
+        input_taken(x, taken);
+        if (output_add(x, req, stream)) {
+            api_brake_answer(&x->brake, req, x->req->ex);
+        }
         return;
     }
-    if (error != NULL) {
-        api_exec_fail(s, AT_UPSTREAM, error);
-    } else {
-        end_with_status(s, status_of_exit(code));
-    }
+    session_over(x, false);
+    end_with_status(x, error != NULL ? api_status_of(AT_UPSTREAM, error) : status_of_exit(code));
     api_respond_text(req, 200, "application/json", NULL, "{}", 2);
+}
+
+void api_exec_answer(struct session *s, struct api_req *req)
+{
+    struct api_exec *x = s->exec;
+    const char *error = api_query(req, "error");
+    at_loop_timer_cancel(req->api->options.loop, s->timer);
+    s->timer = 0;
+    bool was_busy = x->link.busy; /* resuming the client may bring its bytes at once */
+    x->link.busy = true;
+    if (x->attach) {
+        attached_answer(x, req, error);
+    } else {
+        command_answer(x, req, error);
+    }
+    x->link.busy = was_busy;
+    api_link_settle(&x->link);
 }
 
 /* --- from the client --- */
 
-static void tell_agent(struct session *s, const char *op, json_t *more_take)
+static void input_add(struct api_exec *x, const struct api_link_event *e)
 {
-    json_t *line = more_take != NULL ? more_take : json_object();
-    json_object_set_new(line, "id", json_string(s->id));
-    json_object_set_new(line, "op", json_string(op));
-    (void)api_tunnel_send(s->owner, s->node, line); /* a lost tunnel ends the session by itself */
-}
-
-static void input_add(struct session *s, const char *data, size_t len)
-{
+    if (x->session == NULL || x->attach || !x->wanted[CHANNEL_STDIN]) {
+        return; /* an instance's own input is empty */
+    }
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
-    if (len > 0 && at_base64_encode(data, len, &text) == AT_OK) {
-        s->exec->ahead_bytes += len;
-        tell_agent(s, "stdin", json_pack("{s:s}", "data", text.data));
+    if (e->len > 0 && at_base64_encode(e->data, e->len, &text) == AT_OK) {
+        x->ahead_bytes += e->len;
+        tell_agent(x, "stdin", json_pack("{s:s}", "data", text.data));
+    }
+    if (e->last) {
+        tell_agent(x, "stdin-close", NULL);
     }
 }
 
-/* {"Width":80,"Height":24} */
-static void resize_add(struct session *s, const struct at_ws_event *e, const char *data, size_t len)
+static void resize_tell(struct api_exec *x)
 {
-    struct api_exec *x = s->exec;
-    size_t room = sizeof x->resize - x->resize_len;
-    size_t n = len < room ? len : room;
-    memcpy(x->resize + x->resize_len, data, n);
-    x->resize_len += n;
-    if (!e->last) {
-        return;
-    }
     AT_CLEANUP(at_cleanup_json) json_t *size = NULL;
-    if (at_json_parse(x->resize, x->resize_len, &size, NULL) == AT_OK) {
-        tell_agent(s, "resize",
+    if (x->session != NULL && !x->attach &&
+        at_json_parse(x->resize, x->resize_len, &size, NULL) == AT_OK) {
+        tell_agent(x, "resize",
                    json_pack("{s:I, s:I}", "width", (json_int_t)at_json_int_at(size, "Width", 80),
                              "height", (json_int_t)at_json_int_at(size, "Height", 24)));
     }
     x->resize_len = 0;
 }
 
-static void message_piece(struct session *s, const struct at_ws_event *e)
+/* {"Width":80,"Height":24}, one after the other, cut anywhere. */
+static void resize_add(struct api_exec *x, const struct api_link_event *e)
 {
-    struct api_exec *x = s->exec;
-    const char *data = e->data;
-    size_t len = e->len;
-    if (e->first) {
-        x->channel = CHANNEL_NONE;
-        x->resize_len = 0;
-    }
-    if (x->channel == CHANNEL_NONE && len > 0) {
-        x->channel = (unsigned char)data[0];
-        data++;
-        len--;
-    }
-    if (x->channel == CHANNEL_STDIN) {
-        input_add(s, data, len);
-    } else if (x->channel == CHANNEL_RESIZE) {
-        resize_add(s, e, data, len);
-    } else if (x->channel == CHANNEL_CLOSE && len == 1 && data[0] == CHANNEL_STDIN) {
-        tell_agent(s, "stdin-close", NULL);
+    for (size_t i = 0; i < e->len; i++) {
+        bool blank = e->data[i] == '\n' || e->data[i] == ' ';
+        if (x->resize_len == sizeof x->resize) {
+            x->resize_len = 0; /* no size is that long */
+        }
+        if (!blank || x->resize_len > 0) {
+            x->resize[x->resize_len++] = e->data[i];
+        }
+        if (e->data[i] == '}') {
+            resize_tell(x);
+        }
     }
 }
 
-/* False: s is gone. */
-static bool control(struct session *s, const struct at_ws_event *e)
+static enum channel channel_of(const struct api_exec *x, uint32_t stream)
 {
-    if (e->opcode == AT_WS_PING) {
-        (void)!frame_send(s, AT_WS_PONG, CHANNEL_NONE, e->data, e->len);
-    } else if (e->opcode == AT_WS_CLOSE) {
-        tell_agent(s, "cancel", NULL);
-        end(s, WS_CLOSE_NORMAL);
-        return false;
+    if (x->link.how == API_LINK_CHANNELS) {
+        return stream < CHANNELS ? (enum channel)stream : CHANNELS;
     }
-    return true;
+    size_t i = 0;
+    while (i < CHANNELS && x->streams[i] != stream) {
+        i++;
+    }
+    return (enum channel)i;
+}
+
+static void begin(struct api_exec *x)
+{
+    struct at_err err = {0};
+    at_loop_timer_cancel(x->req->api->options.loop, x->streams_timer);
+    x->streams_timer = 0;
+    json_t *line = x->line;
+    x->line = NULL;
+    if (api_session_open(x->req, line, &x->session, &err) != AT_OK) {
+        end_with_status(x, api_status_of(err.rc, err.msg));
+        return;
+    }
+    x->session->exec = x;
+}
+
+/* SPDY: the client opens what it asked for, in any order. */
+static enum at_rc stream_open(struct api_exec *x, const struct api_link_event *e)
+{
+    const char *type = at_spdy_header(&e->spdy, "streamtype");
+    size_t which = 0;
+    while (which < CHANNELS && !at_streq(type, NAMES[which])) {
+        which++;
+    }
+    if (which == CHANNELS || !x->wanted[which] || x->streams[which] != 0) {
+        return api_link_reset(&x->link, e->stream);
+    }
+    x->streams[which] = e->stream;
+    enum at_rc rc = api_link_accept(&x->link, e->stream);
+    bool all = true;
+    for (size_t i = 0; i < CHANNELS; i++) {
+        all = all && (!x->wanted[i] || x->streams[i] != 0);
+    }
+    if (rc == AT_OK && all) {
+        begin(x);
+    }
+    return rc;
+}
+
+static enum at_rc event_take(struct api_exec *x, const struct api_link_event *e)
+{
+    switch (e->type) {
+    case API_LINK_OPEN:
+        return stream_open(x, e);
+    case API_LINK_DATA:
+        if (channel_of(x, e->stream) == CHANNEL_STDIN) {
+            input_add(x, e);
+        } else if (channel_of(x, e->stream) == CHANNEL_RESIZE) {
+            resize_add(x, e);
+        }
+        return AT_OK;
+    case API_LINK_CLOSE:
+        session_over(x, true);
+        api_link_end(&x->link, false);
+        return AT_OK;
+    case API_LINK_RESET:
+    case API_LINK_NONE:
+        break;
+    }
+    return AT_OK;
 }
 
 static size_t on_bytes(void *ctx, const char *data, size_t len)
 {
-    struct session *s = ctx;
+    struct api_exec *x = ctx;
+    struct api_link *link = &x->link;
     size_t all = 0;
-    while (all < len && s->exec->ahead_bytes < AT_API_EXEC_AHEAD_BYTES_MAX) {
-        struct at_ws_event e;
+    bool was_busy = link->busy;
+    link->busy = true;
+    while (!link->over && all < len && x->ahead_bytes < AT_API_EXEC_AHEAD_BYTES_MAX) {
+        struct api_link_event e;
         size_t used = 0;
-        if (at_ws_take(&s->exec->ws, data + all, len - all, &used, &e, NULL) != AT_OK) {
-            tell_agent(s, "cancel", NULL);
-            end(s, WS_CLOSE_PROTOCOL);
-            return len;
-        }
+        enum at_rc rc = api_link_take(link, data + all, len - all, &used, &e);
         all += used;
-        if (e.type == AT_WS_EVENT_DATA) {
-            message_piece(s, &e);
-        } else if (e.type == AT_WS_EVENT_CONTROL && !control(s, &e)) {
-            return len;
+        if (rc == AT_OK) {
+            rc = event_take(x, &e);
+        }
+        if (rc != AT_OK && !link->over) {
+            session_over(x, true);
+            api_link_end(link, true);
         }
     }
-    return all;
+    link->busy = was_busy;
+    bool over = link->over;
+    api_link_settle(link);
+    return over ? len : all;
+}
+
+static void on_writable(void *ctx)
+{
+    api_brake_release(&((struct api_exec *)ctx)->brake);
 }
 
 /* --- begin --- */
-
-static bool list_has(struct at_str list, const char *word)
-{
-    while (list.len > 0) {
-        if (at_str_eq_nocase(at_str_trim(at_str_cut(&list, ',')), word)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Headers of the 101. NULL: answered. own: on the request's arena. */
-static const char *handshake(struct api_req *req)
-{
-    static const char *const PROTOCOLS[] = {"v5.channel.k8s.io", "v4.channel.k8s.io"};
-    const struct at_http_head *head = at_http_request(req->ex);
-    struct at_str key = at_http_header_get(head, "Sec-WebSocket-Key");
-    struct at_str offered = at_http_header_get(head, "Sec-WebSocket-Protocol");
-    struct at_err err = {0};
-    char accept[AT_WS_ACCEPT_BYTES];
-    if (!list_has(at_http_header_get(head, "Upgrade"), "websocket") ||
-        !list_has(at_http_header_get(head, "Connection"), "upgrade") ||
-        !at_str_eq(at_http_header_get(head, "Sec-WebSocket-Version"), "13")) {
-        api_respond_error(req, AT_BAD_REQUEST,
-                          "commands need a WebSocket: kubectl 1.30 and later have it");
-        return NULL;
-    }
-    if (at_ws_accept(key.ptr, key.len, accept, &err) != AT_OK) {
-        api_respond_err(req, &err);
-        return NULL;
-    }
-    const char *protocol = NULL;
-    for (size_t i = 0; protocol == NULL && i < AT_ARRAY_LEN(PROTOCOLS); i++) {
-        protocol = list_has(offered, PROTOCOLS[i]) ? PROTOCOLS[i] : NULL;
-    }
-    if (protocol == NULL) {
-        api_respond_error(req, AT_BAD_REQUEST,
-                          "Sec-WebSocket-Protocol: one of v5.channel.k8s.io and "
-                          "v4.channel.k8s.io is needed");
-        return NULL;
-    }
-    return at_arena_printf(req->arena,
-                           "Upgrade: websocket\r\nConnection: Upgrade\r\n"
-                           "Sec-WebSocket-Accept: %s\r\nSec-WebSocket-Protocol: %s\r\n",
-                           accept, protocol);
-}
 
 /* All command=WORD of the query, in order. NULL: answered. */
 static json_t *command_of(struct api_req *req)
@@ -366,29 +400,65 @@ static json_t *command_of(struct api_req *req)
     return words;
 }
 
-void api_instance_exec(struct api_req *req)
+static void streams_late(void *ctx)
 {
-    const char *headers = handshake(req);
-    json_t *command = headers != NULL ? command_of(req) : NULL;
-    if (command == NULL) {
-        return;
-    }
-    json_t *line = json_pack(
-        "{s:s, s:o, s:b, s:b, s:b, s:b}", "op", "exec", "command", command, "stdin",
-        (int)api_query_bool(req, "stdin"), "stdout", (int)api_query_bool(req, "stdout"), "stderr",
-        (int)api_query_bool(req, "stderr"), "tty", (int)api_query_bool(req, "tty"));
-    struct session *s = api_session_new(req, line);
-    if (s == NULL) {
+    struct api_exec *x = ctx;
+    x->streams_timer = 0;
+    api_link_end(&x->link, false);
+    api_link_settle(&x->link);
+}
+
+static void carry(struct api_req *req, json_t *line_take, bool attach)
+{
+    struct api_link link;
+    const char *headers = api_session_possible(req) ? api_link_begin(&link, req, &PROTOCOLS) : NULL;
+    if (headers == NULL) {
+        json_decref(line_take);
         return;
     }
     struct api_exec *x = AT_NEW(struct api_exec);
-    x->session = s;
-    x->channel = CHANNEL_NONE;
-    at_ws_init(&x->ws);
-    s->exec = x;
-    s->begun = true;
-    api_req_measure(req, 101);
-    (void)api_req_audit(req, 101);
-    at_http_on_writable(req->ex, on_writable, x);
-    at_http_upgrade(req->ex, headers, on_bytes, s);
+    x->req = req;
+    x->link = link;
+    x->line = line_take;
+    x->attach = attach;
+    bool tty = api_query_bool(req, "tty");
+    for (size_t i = 0; i <= CHANNEL_STDERR; i++) {
+        x->wanted[i] = api_query_bool(req, NAMES[i]);
+    }
+    x->wanted[CHANNEL_STDERR] = x->wanted[CHANNEL_STDERR] && !tty; /* a terminal has one output */
+    x->wanted[CHANNEL_STATUS] = true;
+    x->wanted[CHANNEL_RESIZE] = tty;
+    x->link.busy = true;
+    api_link_enter(&x->link, headers, x, exec_free, on_bytes, on_writable);
+    if (x->link.how == API_LINK_CHANNELS) {
+        begin(x);
+    } else {
+        x->streams_timer =
+            at_loop_timer(req->api->options.loop, AT_API_STREAMS_WAIT_NS, streams_late, x);
+    }
+    x->link.busy = false;
+    api_link_settle(&x->link);
+}
+
+void api_instance_exec(struct api_req *req)
+{
+    json_t *command = command_of(req);
+    if (command == NULL) {
+        return;
+    }
+    carry(req,
+          json_pack("{s:s, s:o, s:b, s:b, s:b, s:b}", "op", "exec", "command", command, "stdin",
+                    (int)api_query_bool(req, "stdin"), "stdout", (int)api_query_bool(req, "stdout"),
+                    "stderr", (int)api_query_bool(req, "stderr"), "tty",
+                    (int)api_query_bool(req, "tty")),
+          false);
+}
+
+/* Both outputs go to one log, so they come as one from here on, as they do to kubectl logs. */
+void api_instance_attach(struct api_req *req)
+{
+    carry(req,
+          json_pack("{s:s, s:b, s:b, s:i}", "op", "log", "follow", 1, "timestamps", 0, "tailLines",
+                    0),
+          true);
 }

@@ -24,37 +24,17 @@ struct api_port {
     int64_t port;
     char request[24];
     size_t ahead_bytes;
-    struct api_req *held; /* of the agent: answered once the client has read on */
-    at_timer_id hold_timer;
+    struct api_brake brake;
 };
 
 struct api_forward {
     struct api_req *req; /* of the client */
     struct api_link link;
-    struct api_forward *next, **at; /* in api->forwards */
     struct api_port *ports;
     size_t n_ports;
-    bool busy, over;
-    at_timer_id end_timer; /* it is over, but not from here */
 };
 
 /* --- one connection --- */
-
-static void held_release(struct api_port *p)
-{
-    struct api_req *held = p->held;
-    at_loop_timer_cancel(p->forward->req->api->options.loop, p->hold_timer);
-    p->hold_timer = 0;
-    p->held = NULL;
-    if (held != NULL) {
-        api_respond_text(held, 200, "application/json", NULL, "{}", 2);
-    }
-}
-
-static void hold_over(void *ctx)
-{
-    held_release(ctx);
-}
 
 static void tell_agent(struct api_port *p, const char *op, json_t *more_take)
 {
@@ -88,30 +68,20 @@ static void port_free(struct api_port *p, bool cancel)
     }
     *at = p->next;
     f->n_ports--;
-    held_release(p);
+    api_brake_release(&p->brake);
     session_over(p, cancel);
     at_free(p);
 }
 
-static void forward_free(struct api_forward *f)
+static void forward_free(void *ctx)
 {
-    at_loop_timer_cancel(f->req->api->options.loop, f->end_timer);
+    struct api_forward *f = ctx;
     while (f->ports != NULL) {
         port_free(f->ports, true);
-    }
-    *f->at = f->next;
-    if (f->next != NULL) {
-        f->next->at = f->at;
     }
     api_link_done(&f->link);
     api_req_free(f->req);
     at_free(f);
-}
-
-static void end(struct api_forward *f, bool broken)
-{
-    api_link_end(&f->link, broken);
-    f->over = true;
 }
 
 /* message NULL: it ended as it should. The client's side of it is over. */
@@ -129,7 +99,7 @@ static void port_end(struct api_port *p, const char *message)
     port_free(p, false);
     /* Channels have no end of their own: the connection's is the last one's. */
     if (rc != AT_OK || (f->link.how == API_LINK_CHANNELS && f->ports == NULL)) {
-        end(f, false);
+        api_link_end(&f->link, false);
     }
 }
 
@@ -161,20 +131,6 @@ static struct api_port *port_new(struct api_forward *f, int64_t number)
 
 /* --- the agent's answers --- */
 
-static void settle(struct api_forward *f)
-{
-    if (f->over && !f->busy) {
-        forward_free(f);
-    }
-}
-
-static void end_due(void *ctx)
-{
-    struct api_forward *f = ctx;
-    f->end_timer = 0;
-    settle(f);
-}
-
 /* Called for each session of a node in turn: only this one may go at once. */
 void api_port_fail(struct session *s, enum at_rc rc, const char *message)
 {
@@ -183,9 +139,7 @@ void api_port_fail(struct session *s, enum at_rc rc, const char *message)
     struct api_forward *f = p->forward;
     session_over(p, false);
     port_end(p, message);
-    if (f->over && f->end_timer == 0) {
-        f->end_timer = at_loop_timer(f->req->api->options.loop, 0, end_due, f);
-    }
+    api_link_settle_later(&f->link);
 }
 
 static void piece_add(struct api_port *p, struct api_req *req)
@@ -193,17 +147,12 @@ static void piece_add(struct api_port *p, struct api_req *req)
     struct api_forward *f = p->forward;
     struct at_str piece = at_http_request_body(req->ex);
     if (piece.len > 0 && api_link_send(&f->link, p->data, piece.ptr, piece.len, false) != AT_OK) {
-        end(f, false);
+        api_link_end(&f->link, false);
         api_respond_error(req, AT_NOT_FOUND, "nobody waits for this answer any more");
-        settle(f);
+        api_link_settle(&f->link);
         return;
     }
-    if (at_http_stream_queued_bytes(f->req->ex) < AT_API_EXEC_QUEUE_BYTES || p->held != NULL) {
-        api_respond_text(req, 200, "application/json", NULL, "{}", 2);
-        return;
-    }
-    p->held = req;
-    p->hold_timer = at_loop_timer(req->api->options.loop, AT_API_EXEC_HOLD_NS, hold_over, p);
+    api_brake_answer(&p->brake, req, f->req->ex);
 }
 
 void api_port_answer(struct session *s, struct api_req *req)
@@ -230,7 +179,7 @@ void api_port_answer(struct session *s, struct api_req *req)
     }
     session_over(p, false);
     port_end(p, error);
-    settle(f);
+    api_link_settle(&f->link);
     api_respond_text(req, 200, "application/json", NULL, "{}", 2);
 }
 
@@ -311,7 +260,7 @@ static enum at_rc event_take(struct api_forward *f, const struct api_link_event 
         }
         return AT_OK;
     case API_LINK_CLOSE:
-        end(f, false);
+        api_link_end(&f->link, false);
         return AT_OK;
     case API_LINK_NONE:
         break;
@@ -335,23 +284,24 @@ static bool is_full(const struct api_forward *f)
 static size_t on_bytes(void *ctx, const char *data, size_t len)
 {
     struct api_forward *f = ctx;
+    struct api_link *link = &f->link;
     size_t all = 0;
-    f->busy = true;
-    while (!f->over && (api_link_holds(&f->link) || (all < len && !is_full(f)))) {
+    link->busy = true;
+    while (!link->over && (api_link_holds(link) || (all < len && !is_full(f)))) {
         struct api_link_event e;
         size_t used = 0;
-        enum at_rc rc = api_link_take(&f->link, data + all, len - all, &used, &e);
+        enum at_rc rc = api_link_take(link, data + all, len - all, &used, &e);
         all += used;
         if (rc == AT_OK) {
             rc = event_take(f, &e);
         }
-        if (rc != AT_OK && !f->over) {
-            end(f, true);
+        if (rc != AT_OK && !link->over) {
+            api_link_end(link, true);
         }
     }
-    f->busy = false;
-    bool over = f->over;
-    settle(f);
+    link->busy = false;
+    bool over = link->over;
+    api_link_settle(link);
     return over ? len : all;
 }
 
@@ -359,16 +309,8 @@ static void on_writable(void *ctx)
 {
     struct api_forward *f = ctx;
     for (struct api_port *p = f->ports; p != NULL; p = p->next) {
-        held_release(p);
+        api_brake_release(&p->brake);
     }
-}
-
-static void client_gone(void *ctx)
-{
-    struct api_forward *f = ctx;
-    f->req->ex = NULL;
-    f->over = true;
-    settle(f);
 }
 
 /* --- begin --- */
@@ -403,14 +345,14 @@ static size_t ports_of(struct api_req *req, int64_t out[AT_API_FORWARD_CHANNELS_
 /* Each channel begins with its port, two bytes, the low one first. */
 static void channels_begin(struct api_forward *f, const int64_t *numbers, size_t n)
 {
-    for (size_t i = 0; i < n && !f->over; i++) {
+    for (size_t i = 0; i < n && !f->link.over; i++) {
         struct api_port *p = port_new(f, numbers[i]);
         p->data = (uint32_t)(2 * i);
         p->error = (uint32_t)(2 * i + 1);
         char text[2] = {(char)(numbers[i] & 0xff), (char)(numbers[i] >> 8)};
         if (api_link_send(&f->link, p->data, text, sizeof text, false) != AT_OK ||
             api_link_send(&f->link, p->error, text, sizeof text, false) != AT_OK) {
-            end(f, false);
+            api_link_end(&f->link, false);
             return;
         }
         port_begin(p);
@@ -434,7 +376,6 @@ static bool can_begin(struct api_req *req, struct api_link *link, int64_t *numbe
 
 void api_instance_forward(struct api_req *req)
 {
-    struct at_api *api = req->api;
     struct api_link link;
     const char *headers;
     int64_t numbers[AT_API_FORWARD_CHANNELS_MAX];
@@ -445,28 +386,9 @@ void api_instance_forward(struct api_req *req)
     struct api_forward *f = AT_NEW(struct api_forward);
     f->req = req;
     f->link = link;
-    f->next = api->forwards;
-    f->at = &api->forwards;
-    if (f->next != NULL) {
-        f->next->at = &f->next;
-    }
-    api->forwards = f;
-    api_req_measure(req, 101);
-    (void)api_req_audit(req, 101);
-    at_http_on_gone(req->ex, client_gone, f);
-    at_http_on_writable(req->ex, on_writable, f);
-    f->busy = true;
-    at_http_upgrade(req->ex, headers, on_bytes, f);
+    f->link.busy = true;
+    api_link_enter(&f->link, headers, f, forward_free, on_bytes, on_writable);
     channels_begin(f, numbers, n);
-    f->busy = false;
-    settle(f);
-}
-
-void api_forwards_close(struct at_api *api)
-{
-    while (api->forwards != NULL) {
-        struct api_forward *f = api->forwards;
-        end(f, false);
-        forward_free(f);
-    }
+    f->link.busy = false;
+    api_link_settle(&f->link);
 }

@@ -60,6 +60,7 @@
 #define AT_API_EXEC_QUEUE_BYTES ((size_t)1 << 20)
 #define AT_API_EXEC_HOLD_NS (5 * AT_NS_PER_S) /* of an agent's answer, for a slow client */
 #define AT_API_EXEC_WORDS_MAX 256
+#define AT_API_STREAMS_WAIT_NS (30 * AT_NS_PER_S) /* for the streams of a command over SPDY */
 #define AT_API_FORWARD_PORTS_MAX 256 /* connections of one client's port-forward at once */
 #define AT_API_FORWARD_CHANNELS_MAX 16
 #define AT_API_EXEC_RESIZE_BYTES_MAX 256

@@ -114,10 +114,82 @@ const char *api_link_begin(struct api_link *link, struct api_req *req,
     return NULL;
 }
 
+/* --- life --- */
+
 void api_link_done(struct api_link *link)
 {
     at_spdy_free(link->spdy);
     link->spdy = NULL;
+    if (link->end_timer != 0) {
+        at_loop_timer_cancel(link->req->api->options.loop, link->end_timer);
+    }
+    if (link->at != NULL) {
+        *link->at = link->next;
+        if (link->next != NULL) {
+            link->next->at = link->at;
+        }
+        link->at = NULL;
+    }
+}
+
+void api_link_settle(struct api_link *link)
+{
+    if (link->over && !link->busy) {
+        link->free(link->owner);
+    }
+}
+
+static void end_due(void *ctx)
+{
+    struct api_link *link = ctx;
+    link->end_timer = 0;
+    api_link_settle(link);
+}
+
+void api_link_settle_later(struct api_link *link)
+{
+    if (link->over && link->end_timer == 0) {
+        link->end_timer = at_loop_timer(link->req->api->options.loop, 0, end_due, link);
+    }
+}
+
+static void client_gone(void *ctx)
+{
+    struct api_link *link = ctx;
+    link->req->ex = NULL;
+    link->over = true;
+    api_link_settle(link);
+}
+
+void api_link_enter(struct api_link *link, const char *headers, void *owner,
+                    void (*free)(void *owner),
+                    size_t (*on_bytes)(void *owner, const char *data, size_t len),
+                    void (*on_writable)(void *owner))
+{
+    struct api_req *req = link->req;
+    link->owner = owner;
+    link->free = free;
+    link->next = req->api->links;
+    link->at = &req->api->links;
+    if (link->next != NULL) {
+        link->next->at = &link->next;
+    }
+    req->api->links = link;
+    api_req_measure(req, 101);
+    (void)api_req_audit(req, 101);
+    at_http_on_gone(req->ex, client_gone, link);
+    at_http_on_writable(req->ex, on_writable, owner);
+    at_http_upgrade(req->ex, headers, on_bytes, owner);
+}
+
+void api_links_close(struct at_api *api)
+{
+    while (api->links != NULL) {
+        struct api_link *link = api->links;
+        api_link_end(link, false);
+        link->over = true;
+        link->free(link->owner);
+    }
 }
 
 /* --- to the client --- */
@@ -177,6 +249,7 @@ enum at_rc api_link_send(struct api_link *link, uint32_t stream, const char *dat
 void api_link_end(struct api_link *link, bool broken)
 {
     struct at_http_exchange *ex = link->req->ex;
+    link->over = true;
     if (ex == NULL) {
         return;
     }

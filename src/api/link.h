@@ -19,6 +19,13 @@ struct api_link_protocols {
 
 struct api_link {
     struct api_req *req; /* ex NULL: the client is gone */
+    /* Whose it is, and how that goes away, the link with it: once over is set and nobody works with
+     * it (busy). */
+    void *owner;
+    void (*free)(void *owner);
+    bool busy, over;
+    at_timer_id end_timer;       /* it is over, but not from here */
+    struct api_link *next, **at; /* in api->links */
     enum api_link_how how;
     const char *protocol; /* which was chosen */
     struct at_ws ws;
@@ -49,6 +56,15 @@ struct api_link_event {
 const char *api_link_begin(struct api_link *link, struct api_req *req,
                            const struct api_link_protocols *protocols);
 void api_link_done(struct api_link *link);
+/* Upgrade the connection with headers; owner gets the bytes by on_bytes, told of the room to write
+ * by on_writable. From here on the link is among those of its server. */
+void api_link_enter(struct api_link *link, const char *headers, void *owner,
+                    void (*free)(void *owner),
+                    size_t (*on_bytes)(void *owner, const char *data, size_t len),
+                    void (*on_writable)(void *owner));
+void api_link_settle(struct api_link *link);       /* the owner may be gone after it */
+void api_link_settle_later(struct api_link *link); /* from the loop */
+void api_links_close(struct at_api *api);
 /* Take bytes until something has come or all are taken. Answers pings by itself. err: the peer
  * breaks the protocol. */
 enum at_rc api_link_take(struct api_link *link, const char *data, size_t len, size_t *ret_used,
@@ -59,7 +75,8 @@ enum at_rc api_link_accept(struct api_link *link, uint32_t stream) AT_WARN_UNUSE
 enum at_rc api_link_reset(struct api_link *link, uint32_t stream) AT_WARN_UNUSED;
 enum at_rc api_link_send(struct api_link *link, uint32_t stream, const char *data, size_t len,
                          bool last) AT_WARN_UNUSED;
-/* A close frame where there is such, and the end of the connection: req->ex is NULL after it. */
+/* A close frame where there is such, and the end of the connection: req->ex is NULL after it, and
+ * over is set. */
 void api_link_end(struct api_link *link, bool broken);
 
 #endif

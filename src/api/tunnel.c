@@ -28,7 +28,6 @@ static void gauge(struct at_metric *metric, size_t value)
 
 void api_session_free(struct session *s)
 {
-    api_exec_free(s->exec);
     at_map_remove(s->owner->sessions, s->id);
     gauge(s->req->api->sessions_now, at_map_count(s->owner->sessions));
     at_loop_timer_cancel(s->req->api->options.loop, s->timer);
@@ -73,6 +72,33 @@ static void session_end(struct session *s)
         at_http_stream_end(ex);
     }
     api_session_free(s);
+}
+
+void api_brake_release(struct api_brake *brake)
+{
+    struct api_req *held = brake->held;
+    if (held == NULL) {
+        return;
+    }
+    at_loop_timer_cancel(held->api->options.loop, brake->timer);
+    *brake = (struct api_brake){0};
+    api_respond_text(held, 200, "application/json", NULL, "{}", 2);
+}
+
+static void brake_over(void *ctx)
+{
+    api_brake_release(ctx);
+}
+
+void api_brake_answer(struct api_brake *brake, struct api_req *req,
+                      const struct at_http_exchange *client)
+{
+    if (brake->held != NULL || at_http_stream_queued_bytes(client) < AT_API_EXEC_QUEUE_BYTES) {
+        api_respond_text(req, 200, "application/json", NULL, "{}", 2);
+        return;
+    }
+    brake->held = req;
+    brake->timer = at_loop_timer(req->api->options.loop, AT_API_EXEC_HOLD_NS, brake_over, brake);
 }
 
 bool api_tunnel_send(struct api_tunnels *tunnels, const char *node, json_t *line_take)

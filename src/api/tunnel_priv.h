@@ -1,4 +1,4 @@
-/* What tunnel.c (agents' tunnels, logs) and exec.c (commands) share. */
+/* What tunnel.c (agents' tunnels, logs), exec.c (commands) and forward.c (ports) share. */
 #ifndef AT_API_TUNNEL_PRIV_H
 #define AT_API_TUNNEL_PRIV_H
 
@@ -43,10 +43,20 @@ void api_session_free(struct session *s); /* with its request, without an answer
 /* The words of a Status or of the stream, and the end of the session. */
 void api_session_fail(struct session *s, enum at_rc rc, const char *message);
 
+/* An agent's piece whose answer waits until the client has read on, at most AT_API_EXEC_HOLD_NS:
+ * the agent sends the next one after it. One at a time. */
+struct api_brake {
+    struct api_req *held;
+    at_timer_id timer;
+};
+/* Answer req now, or hold it when much is queued for the client. */
+void api_brake_answer(struct api_brake *brake, struct api_req *req,
+                      const struct at_http_exchange *client);
+void api_brake_release(struct api_brake *brake);
+
 /* exec.c */
 void api_exec_answer(struct session *s, struct api_req *req); /* of the agent; answers it */
 void api_exec_fail(struct session *s, enum at_rc rc, const char *message);
-void api_exec_free(struct api_exec *exec);
 
 /* forward.c */
 struct api_port;

@@ -50,7 +50,7 @@ static const struct rule RULES[] = {
     {WHO_GROUP, AT_GROUP_EDITORS, NULL, "get list watch create update patch delete", "*", "*",
      SCOPE_NAMESPACED_KINDS},
     {WHO_GROUP, AT_GROUP_EDITORS, NULL, "create", GROUP_ATOLL,
-     "instances/exec instances/portforward", SCOPE_ALL},
+     "instances/exec instances/attach instances/portforward", SCOPE_ALL},
     {WHO_GROUP, AT_GROUP_EDITORS, NULL, "get", NULL, "/metrics", SCOPE_ALL},
 
     {WHO_GROUP, AT_GROUP_NODES, NODE_USER_PREFIX, "get list watch", GROUP_ATOLL, "instances",

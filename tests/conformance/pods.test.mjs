@@ -5,7 +5,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { PassThrough } from 'node:stream';
 import { before } from 'node:test';
-import { CoreV1Api, Exec, KubeConfig, Log, PortForward } from '@kubernetes/client-node';
+import { Attach, CoreV1Api, Exec, KubeConfig, Log, PortForward } from '@kubernetes/client-node';
 import { Cluster } from '../e2e/lib/cluster.mjs';
 import { deployment, eventually, Fleet, KUBECTL, KUBECTLS, run } from '../e2e/lib/atoll.mjs';
 
@@ -76,41 +76,69 @@ it('logs know when a line was written', async () => {
   assert.ok(since >= 5 && since < all, `${since} of ${all}`);
 });
 
-it('exec gives output, exit status, input, environment and a terminal', async () => {
-  assert.equal(await s.k(['exec', pod, '--', 'echo', 'a b', '$GREETING']), 'a b $GREETING\n');
-  assert.equal(await s.k(['exec', pod, '--', 'sh', '-c', 'echo $GREETING $ATOLL_NODE']), 'hello edge-1\n');
-  const failed = await s.kubectl(['exec', pod, '--', 'sh', '-c', 'echo out; echo err >&2; exit 3']);
-  assert.equal(failed.code, 3);
-  assert.equal(failed.out, 'out\n');
-  assert.match(failed.err, /^err$/m);
-  assert.match(failed.err, /exit code 3/);
-  assert.equal(await s.k(['exec', '-i', pod, '--', 'cat'], { input: 'through and back\n' }), 'through and back\n');
-  // kubectl asks for a terminal only where it has one itself: script(1) gives it one.
-  const terminal = await run('script', ['-qec', `${KUBECTL} exec -it ${pod} -- sh -c 'test -t 0 && tty && stty size'`, '/dev/null'], { env: { KUBECONFIG: s.kubeconfig } });
-  assert.match(terminal.out, /\/dev\/pts\/\d+/);
-  assert.equal(terminal.code, 0, terminal.out);
-  await s.kFails(['exec', pod, '--', 'no-such-program'], /not on PATH|No such file/);
-  await s.kFails(['exec', 'none', '--', 'true'], /not found/);
-});
+// kubectl before 1.30 speaks SPDY, later ones WebSocket: one of each.
+for (const kubectl of KUBECTLS.filter((k, i) => i === 0 || k.minor < 30 || process.env.ATOLL_EVERY_KUBECTL)) {
+  const command = kubectl.path;
 
-it('exec carries megabytes both ways without a loss', async () => {
-  const input = randomBytes(6 << 20).toString('base64');
-  const r = await s.kubectl(['exec', '-i', pod, '--', 'sha256sum'], { input });
+  it(`exec gives output, exit status, input, environment and a terminal: ${kubectl.version}`, async () => {
+    const k = (args, options) => s.k(args, { command, ...options });
+    assert.equal(await k(['exec', pod, '--', 'echo', 'a b', '$GREETING']), 'a b $GREETING\n');
+    assert.equal(await k(['exec', pod, '--', 'sh', '-c', 'echo $GREETING $ATOLL_NODE']), 'hello edge-1\n');
+    const failed = await s.kubectl(['exec', pod, '--', 'sh', '-c', 'echo out; echo err >&2; exit 3'], { command });
+    assert.equal(failed.code, 3);
+    assert.equal(failed.out, 'out\n');
+    assert.match(failed.err, /^err$/m);
+    assert.match(failed.err, /exit code 3/);
+    assert.equal(await k(['exec', '-i', pod, '--', 'cat'], { input: 'through and back\n' }), 'through and back\n');
+    assert.equal(await k(['exec', '-i', pod, '--', 'true'], { input: 'nobody reads this\n' }), '');
+    // kubectl asks for a terminal only where it has one itself: script(1) gives it one.
+    const terminal = await run('script', ['-qec', `stty rows 30 cols 99; ${command} exec -it ${pod} -- sh -c 'test -t 0 && tty && sleep 0.5 && stty size'`, '/dev/null'], { env: { KUBECONFIG: s.kubeconfig } });
+    assert.match(terminal.out, /\/dev\/pts\/\d+/);
+    assert.match(terminal.out, /30 99/);
+    assert.equal(terminal.code, 0, terminal.out);
+    await s.kFails(['exec', pod, '--', 'no-such-program'], /not on PATH|No such file/, { command });
+    await s.kFails(['exec', 'none', '--', 'true'], /not found/, { command });
+  });
+
+  it(`exec carries megabytes both ways without a loss: ${kubectl.version}`, async () => {
+    const input = randomBytes(6 << 20).toString('base64');
+    const r = await s.kubectl(['exec', '-i', pod, '--', 'sha256sum'], { input, command });
+    assert.equal(r.code, 0, r.err);
+    assert.match(r.out, new RegExp(`^${createHash('sha256').update(input).digest('hex')}`));
+    const out = await run('sh', ['-c', `${command} exec ${pod} -- head -c 8000000 /dev/zero | sha256sum`], { env: { KUBECONFIG: s.kubeconfig } });
+    assert.match(out.out, new RegExp(`^${createHash('sha256').update(Buffer.alloc(8_000_000)).digest('hex')}`), out.err);
+  });
+
+  it(`cp brings files there and back: ${kubectl.version}`, async () => {
+    const dir = await fleet.dir('atoll-cp');
+    const bytes = randomBytes(300_000);
+    await writeFile(path.join(dir, 'there'), bytes);
+    const inside = path.join(await fleet.dir('atoll-cp-inside'), 'file');
+    await s.k(['cp', path.join(dir, 'there'), `${pod}:${inside}`], { command });
+    assert.deepEqual(await readFile(inside), bytes);
+    await s.k(['cp', `${pod}:${inside}`, path.join(dir, 'back')], { command });
+    assert.deepEqual(await readFile(path.join(dir, 'back')), bytes);
+  });
+
+  it(`attach shows what is written from now on: ${kubectl.version}`, async () => {
+    const attached = await s.kubectlStart(`attach ${pod}`, { command });
+    const [, from] = await attached.line(/^line (\d+)$/m);
+    const written = lines(await s.k(`logs ${pod}`)).length;
+    assert.ok(Number(from) > 5 && Number(from) <= written, `began with line ${from} of ${written}`);
+    await attached.line(new RegExp(`^line ${Number(from) + 3}$`, 'm'));
+    await attached.stop({ signal: 'SIGINT' }).catch(() => {});
+    await s.kFails(['attach', 'none'], /not found/, { command });
+  });
+}
+
+it('attach ends when the instance does', async () => {
+  const words = ['sh', '-c', 'for i in 1 2 3 4 5 6; do echo word $i; sleep 0.3; done'];
+  await s.apply({ apiVersion: 'atoll.dev/v1', kind: 'Job', metadata: { name: 'short' }, spec: { template: { spec: { command: words, resources: { cpu: '50m' } } } } });
+  const name = await eventually('it runs', async () => (await s.get('pods -l atoll.dev/job=short')).items.find((p) => p.status.phase === 'Running')?.metadata.name);
+  const r = await s.kubectl(['attach', name]);
   assert.equal(r.code, 0, r.err);
-  assert.match(r.out, new RegExp(`^${createHash('sha256').update(input).digest('hex')}`));
-  const out = await run('sh', ['-c', `${KUBECTL} exec ${pod} -- head -c 8000000 /dev/zero | sha256sum`], { env: { KUBECONFIG: s.kubeconfig } });
-  assert.match(out.out, new RegExp(`^${createHash('sha256').update(Buffer.alloc(8_000_000)).digest('hex')}`), out.err);
-});
-
-it('cp brings files there and back', async () => {
-  const dir = await fleet.dir('atoll-cp');
-  const bytes = randomBytes(300_000);
-  await writeFile(path.join(dir, 'there'), bytes);
-  const inside = path.join(await fleet.dir('atoll-cp-inside'), 'file');
-  await s.k(['cp', path.join(dir, 'there'), `${pod}:${inside}`]);
-  assert.deepEqual(await readFile(inside), bytes);
-  await s.k(['cp', `${pod}:${inside}`, path.join(dir, 'back')]);
-  assert.deepEqual(await readFile(path.join(dir, 'back')), bytes);
+  assert.match(r.out, /^word 6$/m);
+  await s.k('delete job.atoll.dev short');
 });
 
 it('exec runs as the instance does, and ends with its client', async () => {
@@ -147,6 +175,12 @@ it('client-node reads logs and runs commands', async () => {
   log.on('data', (d) => (logged += d));
   await new Log(config).log('default', pod, 'main', log, { tailLines: 1 });
   await eventually('a line', async () => /^line \d+\n$/.test(logged));
+  const live = new PassThrough();
+  let seen = '';
+  live.on('data', (d) => (seen += d));
+  const ws = await new Attach(config).attach('default', pod, 'main', live, null, null, false);
+  await eventually('lines', async () => lines(seen).length > 2);
+  ws.close();
 });
 
 // A small web server in an instance, and its pod; made once.
