@@ -34,6 +34,8 @@ static const struct endpoint ENDPOINTS[] = {
     {API_REVIEW, SHAPE_ANY, NULL, NULL, AT_HTTP_POST, "create", api_review},
     /* Verb create: it gives the authority's key away, so it is audited. */
     {API_BACKUP, SHAPE_ANY, NULL, NULL, AT_HTTP_GET, "create", api_backup},
+    {API_SECRETS, SHAPE_ANY, NULL, NULL, AT_HTTP_GET, "get", api_secrets_show},
+    {API_SECRETS_ROTATE, SHAPE_ANY, NULL, NULL, AT_HTTP_POST, "create", api_secrets_rotate},
 
     {API_RESOURCE, SHAPE_COLLECTION, NULL, NULL, AT_HTTP_GET, "list", api_list},
     {API_RESOURCE, SHAPE_COLLECTION, NULL, NULL, AT_HTTP_POST, "create", api_create},
@@ -481,6 +483,7 @@ void at_api_free(struct at_api *api)
         return;
     }
     api_held_drop(api);
+    api_secrets_done(api);
     at_buf_done(&api->audit_text);
     api_servers_done(api);
     api_streams_close(api);

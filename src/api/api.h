@@ -5,8 +5,10 @@
 
 #include "audit/audit.h"
 #include "net/http_server.h"
+#include "security/ring.h"
 #include "security/security.h"
 #include "state/state.h"
+#include "store/seal.h"
 
 struct at_api;
 
@@ -41,6 +43,10 @@ struct at_api_options {
     /* The log that each request is recorded in, by its level; answers of changes wait for it. Its
      * owner passes settled on to at_api_audit_settled. May be NULL. */
     struct at_audit *audit_log;
+    /* What Secrets are sealed with in the store and in backups; both or none. */
+    struct at_ring *ring;
+    const struct at_store_seal *seal;
+    bool secrets_stale; /* some lie there as they are, or under an old key */
     /* What belongs into a backup beside the store; name NULL ends it; may be NULL. */
     const struct at_api_backup_file *backup_files;
     /* The list of servers on a shared store is another one: an array of URLs, borrowed. May be

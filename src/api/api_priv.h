@@ -22,6 +22,7 @@ struct api_tunnels;
 struct api_link;
 struct api_backup;
 struct api_held;
+struct api_reseal;
 
 struct api_doc { /* a text made once at start */
     char *key;   /* path, or group/version */
@@ -55,6 +56,7 @@ struct at_api {
     struct api_link *links; /* list of all upgraded connections */
     struct api_fair *fair;
     struct api_held *held, *held_last; /* answers that wait for their record */
+    struct api_reseal *reseal;         /* under way; NULL */
     struct at_buf audit_text;          /* kept between records */
     uint64_t next_id;                  /* of requests */
     char id_prefix[17];
@@ -257,6 +259,10 @@ void api_tunnels_free(struct api_tunnels *tunnels);
 /* --- backup.c --- */
 api_handler_fn api_backup;
 void api_backup_cut(struct at_api *api);
+/* --- secrets.c --- */
+api_handler_fn api_secrets_show, api_secrets_rotate;
+void api_secrets_begin(struct at_api *api); /* seal anew what lies there under an old key */
+void api_secrets_done(struct at_api *api);
 /* --- metrics.c --- */
 struct api_store_metrics *api_store_metrics_new(struct at_metrics *metrics); /* own: at_free */
 /* --- join.c, review.c, discovery.c, openapi.c --- */

@@ -164,6 +164,7 @@ void api_backup(struct api_req *req)
         at_dump_writer_new(at_store_snapshot_rev(b->all), at_store_compact_rev(api->options.store),
                            &b->piece, &b->writer);
     if (rc == AT_OK) {
+        at_dump_writer_seal(b->writer, api->options.seal);
         rc = files_write(b, &err);
     }
     if (rc == AT_OK) {

@@ -52,6 +52,8 @@
 #define AT_API_TUNNELS_MAX 10000
 #define AT_API_LOG_SESSIONS_MAX 1000
 /* A client of a backup that takes nothing for so long is cut off, for there is one at a time. */
+#define AT_API_RESEAL_KEYS 32 /* Secrets sealed anew at a time */
+#define AT_API_RESEAL_RETRY_NS (5 * AT_NS_PER_S)
 #define AT_API_BACKUP_STALL_NS (60 * AT_NS_PER_S)
 #define AT_API_LOG_FIRST_ANSWER_NS (10 * AT_NS_PER_S)
 /* Commands beside instances: input that the agent has not taken yet, and output that the client has

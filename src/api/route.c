@@ -29,6 +29,8 @@ static const struct fixed FIXED[] = {
     {"/join/v1/servers", API_JOIN_SERVERS, false},
     {"/join/v1", API_JOIN, false},
     {"/admin/v1/backup", API_BACKUP, false},
+    {"/admin/v1/secrets/rotate-key", API_SECRETS_ROTATE, false},
+    {"/admin/v1/secrets", API_SECRETS, false},
     {"/api", API_DISCOVERY, false},
     {"/api/v1", API_DISCOVERY, false},
     {"/apis", API_DISCOVERY, false},

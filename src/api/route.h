@@ -18,6 +18,8 @@ enum api_target {
     API_REVIEW, /* authorization.k8s.io, authentication.k8s.io: group and resource are set */
     API_RESOURCE,
     API_BACKUP,
+    API_SECRETS, /* the keys that Secrets are sealed with */
+    API_SECRETS_ROTATE,
 };
 
 #define API_NAME_BYTES 256

@@ -72,6 +72,8 @@ static void fixed_paths_are_found(void **state)
         {"/join/v1/renew", API_JOIN_RENEW},
         {"/join/v1/servers", API_JOIN_SERVERS},
         {"/admin/v1/backup", API_BACKUP},
+        {"/admin/v1/secrets", API_SECRETS},
+        {"/admin/v1/secrets/rotate-key", API_SECRETS_ROTATE},
         {"/apis/authentication.k8s.io/v1/selfsubjectreviews", API_REVIEW},
     };
     for (size_t i = 0; i < AT_ARRAY_LEN(WANT); i++) {

@@ -49,6 +49,9 @@ static void tell(void *ctx)
 
 void at_api_enter(struct at_api *api, const char *url)
 {
+    if (api->options.secrets_stale) {
+        api_secrets_begin(api);
+    }
     if (at_store_is_shared(api->options.store)) {
         api->advertise_url = at_strdup(url);
         tell(api);

@@ -2,6 +2,7 @@
 
 #include "api/api.h"
 #include "apps/apps.h"
+#include "apps/server_seal.h"
 #include "controllers/controllers.h"
 #include "controllers/leader.h"
 #include "core/digest.h"
@@ -51,6 +52,7 @@ struct at_server {
     char *ca_paths[2];
     struct at_api_backup_file backup_files[3];
     struct at_audit *audit;
+    struct at_app_seal seal;
     struct at_audit_options audit_options;
     void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);
     void *ctx;
@@ -315,6 +317,9 @@ static void start_api(void *ctx)
                                  .metrics = s->metrics,
                                  .admin_token_sha256_hex = (const char *const *)s->token_digests,
                                  .audit_log = s->audit,
+                                 .ring = s->seal.ring,
+                                 .seal = &s->seal.hooks,
+                                 .secrets_stale = at_app_seal_stale(&s->seal),
                                  .backup_files = s->backup_files,
                                  .on_servers = on_servers,
                                  .on_servers_ctx = s};
@@ -337,29 +342,46 @@ static void nothing(void *ctx)
     (void)ctx;
 }
 
-/* Servers that share the folder may begin at the same moment: only one makes the CA. */
-static enum at_rc ca_open(struct at_server *s, const char *dir, struct at_err *err)
+/* Servers that share the folder may begin at the same moment: only one makes what is missing. own:
+ * at_file_unlock. */
+static enum at_rc pki_lock(struct at_server *s, const char *dir, int *ret_fd, struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_free) char *path = at_asprintf("%s/lock", dir);
-    int fd = -1;
     enum at_rc rc = at_dir_make(dir, 0700, err);
     if (rc != AT_OK) {
         return rc;
     }
     struct at_err busy = {0};
-    rc = at_file_lock(path, &fd, &busy);
+    rc = at_file_lock(path, ret_fd, &busy);
     for (int i = 0; rc == AT_CONFLICT && i < PKI_LOCK_ATTEMPTS_MAX; i++) {
         struct at_loop *pause = at_loop_new(at_loop_sys(s->loop));
         at_loop_timer(pause, PKI_LOCK_PAUSE_NS, nothing, NULL);
         at_loop_turn(pause, INT64_MAX);
         at_loop_free(pause);
-        rc = at_file_lock(path, &fd, &busy);
+        rc = at_file_lock(path, ret_fd, &busy);
     }
-    if (rc != AT_OK) {
-        return at_err_set(err, rc, "%s", busy.msg);
+    return rc == AT_OK ? rc : at_err_set(err, rc, "%s", busy.msg);
+}
+
+static enum at_rc ca_open(struct at_server *s, const char *dir, struct at_err *err)
+{
+    int fd = -1;
+    enum at_rc rc = pki_lock(s, dir, &fd, err);
+    if (rc == AT_OK) {
+        rc = at_ca_open(dir, at_loop_sys(s->loop), &s->ca, err);
+        at_file_unlock(fd);
     }
-    rc = at_ca_open(dir, at_loop_sys(s->loop), &s->ca, err);
-    at_file_unlock(fd);
+    return rc;
+}
+
+static enum at_rc seal_ready(struct at_server *s, const char *dir, struct at_err *err)
+{
+    int fd = -1;
+    enum at_rc rc = pki_lock(s, dir, &fd, err);
+    if (rc == AT_OK) {
+        rc = at_app_seal_ready(&s->seal, err);
+        at_file_unlock(fd);
+    }
     return rc;
 }
 
@@ -423,6 +445,9 @@ static enum at_rc open_parts(struct at_server *s, const struct at_server_options
     AT_CLEANUP(at_cleanup_free)
     char *pki = o->pki_dir != NULL ? at_strdup(o->pki_dir) : at_asprintf("%s/pki", s->state_dir);
     AT_CLEANUP(at_cleanup_free) char *db = at_asprintf("%s/atoll.db", s->state_dir);
+    AT_CLEANUP(at_cleanup_free)
+    char *key =
+        o->secrets_key != NULL ? at_strdup(o->secrets_key) : at_asprintf("%s/secrets.key", pki);
     enum at_rc rc = at_dir_make(s->state_dir, 0700, err);
     if (rc == AT_OK) {
         rc = at_file_lock(lock, &s->lock_fd, err);
@@ -442,11 +467,17 @@ static enum at_rc open_parts(struct at_server *s, const struct at_server_options
         rc = audit_open(s, err);
     }
     if (rc == AT_OK) {
-        rc = at_store_open(o->store, db, s->loop, &s->store, err);
+        rc = at_app_seal_open(&s->seal, key, at_loop_sys(s->loop), err);
+    }
+    if (rc == AT_OK) {
+        rc = at_store_open_sealed(o->store, db, s->loop, &s->seal.hooks, &s->store, err);
         rc = rc == AT_CORRUPT ? at_err_wrap(err, rc,
                                             "the store is damaged (atoll store check tells where, "
                                             "atoll restore puts a backup back)")
                               : rc;
+    }
+    if (rc == AT_OK) {
+        rc = seal_ready(s, pki, err);
     }
     if (rc == AT_OK) {
         rc = at_state_new(s->loop, s->store, on_state_ready, s, &s->state, err);
@@ -526,6 +557,7 @@ void at_server_free(struct at_server *s)
     if (s->store != NULL) {
         at_store_close(s->store);
     }
+    at_app_seal_close(&s->seal);
     at_audit_close(s->audit);
     at_tls_config_unref(s->tls);
     at_ca_free(s->ca);

@@ -17,6 +17,7 @@ struct at_server_options {
     const char *store;            /* as at_store_open takes it */
     const char *pki_dir;          /* the CA's folder, made when absent; NULL: in state_dir */
     const char *admin_token_file; /* bearer tokens of administrators, one a line; may be NULL */
+    const char *secrets_key; /* the key file of Secrets; NULL: secrets.key in the CA's folder */
     const char *listen;
     const char *advertise; /* https://host:port at which agents reach it; NULL: the address */
     const char *const *

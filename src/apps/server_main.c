@@ -73,6 +73,8 @@ static void options_of_place(struct server_args *a, struct at_app_option *all)
          "&user=NAME&password-file=FILE]."},
         {"pki", &a->o.pki_dir, NULL, NULL, "DIR",
          "The CA's folder, shared by the servers of one etcd (default pki in --state)."},
+        {"secrets-key", &a->o.secrets_key, NULL, NULL, "FILE",
+         "Keys that Secrets are encrypted with, made when absent (default secrets.key in --pki)."},
         {"admin-token-file", &a->o.admin_token_file, NULL, NULL, "FILE",
          "Bearer tokens of administrators, one a line; read at the start."},
         {"advertise", &a->o.advertise, NULL, NULL, "URL",

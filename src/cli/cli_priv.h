@@ -290,6 +290,7 @@ enum at_rc cli_load(struct cli *cli, struct at_err *err);
 enum at_rc cli_logs(struct cli *cli, struct at_err *err);
 enum at_rc cli_plan(struct cli *cli, struct at_err *err);
 enum at_rc cli_scale(struct cli *cli, struct at_err *err);
+enum at_rc cli_secrets(struct cli *cli, struct at_err *err);
 enum at_rc cli_token(struct cli *cli, struct at_err *err);
 enum at_rc cli_top(struct cli *cli, struct at_err *err);
 enum at_rc cli_version(struct cli *cli, struct at_err *err);

@@ -147,6 +147,12 @@ const struct cli_verb CLI_VERBS[] = {
      "- is standard output. Put it back with atoll restore FILE --state DIR.",
      "backup /var/backups/atoll-$(date +%F)\nbackup - | age -r KEY > atoll.age",
      OPTIONS(OPT_CONTEXT, OPT_KUBECONFIG, OPT_HELP), 1, 1, false, cli_backup},
+    {"secrets", "status | rotate-key", "The keys that Secrets are encrypted with at rest",
+     "status lists the ids of the keys, the newest first. rotate-key makes a new one, writes all\n"
+     "Secrets anew with it in the background, and then forgets the old ones: backups made before\n"
+     "need a copy of the key file as it was. With several servers on one etcd old keys stay.",
+     "secrets status\nsecrets rotate-key -o json", OPTIONS(OPT_OUTPUT, CONNECT), 1, 1, false,
+     cli_secrets},
     {"record", "FILE", "Record what comes and goes, for atoll sim to replay",
      "Nodes, sites, rules, requests, where they were placed and when they ended, a line of JSON\n"
      "each, until Ctrl-C or the end of --duration. Environments, arguments and annotations are\n"

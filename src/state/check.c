@@ -5,6 +5,7 @@
 #include "core/str.h"
 #include "state/limits.h"
 #include "state/state.h"
+#include "store/seal.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -96,6 +97,9 @@ static json_t *object_of(struct check *c, const struct at_store_kv *kv,
             tell(c, true, "%s: no kind of this version of atoll", kv->key);
         }
         return NULL;
+    }
+    if (at_store_is_sealed(kv->value, kv->value_len)) {
+        return NULL; /* only a server with its key file can look inside */
     }
     if (at_object_decode(kv->value, kv->value_len, kv->mod_rev, &object, &err) != AT_OK) {
         if (tell_it) {

@@ -12,6 +12,7 @@ struct at_dump_writer {
     struct at_buf *out;
     struct at_sha256_stream *hash;
     size_t files, keys;
+    const struct at_store_seal *seal; /* NULL: none */
 };
 
 /* "name":"text", or "nameBase64":"...". */
@@ -92,10 +93,20 @@ enum at_rc at_dump_write_file(struct at_dump_writer *w, const char *name, const 
     return rc;
 }
 
+void at_dump_writer_seal(struct at_dump_writer *w, const struct at_store_seal *seal)
+{
+    w->seal = seal;
+}
+
 enum at_rc at_dump_write_key(struct at_dump_writer *w, const struct at_store_kv *kv)
 {
+    AT_CLEANUP(at_cleanup_buf) struct at_buf sealed = {0};
+    struct at_str value = {kv->value, kv->value_len};
     size_t start = w->out->len;
-    enum at_rc rc = at_buf_append_str(w->out, "{");
+    enum at_rc rc = at_store_seal_value(w->seal, kv->key, value, &sealed, &value, NULL);
+    if (rc == AT_OK) {
+        rc = at_buf_append_str(w->out, "{");
+    }
     if (rc == AT_OK) {
         rc = put_bytes(w->out, "key", kv->key, strlen(kv->key));
     }
@@ -107,7 +118,7 @@ enum at_rc at_dump_write_key(struct at_dump_writer *w, const struct at_store_kv 
         rc = at_buf_printf(w->out, "\"ttlSeconds\":%u,", kv->ttl_s);
     }
     if (rc == AT_OK) {
-        rc = put_bytes(w->out, "value", kv->value, kv->value_len);
+        rc = put_bytes(w->out, "value", value.ptr, value.len);
     }
     if (rc == AT_OK) {
         rc = at_buf_append_str(w->out, "}");

@@ -12,7 +12,7 @@
 #ifndef AT_STORE_DUMP_H
 #define AT_STORE_DUMP_H
 
-#include "store/store.h"
+#include "store/seal.h"
 
 #define AT_DUMP_VERSION 1
 #define AT_DUMP_LINE_BYTES_MAX ((size_t)8 << 20)
@@ -31,6 +31,8 @@ enum at_rc at_dump_write_file(struct at_dump_writer *w, const char *name, const 
                               size_t len) AT_WARN_UNUSED;
 enum at_rc at_dump_write_key(struct at_dump_writer *w, const struct at_store_kv *kv) AT_WARN_UNUSED;
 enum at_rc at_dump_write_end(struct at_dump_writer *w) AT_WARN_UNUSED;
+/* Values are sealed before they are written; seal is kept by pointer. */
+void at_dump_writer_seal(struct at_dump_writer *w, const struct at_store_seal *seal);
 void at_dump_writer_free(struct at_dump_writer *w); /* accepts NULL */
 
 /* --- reading: strict, every error names the line --- */

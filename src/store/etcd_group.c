@@ -180,6 +180,7 @@ static void group_send(struct at_etcd_group *g)
         const struct at_etcd_op *op = g->members[i].op;
         txns[i] = (struct at_etcd_txn){
             .version = op->version,
+            .seal = e->store->seal,
             .put = op->type == AT_STORE_OP_PUT,
             .expect = at_etcd_rev_out(e, op->base, at_store_version_key(op->version)),
             .lease = op->lease,

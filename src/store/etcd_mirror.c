@@ -111,6 +111,28 @@ static enum at_rc foreign_key(const json_t *kv, struct at_err *err)
                             "revisions differently: use that one");
 }
 
+enum at_rc at_etcd_unseal(const struct at_etcd *e, struct at_store_version **v, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf opened = {0};
+    struct at_store_version *old = *v;
+    if (old == NULL || old->key_len == 0) {
+        return AT_OK;
+    }
+    struct at_str value = {at_store_version_value(old), old->value_len};
+    const char *key = at_store_version_key(old);
+    enum at_rc rc = at_store_unseal_value(e->store->seal, key, value, &opened, &value, err);
+    if (rc != AT_OK || value.ptr == at_store_version_value(old)) {
+        return rc == AT_OK ? rc : at_err_wrap(err, rc, "%s", key);
+    }
+    struct at_store_version *open = at_store_version_new(key, value.ptr, value.len);
+    open->create_rev = old->create_rev;
+    open->mod_rev = old->mod_rev;
+    open->ttl_s = old->ttl_s;
+    at_store_version_unref(old);
+    *v = open;
+    return AT_OK;
+}
+
 /* Sorted by key, as etcd gives them. */
 static enum at_rc page_take(struct at_etcd *e, const json_t *answer, struct at_err *err)
 {
@@ -132,6 +154,12 @@ static enum at_rc page_take(struct at_etcd *e, const json_t *answer, struct at_e
         } else {
             total += v->key_len + v->value_len;
             at_etcd_version_in(e, v);
+            rc = at_etcd_unseal(e, &v, err);
+            if (rc != AT_OK && !e->loaded) {
+                at_store_version_unref(v);
+                return rc; /* at the start; later such values are shown as they are: unreadable */
+            }
+            rc = AT_OK;
             at_store_index_put(e->load_index, v);
             if (lease != 0) {
                 at_store_lease_set(e->store, v, lease, -1);
@@ -250,7 +278,7 @@ struct event {
 };
 
 /* Until one that makes no sense. own: the versions. */
-static size_t events_read(const json_t *list, struct event *ret)
+static size_t events_read(const struct at_etcd *etcd, const json_t *list, struct event *ret)
 {
     size_t i;
     const json_t *one;
@@ -259,6 +287,9 @@ static size_t events_read(const json_t *list, struct event *ret)
         struct event *e = &ret[i];
         if (at_etcd_event(one, &e->deleted, &e->v, &e->lease, NULL) != AT_OK) {
             return i;
+        }
+        if (!e->deleted) {
+            (void)at_etcd_unseal(etcd, &e->v, NULL); /* else it is shown as it is: unreadable */
         }
         e->raw = e->v->mod_rev;
         e->scheme =
@@ -304,7 +335,7 @@ static bool apply_events(struct at_etcd *e, const json_t *list)
 {
     size_t total = json_array_size(list);
     struct event *events = at_alloc(total * sizeof *events);
-    size_t n = events_read(list, events);
+    size_t n = events_read(e, list, events);
     bool followed = n == total;
     size_t begin = 0;
     for (size_t end = 1; begin < n; end++) {

@@ -151,6 +151,10 @@ static inline void at_etcd_version_in(const struct at_etcd *e, struct at_store_v
     }
 }
 
+/* Replace what came from etcd by what was sealed in it. err: that of the seal; *v stays. */
+enum at_rc at_etcd_unseal(const struct at_etcd *e, struct at_store_version **v,
+                          struct at_err *err); /* etcd_mirror.c */
+
 /* etcd_options.c */
 enum at_rc at_etcd_options_parse(struct at_etcd *e, const char *text,
                                  struct at_err *err) AT_WARN_UNUSED;

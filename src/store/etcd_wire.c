@@ -50,10 +50,14 @@ static enum at_rc put_success(const struct at_etcd_txn *txn, struct at_buf *out)
                                            : "{\"request_range\":{\"key\":\"",
                           key, v->key_len, "\"}}");
     }
-    enum at_rc rc =
-        put_base64(out, "{\"request_put\":{\"key\":\"", key, v->key_len, "\",\"value\":\"");
+    AT_CLEANUP(at_cleanup_buf) struct at_buf sealed = {0};
+    struct at_str value = {at_store_version_value(v), v->value_len};
+    enum at_rc rc = at_store_seal_value(txn->seal, key, value, &sealed, &value, NULL);
     if (rc == AT_OK) {
-        rc = put_base64(out, "", at_store_version_value(v), v->value_len, "\"");
+        rc = put_base64(out, "{\"request_put\":{\"key\":\"", key, v->key_len, "\",\"value\":\"");
+    }
+    if (rc == AT_OK) {
+        rc = put_base64(out, "", value.ptr, value.len, "\"");
     }
     if (rc == AT_OK && txn->lease != 0) {
         rc = at_buf_printf(out, ",\"lease\":\"%llu\"", (unsigned long long)txn->lease);

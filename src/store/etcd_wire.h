@@ -38,6 +38,7 @@ struct at_etcd_txn {
     uint64_t lease;        /* 0: none */
     const char *guard_key; /* NULL: none */
     int64_t guard_rev;
+    const struct at_store_seal *seal; /* of its value; NULL: none */
 };
 enum at_etcd_form {
     AT_ETCD_ONE,      /* n is 1 */

@@ -287,6 +287,7 @@ void at_etcd_op_answered(struct at_etcd_op *op, enum at_rc rc, bool unsure,
         at_store_version_unref(op->shown);
         op->shown = got->current;
         at_etcd_version_in(e, op->shown);
+        (void)at_etcd_unseal(e, &op->shown, NULL); /* else it is shown as it is: unreadable */
         op->guard_seen =
             op->guard_key != NULL ? at_etcd_rev_in(e, got->guard_rev, op->guard_key) : 0;
         if (op->unsure) {

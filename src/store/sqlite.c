@@ -295,34 +295,42 @@ static enum at_rc sqlite_open(const char *path, const struct at_store_load *load
     return AT_OK;
 }
 
-static int write_change(struct sqlite_store *s, const struct at_store_change *change,
-                        int64_t wall_ms)
+/* *ret_err: why a value could not be sealed. */
+static int write_change(struct sqlite_store *s, const struct at_store_batch *batch,
+                        const struct at_store_change *change, struct at_err *ret_err)
 {
+    AT_CLEANUP(at_cleanup_buf) struct at_buf sealed = {0};
     const struct at_store_version *cur = change->cur;
     const struct at_store_version *any = cur != NULL ? cur : change->prev;
     sqlite3_bind_int64(s->insert, 1, change->rev);
     sqlite3_bind_int64(s->insert, 2, any->create_rev);
     sqlite3_bind_text(s->insert, 3, at_store_version_key(any), (int)any->key_len, SQLITE_STATIC);
     if (cur != NULL) {
-        sqlite3_bind_blob(s->insert, 4, at_store_version_value(cur), (int)cur->value_len,
-                          SQLITE_STATIC);
+        struct at_str value = {at_store_version_value(cur), cur->value_len};
+        if (at_store_seal_value(batch->seal, at_store_version_key(cur), value, &sealed, &value,
+                                ret_err) != AT_OK) {
+            sqlite3_clear_bindings(s->insert);
+            return SQLITE_ABORT;
+        }
+        sqlite3_bind_blob(s->insert, 4, value.ptr, (int)value.len, SQLITE_STATIC);
     } else {
         sqlite3_bind_null(s->insert, 4);
     }
     if (cur != NULL && cur->ttl_s != 0) {
         sqlite3_bind_int64(s->insert, 5, cur->ttl_s);
-        sqlite3_bind_int64(s->insert, 6, wall_ms);
+        sqlite3_bind_int64(s->insert, 6, batch->wall_ms);
     }
     int code = step(s->insert);
     sqlite3_clear_bindings(s->insert);
     return code;
 }
 
-static int write_batch(struct sqlite_store *s, const struct at_store_batch *batch)
+static int write_batch(struct sqlite_store *s, const struct at_store_batch *batch,
+                       struct at_err *ret_err)
 {
     int code = step(s->begin);
     for (size_t i = 0; i < batch->n_changes && code == SQLITE_OK; i++) {
-        code = write_change(s, &batch->changes[i], batch->wall_ms);
+        code = write_change(s, batch, &batch->changes[i], ret_err);
     }
     for (size_t i = 0; i < batch->n_dead && code == SQLITE_OK; i++) {
         sqlite3_bind_int64(s->drop, 1, batch->dead[i]);
@@ -355,8 +363,10 @@ static enum at_rc sqlite_commit(void *backend, const struct at_store_batch *batc
         return at_err_set(err, AT_CORRUPT,
                           "store: an earlier write failed half-way, restart to go on");
     }
-    if (write_batch(s, batch) != SQLITE_OK) {
-        enum at_rc rc = fail(s->db, "write", err);
+    struct at_err sealing = {0};
+    if (write_batch(s, batch, &sealing) != SQLITE_OK) {
+        enum at_rc rc = sealing.rc != AT_OK ? at_err_set(err, sealing.rc, "%s", sealing.msg)
+                                            : fail(s->db, "write", err);
         if (sqlite3_get_autocommit(s->db) == 0) {
             step(s->rollback);
         }

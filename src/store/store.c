@@ -50,8 +50,15 @@ static enum at_rc load_record(void *ctx, const struct at_store_record *r, struct
         return at_err_set(err, AT_CORRUPT, "revision %lld of key %s has a TTL that cannot be",
                           (long long)rev, r->key);
     }
+    AT_CLEANUP(at_cleanup_buf) struct at_buf opened = {0};
     if (r->value != NULL) {
-        change.cur = at_store_version_new(r->key, r->value, r->len);
+        struct at_str value = {r->value, r->len};
+        enum at_rc rc = at_store_unseal_value(store->seal, r->key, value, &opened, &value, err);
+        if (rc != AT_OK) {
+            at_store_version_unref(change.prev);
+            return at_err_wrap(err, rc, "%s", r->key);
+        }
+        change.cur = at_store_version_new(r->key, value.ptr, value.len);
         change.cur->create_rev = r->create_rev;
         change.cur->mod_rev = rev;
         change.cur->ttl_s = (uint32_t)r->ttl_s;
@@ -99,6 +106,13 @@ static void store_free(struct at_store *store)
 enum at_rc at_store_open(const char *kind, const char *path, struct at_loop *loop,
                          struct at_store **ret, struct at_err *err)
 {
+    return at_store_open_sealed(kind, path, loop, NULL, ret, err);
+}
+
+enum at_rc at_store_open_sealed(const char *kind, const char *path, struct at_loop *loop,
+                                const struct at_store_seal *seal, struct at_store **ret,
+                                struct at_err *err)
+{
     const struct at_store_backend *backend = NULL;
     if (strncmp(kind, "etcd:", 5) == 0) {
         path = kind + 5;
@@ -115,6 +129,7 @@ enum at_rc at_store_open(const char *kind, const char *path, struct at_loop *loo
     }
     struct at_store *store = AT_NEW(struct at_store);
     store->kind = backend;
+    store->seal = seal;
     store->bounds = (struct at_store_bounds){.queue_writes = AT_STORE_QUEUE_WRITES_MAX,
                                              .history_revs = AT_STORE_HISTORY_REVS_MAX,
                                              .history_bytes = AT_STORE_HISTORY_BYTES_MAX};

@@ -7,6 +7,7 @@
 
 #include "core/map.h"
 #include "store/limits.h"
+#include "store/seal.h"
 #include "store/store.h"
 
 /* One value of one key: immutable once its batch is made, counted by reference on the loop thread.
@@ -86,6 +87,7 @@ struct at_store_batch {
     int64_t *dead;       /* revisions whose record is not needed after it */
     size_t n_dead;
     int64_t wall_ms; /* when it was made: TTLs are counted from it across restarts */
+    const struct at_store_seal *seal;
 };
 
 struct at_store_record {
@@ -189,7 +191,8 @@ struct at_store {
     struct at_store_bounds bounds;
     const struct at_store_backend *kind;
     void *backend;
-    struct at_etcd *etcd; /* NULL with other back ends */
+    const struct at_store_seal *seal; /* NULL: values are kept as they come */
+    struct at_etcd *etcd;             /* NULL with other back ends */
     struct at_loop *loop;
     struct at_store_writer *writer; /* NULL: commits are made in place */
     struct at_store_index *index;

@@ -248,6 +248,7 @@ static bool batch_form(struct at_store *store)
     size_t n =
         store->queue_n < AT_STORE_BATCH_WRITES_MAX ? store->queue_n : AT_STORE_BATCH_WRITES_MAX;
     store->batch = (struct at_store_batch){
+        .seal = store->seal,
         .compact_rev = at_store_compaction_due(store),
         .wall_ms = at_sys_wall_ns(at_loop_sys(store->loop)) / AT_NS_PER_MS,
     };

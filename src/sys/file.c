@@ -197,6 +197,12 @@ bool at_file_writable(const char *path)
     return access(path, W_OK) == 0;
 }
 
+int at_file_mode(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 ? (int)(st.st_mode & 07777) : -1;
+}
+
 bool at_file_executable(const char *path)
 {
     struct stat st;

@@ -65,6 +65,7 @@ bool at_file_executable(const char *path); /* a regular file that this user may 
 enum at_rc at_file_remove(const char *path, struct at_err *err) AT_WARN_UNUSED; /* ok if absent */
 enum at_rc at_file_chown(const char *path, int64_t uid, int64_t gid,
                          struct at_err *err) AT_WARN_UNUSED; /* no symlink followed */
+int at_file_mode(const char *path);                          /* permission bits; -1 when absent */
 /* May that user (without supplementary groups) pass every folder above path, and read it? By mode
  * bits: no guard against change, only a way to tell early. */
 bool at_file_readable_by(const char *path, int64_t uid, int64_t gid);
