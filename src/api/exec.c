@@ -411,8 +411,9 @@ static void streams_late(void *ctx)
 static void carry(struct api_req *req, json_t *line_take, bool attach)
 {
     struct api_link link;
-    const char *headers = api_session_possible(req) ? api_link_begin(&link, req, &PROTOCOLS) : NULL;
-    if (headers == NULL) {
+    const char *headers = api_link_begin(&link, req, &PROTOCOLS);
+    if (headers == NULL || !api_session_possible(req)) {
+        api_link_done(&link);
         json_decref(line_take);
         return;
     }
