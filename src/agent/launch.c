@@ -193,11 +193,30 @@ static void runner_words(const struct agent_instance *i, struct words *w)
     }
 }
 
+/* What the Deployment says about batching, as the runner's option. */
+static void runner_batching(const struct agent_instance *i, struct words *w)
+{
+    const struct at_batching *batching = i->typed->spec.batching;
+    AT_CLEANUP(at_cleanup_json) json_t *json = NULL;
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    if (batching == NULL) {
+        return;
+    }
+    if (at_model_encode_struct(&AT_BATCHING_FIELDS, batching, &json, NULL) != AT_OK ||
+        at_json_dump(json, &text) != AT_OK) {
+        w->full = true;
+        return;
+    }
+    words_add(w, "--batching");
+    words_add(w, at_arena_strndup(w->arena, text.data, text.len));
+}
+
 static void argv_make(const struct agent_instance *i, struct words *w)
 {
     const struct at_workload *spec = &i->typed->spec;
     if (spec->runner != NULL && spec->runner[0] != '\0') {
         runner_words(i, w);
+        runner_batching(i, w);
     }
     if (spec->command.n == 0 && spec->args.n != 0 && spec->image != NULL) {
         words_add(w, ""); /* the image's entrypoint, with our arguments */
@@ -257,9 +276,12 @@ static void env_make(const struct agent_instance *i, struct words *w)
     if (i->model_path != NULL) {
         words_add(w, at_arena_printf(w->arena, "ATOLL_MODEL=%s", i->model_path));
     }
-    const char *library = at_sys_getenv("ATOLL_ONNXRUNTIME");
-    if (library != NULL && spec->runner != NULL && spec->runner[0] != '\0') {
-        words_add(w, at_arena_printf(w->arena, "ATOLL_ONNXRUNTIME=%s", library));
+    static const char *const LIBRARIES[] = {"ATOLL_ONNXRUNTIME", "ATOLL_LLAMA"};
+    for (size_t n = 0; n < AT_ARRAY_LEN(LIBRARIES); n++) {
+        const char *library = at_sys_getenv(LIBRARIES[n]);
+        if (library != NULL && spec->runner != NULL && spec->runner[0] != '\0') {
+            words_add(w, at_arena_printf(w->arena, "%s=%s", LIBRARIES[n], library));
+        }
     }
 #if defined(__SANITIZE_ADDRESS__)
     /* The leak check traces its own process, which instances may not do. */

@@ -85,6 +85,39 @@ static void what_runs_check(struct at_model_check *check, const struct at_model_
     }
 }
 
+/* What the field tables cannot say: a rising list of numbers, and levels that there are. */
+static void batching_check(struct at_model_check *check, const struct at_model_path *path,
+                           const json_t *batching)
+{
+    json_int_t most = json_integer_value(json_object_get(batching, "maxBatchSize"));
+    json_int_t levels = json_integer_value(json_object_get(batching, "priorityLevels"));
+    const json_t *preferred = json_object_get(batching, "preferredBatchSizes");
+    json_int_t last = 0;
+    bool good = preferred == NULL || (json_is_array(preferred) && json_array_size(preferred) <= 16);
+    for (size_t i = 0; good && i < json_array_size(preferred); i++) {
+        json_int_t size = json_integer_value(json_array_get(preferred, i));
+        good = size > last && size <= (most > 0 ? most : 4096);
+        last = size;
+    }
+    if (!good) {
+        at_model_invalid_add(check, path, "preferredBatchSizes", preferred,
+                             "must be at most 16 numbers, rising, none over maxBatchSize");
+    }
+    if (json_integer_value(json_object_get(batching, "defaultPriority")) > levels) {
+        at_model_invalid_add(check, path, "defaultPriority",
+                             json_object_get(batching, "defaultPriority"),
+                             "must be one of the priorityLevels");
+    }
+    const json_t *each = json_object_get(batching, "levels");
+    for (size_t i = 0; i < json_array_size(each); i++) {
+        const json_t *level = json_object_get(json_array_get(each, i), "level");
+        if (json_integer_value(level) > levels) {
+            at_model_invalid_add(check, ITEM(PATH(path, "levels"), i), "level", level,
+                                 "must be one of the priorityLevels");
+        }
+    }
+}
+
 static void workload_check(struct at_model_check *check, const struct at_model_path *path,
                            const json_t *spec)
 {
@@ -93,6 +126,7 @@ static void workload_check(struct at_model_check *check, const struct at_model_p
     if (json_is_object(model)) {
         model_check(check, PATH(path, "model"), model);
     }
+    batching_check(check, PATH(path, "batching"), json_object_get(spec, "batching"));
     resources_check(check, PATH(path, "resources"), json_object_get(spec, "resources"));
     const json_t *env = json_object_get(spec, "env");
     for (size_t i = 0; i < json_array_size(env); i++) {

@@ -189,6 +189,17 @@ static void rules_look_at_several_fields(void **state)
          "spec.template.spec.model", "Required value: a runner needs a model"},
         {&AT_KIND_DEPLOYMENT, DEPLOY("{'runner':'onnx','model':{'uri':'file:x.onnx'}}"), NULL, NULL,
          NULL},
+        {&AT_KIND_DEPLOYMENT,
+         DEPLOY("{'runner':'onnx','model':{'uri':'file:x'},"
+                "'batching':{'maxBatchSize':8,'preferredBatchSizes':[4,16]}}"),
+         "FieldValueInvalid", "spec.template.spec.batching.preferredBatchSizes",
+         "Invalid value: [4,16]: must be at most 16 numbers, rising, none over "
+         "maxBatchSize"},
+        {&AT_KIND_DEPLOYMENT,
+         DEPLOY("{'runner':'onnx','model':{'uri':'file:x'},"
+                "'batching':{'priorityLevels':2,'levels':[{'level':3}]}}"),
+         "FieldValueInvalid", "spec.template.spec.batching.levels[0].level",
+         "Invalid value: 3: must be one of the priorityLevels"},
         {&AT_KIND_DEPLOYMENT, DEPLOY("{'runner':'onnx','model':{'uri':'x.onnx'}}"),
          "FieldValueInvalid", "spec.template.spec.model.uri",
          "Invalid value: \"x.onnx\": must begin with file:, http:// or https://"},

@@ -8,7 +8,9 @@
 #define AT_RUNNER_BODY_BYTES_MAX ((size_t)64 << 20)
 #define AT_RUNNER_ARENA_BYTES_MAX ((size_t)512 << 20) /* one request with its answer's buffers */
 #define AT_RUNNER_CONNECTIONS_MAX 4096
-#define AT_RUNNER_QUEUE_MAX 1024 /* requests waiting for a worker; 503 past it */
+#define AT_RUNNER_QUEUE_MAX 1024    /* requests waiting for a worker; 503 past it */
+#define AT_RUNNER_QUEUE_LIMIT 65536 /* the most that it may be set to */
+#define AT_RUNNER_WAIT_NS_MAX ((int64_t)3600 * 1000000000)
 #define AT_RUNNER_THREADS_MAX 256
 #define AT_RUNNER_DRAIN_NS ((int64_t)5000000000)
 
@@ -16,5 +18,18 @@
 #define AT_OIP_TENSORS_MAX 64 /* inputs, and outputs, of one model */
 #define AT_OIP_ELEMENTS_MAX ((int64_t)64 << 20)
 #define AT_OIP_ID_BYTES_MAX 1024
+#define AT_OIP_PROPERTIES_MAX 64
+#define AT_OIP_PROPERTY_BYTES_MAX 4096
+
+#define AT_BATCH_ROWS_MAX 4096
+#define AT_BATCH_ROWS_DEFAULT 32
+#define AT_BATCH_PREFERRED_MAX 16
+#define AT_BATCH_LEVELS_MAX 16
+#define AT_BATCH_HEADS_MAX 16 /* kinds of shapes that are looked at for one batch */
+#define AT_BATCH_FILE_BYTES_MAX ((size_t)64 << 10) /* settings beside a model */
+
+#define AT_LLM_SEQUENCES_MAX 200
+#define AT_LLM_STEP_TOKENS_MAX 65536
+#define AT_LLM_CONTEXT_TOKENS_MAX ((size_t)16 << 20)
 
 #endif

@@ -450,6 +450,26 @@ static enum at_rc parse_outputs(struct parse *p, const json_t *root, struct at_o
     return AT_OK;
 }
 
+/* Triton's names: priority (1 is served first) and timeout (microseconds). Other parameters are
+ * nothing to us. */
+static enum at_rc parse_parameters(struct parse *p, const json_t *root, struct at_oip_request *ret)
+{
+    const json_t *priority = at_json_at(root, "parameters.priority");
+    const json_t *timeout = at_json_at(root, "parameters.timeout");
+    json_int_t level = json_integer_value(priority), wait_us = json_integer_value(timeout);
+    if (priority != NULL && (!json_is_integer(priority) || level < 0 || level > INT32_MAX)) {
+        return at_err_set(p->err, AT_BAD_REQUEST, "parameters.priority must be a level, 1 or more");
+    }
+    if (timeout != NULL &&
+        (!json_is_integer(timeout) || wait_us < 0 || wait_us > AT_RUNNER_WAIT_NS_MAX / 1000)) {
+        return at_err_set(p->err, AT_BAD_REQUEST,
+                          "parameters.timeout must be microseconds, at most an hour of them");
+    }
+    ret->priority = (size_t)level;
+    ret->timeout_ns = wait_us * 1000;
+    return AT_OK;
+}
+
 enum at_rc at_oip_parse_infer(const struct at_oip_spec *spec, const char *body, size_t len,
                               size_t json_len, struct at_arena *arena, struct at_oip_request *ret,
                               struct at_err *err)
@@ -488,5 +508,6 @@ enum at_rc at_oip_parse_infer(const struct at_oip_spec *spec, const char *body, 
         return at_err_set(err, AT_BAD_REQUEST, "%zu bytes after the last binary tensor",
                           p.binary_len);
     }
+    rc = rc != AT_OK ? rc : parse_parameters(&p, root, ret);
     return rc != AT_OK ? rc : parse_outputs(&p, root, ret);
 }

@@ -42,6 +42,11 @@ struct at_oip_tensor_spec {
     size_t n_dims;
 };
 
+/* Something a model file says of itself. */
+struct at_oip_property {
+    const char *key, *value;
+};
+
 /* What a model takes and gives. Borrowed strings; immutable once served. */
 struct at_oip_spec {
     const char *model;
@@ -52,6 +57,8 @@ struct at_oip_spec {
     size_t n_inputs;
     struct at_oip_tensor_spec outputs[AT_OIP_TENSORS_MAX];
     size_t n_outputs;
+    struct at_oip_property properties[AT_OIP_PROPERTIES_MAX];
+    size_t n_properties;
 };
 
 struct at_oip_tensor {
@@ -67,6 +74,8 @@ struct at_oip_request {
     size_t outputs[AT_OIP_TENSORS_MAX]; /* indexes into spec->outputs, in the order asked for */
     bool output_binary[AT_OIP_TENSORS_MAX];
     size_t n_outputs;
+    size_t priority;    /* parameters.priority; 0: none given */
+    int64_t timeout_ns; /* parameters.timeout, which is in microseconds; 0: none given */
 };
 
 /* Parse the body of an infer request against what the model takes.

@@ -228,6 +228,11 @@ enum at_rc at_oip_encode_metadata(const struct at_oip_spec *spec, struct at_buf 
     if (spec->description != NULL) {
         put_field(&w, ",\"description\":", spec->description);
     }
+    for (size_t i = 0; i < spec->n_properties; i++) {
+        put_field(&w, i == 0 ? ",\"properties\":{" : ",", spec->properties[i].key);
+        put_field(&w, ":", spec->properties[i].value);
+    }
+    put(&w, spec->n_properties != 0 ? "}" : "");
     put(&w, "}");
     return w.rc;
 }

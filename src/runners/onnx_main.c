@@ -15,7 +15,8 @@ enum {
     STATUS_BAD_MODEL = 65,
     STATUS_NO_MODEL = 66,
     STATUS_NO_LIBRARY = 69,
-    STATUS_OS = 71
+    STATUS_OS = 71,
+    STATUS_NO_MEMORY = 75
 };
 
 static const char USAGE[] =
@@ -27,13 +28,23 @@ static const char USAGE[] =
     "be\n"
     "  --name NAME      name of the model in the protocol (the file's name without .onnx)\n"
     "  --version V      version of the model in the protocol\n"
-    "  --threads N      threads that run the model, 1 by default; 0: the one that serves\n"
-    "  --compute N      threads inside one run, 1 by default\n";
+    "  --threads N      instances: runs of the model at the same time, 1 by default; 0: on the\n"
+    "                   thread that serves\n"
+    "  --compute N      threads inside one run, 1 by default\n"
+    "  --batch N        most rows put together for one run, 32 by default; 1: no batching\n"
+    "  --delay TIME     how long a request may wait for others, 0s by default\n"
+    "  --batching TEXT  all of batching as YAML or JSON, as in a Deployment; goes over what\n"
+    "                   FILE.batching.yaml beside the model says, and under the options above\n"
+    "  --provider P     auto, cpu or cuda; auto takes a GPU where library and machine have one\n"
+    "examples:\n"
+    "  atoll runner onnx --model digits.onnx --listen 127.0.0.1:8000 --batch 64 --delay 2ms\n"
+    "  atoll runner onnx --model digits.onnx --threads 2 --batching '{preferredBatchSizes: [8, "
+    "16]}'\n";
 
 struct options {
     const char *model;
-    const char *threads;
-    const char *compute;
+    const char *threads, *compute, *batch, *delay, *batching, *provider;
+    enum at_ort_provider ort_provider;
     struct at_onnx_options service;
 };
 
@@ -50,6 +61,10 @@ static enum at_rc parse_options(int argc, char **argv, struct options *ret, stru
         {"--version", &ret->service.version},
         {"--threads", &ret->threads},
         {"--compute", &ret->compute},
+        {"--batch", &ret->batch},
+        {"--delay", &ret->delay},
+        {"--batching", &ret->batching},
+        {"--provider", &ret->provider},
     };
     for (int i = 1; i < argc; i++) {
         size_t row = 0;
@@ -78,15 +93,69 @@ static enum at_rc parse_options(int argc, char **argv, struct options *ret, stru
     return AT_OK;
 }
 
-static enum at_rc parse_count(const char *text, const char *option, uint64_t least, uint64_t *ret,
-                              struct at_err *err)
+/* "digits.onnx" has its settings in "digits.batching.yaml", if it has any. */
+static enum at_rc read_settings_file(const char *model, struct at_batching_options *batching,
+                                     struct at_err *err)
 {
-    if (at_str_to_u64(at_str_of(text), ret) != AT_OK || *ret < least ||
-        *ret > AT_RUNNER_THREADS_MAX) {
-        return at_err_set(err, AT_BAD_REQUEST, "%s %s: a number of %d to %d is needed", option,
-                          text, (int)least, AT_RUNNER_THREADS_MAX);
+    const char *dot = strrchr(model, '.');
+    const char *slash = strrchr(model, '/');
+    size_t stem =
+        dot != NULL && (slash == NULL || dot > slash) ? (size_t)(dot - model) : strlen(model);
+    AT_CLEANUP(at_cleanup_free)
+    char *path = at_asprintf("%.*s.batching.yaml", (int)stem, model);
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    if (!at_file_exists(path)) {
+        return AT_OK;
     }
-    return AT_OK;
+    enum at_rc rc = at_file_read(path, AT_BATCH_FILE_BYTES_MAX, &text, err);
+    rc = rc != AT_OK ? rc : at_batching_apply_text(batching, text.data, text.len, err);
+    return rc != AT_OK ? at_err_wrap(err, rc, "%s", path) : AT_OK;
+}
+
+/* Single options go over the Deployment's words, those over the file beside the model. */
+static enum at_rc parse_batching(struct options *o, struct at_err *err)
+{
+    struct at_batching_options *batching = &o->service.batching;
+    AT_CLEANUP(at_cleanup_json) json_t *single = json_object();
+    const struct {
+        const char *option, *key, *text;
+    } rows[] = {{"--threads", "instances", o->threads},
+                {"--compute", "computeThreads", o->compute},
+                {"--batch", "maxBatchSize", o->batch}};
+    at_batching_init(batching);
+    enum at_rc rc = read_settings_file(o->model, batching, err);
+    if (rc == AT_OK && o->batching != NULL) {
+        rc = at_batching_apply_text(batching, o->batching, strlen(o->batching), err);
+        rc = rc != AT_OK ? at_err_wrap(err, rc, "--batching") : AT_OK;
+    }
+    for (size_t i = 0; i < AT_ARRAY_LEN(rows) && rc == AT_OK; i++) {
+        uint64_t number = 0;
+        if (rows[i].text != NULL && (at_str_to_u64(at_str_of(rows[i].text), &number) != AT_OK ||
+                                     number > AT_BATCH_ROWS_MAX)) {
+            return at_err_set(err, AT_BAD_REQUEST, "%s %s: a number is needed", rows[i].option,
+                              rows[i].text);
+        }
+        if (rows[i].text != NULL) {
+            json_object_set_new(single, rows[i].key, json_integer((json_int_t)number));
+        }
+    }
+    if (o->delay != NULL) {
+        json_object_set_new(single, "maxQueueDelay", json_string(o->delay));
+    }
+    rc = rc != AT_OK ? rc : at_batching_apply(batching, single, err);
+    return rc != AT_OK ? rc : at_batching_check(batching, err);
+}
+
+static enum at_rc parse_provider(struct options *o, struct at_err *err)
+{
+    static const char *const NAMES[] = {"auto", "cpu", "cuda"};
+    for (size_t i = 0; i < AT_ARRAY_LEN(NAMES); i++) {
+        if (o->provider == NULL || strcmp(o->provider, NAMES[i]) == 0) {
+            o->ort_provider = (enum at_ort_provider)i;
+            return AT_OK;
+        }
+    }
+    return at_err_set(err, AT_BAD_REQUEST, "--provider %s: there are auto, cpu, cuda", o->provider);
 }
 
 /* Where libonnxruntime.so.1 is: $ATOLL_ONNXRUNTIME, beside the executable, third_party/ in a folder
@@ -167,11 +236,19 @@ static int say(int status, const struct at_err *err, const char *advice)
 }
 
 static int serve(struct process *p, const struct at_ort_model *model,
-                 const struct at_onnx_options *options)
+                 const struct at_onnx_options *options, struct at_onnx_start *start)
 {
     struct at_err err = {0};
+    const struct at_sys *sys = at_loop_sys(p->loop);
+    int64_t begun = at_sys_mono_ns(sys);
     if (at_onnx_service_new(p->loop, model, options, &p->service, &err) != AT_OK) {
         return say(STATUS_OS, &err, "");
+    }
+    start->prepare_ns = at_sys_mono_ns(sys) - begun;
+    at_onnx_service_started(p->service, start);
+    const char *unbatched = at_onnx_service_unbatched(p->service);
+    if (unbatched[0] != '\0' && options->batching.batch_max > 1) {
+        fprintf(stderr, "atoll runner onnx: requests are not batched: %s\n", unbatched);
     }
     const char *addr = at_onnx_service_addr(p->service);
     printf("ready runner %s%s\n", strncmp(addr, "unix:", 5) == 0 ? "" : "http://", addr);
@@ -181,32 +258,52 @@ static int serve(struct process *p, const struct at_ort_model *model,
     return 0;
 }
 
-static int load_and_serve(struct process *p, const struct options *o, int compute)
+static int say_load(enum at_rc rc, const struct at_err *err)
+{
+    if (rc == AT_NOMEM) {
+        return say(STATUS_NO_MEMORY, err, "\n  There is not enough memory for this model.");
+    }
+    if (rc == AT_UNAVAILABLE) {
+        return say(STATUS_NO_LIBRARY, err, "");
+    }
+    return say(STATUS_BAD_MODEL, err, "\n  This file cannot be served as an ONNX model.");
+}
+
+static int load_and_serve(struct process *p, const struct options *o)
 {
     struct at_err err = {0};
     AT_CLEANUP(at_cleanup_free) char *library = find_library();
     struct at_ort *ort = NULL;
     struct at_ort_model *model = NULL;
+    const struct at_sys *sys = at_loop_sys(p->loop);
+    struct at_onnx_start start = {0};
+    int64_t begun = at_sys_mono_ns(sys);
     if (library == NULL) {
         at_err_set(&err, AT_NOT_FOUND, "libonnxruntime.so.1 was not found");
     }
     if (library == NULL || at_ort_open(library, &ort, &err) != AT_OK) {
+        if (strstr(err.msg, "bad_alloc") != NULL || strstr(err.msg, "failed to map") != NULL) {
+            return say_load(AT_NOMEM, &err);
+        }
         return say(
             STATUS_NO_LIBRARY, &err,
             "\n  In the source tree run `make`, which fetches it; elsewhere put it beside the "
             "executable or in /usr/lib/atoll, or name it by ATOLL_ONNXRUNTIME.");
     }
+    start.library_ns = at_sys_mono_ns(sys) - begun;
     AT_CLEANUP(at_cleanup_free) char *name = name_of_file(o->model);
     struct at_onnx_options service = o->service;
     service.name = service.name != NULL ? service.name : name;
     service.listen = service.listen != NULL ? service.listen : "127.0.0.1:0";
-    int status;
-    if (at_ort_model_load(ort, o->model, service.name, service.version, compute, &model, &err) !=
-        AT_OK) {
-        status = say(STATUS_BAD_MODEL, &err, "\n  This file cannot be served as an ONNX model.");
-    } else {
-        status = serve(p, model, &service);
-    }
+    struct at_ort_load load = {.path = o->model,
+                               .name = service.name,
+                               .version = service.version,
+                               .compute_threads = (int)service.batching.compute_threads,
+                               .provider = o->ort_provider};
+    begun = at_sys_mono_ns(sys);
+    enum at_rc rc = at_ort_model_load_with(ort, &load, &model, &err);
+    start.load_ns = at_sys_mono_ns(sys) - begun;
+    int status = rc != AT_OK ? say_load(rc, &err) : serve(p, model, &service, &start);
     at_ort_model_free(model);
     at_ort_free(ort);
     return status;
@@ -214,16 +311,13 @@ static int load_and_serve(struct process *p, const struct options *o, int comput
 
 int at_runner_onnx_main(const struct at_sys *sys, int argc, char **argv)
 {
-    struct options o = {.threads = "1", .compute = "1"};
+    struct options o = {0};
     struct at_err err = {0};
-    uint64_t threads = 0, compute = 0;
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         fputs(USAGE, stdout);
         return 0;
     }
-    if (parse_options(argc, argv, &o, &err) != AT_OK ||
-        parse_count(o.threads, "--threads", 0, &threads, &err) != AT_OK ||
-        parse_count(o.compute, "--compute", 1, &compute, &err) != AT_OK) {
+    if (parse_options(argc, argv, &o, &err) != AT_OK || parse_provider(&o, &err) != AT_OK) {
         fprintf(stderr, "atoll runner onnx: %s\n%s", err.msg, USAGE);
         return STATUS_USAGE;
     }
@@ -231,7 +325,10 @@ int at_runner_onnx_main(const struct at_sys *sys, int argc, char **argv)
         at_err_set(&err, AT_NOT_FOUND, "%s: no such file", o.model);
         return say(STATUS_NO_MODEL, &err, "");
     }
-    o.service.threads = threads;
+    if (parse_batching(&o, &err) != AT_OK) {
+        fprintf(stderr, "atoll runner onnx: %s\n%s", err.msg, USAGE);
+        return STATUS_USAGE;
+    }
     /* Before the library is opened: threads that it makes must inherit the blocked signals. */
     struct process p = {.loop = at_loop_new(sys)};
     int status;
@@ -239,7 +336,7 @@ int at_runner_onnx_main(const struct at_sys *sys, int argc, char **argv)
         at_loop_signal(p.loop, SIGINT, on_signal, &p, &err) != AT_OK) {
         status = say(STATUS_OS, &err, "");
     } else {
-        status = load_and_serve(&p, &o, (int)compute);
+        status = load_and_serve(&p, &o);
     }
     at_loop_free(p.loop);
     return status;

@@ -5,6 +5,7 @@
 #include "core/metrics.h"
 #include "loop/pool.h"
 #include "net/http_server.h"
+#include "runners/batching.h"
 #include "runners/ort.h"
 
 struct at_onnx_service;
@@ -12,18 +13,27 @@ struct at_onnx_service;
 struct at_onnx_options {
     const char *local_listen; /* unix:/path besides, for gateways on this machine; may be NULL */
     const char *listen;
-    const char *name;    /* of the model, as the protocol says it */
-    const char *version; /* NULL: none */
-    size_t threads;      /* workers that run the model; 0: the loop's own thread */
+    const char *name;                    /* of the model, as the protocol says it */
+    const char *version;                 /* NULL: none */
+    struct at_batching_options batching; /* instances 0: one, run by the loop's own thread */
+};
+
+/* How long each part of the start took. */
+struct at_onnx_start {
+    int64_t library_ns, load_ns, prepare_ns;
 };
 
 /* Serve model on loop. own: at_onnx_service_free, before the loop's. */
 enum at_rc at_onnx_service_new(struct at_loop *loop, const struct at_ort_model *model,
                                const struct at_onnx_options *options, struct at_onnx_service **ret,
                                struct at_err *err) AT_WARN_UNUSED;
+/* Why requests are not batched; "" when they are. */
+const char *at_onnx_service_unbatched(const struct at_onnx_service *service);
+void at_onnx_service_started(struct at_onnx_service *service, const struct at_onnx_start *start);
 const char *at_onnx_service_addr(const struct at_onnx_service *service);
 /* Accept nothing new and say "not ready"; done is called on the loop once nothing is in flight. */
 void at_onnx_service_drain(struct at_onnx_service *service, at_post_fn *done, void *ctx);
+/* Not from a callback of the loop, which is turned until what runs has ended. */
 void at_onnx_service_free(struct at_onnx_service *service);
 
 #endif

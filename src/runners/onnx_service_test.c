@@ -37,7 +37,9 @@ struct fixture {
 static void fixture_serve(struct fixture *f, size_t threads)
 {
     struct at_err err = {0};
-    struct at_onnx_options options = {.listen = "127.0.0.1:0", .threads = threads};
+    struct at_onnx_options options = {.listen = "127.0.0.1:0"};
+    at_batching_init(&options.batching);
+    options.batching.instances = threads;
     if (at_onnx_service_new(f->loop, f->model, &options, &f->service, &err) != AT_OK) {
         fail_msg("%s", err.msg);
     }

@@ -1,11 +1,11 @@
-#include "runners/ort.h"
+#include "runners/ort_priv.h"
 
 #include "core/mem.h"
+#include "sys/file.h"
 #include "sys/sys.h"
 
 #include <assert.h>
 #include <dlfcn.h>
-#include <onnxruntime_c_api.h>
 #include <string.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__clang__)
@@ -17,21 +17,6 @@ const char *__lsan_default_suppressions(void)
     return "leak:libonnxruntime.so\n";
 }
 #endif
-
-struct at_ort {
-    const OrtApi *api;
-    OrtEnv *env;
-    OrtMemoryInfo *cpu;
-    char *version;
-};
-
-struct at_ort_model {
-    const struct at_ort *ort;
-    OrtSession *session;
-    struct at_oip_spec spec;
-    const char *input_names[AT_OIP_TENSORS_MAX];
-    char *description;
-};
 
 static const struct {
     ONNXTensorElementDataType onnx;
@@ -53,7 +38,7 @@ static const struct {
     {ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING, AT_OIP_BYTES},
 };
 
-static ONNXTensorElementDataType onnx_of(enum at_oip_type type)
+ONNXTensorElementDataType at_ort_type_of(enum at_oip_type type)
 {
     for (size_t i = 0; i < AT_ARRAY_LEN(TYPES); i++) {
         if (TYPES[i].oip == type) {
@@ -63,8 +48,7 @@ static ONNXTensorElementDataType onnx_of(enum at_oip_type type)
     return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
 }
 
-/* Turn ONNX Runtime's status into ours; the status is released. */
-static enum at_rc check(const OrtApi *api, OrtStatus *status, enum at_rc rc, struct at_err *err,
+enum at_rc at_ort_check(const OrtApi *api, OrtStatus *status, enum at_rc rc, struct at_err *err,
                         const char *what)
 {
     if (status == NULL) {
@@ -100,15 +84,18 @@ enum at_rc at_ort_open(const char *path, struct at_ort **ret, struct at_err *err
     }
     struct at_ort *ort = AT_NEW(struct at_ort);
     ort->api = api;
+    ort->path = at_strdup(path);
     ort->version = at_strdup(base()->GetVersionString());
-    enum at_rc rc = check(api, api->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "atoll", &ort->env),
-                          AT_INTERNAL, err, "ONNX Runtime");
+    enum at_rc rc = at_ort_check(api, api->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "atoll", &ort->env),
+                                 AT_INTERNAL, err, "ONNX Runtime");
     if (rc == AT_OK) {
-        rc = check(api, api->DisableTelemetryEvents(ort->env), AT_INTERNAL, err, "ONNX Runtime");
+        rc = at_ort_check(api, api->DisableTelemetryEvents(ort->env), AT_INTERNAL, err,
+                          "ONNX Runtime");
     }
     if (rc == AT_OK) {
-        rc = check(api, api->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &ort->cpu),
-                   AT_INTERNAL, err, "ONNX Runtime");
+        rc = at_ort_check(api,
+                          api->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &ort->cpu),
+                          AT_INTERNAL, err, "ONNX Runtime");
     }
     if (rc != AT_OK) {
         at_ort_free(ort);
@@ -130,6 +117,7 @@ void at_ort_free(struct at_ort *ort)
         ort->api->ReleaseEnv(ort->env);
     }
     at_free(ort->version);
+    at_free(ort->path);
     at_free(ort);
 }
 
@@ -138,14 +126,15 @@ const char *at_ort_version(const struct at_ort *ort)
     return ort->version;
 }
 
-static enum at_rc read_shape(const OrtApi *api, const OrtTensorTypeAndShapeInfo *shape,
+enum at_rc at_ort_read_shape(const OrtApi *api, const OrtTensorTypeAndShapeInfo *shape,
                              const char *name, struct at_oip_tensor_spec *ret, struct at_err *err)
 {
     ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
     size_t rank = 0;
-    enum at_rc rc = check(api, api->GetTensorElementType(shape, &type), AT_CORRUPT, err, name);
+    enum at_rc rc =
+        at_ort_check(api, api->GetTensorElementType(shape, &type), AT_CORRUPT, err, name);
     if (rc == AT_OK) {
-        rc = check(api, api->GetDimensionsCount(shape, &rank), AT_CORRUPT, err, name);
+        rc = at_ort_check(api, api->GetDimensionsCount(shape, &rank), AT_CORRUPT, err, name);
     }
     if (rc != AT_OK) {
         return rc;
@@ -168,7 +157,7 @@ static enum at_rc read_shape(const OrtApi *api, const OrtTensorTypeAndShapeInfo 
                           name, (int)type);
     }
     ret->n_dims = rank;
-    return check(api, api->GetDimensions(shape, ret->shape, rank), AT_CORRUPT, err, name);
+    return at_ort_check(api, api->GetDimensions(shape, ret->shape, rank), AT_CORRUPT, err, name);
 }
 
 static enum at_rc read_type(const OrtApi *api, const OrtTypeInfo *info, const char *name,
@@ -176,14 +165,14 @@ static enum at_rc read_type(const OrtApi *api, const OrtTypeInfo *info, const ch
 {
     const OrtTensorTypeAndShapeInfo *shape = NULL;
     enum at_rc rc =
-        check(api, api->CastTypeInfoToTensorInfo(info, &shape), AT_UNSUPPORTED, err, name);
+        at_ort_check(api, api->CastTypeInfoToTensorInfo(info, &shape), AT_UNSUPPORTED, err, name);
     if (rc == AT_OK && shape == NULL) {
         rc = at_err_set(err, AT_UNSUPPORTED,
                         "\"%s\" is not a tensor: export the model without "
                         "sequences and maps (scikit-learn: zipmap off)",
                         name);
     }
-    return rc != AT_OK ? rc : read_shape(api, shape, name, ret, err);
+    return rc != AT_OK ? rc : at_ort_read_shape(api, shape, name, ret, err);
 }
 
 /* Name, type and shape of one input (or output). */
@@ -194,24 +183,25 @@ static enum at_rc read_tensor_spec(struct at_ort_model *model, bool input, size_
     OrtAllocator *allocator = NULL;
     char *name = NULL;
     OrtTypeInfo *info = NULL;
-    enum at_rc rc = check(api, api->GetAllocatorWithDefaultOptions(&allocator), AT_INTERNAL, err,
-                          "ONNX Runtime");
+    enum at_rc rc = at_ort_check(api, api->GetAllocatorWithDefaultOptions(&allocator), AT_INTERNAL,
+                                 err, "ONNX Runtime");
     if (rc == AT_OK) {
-        rc = check(api,
-                   input ? api->SessionGetInputName(model->session, index, allocator, &name)
-                         : api->SessionGetOutputName(model->session, index, allocator, &name),
-                   AT_CORRUPT, err, "name");
+        rc =
+            at_ort_check(api,
+                         input ? api->SessionGetInputName(model->session, index, allocator, &name)
+                               : api->SessionGetOutputName(model->session, index, allocator, &name),
+                         AT_CORRUPT, err, "name");
     }
     if (rc != AT_OK) {
         return rc;
     }
     ret->name = at_strdup(name);
-    rc = check(api, api->AllocatorFree(allocator, name), AT_INTERNAL, err, "ONNX Runtime");
+    rc = at_ort_check(api, api->AllocatorFree(allocator, name), AT_INTERNAL, err, "ONNX Runtime");
     if (rc == AT_OK) {
-        rc = check(api,
-                   input ? api->SessionGetInputTypeInfo(model->session, index, &info)
-                         : api->SessionGetOutputTypeInfo(model->session, index, &info),
-                   AT_CORRUPT, err, ret->name);
+        rc = at_ort_check(api,
+                          input ? api->SessionGetInputTypeInfo(model->session, index, &info)
+                                : api->SessionGetOutputTypeInfo(model->session, index, &info),
+                          AT_CORRUPT, err, ret->name);
     }
     if (rc == AT_OK) {
         rc = read_type(api, info, ret->name, ret, err);
@@ -225,11 +215,11 @@ static enum at_rc read_spec(struct at_ort_model *model, struct at_err *err)
     const OrtApi *api = model->ort->api;
     struct at_oip_spec *spec = &model->spec;
     size_t n_inputs = 0, n_outputs = 0;
-    enum at_rc rc =
-        check(api, api->SessionGetInputCount(model->session, &n_inputs), AT_CORRUPT, err, "inputs");
+    enum at_rc rc = at_ort_check(api, api->SessionGetInputCount(model->session, &n_inputs),
+                                 AT_CORRUPT, err, "inputs");
     if (rc == AT_OK) {
-        rc = check(api, api->SessionGetOutputCount(model->session, &n_outputs), AT_CORRUPT, err,
-                   "outputs");
+        rc = at_ort_check(api, api->SessionGetOutputCount(model->session, &n_outputs), AT_CORRUPT,
+                          err, "outputs");
     }
     if (rc == AT_OK && (n_inputs > AT_OIP_TENSORS_MAX || n_outputs > AT_OIP_TENSORS_MAX)) {
         rc = at_err_set(err, AT_UNSUPPORTED, "%zu inputs and %zu outputs, at most %d each",
@@ -248,62 +238,173 @@ static enum at_rc read_spec(struct at_ort_model *model, struct at_err *err)
     return rc;
 }
 
-/* The model's own words, from its metadata; absent is fine. */
-static void read_description(struct at_ort_model *model)
+static void add_property(struct at_oip_spec *spec, const char *key, const char *value)
+{
+    if (spec->n_properties < AT_OIP_PROPERTIES_MAX && value != NULL && value[0] != '\0' &&
+        strlen(value) <= AT_OIP_PROPERTY_BYTES_MAX) {
+        spec->properties[spec->n_properties++] =
+            (struct at_oip_property){at_strdup(key), at_strdup(value)};
+    }
+}
+
+/* A text that ONNX Runtime allocated; released. */
+static void take_text(struct at_ort_model *model, OrtAllocator *allocator, OrtStatus *got,
+                      const char *key, char *text)
+{
+    const OrtApi *api = model->ort->api;
+    if (at_ort_check(api, got, AT_NOT_FOUND, NULL, "") != AT_OK || text == NULL) {
+        return;
+    }
+    add_property(&model->spec, key, text);
+    (void)!at_ort_check(api, api->AllocatorFree(allocator, text), AT_INTERNAL, NULL, "");
+}
+
+static void read_custom(struct at_ort_model *model, const OrtModelMetadata *metadata,
+                        OrtAllocator *allocator)
+{
+    const OrtApi *api = model->ort->api;
+    char **keys = NULL;
+    int64_t n = 0;
+    OrtStatus *status = api->ModelMetadataGetCustomMetadataMapKeys(metadata, allocator, &keys, &n);
+    if (at_ort_check(api, status, AT_NOT_FOUND, NULL, "") != AT_OK || keys == NULL) {
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        char *text = NULL;
+        status = api->ModelMetadataLookupCustomMetadataMap(metadata, allocator, keys[i], &text);
+        take_text(model, allocator, status, keys[i], text);
+        (void)!at_ort_check(api, api->AllocatorFree(allocator, keys[i]), AT_INTERNAL, NULL, "");
+    }
+    (void)!at_ort_check(api, api->AllocatorFree(allocator, keys), AT_INTERNAL, NULL, "");
+}
+
+/* The model's own words; absent is fine. */
+static void read_metadata(struct at_ort_model *model)
 {
     const OrtApi *api = model->ort->api;
     OrtModelMetadata *metadata = NULL;
     OrtAllocator *allocator = NULL;
-    char *text = NULL;
-    if (check(api, api->GetAllocatorWithDefaultOptions(&allocator), AT_INTERNAL, NULL, "") !=
+    if (at_ort_check(api, api->GetAllocatorWithDefaultOptions(&allocator), AT_INTERNAL, NULL, "") !=
             AT_OK ||
-        check(api, api->SessionGetModelMetadata(model->session, &metadata), AT_INTERNAL, NULL,
-              "") != AT_OK) {
+        at_ort_check(api, api->SessionGetModelMetadata(model->session, &metadata), AT_INTERNAL,
+                     NULL, "") != AT_OK) {
         return;
     }
-    OrtStatus *status =
-        api->ModelMetadataLookupCustomMetadataMap(metadata, allocator, "description", &text);
-    if (check(api, status, AT_NOT_FOUND, NULL, "") == AT_OK && text != NULL) {
-        model->description = at_strdup(text);
-        model->spec.description = model->description;
-        status = api->AllocatorFree(allocator, text);
-        (void)check(api, status, AT_INTERNAL, NULL, "");
+    char *text = NULL;
+    OrtStatus *status = api->ModelMetadataGetProducerName(metadata, allocator, &text);
+    take_text(model, allocator, status, "producer", text);
+    text = NULL;
+    status = api->ModelMetadataGetGraphName(metadata, allocator, &text);
+    take_text(model, allocator, status, "graph", text);
+    int64_t version = 0;
+    status = api->ModelMetadataGetVersion(metadata, &version);
+    if (at_ort_check(api, status, AT_NOT_FOUND, NULL, "") == AT_OK && version > 0 &&
+        version != INT64_MAX) {
+        AT_CLEANUP(at_cleanup_free) char *number = at_asprintf("%lld", (long long)version);
+        add_property(&model->spec, "model_version", number);
     }
+    read_custom(model, metadata, allocator);
     api->ReleaseModelMetadata(metadata);
+    for (size_t i = 0; i < model->spec.n_properties; i++) {
+        if (strcmp(model->spec.properties[i].key, "description") == 0) {
+            model->spec.description = model->spec.properties[i].value;
+        }
+    }
 }
 
-static enum at_rc make_session(struct at_ort_model *model, const char *path, int compute_threads,
-                               struct at_err *err)
+/* GPU builds keep the provider in a library of its own beside the first. */
+static bool cuda_there(const struct at_ort *ort)
+{
+    const char *slash = strrchr(ort->path, '/');
+    AT_CLEANUP(at_cleanup_free)
+    char *provider = at_asprintf("%.*slibonnxruntime_providers_cuda.so",
+                                 slash != NULL ? (int)(slash + 1 - ort->path) : 0, ort->path);
+    return at_file_exists(provider);
+}
+
+static enum at_rc add_cuda(const struct at_ort *ort, OrtSessionOptions *options, struct at_err *err)
+{
+    const OrtApi *api = ort->api;
+    if (!cuda_there(ort)) {
+        return at_err_set(err, AT_UNAVAILABLE,
+                          "this build of ONNX Runtime has no CUDA provider: use a GPU build, or "
+                          "--provider cpu");
+    }
+    OrtCUDAProviderOptionsV2 *cuda = NULL;
+    enum at_rc rc =
+        at_ort_check(api, api->CreateCUDAProviderOptions(&cuda), AT_UNAVAILABLE, err, "CUDA");
+    if (rc == AT_OK) {
+        rc = at_ort_check(api, api->SessionOptionsAppendExecutionProvider_CUDA_V2(options, cuda),
+                          AT_UNAVAILABLE, err, "CUDA");
+        api->ReleaseCUDAProviderOptions(cuda);
+    }
+    return rc;
+}
+
+static enum at_rc session_options(const struct at_ort_model *model, bool cuda,
+                                  OrtSessionOptions **ret, struct at_err *err)
 {
     const OrtApi *api = model->ort->api;
     OrtSessionOptions *options = NULL;
     enum at_rc rc =
-        check(api, api->CreateSessionOptions(&options), AT_INTERNAL, err, "ONNX Runtime");
+        at_ort_check(api, api->CreateSessionOptions(&options), AT_INTERNAL, err, "ONNX Runtime");
     if (rc != AT_OK) {
         return rc;
     }
-    rc = check(api, api->SetIntraOpNumThreads(options, compute_threads), AT_INTERNAL, err,
-               "threads");
+    rc = at_ort_check(api, api->SetIntraOpNumThreads(options, model->compute_threads), AT_INTERNAL,
+                      err, "threads");
     if (rc == AT_OK) {
-        rc = check(api, api->SetSessionGraphOptimizationLevel(options, ORT_ENABLE_ALL), AT_INTERNAL,
-                   err, "optimisation");
+        rc = at_ort_check(api, api->SetSessionGraphOptimizationLevel(options, ORT_ENABLE_ALL),
+                          AT_INTERNAL, err, "optimisation");
+    }
+    if (rc == AT_OK && cuda) {
+        rc = add_cuda(model->ort, options, err);
+    }
+    if (rc != AT_OK) {
+        api->ReleaseSessionOptions(options);
+        return rc;
+    }
+    *ret = options;
+    return AT_OK;
+}
+
+/* A library that is out of memory says so in words only. */
+static enum at_rc rc_of_load(const OrtApi *api, const OrtStatus *status)
+{
+    const char *text = status != NULL ? api->GetErrorMessage(status) : "";
+    bool memory = strstr(text, "bad_alloc") != NULL || strstr(text, "allocate") != NULL;
+    return memory ? AT_NOMEM : AT_CORRUPT;
+}
+
+enum at_rc at_ort_make_session(const struct at_ort_model *model, OrtSession **ret,
+                               struct at_err *err)
+{
+    const OrtApi *api = model->ort->api;
+    OrtSessionOptions *options = NULL;
+    bool cuda = model->provider == AT_ORT_CUDA ||
+                (model->provider == AT_ORT_AUTO && cuda_there(model->ort));
+    enum at_rc rc = session_options(model, cuda, &options, err);
+    if (rc != AT_OK && cuda && model->provider == AT_ORT_AUTO) { /* no GPU here, after all */
+        rc = session_options(model, false, &options, err);
     }
     if (rc == AT_OK) {
-        rc = check(api, api->CreateSession(model->ort->env, path, options, &model->session),
-                   AT_CORRUPT, err, path);
+        OrtStatus *status = api->CreateSession(model->ort->env, model->path, options, ret);
+        rc = at_ort_check(api, status, rc_of_load(api, status), err, model->path);
+        api->ReleaseSessionOptions(options);
     }
-    api->ReleaseSessionOptions(options);
     return rc;
 }
 
-enum at_rc at_ort_model_load(const struct at_ort *ort, const char *path, const char *name,
-                             const char *version, int compute_threads, struct at_ort_model **ret,
-                             struct at_err *err)
+enum at_rc at_ort_model_load_with(const struct at_ort *ort, const struct at_ort_load *load,
+                                  struct at_ort_model **ret, struct at_err *err)
 {
-    assert(compute_threads >= 1);
+    assert(load->compute_threads >= 1);
     struct at_ort_model *model = AT_NEW(struct at_ort_model);
     model->ort = ort;
-    enum at_rc rc = make_session(model, path, compute_threads, err);
+    model->path = at_strdup(load->path);
+    model->compute_threads = load->compute_threads;
+    model->provider = load->provider;
+    enum at_rc rc = at_ort_make_session(model, &model->session, err);
     if (rc == AT_OK) {
         rc = read_spec(model, err);
     }
@@ -311,12 +412,23 @@ enum at_rc at_ort_model_load(const struct at_ort *ort, const char *path, const c
         at_ort_model_free(model);
         return rc;
     }
-    read_description(model);
-    model->spec.model = at_strdup(name);
-    model->spec.version = at_strdup(version);
+    read_metadata(model);
+    model->spec.model = at_strdup(load->name);
+    model->spec.version = at_strdup(load->version);
     model->spec.platform = "onnxruntime_onnx";
     *ret = model;
     return AT_OK;
+}
+
+enum at_rc at_ort_model_load(const struct at_ort *ort, const char *path, const char *name,
+                             const char *version, int compute_threads, struct at_ort_model **ret,
+                             struct at_err *err)
+{
+    return at_ort_model_load_with(
+        ort,
+        &(struct at_ort_load){
+            .path = path, .name = name, .version = version, .compute_threads = compute_threads},
+        ret, err);
 }
 
 void at_ort_model_free(struct at_ort_model *model)
@@ -335,167 +447,15 @@ void at_ort_model_free(struct at_ort_model *model)
     }
     at_free((char *)model->spec.model);
     at_free((char *)model->spec.version);
-    at_free(model->description);
+    for (size_t i = 0; i < model->spec.n_properties; i++) {
+        at_free((char *)model->spec.properties[i].key);
+        at_free((char *)model->spec.properties[i].value);
+    }
+    at_free(model->path);
     at_free(model);
 }
 
 const struct at_oip_spec *at_ort_model_spec(const struct at_ort_model *model)
 {
     return &model->spec;
-}
-
-static enum at_rc make_string_input(const OrtApi *api, const struct at_oip_tensor *tensor,
-                                    const char *name, OrtValue **ret, struct at_err *err)
-{
-    OrtAllocator *allocator = NULL;
-    enum at_rc rc = check(api, api->GetAllocatorWithDefaultOptions(&allocator), AT_INTERNAL, err,
-                          "ONNX Runtime");
-    if (rc == AT_OK) {
-        rc = check(api,
-                   api->CreateTensorAsOrtValue(allocator, tensor->shape, tensor->n_dims,
-                                               ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING, ret),
-                   AT_INTERNAL, err, name);
-    }
-    const struct at_str *strings = tensor->data;
-    for (size_t i = 0; i < tensor->n_elements && rc == AT_OK; i++) {
-        char *place = NULL;
-        rc = check(api, api->GetResizedStringTensorElementBuffer(*ret, i, strings[i].len, &place),
-                   AT_INTERNAL, err, name);
-        if (rc == AT_OK && strings[i].len != 0) {
-            memcpy(place, strings[i].ptr, strings[i].len);
-        }
-    }
-    return rc;
-}
-
-static enum at_rc make_input(const struct at_ort_model *model,
-                             const struct at_oip_tensor_spec *spec,
-                             const struct at_oip_tensor *tensor, OrtValue **ret, struct at_err *err)
-{
-    const OrtApi *api = model->ort->api;
-    if (spec->type == AT_OIP_BYTES) {
-        return make_string_input(api, tensor, spec->name, ret, err);
-    }
-    /* The value borrows the request's bytes; a run does not write to its inputs. */
-    return check(api,
-                 api->CreateTensorWithDataAsOrtValue(
-                     model->ort->cpu, (void *)tensor->data,
-                     tensor->n_elements * at_oip_type_bytes(spec->type), tensor->shape,
-                     tensor->n_dims, onnx_of(spec->type), ret),
-                 AT_BAD_REQUEST, err, spec->name);
-}
-
-static enum at_rc copy_strings(const OrtApi *api, const OrtValue *value, const char *name,
-                               struct at_arena *arena, struct at_oip_tensor *tensor,
-                               struct at_err *err)
-{
-    struct at_str *strings = at_arena_alloc(arena, tensor->n_elements * sizeof *strings + 1);
-    for (size_t i = 0; i < tensor->n_elements && strings != NULL; i++) {
-        size_t len = 0;
-        enum at_rc rc =
-            check(api, api->GetStringTensorElementLength(value, i, &len), AT_INTERNAL, err, name);
-        char *copy = rc == AT_OK ? at_arena_alloc(arena, len + 1) : NULL;
-        if (rc == AT_OK && copy != NULL) {
-            rc = check(api, api->GetStringTensorElement(value, len, i, copy), AT_INTERNAL, err,
-                       name);
-        }
-        if (rc != AT_OK) {
-            return rc;
-        }
-        if (copy == NULL) {
-            strings = NULL;
-            break;
-        }
-        strings[i] = (struct at_str){copy, len};
-    }
-    tensor->data = strings;
-    return strings != NULL ? AT_OK
-                           : at_err_set(err, AT_TOO_LARGE, "output \"%s\" is too large", name);
-}
-
-static enum at_rc copy_output(const OrtApi *api, OrtValue *value,
-                              const struct at_oip_tensor_spec *spec, struct at_arena *arena,
-                              struct at_oip_tensor *ret, struct at_err *err)
-{
-    OrtTensorTypeAndShapeInfo *info = NULL;
-    struct at_oip_tensor_spec got = {0};
-    enum at_rc rc =
-        check(api, api->GetTensorTypeAndShape(value, &info), AT_INTERNAL, err, spec->name);
-    if (rc != AT_OK) {
-        return rc;
-    }
-    rc = read_shape(api, info, spec->name, &got, err);
-    if (rc == AT_OK) {
-        rc = check(api, api->GetTensorShapeElementCount(info, &ret->n_elements), AT_INTERNAL, err,
-                   spec->name);
-    }
-    api->ReleaseTensorTypeAndShapeInfo(info);
-    if (rc != AT_OK) {
-        return rc;
-    }
-    assert(got.type == spec->type);
-    memcpy(ret->shape, got.shape, sizeof got.shape);
-    ret->n_dims = got.n_dims;
-    if (spec->type == AT_OIP_BYTES) {
-        return copy_strings(api, value, spec->name, arena, ret, err);
-    }
-    void *data = NULL;
-    rc = check(api, api->GetTensorMutableData(value, &data), AT_INTERNAL, err, spec->name);
-    size_t bytes = ret->n_elements * at_oip_type_bytes(spec->type);
-    void *copy = rc == AT_OK ? at_arena_alloc(arena, bytes + 1) : NULL;
-    if (rc == AT_OK && copy == NULL) {
-        rc = at_err_set(err, AT_TOO_LARGE, "output \"%s\" is too large", spec->name);
-    }
-    if (rc == AT_OK && bytes != 0) {
-        memcpy(copy, data, bytes);
-    }
-    ret->data = copy;
-    return rc;
-}
-
-static enum at_rc rc_of_run(const OrtApi *api, const OrtStatus *status)
-{
-    if (status == NULL) {
-        return AT_OK;
-    }
-    OrtErrorCode code = api->GetErrorCode(status);
-    return code == ORT_INVALID_ARGUMENT || code == ORT_FAIL ? AT_BAD_REQUEST : AT_INTERNAL;
-}
-
-enum at_rc at_ort_model_run(const struct at_ort_model *model, const struct at_oip_request *request,
-                            struct at_arena *arena, struct at_oip_tensor *outputs,
-                            struct at_err *err)
-{
-    const OrtApi *api = model->ort->api;
-    const struct at_oip_spec *spec = &model->spec;
-    OrtValue *in[AT_OIP_TENSORS_MAX] = {NULL}, *out[AT_OIP_TENSORS_MAX] = {NULL};
-    const char *out_names[AT_OIP_TENSORS_MAX];
-    enum at_rc rc = AT_OK;
-    for (size_t i = 0; i < spec->n_inputs && rc == AT_OK; i++) {
-        rc = make_input(model, &spec->inputs[i], &request->inputs[i], &in[i], err);
-    }
-    for (size_t i = 0; i < request->n_outputs; i++) {
-        assert(request->outputs[i] < spec->n_outputs);
-        out_names[i] = spec->outputs[request->outputs[i]].name;
-    }
-    if (rc == AT_OK) {
-        OrtStatus *status =
-            api->Run(model->session, NULL, model->input_names, (const OrtValue *const *)in,
-                     spec->n_inputs, out_names, request->n_outputs, out);
-        rc = check(api, status, rc_of_run(api, status), err, "the model refuses its input");
-    }
-    for (size_t i = 0; i < request->n_outputs && rc == AT_OK; i++) {
-        rc = copy_output(api, out[i], &spec->outputs[request->outputs[i]], arena, &outputs[i], err);
-    }
-    for (size_t i = 0; i < spec->n_inputs; i++) {
-        if (in[i] != NULL) {
-            api->ReleaseValue(in[i]);
-        }
-    }
-    for (size_t i = 0; i < request->n_outputs; i++) {
-        if (out[i] != NULL) {
-            api->ReleaseValue(out[i]);
-        }
-    }
-    return rc;
 }

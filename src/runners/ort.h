@@ -18,6 +18,16 @@ const char *at_ort_version(const struct at_ort *ort);
  * compute_threads: threads inside one run, 1: the caller's only.
  * err:  AT_CORRUPT not ONNX, or an operator this runtime lacks; AT_UNSUPPORTED an input or output
  *       that is no tensor.  own: at_ort_model_free. */
+enum at_ort_provider { AT_ORT_AUTO, AT_ORT_CPU, AT_ORT_CUDA };
+
+struct at_ort_load {
+    const char *path, *name, *version;
+    int compute_threads;
+    enum at_ort_provider provider; /* AUTO: CUDA where library and machine have it */
+};
+/* err besides: AT_UNAVAILABLE the provider cannot be had; AT_NOMEM. */
+enum at_rc at_ort_model_load_with(const struct at_ort *ort, const struct at_ort_load *load,
+                                  struct at_ort_model **ret, struct at_err *err) AT_WARN_UNUSED;
 enum at_rc at_ort_model_load(const struct at_ort *ort, const char *path, const char *name,
                              const char *version, int compute_threads, struct at_ort_model **ret,
                              struct at_err *err) AT_WARN_UNUSED;
@@ -31,5 +41,23 @@ const struct at_oip_spec *at_ort_model_spec(const struct at_ort_model *model);
 enum at_rc at_ort_model_run(const struct at_ort_model *model, const struct at_oip_request *request,
                             struct at_arena *arena, struct at_oip_tensor *outputs,
                             struct at_err *err) AT_WARN_UNUSED;
+
+/* One instance of a model: what runs batches, one at a time. With more than one compute thread it
+ * has a session, and so threads, of its own; else all share the model's, which saves memory.
+ * own: at_ort_lane_free, before the model's. thread: one at a time. */
+struct at_ort_lane;
+enum at_rc at_ort_lane_new(const struct at_ort_model *model, bool own_session,
+                           struct at_ort_lane **ret, struct at_err *err) AT_WARN_UNUSED;
+void at_ort_lane_free(struct at_ort_lane *lane); /* accepts NULL */
+/* Run requests[0..n) as one: their rows one after the other. results[i][k] is what requests[i]
+ * asked for k-th; it lives until the next run or at_ort_lane_clear (strings: in arena).
+ * in:   for n > 1: inputs of all requests equal in all dimensions but the first, which is the same
+ *       in all inputs of one request
+ * err:  as at_ort_model_run; AT_UNSUPPORTED an output's first dimension is not that of the inputs.
+ */
+enum at_rc at_ort_lane_run(struct at_ort_lane *lane, const struct at_oip_request *const *requests,
+                           size_t n, struct at_arena *arena, struct at_oip_tensor *const *results,
+                           struct at_err *err) AT_WARN_UNUSED;
+void at_ort_lane_clear(struct at_ort_lane *lane);
 
 #endif
