@@ -3,6 +3,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/str.h"
+#include "core/units.h"
 #include "gateway/gateway.h"
 #include "sys/machine.h"
 
@@ -113,6 +114,7 @@ int at_app_gateway(int argc, char **argv)
     const char *token_file = NULL;
     const char *state_dir = NULL;
     const char *threads = NULL;
+    const char *tunnel_idle = NULL;
     const char *backend = NULL;
     bool with_stdin = false;
     struct at_gateway_options o = {.name = at_sys_hostname(), .listen = "127.0.0.1:7080"};
@@ -131,6 +133,8 @@ int at_app_gateway(int argc, char **argv)
          "Certificate chain, PEM; needed unless the address is loopback. Read again when it "
          "changes, and on SIGHUP."},
         {"tls-key", &o.tls_key_file, NULL, NULL, "FILE", "Its key, PEM."},
+        {"tunnel-idle", &tunnel_idle, NULL, NULL, "TIME",
+         "WebSocket connections on which nothing comes for so long are cut (default 10m)."},
         {"threads", &threads, NULL, NULL, "N", "Event loops (default: one for each CPU)."},
         {"loop-backend", &backend, NULL, NULL, "NAME",
          "How event loops wait: io_uring, epoll or auto (default: io_uring where the kernel allows "
@@ -153,6 +157,10 @@ int at_app_gateway(int argc, char **argv)
     uint64_t n = 0;
     at_app_log_start("gateway");
     enum at_rc rc = threads_of(threads, &n, &app.err);
+    if (rc == AT_OK && tunnel_idle != NULL) {
+        rc = at_duration_ns(tunnel_idle, &o.tunnel_idle_ns, &app.err);
+        rc = rc == AT_OK ? rc : at_err_wrap(&app.err, rc, "--tunnel-idle");
+    }
     if (rc == AT_OK) {
         rc = at_app_token(token, token_file, &secret, &app.err);
     }

@@ -41,6 +41,20 @@ void gw_publish(struct at_gateway *gateway, struct gw_table *table_take)
     gw_table_unref(table_take);
 }
 
+void gw_publish_rules(struct at_gateway *gateway, struct gw_rules *rules_take)
+{
+    for (unsigned i = 0; i < gateway->n_workers; i++) {
+        struct gw_worker *w = &gateway->workers[i];
+        gw_rules_unref(atomic_exchange(&w->next_rules, gw_rules_ref(rules_take)));
+        if (i == 0) {
+            gw_worker_take_rules(w);
+        } else if (at_loop_post(w->loop, gw_worker_take_rules, w) != AT_OK) {
+            at_log(AT_LOG_WARN, "services.late", "a loop is too busy to take new services");
+        }
+    }
+    gw_rules_unref(rules_take);
+}
+
 static bool is_loopback(const char *addr)
 {
     return strncmp(addr, "127.", 4) == 0 || strncmp(addr, "[::1]", 5) == 0 ||
@@ -157,7 +171,14 @@ static enum at_rc load_static(struct at_gateway *g, const char *file, struct at_
     if (rc != AT_OK) {
         return at_err_wrap(err, rc, "routes from %s", file);
     }
+    struct gw_rules *rules = NULL;
+    rc = gw_rules_parse(text.data, text.len, &rules, err);
+    if (rc != AT_OK) {
+        gw_table_unref(table);
+        return at_err_wrap(err, rc, "services from %s", file);
+    }
     gw_publish(g, table);
+    gw_publish_rules(g, rules);
     return AT_OK;
 }
 
@@ -174,6 +195,7 @@ static void on_joined(void *ctx, enum at_rc rc, struct at_client *client, const 
     if (g->site == NULL && site != NULL) {
         g->site = at_strdup(site);
     }
+    gw_services_start(g);
     gw_feed_start(g);
 }
 
@@ -221,6 +243,7 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
         o->wait_requests_max != 0 ? o->wait_requests_max : AT_GW_WAIT_ALL_REQUESTS;
     g->wait_bytes_max = o->wait_bytes_max != 0 ? o->wait_bytes_max : AT_GW_WAIT_ALL_BYTES;
     g->drain_timeout_ns = o->drain_timeout_ns != 0 ? o->drain_timeout_ns : AT_GW_DRAIN_NS;
+    g->tunnel_idle_ns = o->tunnel_idle_ns != 0 ? o->tunnel_idle_ns : AT_GW_TUNNEL_IDLE_NS;
     g->on_ready = o->on_ready;
     g->ctx = o->ctx;
     g->n_workers = o->n_threads != 0 ? o->n_threads : 1;
@@ -311,6 +334,7 @@ void at_gateway_free(struct at_gateway *gateway)
     at_loop_timer_cancel(g->loop, g->stop_timer);
     gw_certs_free(g->certs);
     gw_feed_done(g);
+    gw_services_done(g);
     at_join_free(g->join);
     for (unsigned i = 0; i < g->n_workers; i++) {
         gw_worker_done(&g->workers[i]);

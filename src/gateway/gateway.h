@@ -35,6 +35,7 @@ struct at_gateway_options {
     size_t wait_bytes_max;    /* of their bodies */
     int64_t first_byte_timeout_ns;
     int64_t drain_timeout_ns;
+    int64_t tunnel_idle_ns; /* WebSocket connections on which nothing comes */
     /* Once: rc AT_OK it serves (the first routes are known, or the control plane does not answer);
      * otherwise it will not, and the owner frees it. */
     void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);

@@ -9,6 +9,7 @@
 #include "gateway/health.h"
 #include "gateway/path.h"
 #include "gateway/route.h"
+#include "gateway/services.h"
 #include "gateway/wait.h"
 #include "net/http_client.h"
 #include "net/http_server.h"
@@ -21,7 +22,7 @@ struct gw_metrics {
         *client_retries, *shed, *queued, *queue_wait, *circuits, *model_circuits, *ejections, *sick,
         *retries_shed;
     struct at_metric *outstanding, *route_models, *route_replicas, *route_age, *connected,
-        *queued_bytes;
+        *queued_bytes, *tunnels;
 };
 
 /* One replica as one loop sees it. Freed when no view and no request holds it. */
@@ -76,7 +77,9 @@ struct gw_worker {
     int64_t drain_until_ns;
     _Atomic(struct gw_table *) next_table; /* handed over by the first loop */
     _Atomic(struct at_tls_config *) next_tls;
-    struct at_map *models; /* name → gw_model */
+    _Atomic(struct gw_rules *) next_rules;
+    struct gw_rules *rules; /* of plain services; NULL: none */
+    struct at_map *models;  /* name → gw_model */
     bool has_table;
     struct gw_request *free_requests;
     size_t n_waiting, waiting_bytes; /* of all models */
@@ -101,11 +104,12 @@ struct at_gateway {
     char *site, *url;
     bool is_tls, is_loopback;
     struct gw_certs *certs;
+    struct at_map *services;      /* "namespace/name" → json_t: Deployments with a service */
     unsigned char (*digests)[32]; /* of accepted tokens */
     size_t n_digests;
     bool open; /* no tokens: all may come */
     size_t body_bytes_max;
-    int64_t first_byte_timeout_ns, drain_timeout_ns;
+    int64_t first_byte_timeout_ns, drain_timeout_ns, tunnel_idle_ns;
     size_t wait_requests_max, wait_bytes_max; /* of all models, per loop */
     struct gw_metrics metrics;
     struct gw_worker *workers;
@@ -133,6 +137,7 @@ static inline struct gw_moment gw_now(const struct gw_worker *worker)
 void gw_tell(struct at_gateway *gateway, enum at_rc rc,
              const struct at_err *err); /* on_ready, once */
 void gw_publish(struct at_gateway *gateway, struct gw_table *table_take);
+void gw_publish_rules(struct at_gateway *gateway, struct gw_rules *rules_take);
 /* feed.c */
 void gw_feed_start(struct at_gateway *gateway);
 void gw_feed_done(struct at_gateway *gateway);
@@ -146,6 +151,10 @@ struct gw_offer {
 void gw_offers_start(struct at_gateway *gateway);
 void gw_offers_put(struct at_gateway *gateway, struct gw_table *table);
 void gw_offers_done(struct at_gateway *gateway);
+/* services_feed.c */
+void gw_services_start(struct at_gateway *gateway);
+void gw_services_note(struct at_gateway *gateway, const json_t *deployment, bool deleted);
+void gw_services_done(struct at_gateway *gateway);
 /* worker.c */
 enum at_rc gw_worker_start(struct gw_worker *worker, const struct at_http_server_options *options,
                            struct at_err *err) AT_WARN_UNUSED;
@@ -153,6 +162,7 @@ void gw_worker_stop(struct gw_worker *worker); /* from its own loop; sets draine
 void gw_worker_done(struct gw_worker *worker);
 void gw_worker_take_table(void *worker);
 void gw_worker_take_tls(void *worker);
+void gw_worker_take_rules(void *worker);
 /* proxy.c: the handler of each loop's server */
 void gw_handle(void *worker, struct at_http_exchange *ex);
 void gw_requests_free(struct gw_worker *worker); /* the spare ones */

@@ -37,6 +37,24 @@ static bool stays_here(struct at_str name)
            (name.len == 13 && at_str_eq_nocase(name, "authorization"));
 }
 
+/* Whoever is believed to have written them, it was not us. */
+static bool is_forwarded(struct at_str name)
+{
+    switch (name.len) {
+    case 9:
+        return at_str_eq_nocase(name, "forwarded") || at_str_eq_nocase(name, "x-real-ip");
+    case 15:
+        return at_str_eq_nocase(name, "x-forwarded-for");
+    case 16:
+        return at_str_eq_nocase(name, "x-forwarded-host") ||
+               at_str_eq_nocase(name, "x-forwarded-port");
+    case 17:
+        return at_str_eq_nocase(name, "x-forwarded-proto");
+    default:
+        return false;
+    }
+}
+
 static bool same_nocase(struct at_str a, struct at_str b)
 {
     if (a.len != b.len) {
@@ -114,12 +132,44 @@ static bool is_grpc(struct at_str name)
            at_str_eq_nocase(name, "accept");
 }
 
+/* X-Forwarded-For goes on what the client sent, the others say what we saw. */
+static char *put_forwarded(char *p, const struct at_http_head *head, const struct gw_forwarded *f)
+{
+    p = put(p, "X-Forwarded-For: ", 17);
+    for (size_t i = 0; i < head->n_headers; i++) {
+        struct at_str value = head->headers[i].value;
+        if (value.len > 0 && at_str_eq_nocase(head->headers[i].name, "x-forwarded-for")) {
+            p = put(p, value.ptr, value.len);
+            p = put(p, ", ", 2);
+        }
+    }
+    p = put(p, f->client.ptr, f->client.len);
+    p = put(p, "\r\n", 2);
+    p = put_line(p, AT_STR("X-Forwarded-Proto"), f->is_tls ? AT_STR("https") : AT_STR("http"));
+    return put_line(p, AT_STR("X-Forwarded-Host"), f->host);
+}
+
+/* Has the line an end here? traceparent is written anew. */
+static bool ends_here(const struct at_http_head *head, struct at_str name, const struct gw_ids *ids,
+                      bool named)
+{
+    const struct gw_forwarded *f = ids->forwarded;
+    bool theirs = f != NULL && f->keeps_authorization && name.len == 13;
+    return is_hop_by_hop(name) || (stays_here(name) && !theirs) ||
+           (f != NULL && is_forwarded(name)) || (named && is_named(head, name)) ||
+           (ids->grpc && is_grpc(name)) ||
+           (name.len == 11 && at_str_eq_nocase(name, "traceparent")) ||
+           (ids->trace.parent == 0 && name.len == 10 && at_str_eq_nocase(name, "tracestate"));
+}
+
 enum at_rc gw_headers_up(const struct at_http_head *head, const struct gw_ids *ids, char out_id[17],
                          struct at_str *ret_request_id, struct at_buf *out)
 {
     char *start;
     struct at_str lines = at_str_of(ids->lines);
-    enum at_rc rc = begin(head, 256 + lines.len, out, &start);
+    const struct gw_forwarded *forwarded = ids->forwarded;
+    size_t told = forwarded != NULL ? 128 + forwarded->client.len + forwarded->host.len : 0;
+    enum at_rc rc = begin(head, 256 + lines.len + told, out, &start);
     if (rc != AT_OK) {
         return rc;
     }
@@ -131,12 +181,7 @@ enum at_rc gw_headers_up(const struct at_http_head *head, const struct gw_ids *i
     struct at_str id = {NULL, 0};
     for (size_t i = 0; i < head->n_headers; i++) {
         struct at_str name = head->headers[i].name, value = head->headers[i].value;
-        if (is_hop_by_hop(name) || stays_here(name) || (named && is_named(head, name)) ||
-            (ids->grpc && is_grpc(name))) {
-            continue;
-        }
-        if ((name.len == 11 && at_str_eq_nocase(name, "traceparent")) ||
-            (ids->trace.parent == 0 && name.len == 10 && at_str_eq_nocase(name, "tracestate"))) {
+        if (ends_here(head, name, ids, named)) {
             continue;
         }
         if (name.len == 12 && at_str_eq_nocase(name, "x-request-id")) {
@@ -152,6 +197,9 @@ enum at_rc gw_headers_up(const struct at_http_head *head, const struct gw_ids *i
         out_id[16] = '\0';
         id = (struct at_str){out_id, 16};
         p = put_line(p, AT_STR("X-Request-Id"), id);
+    }
+    if (forwarded != NULL) {
+        p = put_forwarded(p, head, forwarded);
     }
     at_buf_commit(out, (size_t)(p - start));
     *ret_request_id = id;

@@ -6,8 +6,16 @@
 #include "gateway/trace.h"
 #include "net/http1.h"
 
+/* What a plain service is told of its client, in X-Forwarded-For, -Proto and -Host. */
+struct gw_forwarded {
+    struct at_str client, host;
+    bool is_tls;
+    bool keeps_authorization; /* it is not for us */
+};
+
 struct gw_ids {
-    struct gw_trace trace; /* the span below becomes the replica's parent */
+    const struct gw_forwarded *forwarded; /* NULL: nothing is told */
+    struct gw_trace trace;                /* the span below becomes the replica's parent */
     uint64_t span, request;
     bool grpc;         /* leave out what describes a gRPC body */
     const char *lines; /* put these instead; may be NULL */

@@ -10,7 +10,8 @@
 
 #define AT_GW_THREADS_MAX 256
 #define AT_GW_MODEL_BYTES_MAX 254 /* of a model's name, with the NUL */
-#define AT_GW_TENSORS_MAX 256     /* inputs, and outputs, of one gRPC request */
+#define AT_GW_HOST_BYTES_MAX 256
+#define AT_GW_TENSORS_MAX 256 /* inputs, and outputs, of one gRPC request */
 #define AT_GW_DIMS_MAX 32
 #define AT_GW_ATTEMPTS_MAX 10 /* per request, each on another replica */
 #define AT_GW_ATTEMPTS_DEFAULT 3
@@ -53,6 +54,7 @@
 #define AT_GW_REPLICA_WAITING_MAX 8192
 /* What a stream's queue takes together with a head. */
 #define AT_GW_BODY_BYTES_MAX (((size_t)64 << 20) - 131072)
+#define AT_GW_TUNNEL_IDLE_NS (600 * AT_GW_S) /* WebSocket connections on which nothing comes */
 #define AT_GW_CONNECTIONS_MAX 20000
 #define AT_GW_DRAIN_NS (10 * AT_GW_S)
 #define AT_GW_DRAIN_LOOK_NS (10 * AT_GW_MS)

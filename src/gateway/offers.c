@@ -41,6 +41,7 @@ static struct gw_offer *offer_of(const json_t *object)
 static void on_deployment(void *ctx, json_t *object, bool deleted)
 {
     struct at_gateway *g = ctx;
+    gw_services_note(g, object, deleted);
     AT_CLEANUP(at_cleanup_free)
     char *key = at_asprintf("%s/%s", at_json_str_at(object, "metadata.namespace", ""),
                             at_json_str_at(object, "metadata.name", ""));

@@ -49,6 +49,8 @@ void gw_metrics_init(struct gw_metrics *m, enum at_loop_backend backend)
                                         "Replicas in the route table.");
     m->route_age = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_route_table_age_seconds",
                                    "Since the route table last changed; -1 without one.");
+    m->tunnels = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_tunnels",
+                                 "WebSocket connections that are open through the gateway.");
     m->connected = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_control_plane_connected",
                                    "1 while the routes are being watched.");
     m->queued = at_metrics_family(

@@ -94,6 +94,7 @@ void gw_path_parse(struct at_str path, struct gw_path *ret)
     ret->kind = GW_PATH_NONE;
     ret->infer = false;
     ret->stream = false;
+    ret->rule = NULL;
     ret->model_len = 0;
     ret->model[0] = '\0';
     if (at_str_starts(path, MODELS)) {

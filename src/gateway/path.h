@@ -18,12 +18,15 @@ enum gw_path_kind {
     GW_PATH_OPENAI,     /* /v1/chat/completions and its kin: the body names the model */
 };
 
+struct gw_rule;
+
 struct gw_path {
     enum gw_path_kind kind;
     bool infer;  /* .../infer, embeddings: safe to repeat, whatever the method says */
     bool stream; /* the body of a GW_PATH_OPENAI asks for a stream; not known from the path */
     char model[AT_GW_MODEL_BYTES_MAX];
     size_t model_len;
+    const struct gw_rule *rule; /* of a plain service: not from the path alone */
 };
 
 /* path: as at_http_head has it, percent-encoded. Segments that are empty, "." or ".." (encoded or

@@ -6,6 +6,7 @@
 #include "gateway/grpc.h"
 #include "gateway/headers.h"
 #include "gateway/proxy_priv.h"
+#include "gateway/tunnel.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -32,8 +33,12 @@ static struct gw_request *request_new(struct gw_worker *w)
         r = AT_NEW(struct gw_request);
     } else {
         w->free_requests = r->next_free;
-        struct at_buf up = r->up, down = r->down, hold = r->hold;
-        *r = (struct gw_request){.up = up, .down = down, .hold = hold};
+        struct at_buf up = r->up, down = r->down, hold = r->hold, target = r->target,
+                      host = r->host;
+        *r = (struct gw_request){
+            .up = up, .down = down, .hold = hold, .target = target, .host = host};
+        at_buf_clear(&r->target);
+        at_buf_clear(&r->host);
     }
     r->worker = w;
     r->start_ns = at_loop_now_ns(w->loop); /* of the turn: no clock is read per request */
@@ -65,6 +70,8 @@ void gw_requests_free(struct gw_worker *worker)
         struct gw_request *r = worker->free_requests;
         worker->free_requests = r->next_free;
         at_buf_done(&r->up);
+        at_buf_done(&r->target);
+        at_buf_done(&r->host);
         at_buf_done(&r->down);
         at_buf_done(&r->hold);
         at_free(r);
@@ -143,6 +150,8 @@ static void on_writable(void *ctx)
     }
 }
 
+static void begin_stream(struct gw_request *r);
+
 /* Is there somebody else to ask? */
 static bool can_retry(const struct gw_request *r)
 {
@@ -198,6 +207,10 @@ static void on_head(void *ctx, const struct at_http_head *head)
         at_buf_clear(&r->down);
     }
     say_all_tried(r, head);
+    if (r->host.len > 0 && !r->has_length &&
+        at_str_starts(at_http_header_get(head, "content-type"), "text/event-stream")) {
+        begin_stream(r); /* the client waits for the head, and the first event may be far off */
+    }
 }
 
 static void observe_first_byte(struct gw_request *r)
@@ -487,7 +500,10 @@ static void attempt(struct gw_request *r, const char *reason)
     int64_t timeout_ns = w->gateway->first_byte_timeout_ns;
     struct at_http_call call = {.addr = replica->addr,
                                 .method = r->method,
-                                .target = r->grpc != NULL ? r->grpc->target.data : target,
+                                .target = r->grpc != NULL     ? r->grpc->target.data
+                                          : r->target.len > 0 ? r->target.data
+                                                              : target,
+                                .host = r->host.len > 0 ? r->host.data : NULL,
                                 .headers = r->up.data,
                                 .body = r->grpc != NULL ? r->grpc->body.data : body.ptr,
                                 .body_len = r->grpc != NULL ? r->grpc->body.len : body.len,
@@ -530,6 +546,15 @@ static void start(struct gw_request *r)
     } else {
         attempt(r, NULL);
     }
+}
+
+/* A plain service keeps its client's Host, and has its own view of the path. */
+static enum at_rc prepare_service(struct gw_request *r, const struct gw_rule *rule,
+                                  const struct gw_forwarded *forwarded)
+{
+    enum at_rc rc = gw_service_target(rule, at_http_request(r->ex), &r->target);
+    at_buf_clear(&r->host);
+    return rc == AT_OK ? at_buf_append(&r->host, forwarded->host.ptr, forwarded->host.len) : rc;
 }
 
 /* grpc: what a gRPC request became, taken; NULL: path says it all. */
@@ -575,7 +600,13 @@ static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
                          .grpc = grpc_take != NULL,
                          .lines = grpc_take != NULL ? grpc_take->lines.data : NULL};
     gw_trace_take(head, random, (uint64_t)1 << 32, &ids.trace);
-    if (gw_headers_up(head, &ids, r->id_text, &r->request_id, &r->up) != AT_OK) {
+    struct gw_forwarded forwarded;
+    if (path->rule != NULL) {
+        forwarded = gw_forwarded_of(ex, w->gateway->is_tls, path->rule->is_public);
+        ids.forwarded = &forwarded;
+    }
+    if (gw_headers_up(head, &ids, r->id_text, &r->request_id, &r->up) != AT_OK ||
+        (path->rule != NULL && prepare_service(r, path->rule, &forwarded) != AT_OK)) {
         gw_request_fail(r, 431, "the headers are too large");
         return;
     }
@@ -637,6 +668,31 @@ static void refuse_stranger(struct gw_worker *w, struct at_http_exchange *ex)
     }
 }
 
+static void handle_service(struct gw_worker *w, struct at_http_exchange *ex,
+                           const struct gw_rule *rule)
+{
+    const struct at_http_head *head = at_http_request(ex);
+    struct gw_path path = {.kind = GW_PATH_MODEL, .rule = rule, .model_len = strlen(rule->model)};
+    if (!rule->is_public && !gw_auth_allows(w, head)) {
+        refuse_stranger(w, ex);
+        return;
+    }
+    struct gw_model *model = at_map_get_n(w->models, rule->model, path.model_len);
+    if (gw_service_path_is_unclear(head->path)) {
+        gw_count(w, rule->model, "", 400);
+        gw_answer_error(ex, 400, NULL, "a path with . or .. can be read in two ways");
+    } else if (model == NULL || path.model_len >= sizeof path.model) {
+        gw_count(w, "", "", 503);
+        gw_answer_error(ex, 503, "Retry-After: 1\r\n", "service %s: no replica is ready",
+                        rule->model);
+    } else if (gw_tunnel_wanted(head)) {
+        gw_tunnel_start(w, ex, model, rule);
+    } else {
+        memcpy(path.model, rule->model, path.model_len + 1);
+        handle_model(w, ex, &path, GW_GRPC_NONE, NULL);
+    }
+}
+
 void gw_handle(void *worker, struct at_http_exchange *ex)
 {
     struct gw_worker *w = worker;
@@ -644,6 +700,11 @@ void gw_handle(void *worker, struct at_http_exchange *ex)
     struct gw_path path;
     gw_path_parse(head->path, &path);
     enum gw_grpc_kind grpc = gw_grpc_kind_of(head);
+    const struct gw_rule *rule = gw_rules_find(w->rules, head);
+    if (rule != NULL && (rule->host[0] != '\0' || path.kind == GW_PATH_NONE)) {
+        handle_service(w, ex, rule);
+        return;
+    }
     bool open = path.kind == GW_PATH_HEALTHZ || path.kind == GW_PATH_METRICS ||
                 path.kind == GW_PATH_LIVE || path.kind == GW_PATH_READY;
     if ((grpc != GW_GRPC_NONE || !open) && !gw_auth_allows(w, head)) {

@@ -28,12 +28,13 @@ struct gw_request {
     char id_text[17];
     struct at_buf up, down, hold; /* lines to the replica; lines and body to the client */
     enum gw_grpc_kind grpc_kind;
-    struct gw_grpc_call *grpc; /* what the gRPC request became; NULL: none */
-    size_t json_bytes;         /* of a binary answer, before the tensors */
-    int64_t timeout_ns;        /* the client's own; 0: none */
-    bool openai;               /* errors are objects; only 503 is safe to ask another about */
-    bool stream;               /* asked for: the first byte is timed */
-    struct gw_turn turn;       /* in the model's queue */
+    struct gw_grpc_call *grpc;  /* what the gRPC request became; NULL: none */
+    size_t json_bytes;          /* of a binary answer, before the tensors */
+    int64_t timeout_ns;         /* the client's own; 0: none */
+    bool openai;                /* errors are objects; only 503 is safe to ask another about */
+    struct at_buf target, host; /* of a plain service; else empty */
+    bool stream;                /* asked for: the first byte is timed */
+    struct gw_turn turn;        /* in the model's queue */
 };
 
 /* Whether a replica would take it now; and then it goes. */

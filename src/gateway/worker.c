@@ -144,6 +144,16 @@ void gw_worker_take_tls(void *worker)
     at_tls_config_unref(config);
 }
 
+void gw_worker_take_rules(void *worker)
+{
+    struct gw_worker *w = worker;
+    struct gw_rules *rules = atomic_exchange(&w->next_rules, NULL);
+    if (rules != NULL) {
+        gw_rules_unref(w->rules);
+        w->rules = rules;
+    }
+}
+
 enum at_rc gw_worker_start(struct gw_worker *worker, const struct at_http_server_options *options,
                            struct at_err *err)
 {
@@ -221,6 +231,8 @@ void gw_worker_done(struct gw_worker *worker)
     }
     gw_table_unref(atomic_exchange(&worker->next_table, NULL));
     at_tls_config_unref(atomic_exchange(&worker->next_tls, NULL));
+    gw_rules_unref(atomic_exchange(&worker->next_rules, NULL));
+    gw_rules_unref(worker->rules);
     gw_requests_free(worker);
     gw_auth_done(worker);
     if (worker->has_thread) {

@@ -287,6 +287,20 @@ void at_http_upgrade(struct at_http_exchange *ex, const char *headers,
     at_http_upgraded_resume(ex);
 }
 
+void at_http_upgraded_on_end(struct at_http_exchange *ex, void (*fn)(void *ctx), void *ctx)
+{
+    struct at_http_conn *c = at_http_conn_of(ex);
+    assert(c->on_raw != NULL);
+    c->on_raw_end = fn;
+    c->raw_end_ctx = ctx;
+    at_http_conn_want_end(c);
+}
+
+void at_http_upgraded_end_half(struct at_http_exchange *ex)
+{
+    at_stream_end_half(at_http_conn_of(ex)->stream);
+}
+
 void at_http_upgraded_resume(struct at_http_exchange *ex)
 {
     struct at_http_conn *c = at_http_conn_of(ex);

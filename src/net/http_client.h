@@ -22,6 +22,7 @@ struct at_http_call {
     const char *addr;          /* "host:port" or "unix:/path" */
     struct at_tls_config *tls; /* NULL: plain */
     const char *server_name;   /* NULL: host part of addr */
+    const char *host;          /* of the Host line; NULL: addr */
     enum at_http_method method;
     const char *target; /* "/path?query", already encoded */
     const char

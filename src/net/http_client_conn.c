@@ -25,7 +25,9 @@ enum at_rc at_client_put_request(const struct at_http_call *c, struct at_buf *ou
 {
     bool has_body = c->body_len > 0 || c->method == AT_HTTP_POST || c->method == AT_HTTP_PUT ||
                     c->method == AT_HTTP_PATCH;
-    const char *host = strncmp(c->addr, "unix:", 5) == 0 ? "localhost" : c->addr;
+    const char *host = c->host != NULL                     ? c->host
+                       : strncmp(c->addr, "unix:", 5) == 0 ? "localhost"
+                                                           : c->addr;
     char length[48] = "\r\n";
     if (has_body) {
         snprintf(length, sizeof length, "\r\nContent-Length: %zu\r\n", c->body_len);

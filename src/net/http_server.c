@@ -424,6 +424,26 @@ static void on_close(void *ctx, enum at_rc rc, const struct at_err *err)
     at_http_conn_free(ctx);
 }
 
+static void on_end(void *ctx)
+{
+    struct at_http_conn *c = ctx;
+    if (c->state == CONN_BUSY && c->on_raw_end != NULL) {
+        c->on_raw_end(c->raw_end_ctx);
+    } else {
+        at_http_conn_free(c);
+    }
+}
+
+void at_http_conn_want_end(struct at_http_conn *c)
+{
+    struct at_stream_events events = {.ctx = c,
+                                      .on_data = on_data,
+                                      .on_writable = on_writable,
+                                      .on_end = on_end,
+                                      .on_close = on_close};
+    at_stream_set_events(c->stream, &events);
+}
+
 static struct at_http_conn *conn_new(struct at_http_server *server, int fd, const char *peer)
 {
     struct at_http_conn *c = AT_NEW(struct at_http_conn);

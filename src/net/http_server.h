@@ -78,6 +78,11 @@ size_t at_http_stream_queued_bytes(const struct at_http_exchange *ex);
 void at_http_upgrade(struct at_http_exchange *ex, const char *headers,
                      size_t (*fn)(void *ctx, const char *data, size_t len), void *ctx);
 void at_http_upgraded_resume(struct at_http_exchange *ex);
+/* fn once when the client has sent its last byte but may read on: without it the exchange is gone
+ * then. */
+void at_http_upgraded_on_end(struct at_http_exchange *ex, void (*fn)(void *ctx), void *ctx);
+/* Send what is queued, then end our side of the connection; what the client sends still comes. */
+void at_http_upgraded_end_half(struct at_http_exchange *ex);
 
 /* fn when the client goes away before the answer is complete; after it the exchange must not be
  * touched. */

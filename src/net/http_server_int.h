@@ -51,6 +51,8 @@ struct at_http_conn {
     /* An upgraded connection: who reads what comes. */
     size_t (*on_raw)(void *ctx, const char *data, size_t len);
     void *raw_ctx;
+    void (*on_raw_end)(void *ctx);
+    void *raw_end_ctx;
     int64_t deadline_ns;
     size_t body_counted;  /* in server->bodies_bytes */
     size_t queue_counted; /* in server->answers_bytes */
@@ -104,6 +106,7 @@ static inline struct at_http_conn *at_http_conn_of(const struct at_http_exchange
 void at_http_conn_answered(struct at_http_conn *c); /* on to the next request, or end */
 void at_http_conn_free(struct at_http_conn *c);
 void at_http_conn_release_if_gone(struct at_http_conn *c);
+void at_http_conn_want_end(struct at_http_conn *c); /* c->on_raw_end is to be called */
 /* http_limits.c */
 void at_http_limits_init(struct at_http_server *server,
                          const struct at_http_server_options *options);

@@ -189,6 +189,18 @@ static bool sends_on(struct at_stream *s, enum at_rc rc)
     return true;
 }
 
+/* The peer's side has ended and the owner wants to write on. */
+static bool ends_half(struct at_stream *s, enum at_rc rc)
+{
+    if (s->state != ST_OPEN || rc != AT_EOF || s->ev.on_end == NULL || s->broken) {
+        return false;
+    }
+    s->peer_done = true;
+    at_stream_set_interest(s, s->interest & ~AT_LOOP_READ);
+    s->ev.on_end(s->ev.ctx);
+    return true;
+}
+
 /* Decrypt and show what the session has, until it wants more or the owner pauses. */
 static bool pump_tls(struct at_stream *s)
 {
@@ -209,8 +221,14 @@ static bool pump_tls(struct at_stream *s)
             return true;
         }
         if (rc != AT_OK) {
+            if (s->peer_done && s->state == ST_OPEN) {
+                return true;
+            }
             if (sends_on(s, rc)) {
                 return true;
+            }
+            if (ends_half(s, rc)) {
+                return is_alive(s);
             }
             bool ended = s->state != ST_OPEN;
             finish(s, ended ? AT_OK : rc, ended || rc == AT_EOF ? NULL : &err);
@@ -255,7 +273,10 @@ static bool feed_tls(struct at_stream *s, const char *data, size_t len)
 void at_stream_read_end(struct at_stream *s, enum at_rc rc)
 {
     struct at_err err;
-    if (sends_on(s, rc)) {
+    if (s->peer_done && s->state == ST_OPEN && rc == AT_EOF) {
+        return;
+    }
+    if (sends_on(s, rc) || (s->tls == NULL && ends_half(s, rc))) {
         return;
     }
     if (s->state == ST_LINGER || s->state == ST_ENDING) {
@@ -374,6 +395,9 @@ bool at_stream_drained(struct at_stream *s, size_t before)
         finish(s, AT_OK, NULL);
         return false;
     }
+    if (now == 0) {
+        at_stream_half_look(s);
+    }
     bool drained =
         now == 0 || (before > AT_STREAM_LOW_MARK_BYTES && now <= AT_STREAM_LOW_MARK_BYTES);
     if (s->state == ST_OPEN && !s->broken && drained && s->ev.on_writable != NULL) {
@@ -415,6 +439,14 @@ static void on_event(void *ctx, int fd, unsigned events)
         on_connected(s);
     } else if ((events & AT_LOOP_WRITE) && s->blocked) {
         alive = on_drain(s);
+    }
+    if (alive && s->peer_done && s->state == ST_OPEN) {
+        if ((events & AT_LOOP_READ) &&
+            !(s->interest & AT_LOOP_READ)) { /* not asked: it is broken */
+            at_stream_read_end(s, AT_UNAVAILABLE);
+        }
+        at_stream_leave(s);
+        return;
     }
     if (alive && (events & AT_LOOP_READ) && !(s->tasks & TASK_SHOW)) { /* older bytes go first */
         if (s->paused && s->state == ST_OPEN) {
@@ -522,6 +554,31 @@ struct at_stream *at_stream_accept_take(struct at_loop *loop, int fd, struct at_
     return s;
 }
 
+void at_stream_half_look(struct at_stream *s)
+{
+    if (s->half_ended && !s->half_sent && s->state == ST_OPEN && !s->broken) {
+        s->half_sent = true;
+        at_sock_shutdown_write(s->fd);
+    }
+}
+
+void at_stream_end_half(struct at_stream *s)
+{
+    if (s->state != ST_OPEN || s->broken || s->half_ended) {
+        return;
+    }
+    s->half_ended = true;
+    if (s->tls != NULL) {
+        at_tls_session_shutdown(s->tls);
+    }
+    if (!s->blocked) {
+        at_stream_flush(s);
+    }
+    if (at_stream_queued_bytes(s) == 0) {
+        at_stream_half_look(s);
+    }
+}
+
 void at_stream_end(struct at_stream *s)
 {
     if (s->state != ST_OPEN) {
@@ -533,7 +590,7 @@ void at_stream_end(struct at_stream *s)
         at_stream_finish_later(s, AT_OK, NULL);
         return;
     }
-    if (s->tls != NULL) {
+    if (s->tls != NULL && !s->half_ended) {
         at_tls_session_shutdown(s->tls);
     }
     if (s->io == NULL && s->watch == 0) { /* hung up while paused */

@@ -15,6 +15,9 @@ struct at_stream_events {
      * or on resume. */
     size_t (*on_data)(void *ctx, const char *data, size_t len);
     void (*on_writable)(void *ctx); /* the write queue has drained below its low mark */
+    /* The peer writes no more but may read on; once. The stream stays until the owner ends it.
+     * NULL: on_close(AT_EOF) comes instead. A TLS peer says so by close_notify. */
+    void (*on_end)(void *ctx);
     /* Once, last: rc AT_EOF orderly end by the peer. The stream is freed after return. */
     void (*on_close)(void *ctx, enum at_rc rc, const struct at_err *err);
 };
@@ -40,6 +43,9 @@ void at_stream_resume(
     struct at_stream *s); /* read again; data left over is shown first, from the loop */
 void at_stream_end(
     struct at_stream *s); /* write what is queued, then close; on_close follows with AT_OK */
+/* Write what is queued, then say that nothing more comes (TLS: by close_notify); reading goes on.
+ * at_stream_end follows once the owner has read enough. Writing after it: AT_UNAVAILABLE. */
+void at_stream_end_half(struct at_stream *s);
 void at_stream_close(
     struct at_stream *s); /* at once; on_close(AT_CANCELLED) follows from the loop */
 void at_stream_set_events(struct at_stream *s, const struct at_stream_events *events);

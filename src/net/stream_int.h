@@ -32,7 +32,9 @@ struct at_stream {
     bool broken;      /* writing failed: what the peer sent is still read */
     bool in_event;    /* the loop's call into this file is running: memory stays until it returns */
     bool gone;        /* to be released then */
-    bool peer_done;   /* it has ended its side while we were ending ours */
+    bool peer_done;   /* it has ended its side while we were ending ours, or were told by on_end */
+    bool half_ended;  /* at_stream_end_half was called */
+    bool half_sent;   /* and the end of our side is on its way */
     struct at_buf in; /* shown but not taken */
     struct at_buf raw; /* ciphertext not fed yet */
     struct at_buf plain_out;
@@ -56,6 +58,7 @@ void at_stream_enter(struct at_stream *s); /* around what the loop calls */
 void at_stream_leave(struct at_stream *s);
 bool at_stream_feed(struct at_stream *s, const char *data, size_t len); /* false: it is gone */
 void at_stream_read_end(struct at_stream *s, enum at_rc rc);
+void at_stream_half_look(struct at_stream *s); /* all sent: end our side if that is wanted */
 /* The queue was before bytes long and some of it was sent. False: the stream is gone. */
 bool at_stream_drained(struct at_stream *s, size_t before);
 /* stream_write.c */

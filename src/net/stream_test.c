@@ -11,6 +11,7 @@ struct end {
     size_t take_max; /* bytes taken per call; 0: all */
     size_t shown;    /* calls of on_data */
     bool pause_on_data, free_on_data, closed;
+    size_t ended; /* calls of on_end */
     enum at_rc rc;
 };
 
@@ -45,6 +46,11 @@ static void on_close(void *ctx, enum at_rc rc, const struct at_err *err)
     e->closed = true;
     e->rc = rc;
     e->stream = NULL;
+}
+
+static void on_end(void *ctx)
+{
+    ((struct end *)ctx)->ended++;
 }
 
 static void on_accept(void *ctx, int fd, unsigned events)
@@ -258,10 +264,78 @@ static void says_why_it_could_not_connect(void **state)
     at_loop_free(f.loop);
 }
 
+static void want_end(struct end *e)
+{
+    struct at_stream_events ev = {
+        .ctx = e, .on_data = on_data, .on_end = on_end, .on_close = on_close};
+    at_stream_set_events(e->stream, &ev);
+}
+
+static void one_side_ends_and_the_other_goes_on(void **state)
+{
+    (void)state;
+    static char block[3 << 20];
+    struct fixture f;
+    start(&f, "127.0.0.1:0");
+    want_end(&f.a);
+    want_end(&f.b);
+    at_stream_pause(f.b.stream);
+    memset(block, 'x', sizeof block);
+    assert_int_equal(at_stream_write(f.a.stream, block, sizeof block), AT_OK);
+    at_stream_end_half(f.a.stream); /* while most of it is still queued */
+    assert_int_equal(at_stream_write(f.a.stream, "y", 1), AT_UNAVAILABLE);
+    turn_some(&f);
+    assert_int_equal(f.b.ended, 0);
+    at_stream_resume(f.b.stream);
+    TURN_UNTIL(f.loop, f.b.ended == 1);
+    assert_int_equal(f.b.got.len, sizeof block);
+    assert_false(f.a.closed || f.b.closed);
+    for (int i = 0; i < 3; i++) { /* and back, long after the other side has ended */
+        assert_int_equal(at_stream_write(f.b.stream, "answer", 6), AT_OK);
+        TURN_UNTIL(f.loop, f.a.got.len == 6 * (size_t)(i + 1));
+    }
+    at_stream_end(f.b.stream);
+    TURN_UNTIL(f.loop, f.b.closed && f.a.ended == 1);
+    assert_int_equal(f.b.rc, AT_OK);
+    assert_false(f.a.closed);
+    at_stream_end(f.a.stream);
+    TURN_UNTIL(f.loop, f.a.closed);
+    assert_int_equal(f.a.rc, AT_OK);
+    assert_int_equal(f.a.ended, 1);
+    assert_int_equal(f.b.ended, 1);
+    stop(&f);
+}
+
+static void a_peer_that_breaks_after_its_end_is_noticed(void **state)
+{
+    (void)state;
+    static char block[1 << 20];
+    struct fixture f;
+    start(&f, "127.0.0.1:0");
+    want_end(&f.b);
+    at_stream_end_half(f.a.stream);
+    TURN_UNTIL(f.loop, f.b.ended == 1);
+    at_stream_pause(f.a.stream);
+    assert_int_equal(at_stream_write(f.b.stream, block, sizeof block), AT_OK);
+    turn_some(&f);
+    at_stream_free(f.a.stream); /* with bytes unread: a reset */
+    f.a.stream = NULL;
+    while (!f.b.closed) {
+        at_loop_turn(f.loop, at_sys_mono_ns(at_loop_sys(f.loop)) + 1000000);
+        if (!f.b.closed) {
+            (void)!at_stream_write(f.b.stream, "more", 4);
+        }
+    }
+    assert_int_equal(f.b.rc, AT_UNAVAILABLE);
+    stop(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shows_again_what_was_not_taken),
+        cmocka_unit_test(one_side_ends_and_the_other_goes_on),
+        cmocka_unit_test(a_peer_that_breaks_after_its_end_is_noticed),
         cmocka_unit_test(shows_all_after_a_pause_although_the_peer_hung_up),
         cmocka_unit_test(sends_everything_before_it_ends),
         cmocka_unit_test(sends_on_when_the_peer_has_said_its_last),

@@ -34,7 +34,7 @@ void at_stream_break(struct at_stream *s)
     s->blocked = false;
     s->out_pos = at_stream_out(s)->len;
     compact(s, at_stream_out(s));
-    if (s->paused || s->state == ST_ENDING || s->state == ST_LINGER) {
+    if (s->paused || s->peer_done || s->state == ST_ENDING || s->state == ST_LINGER) {
         struct at_err err;
         enum at_rc rc = at_err_set(&err, AT_UNAVAILABLE, "the connection broke while writing");
         at_stream_finish_later(s, rc, &err);
@@ -195,7 +195,7 @@ static enum at_rc send_tls(struct at_stream *s, const struct iovec *iov, int n, 
 enum at_rc at_stream_writev(struct at_stream *s, const struct iovec *iov, int n)
 {
     assert(n >= 0 && n <= AT_STREAM_IOV_MAX);
-    if (s->state != ST_OPEN || s->broken) {
+    if (s->state != ST_OPEN || s->broken || s->half_ended) {
         return AT_UNAVAILABLE;
     }
     size_t total = iov_bytes(iov, n);
