@@ -55,7 +55,6 @@ struct sched_item {
 /* What is kept of (request, site). */
 struct sched_request_site {
     uint32_t eligible, fits; /* nodes that no static rule, and that no rule refuses */
-    uint32_t refused[AT_SCHED_RULE_COUNT];
     int64_t parts[AT_SCHED_OBJ_COUNT];
 };
 
@@ -133,6 +132,8 @@ void sched_requests_free(struct sched *s);
 void sched_requests_weigh(struct sched *s); /* weights depend on more than the request */
 /* Bring what is kept of every node up to date. cost: O(nodes changed since the last time) */
 void sched_request_refresh(struct sched *s, struct sched_request *r);
+/* Of the site's block. cost: O(1), or O(SCHED_BLOCK) when its best node got worse. */
+uint32_t sched_block_best(struct sched_request *r, const struct sched_site *site, size_t block);
 struct sched_group *sched_group_ref(struct sched *s, const struct at_instance *instance);
 void sched_group_unref(struct sched *s, struct sched_group *group);
 void sched_group_count(struct sched *s, struct sched_group *group, struct sched_node *n, int sign);

@@ -118,15 +118,15 @@ void sched_holders_tell(struct sched *s)
     }
 }
 
+static bool is_unrecorded(const struct sched_item *item)
+{
+    return !item->recorded && item->request->demand.gpu_count > 0;
+}
+
 /* Whether some item of the node must be replayed when anything changes on it. */
 static bool has_unrecorded(const struct sched_node *n)
 {
-    for (const struct sched_item *x = n->first; x != NULL; x = x->next) {
-        if (!x->recorded && x->request->demand.gpu_count > 0) {
-            return true;
-        }
-    }
-    return n->gpus_unknown;
+    return n->n_unrecorded > 0 || n->gpus_unknown;
 }
 
 /* False: what is free is counted later, when nodes have their order. */
@@ -150,6 +150,7 @@ void sched_item_take(struct sched *s, struct sched_item *item, struct sched_node
     n->first = item;
     item->recorded = gpus != NULL && n_gpus > 0;
     sched_item_set_gpus(item, gpus, item->recorded ? n_gpus : 0);
+    n->n_unrecorded += is_unrecorded(item);
     if (is_settled(s, n)) {
         if (has_unrecorded(n)) {
             sched_node_recount(s, n);
@@ -169,6 +170,7 @@ void sched_item_release(struct sched *s, struct sched_item *item)
     }
     tell_holder(s, item, -1);
     bool replayed = has_unrecorded(n);
+    n->n_unrecorded -= is_unrecorded(item);
     if (item->prev != NULL) {
         item->prev->next = item->next;
     } else {

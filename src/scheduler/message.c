@@ -3,6 +3,7 @@
 #include "scheduler/near.h"
 
 #include <assert.h>
+#include <string.h>
 
 /* "a, b, c and 4 more" */
 static const char *join(struct sched *s, const struct at_model_strings *list)
@@ -241,29 +242,67 @@ const char *sched_why_refused(struct sched *s, const struct sched_turn *turn,
     }
 }
 
+/* Said of each decision, a hundred thousand times a second: put together by hand. */
+struct line {
+    char text[2048]; /* three names of 253 bytes at most, and some 50 bytes an objective */
+    size_t len;
+};
+
+static void add(struct line *l, const char *text)
+{
+    size_t len = strlen(text), room = sizeof l->text - 1 - l->len;
+    len = len < room ? len : room;
+    memcpy(l->text + l->len, text, len);
+    l->len += len;
+}
+
+static void add_number(struct line *l, int64_t number)
+{
+    char digits[24];
+    size_t at = sizeof digits - 1;
+    uint64_t left = number < 0 ? -(uint64_t)number : (uint64_t)number;
+    digits[at] = '\0';
+    do {
+        digits[--at] = (char)('0' + left % 10);
+        left /= 10;
+    } while (left > 0);
+    add(l, number < 0 ? "-" : "");
+    add(l, digits + at);
+}
+
 static const char *say_placed(struct sched *s, const struct at_sched_decision *d)
 {
-    const char *site = d->node->spec.site != NULL ? d->node->spec.site : "";
-    const char *text =
-        at_arena_printf(s->arena, "placed on %s (site %s)", d->node->meta.name, site);
-    const char *sep = ": ";
-    for (int k = 0; k < AT_SCHED_OBJ_COUNT && text != NULL; k++) {
+    struct line l;
+    l.len = 0;
+    add(&l, "placed on ");
+    add(&l, d->node->meta.name);
+    add(&l, " (site ");
+    add(&l, d->node->spec.site != NULL ? d->node->spec.site : "");
+    const char *sep = "): ";
+    for (int k = 0; k < AT_SCHED_OBJ_COUNT; k++) {
         if (d->weights[k] > 0) {
-            text = at_arena_printf(s->arena, "%s%s%s %lldx%lld", text, sep,
-                                   at_sched_objective_name((enum at_sched_objective)k),
-                                   (long long)d->parts[k], (long long)d->weights[k]);
+            add(&l, sep);
+            add(&l, at_sched_objective_name((enum at_sched_objective)k));
+            add(&l, " ");
+            add_number(&l, d->parts[k]);
+            add(&l, "x");
+            add_number(&l, d->weights[k]);
             sep = " + ";
         }
     }
-    if (text == NULL || d->runner_up == NULL) {
-        return text != NULL ? at_arena_printf(s->arena, "%s, the only node that fits", text) : NULL;
-    }
+    add(&l, sep[0] == ')' ? ")" : "");
     int64_t ahead = d->score - d->runner_up_score;
-    if (ahead > 0) {
-        return at_arena_printf(s->arena, "%s, ahead of %s by %lld", text, d->runner_up->meta.name,
-                               (long long)ahead);
+    if (d->runner_up == NULL) {
+        add(&l, ", the only node that fits");
+    } else {
+        add(&l, ahead > 0 ? ", ahead of " : ", level with ");
+        add(&l, d->runner_up->meta.name);
     }
-    return at_arena_printf(s->arena, "%s, level with %s", text, d->runner_up->meta.name);
+    if (d->runner_up != NULL && ahead > 0) {
+        add(&l, " by ");
+        add_number(&l, ahead);
+    }
+    return at_arena_strndup(s->arena, l.text, l.len);
 }
 
 static const char *say_pending(struct sched *s, const struct at_sched_decision *d)

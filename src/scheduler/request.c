@@ -5,6 +5,8 @@
 #include <assert.h>
 #include <string.h>
 
+#define AHEAD 12 /* places in the log */
+
 /* Rules and objectives may look at these only. */
 const char *const SCHED_REQUEST_MEMBERS[] = {"driver",    "image",     "model",     "data",
                                              "resources", "placement", "dataClass", NULL};
@@ -18,14 +20,14 @@ static uint64_t hash_of(const struct at_instance *i)
 
 bool sched_request_is(const struct sched_request *r, const struct at_instance *i)
 {
-    return r->hash == hash_of(i) &&
-           at_model_spec_equal(&AT_KIND_INSTANCE, r->copy, i, SCHED_REQUEST_MEMBERS);
+    return at_model_spec_equal(&AT_KIND_INSTANCE, r->copy, i, SCHED_REQUEST_MEMBERS);
 }
 
 static void request_free(struct sched_request *r)
 {
     at_free(r->scores);
     at_free(r->best);
+    at_free(r->loose);
     at_free(r->eligible);
     at_free(r->copy);
     at_free(r->sites);
@@ -176,6 +178,21 @@ static uint32_t block_best(const struct sched_request *r, const struct sched_sit
     return best >= SCHED_FITS ? best : 0;
 }
 
+static bool is_loose(const struct sched_request *r, size_t block)
+{
+    return (r->loose[block / 8] >> block % 8 & 1) != 0;
+}
+
+uint32_t sched_block_best(struct sched_request *r, const struct sched_site *site, size_t block)
+{
+    size_t at = site->first_block + block;
+    if (is_loose(r, at)) {
+        r->best[at] = block_best(r, site, block);
+        r->loose[at / 8] &= (uint8_t) ~(1u << at % 8);
+    }
+    return r->best[at];
+}
+
 static void set_score(struct sched *s, struct sched_request *r, const struct sched_node *n,
                       uint32_t now, bool was_eligible, bool is_eligible)
 {
@@ -188,21 +205,24 @@ static void set_score(struct sched *s, struct sched_request *r, const struct sch
         site->eligible += is_eligible;
         site->eligible -= was_eligible;
         if (old_rule != AT_SCHED_RULE_COUNT) {
-            site->refused[old_rule]--;
+            r->refused[old_rule]--;
         }
         if (new_rule != AT_SCHED_RULE_COUNT) {
-            site->refused[new_rule]++;
+            uint32_t *first = &r->first_refused[new_rule];
+            r->refused[new_rule]++;
+            *first = n->rank < *first ? n->rank : *first;
         }
         r->version++;
     }
     r->scores[n->pos] = now;
     const struct sched_site *place = s->sites[n->site_index];
     size_t block = (n->pos - place->first) / SCHED_BLOCK;
-    uint32_t *best = &r->best[place->first_block + block];
-    if (now >= SCHED_FITS && now >= *best) {
-        *best = now;
-    } else if (before == *best) {
-        *best = block_best(r, place, block);
+    size_t at = place->first_block + block;
+    if (now >= SCHED_FITS && now >= r->best[at]) {
+        r->best[at] = now;
+        r->loose[at / 8] &= (uint8_t) ~(1u << at % 8);
+    } else if (before == r->best[at]) { /* found anew when somebody wants to know */
+        r->loose[at / 8] |= (uint8_t)(1u << at % 8);
     }
 }
 
@@ -236,11 +256,15 @@ static void score_all(struct sched *s, struct sched_request *r)
     bool news = !same_nodes;
     r->scores = at_realloc(r->scores, sizeof(*r->scores) * (s->n_nodes + 1));
     r->best = at_realloc(r->best, sizeof(*r->best) * (s->n_blocks + 1));
+    r->loose = at_realloc(r->loose, s->n_blocks / 8 + 1);
     r->eligible = at_realloc(r->eligible, s->n_nodes / 8 + 1);
     r->sites = at_realloc(r->sites, sizeof(*r->sites) * (s->n_sites + 1));
     memset(r->eligible, 0, s->n_nodes / 8 + 1);
     memset(r->sites, 0, sizeof(*r->sites) * (s->n_sites + 1));
     memset(r->best, 0, sizeof(*r->best) * (s->n_blocks + 1));
+    memset(r->loose, 0, s->n_blocks / 8 + 1);
+    memset(r->refused, 0, sizeof(r->refused));
+    memset(r->first_refused, 0, sizeof(r->first_refused));
     for (size_t i = 0; i < s->n_sites; i++) {
         sched_score_site(s, r, i, r->sites[i].parts);
     }
@@ -256,7 +280,7 @@ static void score_all(struct sched *s, struct sched_request *r)
         site->eligible += eligible;
         site->fits += score >= SCHED_FITS;
         if (score < SCHED_FITS) {
-            site->refused[score]++;
+            r->refused[score]++;
         }
     }
     for (size_t i = 0; i < s->n_sites; i++) {
@@ -268,6 +292,15 @@ static void score_all(struct sched *s, struct sched_request *r)
     r->scored = true;
     r->epoch = s->epoch;
     r->order = s->order_number;
+}
+
+/* Changed nodes are all over memory: fetched before they are looked at. */
+static void fetch(const struct sched *s, uint64_t at)
+{
+    if (at < s->log_end) {
+        __builtin_prefetch(s->nodes[s->log[at & s->log_mask]]);
+        __builtin_prefetch(&s->nodes[s->log[at & s->log_mask]]->cap_memory_bytes);
+    }
 }
 
 void sched_request_refresh(struct sched *s, struct sched_request *r)
@@ -283,6 +316,7 @@ void sched_request_refresh(struct sched *s, struct sched_request *r)
         }
     } else {
         for (uint64_t at = r->seen; at < s->log_end; at++) {
+            fetch(s, at + AHEAD);
             const struct sched_node *n = s->nodes[s->log[at & s->log_mask]];
             if (n->changed == at) { /* else it comes again later in the log */
                 score_node(s, r, n, n->changed_static >= r->seen);
@@ -299,30 +333,29 @@ static const char *or_empty(const char *s)
     return s != NULL ? s : "";
 }
 
-/* Copies are even over places per owner and template, so that a rolling update ends even too. An
- * instance without an owner is a group of its own. */
-static size_t group_name(const struct at_instance *i, char *out, size_t size)
+/* Copies are even over places per owner and template, so that a rolling update ends even too. */
+static size_t group_name(const struct at_instance *i, const struct at_owner_ref *owner, char *out,
+                         size_t size)
 {
-    const struct at_owner_ref *owner = at_meta_controller(&i->meta);
-    int len;
-    if (owner == NULL) {
-        len = snprintf(out, size, "-/%s/%s", or_empty(i->meta.ns), i->meta.name);
-    } else {
-        const char *hash = at_model_map_get(&i->meta.labels, "atoll.dev/template-hash");
-        len = snprintf(out, size, "%s/%s/%s/%s/%s", or_empty(owner->kind), or_empty(i->meta.ns),
+    const char *hash = at_model_map_get(&i->meta.labels, "atoll.dev/template-hash");
+    int len = snprintf(out, size, "%s/%s/%s/%s/%s", or_empty(owner->kind), or_empty(i->meta.ns),
                        or_empty(owner->name), or_empty(owner->uid), or_empty(hash));
-    }
     assert(len > 0);
     return (size_t)len < size ? (size_t)len : size - 1;
 }
 
 struct sched_group *sched_group_ref(struct sched *s, const struct at_instance *i)
 {
+    const struct at_owner_ref *owner = at_meta_controller(&i->meta);
+    struct sched_group *g = NULL;
     char name[2048]; /* kind, uid and hash are short, the others 253 at most */
-    size_t len = group_name(i, name, sizeof(name));
-    struct sched_group *g = at_map_get_n(s->group_by_name, name, len);
+    if (owner != NULL) {
+        g = at_map_get_n(s->group_by_name, name, group_name(i, owner, name, sizeof(name)));
+    }
     if (g == NULL) {
         g = AT_NEW(struct sched_group);
+    }
+    if (g->refs == 0 && owner != NULL) { /* without an owner it is a group of its own */
         g->name = at_strdup(name);
         (void)at_map_put(s->group_by_name, name, g);
     }
@@ -335,7 +368,9 @@ void sched_group_unref(struct sched *s, struct sched_group *g)
     if (g == NULL || --g->refs > 0) {
         return;
     }
-    (void)at_map_remove(s->group_by_name, g->name);
+    if (g->name != NULL) {
+        (void)at_map_remove(s->group_by_name, g->name);
+    }
     at_free(g->name);
     at_free(g->by_site);
     at_free(g->nodes);

@@ -32,81 +32,20 @@
 #include "core/mem.h"
 #include "core/str.h"
 #include "scheduler/match.h"
+#include "scheduler/node.h"
 #include "scheduler/pack_priv.h"
 #include "scheduler/paths.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/tally.h"
 #include "scheduler/topology.h"
 
-#define AT_SCHED_GPU_MILLI 1000                /* one whole GPU */
-#define AT_SCHED_GPUS_PER_NODE 1024            /* more are not looked at */
-#define AT_SCHED_AMOUNT_MAX (INT64_C(1) << 50) /* of anything; more is cut, so that sums hold */
-#define AT_SCHED_EXTENDED_MAX 16   /* named resources of one node or request; more are ignored */
 #define AT_SCHED_REQUESTS_MAX 1024 /* kept though nobody asks for them any more */
 #define SCHED_BLOCK 64             /* nodes whose best score is kept together */
 #define SCHED_FITS 64 /* a kept score of this or more: fits; less: refused by that rule */
 
-/* An amount of another named resource. */
-struct sched_extended {
-    const char *name;    /* in the node's object */
-    int64_t cap, amount; /* amount: free */
-};
-
-/* What one instance asks for. gpu_count GPUs of gpu_milli each. */
-struct sched_demand {
-    int64_t cpu_milli, memory_bytes, disk_bytes;
-    int64_t gpu_count, gpu_milli, gpu_memory_bytes;
-    const struct at_model_strings *gpu_models; /* NULL: any */
-    const struct at_model_map *extended;       /* NULL: none */
-    enum sched_topology topology;
-};
-
-struct sched_gpu {
-    int64_t cap_milli, free_milli;
-    int64_t memory_bytes, free_memory_bytes;
-    const char *model;
-    uint8_t numa; /* place in the node's numa; SCHED_NUMA_MAX: none */
-};
-
-struct sched_node {
-    const struct at_node *node;
-    const struct at_site *site; /* NULL: the Site object is missing */
-    size_t site_index;
-    uint32_t pos, rank;    /* in sched.nodes; by name */
-    const char *not_ready; /* NULL: ready; else why not */
-    int64_t cap_cpu_milli, cap_memory_bytes, cap_disk_bytes, cap_gpu_milli;
-    int64_t cpu_milli, memory_bytes, disk_bytes; /* free; below 0: over-committed by hand */
-    struct sched_gpu *gpus;
-    struct sched_extended *extended;
-    size_t n_gpus, n_extended;
-    struct sched_topology_held numa[SCHED_NUMA_MAX]; /* by place in status.numaNodes */
-    bool gpus_unknown; /* a replay did not fit: nothing more is put on its GPUs */
-    /* Of the engine: */
-    struct sched_item *first; /* what holds something of it */
-    uint64_t changed;         /* place in the log of its last change, and of one of the object */
-    uint64_t changed_static;
-    uint64_t digest; /* of what rules look at in the object */
-    bool unsettled;  /* the object changed; what is free is counted soon */
-    uint64_t apart;  /* turn in which it is apart, and where there */
-    size_t apart_at;
-    bool packs; /* left is kept: GPUs of one model, not too many */
-    uint8_t model;
-    struct pack_left left;
-    int64_t own; /* what of it is fragmented, by the mix */
-};
-
-/* A place that nodes name; site is NULL when no such Site object exists. */
-struct sched_site {
-    char *name;
-    const struct at_site *site;
-    size_t index;
-    size_t first, n_nodes; /* in sched.nodes */
-    size_t first_block;    /* in a request's best */
-};
-
 /* Copies of one owner and template that are placed and not ended. */
 struct sched_group {
-    char *name;
+    char *name; /* NULL: of one instance without an owner */
     size_t refs, n_by_site;
     int32_t *by_site;
     uint64_t version; /* grows with each change */
@@ -137,10 +76,14 @@ struct sched_request {
     uint64_t order;    /* of nodes, of sched */
     uint64_t version;  /* grows when a node begins or ceases to fit, or is refused otherwise */
     uint32_t *scores;  /* per node: a rule, or SCHED_FITS + weighted parts of the node */
-    uint32_t *best;    /* per block; 0: no node of it fits */
+    uint32_t *best;    /* per block, or more when loose; 0: no node of it fits */
+    uint8_t *loose;    /* bits per block: sched_block_best finds its best anew */
     uint8_t *eligible; /* bits per node: no static rule refuses it */
     struct sched_request_site *sites;
     size_t n_sites;
+    size_t refused[AT_SCHED_RULE_COUNT]; /* nodes that this rule refuses, as far as it is kept */
+    /* Nodes before it by name are not refused by this rule, as far as it is kept. */
+    uint32_t first_refused[AT_SCHED_RULE_COUNT];
     uint64_t no_victims[2];      /* where log and holders stood when preemption found nobody */
     int64_t no_victims_for;      /* of this priority */
     struct at_pack_request pack; /* gpus 0: not in the mix */

@@ -95,26 +95,67 @@ enum at_sched_rule sched_turn_refusal_but_room(const struct sched *s, const stru
     return a != NULL ? a->refusal : place_refusal(turn, node->site_index);
 }
 
+/* The first node by name that what is kept says is refused by the rule; there is one. */
+static const struct sched_node *first_kept(const struct sched *s, struct sched_request *r,
+                                           enum at_sched_rule rule)
+{
+    uint32_t *at = &r->first_refused[rule];
+    while (*at < s->n_nodes && r->scores[s->by_rank[*at]->pos] != (uint32_t)rule) {
+        ++*at;
+    }
+    assert(*at < s->n_nodes);
+    return s->by_rank[*at];
+}
+
+/* The first of the site's nodes that have room and are not apart; NULL: there is none. */
+static const struct sched_node *first_with_room(const struct sched *s,
+                                                const struct sched_turn *turn, size_t site)
+{
+    const struct sched_site *place = s->sites[site];
+    const struct sched_request *r = turn->request;
+    for (size_t b = 0; b * SCHED_BLOCK < place->n_nodes; b++) {
+        size_t from = b * SCHED_BLOCK, to = place->n_nodes;
+        to = to < from + SCHED_BLOCK ? to : from + SCHED_BLOCK;
+        for (size_t i = from; r->best[place->first_block + b] != 0 && i < to; i++) {
+            const struct sched_node *n = s->nodes[place->first + i];
+            if (r->scores[n->pos] >= SCHED_FITS && n->apart != s->turn_number) {
+                return n;
+            }
+        }
+    }
+    return NULL;
+}
+
+static void note_first(const struct sched_node *ret_first[AT_SCHED_RULE_COUNT],
+                       enum at_sched_rule rule, const struct sched_node *n)
+{
+    const struct sched_node *was = ret_first[rule];
+    ret_first[rule] = was == NULL || (n != NULL && n->rank < was->rank) ? n : was;
+}
+
 void sched_turn_refused(const struct sched *s, const struct sched_turn *turn,
                         size_t ret_refused[AT_SCHED_RULE_COUNT],
                         const struct sched_node *ret_first[AT_SCHED_RULE_COUNT])
 {
-    size_t to_find = 0;
-    memset(ret_refused, 0, sizeof(*ret_refused) * AT_SCHED_RULE_COUNT);
+    const struct sched_request *r = turn->request;
+    memcpy(ret_refused, r->refused, sizeof(r->refused));
     memset(ret_first, 0, sizeof(*ret_first) * AT_SCHED_RULE_COUNT);
-    for (size_t i = 0; i < s->n_sites; i++) {
-        enum at_sched_rule rule = place_refusal(turn, i);
-        if (rule != AT_SCHED_RULE_COUNT) {
-            ret_refused[rule] += turn->request->sites[i].fits;
+    for (int k = 0; k < AT_SCHED_RULE_COUNT; k++) {
+        if (ret_refused[k] > 0) {
+            ret_first[k] = first_kept(s, turn->request, (enum at_sched_rule)k);
         }
-        for (int k = 0; k < AT_SCHED_RULE_COUNT; k++) {
-            ret_refused[k] += turn->request->sites[i].refused[k];
+    }
+    for (size_t i = 0; i < s->n_sites; i++) { /* nodes with room, and not apart */
+        enum at_sched_rule rule = place_refusal(turn, i);
+        if (rule != AT_SCHED_RULE_COUNT && r->sites[i].fits > 0) {
+            ret_refused[rule] += r->sites[i].fits; /* those apart are taken out below */
+            note_first(ret_first, rule, first_with_room(s, turn, i));
         }
     }
     for (size_t i = 0; i < turn->n_apart; i++) {
         const struct sched_turn_node *a = &turn->apart[i];
         enum at_sched_rule as_others = place_refusal(turn, a->node->site_index);
-        if (turn->request->scores[a->node->pos] < SCHED_FITS) {
+        if (r->scores[a->node->pos] < SCHED_FITS) {
             continue;
         }
         if (as_others != AT_SCHED_RULE_COUNT) {
@@ -122,19 +163,9 @@ void sched_turn_refused(const struct sched *s, const struct sched_turn *turn,
         }
         if (a->refusal != AT_SCHED_RULE_COUNT) {
             ret_refused[a->refusal]++;
+            note_first(ret_first, a->refusal, a->node);
         }
     }
-    for (int k = 0; k < AT_SCHED_RULE_COUNT; k++) {
-        to_find += ret_refused[k] > 0;
-    }
-    for (size_t i = 0; i < s->n_nodes && to_find > 0; i++) {
-        enum at_sched_rule rule = sched_turn_refusal(s, turn, s->by_rank[i]);
-        if (rule != AT_SCHED_RULE_COUNT && ret_first[rule] == NULL) {
-            ret_first[rule] = s->by_rank[i];
-            to_find--;
-        }
-    }
-    assert(to_find == 0);
 }
 
 /* --- the choice --- */
@@ -183,22 +214,29 @@ static bool is_promising(const struct sched *s, int64_t weighted, size_t first,
 static void consider_site(const struct sched *s, const struct sched_turn *turn, size_t at,
                           struct choice best[2])
 {
-    const struct sched_request *r = turn->request;
+    struct sched_request *r = turn->request;
     const struct sched_site *site = s->sites[at];
     int64_t base = weigh(r, turn->sites[at].parts) - SCHED_FITS;
+    int64_t least = best[1].node != NULL ? best[1].weighted - base : 0; /* to be looked at */
     for (size_t b = 0; b * SCHED_BLOCK < site->n_nodes; b++) {
         uint32_t top = r->best[site->first_block + b];
+        if (top >= least) {
+            top = sched_block_best(r, site, b);
+        }
         size_t from = site->first + b * SCHED_BLOCK;
-        if (top == 0 || !is_promising(s, base + top, from, best)) {
+        if (top == 0 || top < least || !is_promising(s, base + top, from, best)) {
             continue;
         }
         size_t to = site->first + site->n_nodes;
         to = to < from + SCHED_BLOCK ? to : from + SCHED_BLOCK;
         for (size_t i = from; i < to; i++) {
-            struct choice c = {s->nodes[i], base + r->scores[i], 0};
-            if (r->scores[i] >= SCHED_FITS && s->nodes[i]->apart != s->turn_number) {
-                consider(&c, best);
+            if (r->scores[i] < SCHED_FITS || r->scores[i] < least ||
+                s->nodes[i]->apart == s->turn_number) {
+                continue;
             }
+            struct choice c = {s->nodes[i], base + r->scores[i], 0};
+            consider(&c, best);
+            least = best[1].node != NULL ? best[1].weighted - base : 0;
         }
     }
 }
@@ -206,7 +244,7 @@ static void consider_site(const struct sched *s, const struct sched_turn *turn, 
 /* The first of the site's nodes that is nearly as good. */
 static void settle_for(const struct sched *s, const struct sched_turn *turn, struct choice *best)
 {
-    const struct sched_request *r = turn->request;
+    struct sched_request *r = turn->request;
     uint32_t slack = sched_slack(s, r);
     if (slack == 0 || best->node->apart == s->turn_number) {
         return;
@@ -215,7 +253,7 @@ static void settle_for(const struct sched *s, const struct sched_turn *turn, str
     uint32_t top = r->scores[best->node->pos];
     uint32_t enough = top > slack + SCHED_FITS ? top - slack : SCHED_FITS;
     for (size_t b = 0; b * SCHED_BLOCK < site->n_nodes; b++) {
-        if (r->best[site->first_block + b] < enough) {
+        if (sched_block_best(r, site, b) < enough) {
             continue;
         }
         for (size_t i = site->first + b * SCHED_BLOCK; i < site->first + site->n_nodes; i++) {
