@@ -498,6 +498,8 @@ void at_api_free(struct at_api *api)
     api_lines_done(api);
     api_docs_free(api->discovery, api->n_discovery);
     api_docs_free(api->openapi, api->n_openapi);
+    at_free(api->openapi_v2[0].text);
+    at_free(api->openapi_v2[1].text);
     at_service_key_free(api->service_key);
     at_free(api->store_metrics);
     at_free(api);

@@ -47,7 +47,8 @@ struct at_api {
     size_t n_discovery;
     struct api_doc *openapi; /* by "apis/atoll.dev/v1"; the first is the index, key "" */
     size_t n_openapi;
-    struct api_stream *streams; /* list of all open watches */
+    struct api_doc openapi_v2[2]; /* JSON and protobuf, made when they are first asked for */
+    struct api_stream *streams;   /* list of all open watches */
     size_t n_streams;
     struct at_map *watchers;     /* how many of them each user has: (void *)(uintptr_t)n */
     size_t streams_queue_bytes;  /* as last seen, each at its last write */

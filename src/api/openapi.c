@@ -2,6 +2,7 @@
  * reads the schemas for explain and the parameter fieldValidation before it sends anything. */
 #include "api/api_priv.h"
 #include "api/discovery.h"
+#include "api/openapi_v2.h"
 #include "core/digest.h"
 #include "core/mem.h"
 #include "core/str.h"
@@ -297,55 +298,64 @@ void api_openapi_build(struct at_api *api)
     doc_put(api, "", json_pack("{s:o}", "paths", paths));
 }
 
-/* OpenAPI v2 is served empty: kubectl asks for it, in protobuf only, before it sends objects of
- * kind List, and is content with not finding them. Bytes: Document{1 swagger, 2 info{1 title, 2
- * version}}. */
-static void openapi_v2(struct api_req *req)
+static void respond_doc(struct api_req *req, const struct api_doc *doc, const char *type)
 {
-    static const char TYPE[] = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-    static const char BYTES[] = "\x0a\x03"
-                                "2.0"
-                                "\x12\x0b\x0a\x05"
-                                "Atoll"
-                                "\x12\x02"
-                                "v1";
-    static const char TEXT[] =
-        "{\"swagger\":\"2.0\",\"info\":{\"title\":\"Atoll\",\"version\":\"v1\"},"
-        "\"paths\":{},\"definitions\":{}}";
-    struct at_str accept = at_http_header_get(at_http_request(req->ex), "Accept");
-    if (accept.ptr != NULL && memmem(accept.ptr, accept.len, "+protobuf", 9) != NULL) {
-        api_respond_text(req, 200, TYPE, NULL, BYTES, sizeof BYTES - 1);
+    char headers[256];
+    bool hashed = at_streq(api_query(req, "hash"), doc->hash);
+    snprintf(headers, sizeof headers, "ETag: \"%s\"\r\nCache-Control: %s\r\nVary: Accept\r\n",
+             doc->hash, hashed ? "public, immutable, max-age=31536000" : "no-cache, private");
+    struct at_str match = at_http_header_get(at_http_request(req->ex), "If-None-Match");
+    if (match.ptr != NULL && memmem(match.ptr, match.len, doc->hash, strlen(doc->hash)) != NULL) {
+        api_respond_text(req, 304, NULL, headers, "", 0);
         return;
     }
-    api_respond_text(req, 200, "application/json", NULL, TEXT, sizeof TEXT - 1);
+    api_respond_text(req, 200, type, headers, doc->text, doc->len);
+}
+
+static void respond_v2(struct api_req *req)
+{
+    static const char PROTOBUF[] = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    static const char OLDER[] = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    struct at_str rest = at_http_header_get(at_http_request(req->ex), "Accept");
+    bool none = rest.len == 0;
+    while (rest.len > 0) {
+        struct at_str one = at_str_cut(&rest, ',');
+        struct at_str type = at_str_trim(at_str_cut(&one, ';'));
+        if (at_str_eq_nocase(type, PROTOBUF) || at_str_eq_nocase(type, OLDER)) {
+            respond_doc(req, api_openapi_v2(req->api, true), PROTOBUF);
+            return;
+        }
+        if (at_str_eq_nocase(type, "application/json") || at_str_eq(type, "*/*") ||
+            at_str_eq_nocase(type, "application/*")) {
+            none = true;
+            break;
+        }
+    }
+    if (none) {
+        respond_doc(req, api_openapi_v2(req->api, false), "application/json");
+        return;
+    }
+    api_respond_json(req, 406,
+                     api_status(false, "NotAcceptable", 406,
+                                "only the following media types are accepted: application/json, "
+                                "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+                                NULL));
 }
 
 void api_openapi(struct api_req *req)
 {
     if (at_streq(req->route.path, "/openapi/v2")) {
-        openapi_v2(req);
+        respond_v2(req);
         return;
     }
     const char *key = req->route.path + strlen("/openapi/v3");
     key += *key == '/';
     const struct at_api *api = req->api;
     for (size_t i = 0; i < api->n_openapi; i++) {
-        const struct api_doc *doc = &api->openapi[i];
-        if (!at_streq(doc->key, key)) {
-            continue;
-        }
-        char headers[256];
-        bool hashed = at_streq(api_query(req, "hash"), doc->hash);
-        snprintf(headers, sizeof headers, "ETag: \"%s\"\r\nCache-Control: %s\r\n", doc->hash,
-                 hashed ? "public, immutable, max-age=31536000" : "no-cache, private");
-        struct at_str match = at_http_header_get(at_http_request(req->ex), "If-None-Match");
-        if (match.ptr != NULL &&
-            memmem(match.ptr, match.len, doc->hash, strlen(doc->hash)) != NULL) {
-            api_respond_text(req, 304, NULL, headers, "", 0);
+        if (at_streq(api->openapi[i].key, key)) {
+            respond_doc(req, &api->openapi[i], "application/json");
             return;
         }
-        api_respond_text(req, 200, "application/json", headers, doc->text, doc->len);
-        return;
     }
     api_respond_error(req, AT_NOT_FOUND, "the server could not find the requested resource");
 }

@@ -12,7 +12,6 @@ before(async () => {
 });
 
 const app = (replicas) => yaml(deployment('app', { replicas, template: { spec: { command: ['sleep', '1'] } } }, { labels: { app: 'x' } }));
-const OLD_DRY_RUN = 27; // before it, kubectl asks OpenAPI v2 whether the server can do a dry run
 
 // [command, input, pattern of the output, oldest minor version that has it]; run in order, in a namespace of its own.
 const COMMANDS = [
@@ -22,8 +21,8 @@ const COMMANDS = [
   ['apply -f -', app(2), /app created/],
   ['apply -f -', app(2), /app unchanged/],
   ['apply -f -', app(3), /app configured/],
-  ['apply -f - --dry-run=server', app(4), /configured \(server dry run\)/, OLD_DRY_RUN],
-  ['diff -f -', app(4), /\+ +replicas: 4/, OLD_DRY_RUN],
+  ['apply -f - --dry-run=server', app(4), /configured \(server dry run\)/],
+  ['diff -f -', app(4), /\+ +replicas: 4/],
   ['apply view-last-applied deploy.atoll.dev/app', , /replicas: 3/],
   ['get deploy', , /^NAME +READY/],
   ['get deploy app -o wide --show-labels -L app', , /app=x/],
@@ -45,8 +44,8 @@ const COMMANDS = [
   ['create secret generic s --from-literal=a=b', , /created/],
   ['patch cm c -p {"data":{"c":"d"}}', , /patched/],
   ['apply --server-side -f -', app(2), /serverside-applied/],
-  ['explain deploy.spec.template.spec', , /FIELDS/, 27],
-  ['explain pods', , /FIELDS/, 27],
+  ['explain deploy.spec.template.spec', , /FIELDS/],
+  ['explain pods', , /FIELDS/],
   ['get events', , /REASON|No resources/],
   ['auth can-i create deployments', , /yes/],
   ['auth can-i --list', , /Resources/],
