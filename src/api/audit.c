@@ -24,7 +24,8 @@ static enum at_audit_level worth(struct api_req *req, int status)
         at_streq(sub, "heartbeat") || (at_streq(sub, "tunnel") && req->route.tail[0] != '\0')) {
         return AT_AUDIT_ALL;
     }
-    if (agent && status < 400 && req->route.target == API_RESOURCE) {
+    bool report = at_streq(req->route.resource, "gatewayreports") && req->real_user == NULL;
+    if ((agent || report) && status < 400 && req->route.target == API_RESOURCE) {
         return AT_AUDIT_REQUESTS; /* telling what it sees */
     }
     return read && !at_streq(req->route.resource, "secrets") ? AT_AUDIT_REQUESTS : AT_AUDIT_CHANGES;

@@ -159,8 +159,9 @@ bool api_authorize(struct api_req *req)
     };
     api_access_map(&what);
     char name[API_NAME_BYTES];
-    if (at_streq(r->resource, "nodes") && r->name[0] == '\0' && at_streq(req->verb, "create")) {
-        /* The name of a Node that is being made stands in its body. */
+    bool named_by_who = at_streq(r->resource, "nodes") || at_streq(r->resource, "gatewayreports");
+    if (named_by_who && r->name[0] == '\0' && at_streq(req->verb, "create")) {
+        /* The name of what a machine makes for itself stands in the body. */
         struct at_err err = {0};
         if (api_body_read(req, &err) == AT_OK) {
             snprintf(name, sizeof name, "%s", at_json_str_at(req->body, "metadata.name", ""));

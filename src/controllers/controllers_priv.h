@@ -42,6 +42,7 @@ enum ctl_kind {
     CTL_QUEUES,
     CTL_RESERVATIONS,
     CTL_RESCHEDULE,
+    CTL_SCALE,
     CTL_KIND_COUNT
 };
 
@@ -96,6 +97,7 @@ struct at_controllers {
     struct at_queue_book *queues; /* admission.c; NULL: there are none, or not looked at yet */
     uint64_t queues_signature;    /* of what it was made of */
     bool moving;                  /* reschedule.c: new copies may be meant for a node */
+    struct at_map *demands;       /* "<ns>/<name>" of a Deployment that scales -> scale.c's own */
     struct at_map *kept_off;      /* "<ns>/<name>" -> what to say of reservations; in admission */
     struct at_arena *admission;   /* of the last pass: what placement was given lies in it */
     at_timer_id drain_timer, health_timer;
@@ -105,7 +107,7 @@ struct at_controllers {
     int64_t writes_left; /* tests: the process "dies" when it reaches 0; < 0: no limit */
     struct at_metric *m_reconciles[CTL_KIND_COUNT], *m_errors[CTL_KIND_COUNT];
     struct at_metric *m_depth, *m_latency, *m_placed, *m_refused, *m_pending;
-    struct at_metric *m_reclaimed, *m_moved;
+    struct at_metric *m_reclaimed, *m_moved, *m_scaled_up, *m_scaled_down;
 };
 
 struct ctl_pass {
@@ -151,6 +153,9 @@ void ctl_admission_note(struct at_controllers *c, const struct at_snapshot *snap
                         const char *name); /* the instance changed or has gone */
 void ctl_admission_route(struct at_controllers *c, const struct at_snapshot *snap);
 void ctl_admission_free(struct at_controllers *c);
+
+/* scale.c: a gateway has told what it is asked for. */
+void ctl_scale_report(struct at_controllers *c, const struct at_snapshot *snap, const char *name);
 
 /* tell.c: an Event when an instance's reason is a new one. */
 void ctl_tell_instance(struct at_controllers *c, struct ctl_seen *seen,
@@ -228,6 +233,7 @@ void ctl_collect(struct ctl_pass *p);
 void ctl_queues(struct ctl_pass *p);
 void ctl_reservations(struct ctl_pass *p);
 void ctl_reschedule(struct ctl_pass *p);
+void ctl_scale(struct ctl_pass *p);
 
 static inline const char *ctl_text(const char *s)
 {

@@ -25,6 +25,7 @@ static const struct reconciler RECONCILERS[CTL_KIND_COUNT] = {
     [CTL_QUEUES] = {"queues", ctl_queues},
     [CTL_RESERVATIONS] = {"reservations", ctl_reservations},
     [CTL_RESCHEDULE] = {"reschedule", ctl_reschedule},
+    [CTL_SCALE] = {"scale", ctl_scale},
 };
 
 static void drain(void *ctx);
@@ -405,6 +406,12 @@ static void make_metrics(struct at_controllers *c, struct at_metrics *metrics)
                                      "Instances ended so that a queue gets its quota.");
     c->m_moved = at_metric_plain(metrics, AT_METRIC_COUNTER, "atoll_moves_total",
                                  "Instances that were moved because it pays.");
+    struct at_metric_family *scalings =
+        at_metrics_family(metrics, AT_METRIC_COUNTER, "atoll_scalings_total",
+                          "Times that a Deployment's replicas were set by what is asked of it.",
+                          (const char *[]){"direction", NULL});
+    c->m_scaled_up = at_metric_with(scalings, (const char *[]){"up", NULL});
+    c->m_scaled_down = at_metric_with(scalings, (const char *[]){"down", NULL});
     c->m_pending = at_metric_plain(metrics, AT_METRIC_GAUGE, "atoll_instances_pending",
                                    "Instances that no node takes.");
 }
@@ -433,6 +440,7 @@ struct at_controllers *at_controllers_new(struct at_loop *loop, struct at_state 
     c->node_seen = at_map_new();
     c->owned = at_map_new();
     c->finishing = at_map_new();
+    c->demands = at_map_new();
     c->kept_off = at_map_new();
     make_metrics(c, metrics);
     at_state_listen(state, changed, c);
@@ -464,6 +472,7 @@ static void controllers_done(struct at_controllers *c)
     at_map_free(c->dirty);
     ctl_index_free(c->index);
     free_values(c->node_seen);
+    free_values(c->demands);
     at_map_free(c->owned);
     at_map_free(c->finishing);
     ctl_admission_free(c);

@@ -185,6 +185,17 @@ static void route_node(struct at_controllers *c, const struct at_snapshot *snap,
     }
 }
 
+/* Those that scale, and those that did when they were last looked at. */
+static void route_scale(struct at_controllers *c, const struct at_snapshot *snap, const char *ns,
+                        const char *name)
+{
+    const struct at_deployment *d = at_snapshot_deployment(snap, ns, name);
+    AT_CLEANUP(at_cleanup_free) char *key = at_asprintf("%s/%s", ns, name);
+    if ((d != NULL && d->spec.autoscaling != NULL) || at_map_get(c->demands, key) != NULL) {
+        ctl_enqueue(c, CTL_SCALE, ns, name);
+    }
+}
+
 static void route_by_kind(struct at_controllers *c, const struct at_snapshot *snap,
                           const struct at_model_kind *kind, const char *ns, const char *name)
 {
@@ -196,6 +207,7 @@ static void route_by_kind(struct at_controllers *c, const struct at_snapshot *sn
         route_instance(c, snap, ns, name);
     } else if (kind == &AT_KIND_DEPLOYMENT) {
         ctl_enqueue(c, CTL_DEPLOYMENT, ns, name);
+        route_scale(c, snap, ns, name);
         if (at_snapshot_deployment(snap, ns, name) == NULL) {
             route_orphans(c, kind->kind, ns, name);
         }
@@ -212,6 +224,8 @@ static void route_by_kind(struct at_controllers *c, const struct at_snapshot *sn
         ctl_admission_route(c, snap);
     } else if (kind == &AT_KIND_RESERVATION) {
         ctl_enqueue(c, CTL_RESERVATIONS, NULL, "all");
+    } else if (kind == &AT_KIND_GATEWAY_REPORT) {
+        ctl_scale_report(c, snap, name);
     } else if (kind == &AT_KIND_QUEUE) {
         ctl_admission_route(c, snap);
     } else {
@@ -235,6 +249,15 @@ void ctl_route(struct at_controllers *c, const struct at_snapshot *snap,
     }
 }
 
+static void each_report(void *ctx, const char *ns, const char *name, const json_t *object)
+{
+    struct at_controllers *c = ctx;
+    (void)ns, (void)object;
+    AT_CLEANUP(at_cleanup_free)
+    char *key = at_asprintf("%s//%s", AT_KIND_GATEWAY_REPORT.plural, name);
+    (void)at_map_put(c->dirty, key, (void *)(uintptr_t)&AT_KIND_GATEWAY_REPORT);
+}
+
 void ctl_route_all(struct at_controllers *c, const struct at_snapshot *snap)
 {
     /* What stays lies together in memory, before what the queue needs for a moment. */
@@ -247,6 +270,7 @@ void ctl_route_all(struct at_controllers *c, const struct at_snapshot *snap)
     for (size_t k = 0; k < snap->n_deployments; k++) {
         ctl_enqueue(c, CTL_DEPLOYMENT, snap->deployments[k]->meta.ns,
                     snap->deployments[k]->meta.name);
+        route_scale(c, snap, snap->deployments[k]->meta.ns, snap->deployments[k]->meta.name);
     }
     for (size_t k = 0; k < snap->n_jobs; k++) {
         ctl_enqueue(c, CTL_JOB, snap->jobs[k]->meta.ns, snap->jobs[k]->meta.name);
@@ -263,6 +287,7 @@ void ctl_route_all(struct at_controllers *c, const struct at_snapshot *snap)
     for (size_t k = 0; k < snap->n_sites; k++) {
         ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, snap->sites[k]->meta.name, CTL_COUNT_DELAY_NS);
     }
+    at_state_each(c->state, &AT_KIND_GATEWAY_REPORT, NULL, each_report, c);
     ctl_enqueue(c, CTL_RESERVATIONS, NULL, "all");
     ctl_enqueue(c, CTL_RESCHEDULE, NULL, "all");
     ctl_collect_route_all(c, snap);

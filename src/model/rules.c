@@ -162,6 +162,17 @@ static void deployment_check(struct at_model_check *check, const json_t *object,
                              json_object_get(strategy, "maxUnavailable"),
                              "may not be 0 when maxSurge is 0");
     }
+    const json_t *scaling = at_json_at(object, "spec.autoscaling");
+    if (at_json_int_at(scaling, "max", 1) < at_json_int_at(scaling, "min", 1)) {
+        at_model_invalid_add(check, PATH(PATH(NULL, "spec"), "autoscaling"), "max",
+                             json_object_get(scaling, "max"), "may not be less than min");
+    }
+    const json_t *active = at_json_at(object, "spec.health.active");
+    if (at_streq(at_json_str_at(active, "protocol", "oip"), "http") &&
+        at_json_str_at(active, "path", "")[0] == '\0') {
+        at_model_cause_add(check, PATH(PATH(PATH(NULL, "spec"), "health"), "active"), "path",
+                           "FieldValueRequired", "Required value: of a check by http");
+    }
 }
 
 static void job_check(struct at_model_check *check, const json_t *object, const json_t *old)

@@ -14,7 +14,7 @@ enum scope {
     SCOPE_ALL,
     SCOPE_NOT_SECRETS,      /* any resource but secrets */
     SCOPE_NAMESPACED_KINDS, /* kinds that live in namespaces, themselves or their scale */
-    SCOPE_OWN_NAME,         /* name is the caller's node */
+    SCOPE_OWN_NAME,         /* name is the caller's own: its node, or its gateway */
     SCOPE_OWN_NODE,         /* node_name is the caller's node */
 };
 
@@ -70,6 +70,8 @@ static const struct rule RULES[] = {
 
     {WHO_GROUP, AT_GROUP_GATEWAYS, GATEWAY_USER_PREFIX, "get list watch", GROUP_ATOLL,
      "instances deployments sites nodes", SCOPE_ALL},
+    {WHO_GROUP, AT_GROUP_GATEWAYS, GATEWAY_USER_PREFIX, "create get patch update", GROUP_ATOLL,
+     "gatewayreports", SCOPE_OWN_NAME},
     {WHO_GROUP, AT_GROUP_GATEWAYS, GATEWAY_USER_PREFIX, "create", NULL, "/join/v1/renew",
      SCOPE_ALL},
     {WHO_GROUP, AT_GROUP_GATEWAYS, GATEWAY_USER_PREFIX, "get", NULL, "/join/v1/servers", SCOPE_ALL},
@@ -123,6 +125,14 @@ static const char *own_node(const struct at_identity *who)
     return name[0] != '\0' ? name : NULL;
 }
 
+/* As what a machine goes: an agent as its node, a gateway as itself. */
+static const char *own_name(const struct at_identity *who)
+{
+    bool is_gateway = at_str_starts(at_str_of(who->user), GATEWAY_USER_PREFIX);
+    const char *name = is_gateway ? who->user + strlen(GATEWAY_USER_PREFIX) : own_node(who);
+    return name != NULL && name[0] != '\0' ? name : NULL;
+}
+
 static bool is_empty(const char *s)
 {
     return s == NULL || s[0] == '\0';
@@ -142,7 +152,7 @@ static bool scope_holds(enum scope scope, const struct at_identity *who,
         return kind != NULL && kind->namespaced &&
                (is_empty(what->subresource) || at_streq(what->subresource, "scale"));
     case SCOPE_OWN_NAME:
-        return own_node(who) != NULL && at_streq(own_node(who), what->name);
+        return own_name(who) != NULL && at_streq(own_name(who), what->name);
     case SCOPE_OWN_NODE:
         return own_node(who) != NULL && at_streq(own_node(who), what->node_name);
     }
@@ -249,8 +259,8 @@ static json_t *rule_json(const struct rule *rule, const struct at_identity *who)
     bool spelled = rule->scope == SCOPE_NOT_SECRETS || rule->scope == SCOPE_NAMESPACED_KINDS;
     json_object_set_new(out, "resources",
                         spelled ? scoped_resources(rule->scope) : words_json(rule->words));
-    if (rule->scope == SCOPE_OWN_NAME && own_node(who) != NULL) {
-        json_object_set_new(out, "resourceNames", json_pack("[s]", own_node(who)));
+    if (rule->scope == SCOPE_OWN_NAME && own_name(who) != NULL) {
+        json_object_set_new(out, "resourceNames", json_pack("[s]", own_name(who)));
     }
     return out;
 }

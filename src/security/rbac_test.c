@@ -160,6 +160,11 @@ static void a_gateway_reads_routes_only(void **state)
     assert_true(may(&who, "watch", "atoll.dev", "instances", NULL, NULL, NULL));
     assert_true(may(&who, "list", "atoll.dev", "sites", NULL, NULL, NULL));
     assert_false(may(&who, "patch", "atoll.dev", "instances", "status", "i", NULL));
+    assert_true(may(&who, "create", "atoll.dev", "gatewayreports", NULL, "g1", NULL));
+    assert_true(may(&who, "patch", "atoll.dev", "gatewayreports", NULL, "g1", NULL));
+    assert_false(may(&who, "patch", "atoll.dev", "gatewayreports", NULL, "g2", NULL));
+    assert_false(may(&who, "delete", "atoll.dev", "gatewayreports", NULL, "g1", NULL));
+    assert_false(may(&who, "patch", "atoll.dev", "deployments", NULL, "g1", NULL));
     assert_false(may(&who, "get", "", "secrets", NULL, "s", NULL));
     assert_false(may(&who, "get", "atoll.dev", "jobs", NULL, "j", NULL));
 }

@@ -15,6 +15,7 @@
 #define AT_STATE_EVENT_SAME_NS (600 * AT_NS_PER_S)
 /* Events are deleted when they are this old, looked for in small steps. */
 #define AT_STATE_EVENT_TTL_NS (3600 * AT_NS_PER_S)
+#define AT_STATE_REPORT_TTL_NS (600 * AT_NS_PER_S) /* of a gateway that reports no more */
 #define AT_STATE_EVENT_SWEEP_NS (60 * AT_NS_PER_S)
 #define AT_STATE_EVENT_SWEEP_MAX 256
 /* Events being written at one time; more are dropped. */

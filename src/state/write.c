@@ -54,7 +54,9 @@ void at_state_guard(struct at_state *state, const char *guard_key, int64_t guard
 
 uint32_t at_state_ttl_s(const struct at_model_kind *kind)
 {
-    return kind == &AT_KIND_EVENT ? AT_STATE_EVENT_TTL_NS / AT_NS_PER_S : 0;
+    return kind == &AT_KIND_EVENT            ? AT_STATE_EVENT_TTL_NS / AT_NS_PER_S
+           : kind == &AT_KIND_GATEWAY_REPORT ? AT_STATE_REPORT_TTL_NS / AT_NS_PER_S
+                                             : 0;
 }
 
 /* kind NULL: a deletion. */
