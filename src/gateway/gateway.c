@@ -197,6 +197,7 @@ static void on_joined(void *ctx, enum at_rc rc, struct at_client *client, const 
     }
     gw_services_start(g);
     gw_feed_start(g);
+    gw_report_start(g);
 }
 
 static enum at_rc join(struct at_gateway *g, const struct at_gateway_options *o, struct at_err *err)
@@ -234,6 +235,7 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
     struct at_gateway *g = AT_NEW(struct at_gateway);
     g->loop = o->loop;
     g->site = at_strdup(o->site);
+    g->name = at_strdup(o->name);
     g->is_tls = o->tls != NULL || o->tls_cert_file != NULL;
     g->is_loopback = is_loopback(o->listen);
     g->body_bytes_max = o->body_bytes_max != 0 ? o->body_bytes_max : AT_GW_BODY_BYTES_MAX;
@@ -333,6 +335,7 @@ void at_gateway_free(struct at_gateway *gateway)
     at_loop_timer_cancel(g->loop, g->ready_timer);
     at_loop_timer_cancel(g->loop, g->stop_timer);
     gw_certs_free(g->certs);
+    gw_report_done(g);
     gw_feed_done(g);
     gw_services_done(g);
     at_join_free(g->join);
@@ -342,6 +345,7 @@ void at_gateway_free(struct at_gateway *gateway)
     at_metrics_free(g->metrics.registry);
     at_free(g->workers);
     at_free(g->digests);
+    at_free(g->name);
     at_free(g->site);
     at_free(g->url);
     at_free(g);

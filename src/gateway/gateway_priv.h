@@ -99,8 +99,19 @@ struct gw_feed {
     at_timer_id rebuild_timer;
 };
 
+/* What is told of what is asked. */
+struct gw_report {
+    at_timer_id timer;
+    int64_t due_ns, told_ns;
+    at_client_call_id call;
+    json_t *status; /* that is being told */
+    bool creating, again, some, failing;
+    atomic_bool poked;
+};
+
 struct at_gateway {
     struct at_loop *loop;
+    char *name;
     char *site, *url;
     bool is_tls, is_loopback;
     struct gw_certs *certs;
@@ -117,6 +128,7 @@ struct at_gateway {
     struct at_client *client; /* to the control plane; the join's */
     struct at_join *join;
     struct gw_feed feed;
+    struct gw_report report;
     _Atomic int64_t table_at_ns; /* when the newest table was made; 0: none yet */
     at_timer_id ready_timer;
     bool told;
@@ -147,6 +159,7 @@ void gw_feed_synced(struct at_gateway *gateway);  /* one of the lists is complet
 struct gw_offer {
     char *model;
     struct gw_policy policy;
+    int64_t arrived_told, arrived_telling; /* report.c's */
 };
 void gw_offers_start(struct at_gateway *gateway);
 void gw_offers_put(struct at_gateway *gateway, struct gw_table *table);
@@ -155,6 +168,10 @@ void gw_offers_done(struct at_gateway *gateway);
 void gw_services_start(struct at_gateway *gateway);
 void gw_services_note(struct at_gateway *gateway, const json_t *deployment, bool deleted);
 void gw_services_done(struct at_gateway *gateway);
+/* report.c */
+void gw_report_start(struct at_gateway *gateway);
+void gw_report_poke(struct gw_worker *worker, const struct gw_model *model); /* somebody waits */
+void gw_report_done(struct at_gateway *gateway);
 /* worker.c */
 enum at_rc gw_worker_start(struct gw_worker *worker, const struct at_http_server_options *options,
                            struct at_err *err) AT_WARN_UNUSED;

@@ -42,7 +42,10 @@
 #define AT_GW_WAIT_ALL_BYTES ((size_t)256 << 20) /* the same of bodies */
 #define AT_GW_WAIT_AGE_NS (5 * AT_GW_S) /* of waiting, that make up for one class of priority */
 #define AT_GW_WAIT_TRIES_MAX 64 /* waiting requests that are looked at for one that is to go */
-#define AT_GW_WAIT_TICK_NS (10 * AT_GW_MS) /* room at a replica that another loop made */
+#define AT_GW_WAIT_TICK_NS (10 * AT_GW_MS)   /* room at a replica that another loop made */
+#define AT_GW_REPORT_NS (2 * AT_GW_S)        /* from one report of what is asked to the next */
+#define AT_GW_REPORT_MIN_NS (200 * AT_GW_MS) /* the same when somebody waits */
+#define AT_GW_REPORT_ENTRIES_MAX 10000
 #define AT_GW_CHECK_INTERVAL_MIN_NS (100 * AT_GW_MS)
 #define AT_GW_POLICY_BYTES_MAX ((size_t)1 << 20) /* of a Deployment, decoded */
 #define AT_GW_CONNECT_NS AT_GW_S

@@ -48,6 +48,10 @@ static void on_deployment(void *ctx, json_t *object, bool deleted)
     struct gw_offer *now = deleted ? NULL : offer_of(object);
     struct gw_offer *before =
         now != NULL ? at_map_put(g->feed.offers, key, now) : at_map_remove(g->feed.offers, key);
+    if (now != NULL && before != NULL) {
+        now->arrived_told = before->arrived_told;
+        now->arrived_telling = before->arrived_telling;
+    }
     bool same = now != NULL && before != NULL && strcmp(now->model, before->model) == 0 &&
                 memcmp(&now->policy, &before->policy, sizeof now->policy) == 0;
     offer_free(before);

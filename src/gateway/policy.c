@@ -107,7 +107,7 @@ void gw_policy_of(const struct at_deployment *deployment, struct gw_policy *ret)
         ret->hedge_milli = number(spec->hedging->max_percent, 100) * 10;
     }
     bool to_zero = spec->autoscaling != NULL && spec->autoscaling->min == 0;
-    ret->scales = to_zero;
+    ret->scales = spec->autoscaling != NULL;
     /* Nobody makes replicas of what was told to have none. */
     if (spec->replicas == 0 && !to_zero) {
         ret->wait_ns = 0;

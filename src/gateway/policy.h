@@ -35,14 +35,14 @@ struct gw_policy {
     char check_path[256];
     int64_t check_interval_ns, check_timeout_ns;
     unsigned check_failures, check_successes;
-    /* The control plane makes replicas when somebody waits. */
-    bool scales;
+    bool scales; /* the control plane wants to know what is asked */
 };
 
 /* What is asked of a model, by all loops; the first one reports it. */
 struct gw_load {
     atomic_int refs;
     _Atomic int64_t waiting, running, arrived;
+    atomic_bool told; /* the control plane knows that somebody waits */
 };
 
 /* Without a Deployment: nobody waits, all else as a Deployment that says nothing. */

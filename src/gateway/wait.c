@@ -190,6 +190,9 @@ void gw_wait_enter(struct gw_request *r)
     link_turn(r);
     r->turn.deadline = at_loop_timer(w->loop, wait_ns, on_deadline, r);
     tick_start(w);
+    if (r->model->n_replicas == 0) {
+        gw_report_poke(w, r->model);
+    }
 }
 
 void gw_wait_leave(struct gw_request *r)
