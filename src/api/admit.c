@@ -110,6 +110,9 @@ bool api_admit(struct api_req *req, json_t *object, const json_t *old)
         respond_report(req, object, &report, &err);
         return false;
     }
+    if (!api_rights_admit(req, old, object)) {
+        return false;
+    }
     if (req->unknown == AT_MODEL_UNKNOWN_WARN) {
         for (size_t i = 0; i < report.n_unknown; i++) {
             api_warn(req, "unknown field \"%s\"", report.unknown[i]);

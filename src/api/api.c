@@ -39,7 +39,8 @@ static const struct endpoint ENDPOINTS[] = {
 
     {API_RESOURCE, SHAPE_COLLECTION, NULL, NULL, AT_HTTP_GET, "list", api_list},
     {API_RESOURCE, SHAPE_COLLECTION, NULL, NULL, AT_HTTP_POST, "create", api_create},
-    {API_RESOURCE, SHAPE_COLLECTION, NULL, NULL, AT_HTTP_DELETE, "delete", api_delete_collection},
+    {API_RESOURCE, SHAPE_COLLECTION, NULL, NULL, AT_HTTP_DELETE, "deletecollection",
+     api_delete_collection},
     {API_RESOURCE, SHAPE_ITEM, NULL, NULL, AT_HTTP_GET, "get", api_get},
     {API_RESOURCE, SHAPE_ITEM, NULL, NULL, AT_HTTP_PUT, "update", api_update},
     {API_RESOURCE, SHAPE_ITEM, NULL, NULL, AT_HTTP_PATCH, "patch", api_patch},
@@ -462,6 +463,7 @@ enum at_rc at_api_new(const struct at_api_options *options, struct at_api **ret,
     metrics_make(api);
     api_discovery_build(api);
     api_openapi_build(api);
+    api_rights_begin(api);
     enum at_rc rc = namespace_make(api, "default", err);
     if (rc == AT_OK) {
         rc = namespace_make(api, "atoll-system", err);
@@ -484,6 +486,7 @@ void at_api_free(struct at_api *api)
     }
     api_held_drop(api);
     api_secrets_done(api);
+    api_rights_done(api);
     at_buf_done(&api->audit_text);
     api_servers_done(api);
     api_streams_close(api);

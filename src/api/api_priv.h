@@ -13,6 +13,7 @@
 #include "api/route.h"
 #include "core/map.h"
 #include "core/metrics.h"
+#include "security/book.h"
 #include "state/object.h"
 
 struct api_fair;
@@ -57,9 +58,11 @@ struct at_api {
     struct api_link *links; /* list of all upgraded connections */
     struct api_fair *fair;
     struct api_held *held, *held_last; /* answers that wait for their record */
-    struct api_reseal *reseal;         /* under way; NULL */
-    struct at_buf audit_text;          /* kept between records */
-    uint64_t next_id;                  /* of requests */
+    struct at_book *book;              /* rights that are stored */
+    at_timer_id rights_timer;
+    struct api_reseal *reseal; /* under way; NULL */
+    struct at_buf audit_text;  /* kept between records */
+    uint64_t next_id;          /* of requests */
     char id_prefix[17];
     struct at_service_key *service_key; /* NULL: no CA */
     struct api_decoded decoded[AT_API_DECODED_MAX];
@@ -260,6 +263,17 @@ void api_tunnels_free(struct api_tunnels *tunnels);
 /* --- backup.c --- */
 api_handler_fn api_backup;
 void api_backup_cut(struct at_api *api);
+/* --- rights.c --- */
+void api_rights_begin(struct at_api *api);
+void api_rights_done(struct at_api *api);
+/* The one decision: built-in rights and those that are stored. */
+bool api_may(const struct at_api *api, const struct at_identity *who, const struct at_access *what,
+             char *reason, size_t size);
+/* May it give away what object says, being a role or a binding? False: answered. */
+bool api_rights_admit(struct api_req *req, const json_t *old, const json_t *object);
+/* May the request still do what it does? For streams when rights have changed. */
+bool api_still_may(struct api_req *req);
+void api_streams_recheck(struct at_api *api); /* watch.c */
 /* --- secrets.c --- */
 api_handler_fn api_secrets_show, api_secrets_rotate;
 void api_secrets_begin(struct at_api *api); /* seal anew what lies there under an old key */

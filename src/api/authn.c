@@ -143,7 +143,19 @@ void api_access_map(struct at_access *what)
     }
 }
 
-bool api_authorize(struct api_req *req)
+/* A list, watch or deletion of what has one name is of that name, as in Kubernetes. */
+static const char *name_asked(struct api_req *req)
+{
+    struct api_filter filter;
+    if (req->route.name[0] != '\0' || req->route.kind == NULL ||
+        api_query(req, "fieldSelector") == NULL || api_filter_parse(req, &filter, NULL) != AT_OK) {
+        return req->route.name;
+    }
+    const char *name = api_filter_demands(&filter, "metadata.name");
+    return name != NULL ? name : "";
+}
+
+static bool decide(struct api_req *req, const char *name, char *reason, size_t size)
 {
     const struct api_route *r = &req->route;
     bool resource = r->target == API_RESOURCE || r->target == API_REVIEW;
@@ -153,23 +165,32 @@ bool api_authorize(struct api_req *req)
         .resource = resource ? r->resource : "",
         .subresource = r->subresource,
         .ns = r->ns,
-        .name = r->name,
+        .name = name,
         .path = r->path,
         .node_name = api_node_of(req, r, true),
     };
-    api_access_map(&what);
-    char name[API_NAME_BYTES];
+    return api_may(req->api, &req->who, &what, reason, size);
+}
+
+bool api_still_may(struct api_req *req)
+{
+    return decide(req, name_asked(req), NULL, 0);
+}
+
+bool api_authorize(struct api_req *req)
+{
+    const struct api_route *r = &req->route;
+    const char *name = name_asked(req);
     bool named_by_who = at_streq(r->resource, "nodes") || at_streq(r->resource, "gatewayreports");
     if (named_by_who && r->name[0] == '\0' && at_streq(req->verb, "create")) {
         /* The name of what a machine makes for itself stands in the body. */
         struct at_err err = {0};
         if (api_body_read(req, &err) == AT_OK) {
-            snprintf(name, sizeof name, "%s", at_json_str_at(req->body, "metadata.name", ""));
-            what.name = name;
+            name = at_json_str_at(req->body, "metadata.name", "");
         }
     }
     char reason[512];
-    if (at_rbac_allowed(&req->who, &what, reason, sizeof reason)) {
+    if (decide(req, name, reason, sizeof reason)) {
         return true;
     }
     req->refusal = at_arena_strdup(req->arena, reason);

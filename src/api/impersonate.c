@@ -38,17 +38,17 @@ static bool extra_key(struct at_str part, char out[KEY_BYTES_MAX])
 }
 
 /* False: answered. */
-static bool allowed(struct api_req *req, const char *group, const char *resource,
-                    const char *subresource, const char *name)
+static bool allowed_in(struct api_req *req, const char *group, const char *resource,
+                       const char *subresource, const char *ns, const char *name)
 {
     struct at_access what = {.verb = "impersonate",
                              .group = group,
                              .resource = resource,
                              .subresource = subresource,
-                             .ns = "",
+                             .ns = ns,
                              .name = name};
     char reason[512];
-    if (at_rbac_allowed(&req->who, &what, reason, sizeof reason)) {
+    if (api_may(req->api, &req->who, &what, reason, sizeof reason)) {
         return true;
     }
     json_t *details = json_pack("{s:s, s:s}", "name", name, "kind", resource);
@@ -56,6 +56,12 @@ static bool allowed(struct api_req *req, const char *group, const char *resource
                                           group[0] != '\0' ? "." : "", group, name, reason);
     api_respond_json(req, 403, api_status(false, "Forbidden", 403, message, details));
     return false;
+}
+
+static bool allowed(struct api_req *req, const char *group, const char *resource,
+                    const char *subresource, const char *name)
+{
+    return allowed_in(req, group, resource, subresource, "", name);
 }
 
 static bool copy(char *out, size_t size, const char *text)
@@ -79,8 +85,13 @@ static bool user_set(struct api_req *req, struct at_identity *to, const char *va
     if (to->user[0] != '\0' || !copy(to->user, sizeof to->user, value)) {
         return refuse(req, "Impersonate-User: one name of at most 255 bytes is needed");
     }
-    bool account = at_str_starts(at_str_of(value), SERVICE_ACCOUNT);
-    return allowed(req, "", account ? "serviceaccounts" : "users", "", value);
+    if (!at_str_starts(at_str_of(value), SERVICE_ACCOUNT)) {
+        return allowed(req, "", "users", "", value);
+    }
+    struct at_str name = at_str_of(value + sizeof SERVICE_ACCOUNT - 1);
+    struct at_str ns = at_str_cut(&name, ':');
+    return allowed_in(req, "", "serviceaccounts", "", at_arena_strndup(req->arena, ns.ptr, ns.len),
+                      at_arena_strndup(req->arena, name.ptr, name.len));
 }
 
 static bool group_add(struct api_req *req, struct at_identity *to, const char *value)
@@ -161,6 +172,14 @@ bool api_impersonate(struct api_req *req)
     }
     if (to.user[0] == '\0') {
         return refuse(req, "Impersonate-User: is needed beside the other Impersonate-* headers");
+    }
+    if (to.n_groups == 0 && at_str_starts(at_str_of(to.user), SERVICE_ACCOUNT)) {
+        struct at_str name = at_str_of(to.user + sizeof SERVICE_ACCOUNT - 1);
+        struct at_str ns = at_str_cut(&name, ':');
+        snprintf(to.groups[0], sizeof to.groups[0], "system:serviceaccounts");
+        snprintf(to.groups[1], sizeof to.groups[1], "system:serviceaccounts:%.*s", (int)ns.len,
+                 ns.ptr);
+        to.n_groups = 2;
     }
     req->real_user = at_arena_strdup(req->arena, req->who.user);
     req->who = to;

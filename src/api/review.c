@@ -11,11 +11,10 @@ static const char *text_at(const json_t *root, const char *path)
     return at_json_str_at(root, path, "");
 }
 
-/* Kubernetes' verbs for paths are HTTP methods; deletecollection counts as delete here. */
+/* Kubernetes' verbs for paths are HTTP methods. */
 static const char *verb_of(const char *verb)
 {
-    static const char *const OTHER[][2] = {
-        {"post", "create"}, {"put", "update"}, {"deletecollection", "delete"}, {"head", "get"}};
+    static const char *const OTHER[][2] = {{"post", "create"}, {"put", "update"}, {"head", "get"}};
     for (size_t i = 0; i < sizeof OTHER / sizeof OTHER[0]; i++) {
         if (at_streq(verb, OTHER[i][0])) {
             return OTHER[i][1];
@@ -45,8 +44,7 @@ static bool resource_allowed(struct api_req *req, const json_t *a, char *reason,
                              .ns = route.ns,
                              .name = route.name,
                              .node_name = api_node_of(req, &route, false)};
-    api_access_map(&what);
-    return at_rbac_allowed(&req->who, &what, reason, size);
+    return api_may(req->api, &req->who, &what, reason, size);
 }
 
 /* The person that a SubjectAccessReview asks about. */
@@ -76,7 +74,7 @@ static void access_review(struct api_req *req, const char *kind)
     } else if (json_is_object(path)) {
         struct at_access what = {
             .verb = verb_of(text_at(path, "verb")), .resource = "", .path = text_at(path, "path")};
-        allowed = at_rbac_allowed(&req->who, &what, reason, sizeof reason);
+        allowed = api_may(req->api, &req->who, &what, reason, sizeof reason);
     } else {
         api_respond_error(req, AT_BAD_REQUEST,
                           "spec: one of resourceAttributes and nonResourceAttributes is needed");
@@ -114,7 +112,7 @@ static void rules_review(struct api_req *req)
 {
     json_t *resources = json_array();
     json_t *paths = json_array();
-    json_t *rules = at_rbac_rules(&req->who);
+    json_t *rules = at_book_rules(req->api->book, &req->who, text_at(req->body, "spec.namespace"));
     size_t i;
     json_t *rule;
     json_array_foreach(rules, i, rule)

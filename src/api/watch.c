@@ -561,6 +561,26 @@ void api_watch(struct api_req *req)
     page_next(s);
 }
 
+void api_streams_recheck(struct at_api *api)
+{
+    struct api_stream *next;
+    for (struct api_stream *s = api->streams; s != NULL; s = next) {
+        next = s->next;
+        if (s->over || api_still_may(s->req)) {
+            continue;
+        }
+        s->busy = true;
+        if (s->req->ex != NULL && s->begun) {
+            error_line(s, AT_FORBIDDEN, "the right to watch this was taken away");
+        }
+        stream_end(s);
+        s->busy = false;
+        if (!s->reading) {
+            stream_free(s);
+        }
+    }
+}
+
 void api_streams_close(struct at_api *api)
 {
     while (api->streams != NULL) {

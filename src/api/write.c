@@ -484,7 +484,7 @@ static void apply_create(struct api_req *req)
     struct at_access what = {
         .verb = "create", .group = r->group, .resource = r->resource, .ns = r->ns, .name = r->name};
     char reason[512];
-    if (!at_rbac_allowed(&req->who, &what, reason, sizeof reason)) {
+    if (!api_may(req->api, &req->who, &what, reason, sizeof reason)) {
         api_respond_forbidden(req, reason);
         return;
     }

@@ -9,6 +9,8 @@
 #define NODE_USER_PREFIX "system:node:"
 #define GATEWAY_USER_PREFIX "system:gateway:"
 #define GROUP_ATOLL "atoll.dev"
+#define GROUP_RBAC                                                                                 \
+    "rbac.authorization.k8s.io" /* rights to rights are given by no word "*" but admins' */
 
 enum scope {
     SCOPE_ALL,
@@ -145,11 +147,11 @@ static bool scope_holds(enum scope scope, const struct at_identity *who,
     switch (scope) {
     case SCOPE_ALL:
         return true;
-    case SCOPE_NOT_SECRETS:
-        return !at_streq(what->resource, "secrets");
+    case SCOPE_NOT_SECRETS: /* "*" stands for them too */
+        return !at_streq(what->resource, "secrets") && !at_streq(what->resource, "*");
     case SCOPE_NAMESPACED_KINDS:
         kind = at_model_kind_by_plural(what->group, "v1", what->resource);
-        return kind != NULL && kind->namespaced &&
+        return kind != NULL && kind->namespaced && !at_streq(what->group, GROUP_RBAC) &&
                (is_empty(what->subresource) || at_streq(what->subresource, "scale"));
     case SCOPE_OWN_NAME:
         return own_name(who) != NULL && at_streq(own_name(who), what->name);
@@ -162,8 +164,9 @@ static bool scope_holds(enum scope scope, const struct at_identity *who,
 static bool rule_allows(const struct rule *rule, const struct at_identity *who,
                         const struct at_access *what)
 {
-    if (!rule_applies_to(rule, who) || is_empty(what->verb) ||
-        !word_in(rule->verbs, what->verb, false)) {
+    /* Whoever may delete each may delete all. */
+    const char *verb = at_streq(what->verb, "deletecollection") ? "delete" : what->verb;
+    if (!rule_applies_to(rule, who) || is_empty(verb) || !word_in(rule->verbs, verb, false)) {
         return false;
     }
     if (is_empty(what->resource)) {
@@ -238,8 +241,9 @@ static json_t *scoped_resources(enum scope scope)
     size_t n = 0;
     const struct at_model_kind *const *kinds = at_model_kinds(&n);
     for (size_t i = 0; i < n; i++) {
-        bool in = scope == SCOPE_NAMESPACED_KINDS ? kinds[i]->namespaced
-                                                  : !at_streq(kinds[i]->plural, "secrets");
+        bool in = scope == SCOPE_NAMESPACED_KINDS
+                      ? kinds[i]->namespaced && !at_streq(kinds[i]->group, GROUP_RBAC)
+                      : !at_streq(kinds[i]->plural, "secrets");
         if (in) {
             json_array_append_new(list, json_string(kinds[i]->plural));
         }

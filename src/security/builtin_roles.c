@@ -1,0 +1,132 @@
+#include "security/builtin_roles.h"
+
+#include "core/buf.h"
+#include "core/str.h"
+#include "model/model.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+#define RBAC "rbac.authorization.k8s.io"
+#define READ "[\"get\",\"list\",\"watch\"]"
+#define WRITE                                                                                      \
+    "[\"create\",\"delete\",\"deletecollection\",\"get\",\"list\",\"patch\",\"update\",\"watch\"]"
+
+static json_t *parsed(const char *text)
+{
+    json_t *value = json_loads(text, 0, NULL);
+    assert(value != NULL);
+    return value;
+}
+
+static json_t *rule(json_t *verbs_take, const char *group, json_t *resources_take)
+{
+    return json_pack("{s:o, s:[s], s:o}", "verbs", verbs_take, "apiGroups", group, "resources",
+                     resources_take);
+}
+
+/* Kinds of a group that live in namespaces, themselves and (writing) their scale. */
+static json_t *namespaced(const char *group, bool secrets, bool scale)
+{
+    json_t *list = json_array();
+    size_t n = 0;
+    const struct at_model_kind *const *kinds = at_model_kinds(&n);
+    for (size_t i = 0; i < n; i++) {
+        if (!kinds[i]->namespaced || !at_streq(kinds[i]->group, group) ||
+            (!secrets && at_streq(kinds[i]->plural, "secrets"))) {
+            continue;
+        }
+        json_array_append_new(list, json_string(kinds[i]->plural));
+        if (scale && kinds[i]->has_scale) {
+            json_array_append_new(list, json_sprintf("%s/scale", kinds[i]->plural));
+        }
+    }
+    return list;
+}
+
+static json_t *groups(void)
+{
+    json_t *set = json_object();
+    size_t n = 0;
+    const struct at_model_kind *const *kinds = at_model_kinds(&n);
+    for (size_t i = 0; i < n; i++) {
+        if (kinds[i]->namespaced && !at_streq(kinds[i]->group, RBAC)) {
+            json_object_set_new(set, kinds[i]->group, json_true());
+        }
+    }
+    return set;
+}
+
+static json_t *role(const char *name, json_t *rules_take, bool aggregates)
+{
+    json_t *object =
+        json_pack("{s:s, s:s, s:{s:s, s:{s:s}, s:{s:s}}, s:o}", "apiVersion", RBAC "/v1", "kind",
+                  "ClusterRole", "metadata", "name", name, "labels", "kubernetes.io/bootstrapping",
+                  "rbac-defaults", "annotations", RBAC "/autoupdate", "true", "rules", rules_take);
+    if (aggregates) {
+        char label[64];
+        snprintf(label, sizeof label, RBAC "/aggregate-to-%s", name);
+        json_object_set_new(
+            object, "aggregationRule",
+            json_pack("{s:[{s:{s:s}}]}", "clusterRoleSelectors", "matchLabels", label, "true"));
+    }
+    return object;
+}
+
+static json_t *view_rules(void)
+{
+    json_t *rules = json_array();
+    json_t *set = groups();
+    const char *group;
+    json_t *value;
+    json_object_foreach(set, group, value)
+    {
+        json_array_append_new(rules, rule(parsed(READ), group, namespaced(group, false, true)));
+    }
+    json_array_append_new(rules,
+                          rule(parsed(READ), "", parsed("[\"pods\",\"pods/log\",\"namespaces\"]")));
+    json_array_append_new(rules, rule(parsed(READ), "atoll.dev", parsed("[\"instances/log\"]")));
+    json_decref(set);
+    return rules;
+}
+
+static json_t *edit_rules(void)
+{
+    json_t *rules = view_rules();
+    json_t *set = groups();
+    const char *group;
+    json_t *value;
+    json_object_foreach(set, group, value)
+    {
+        json_array_append_new(rules, rule(parsed(WRITE), group, namespaced(group, true, true)));
+    }
+    json_array_append_new(rules, rule(parsed("[\"create\"]"), "atoll.dev",
+                                      parsed("[\"instances/exec\",\"instances/attach\","
+                                             "\"instances/portforward\"]")));
+    json_array_append_new(rules, rule(parsed("[\"delete\",\"create\"]"), "",
+                                      parsed("[\"pods\",\"pods/exec\",\"pods/attach\","
+                                             "\"pods/portforward\",\"serviceaccounts/token\"]")));
+    json_decref(set);
+    return rules;
+}
+
+static json_t *admin_rules(void)
+{
+    json_t *rules = edit_rules();
+    json_array_append_new(rules, rule(parsed(WRITE), RBAC, parsed("[\"roles\",\"rolebindings\"]")));
+    json_array_append_new(rules, rule(parsed("[\"create\"]"), "authorization.k8s.io",
+                                      parsed("[\"localsubjectaccessreviews\"]")));
+    return rules;
+}
+
+json_t *at_builtin_roles(void)
+{
+    json_t *list = json_array();
+    json_t *all = parsed("[{\"verbs\":[\"*\"],\"apiGroups\":[\"*\"],\"resources\":[\"*\"]},"
+                         "{\"verbs\":[\"*\"],\"nonResourceURLs\":[\"*\"]}]");
+    json_array_append_new(list, role("cluster-admin", all, false));
+    json_array_append_new(list, role("admin", admin_rules(), true));
+    json_array_append_new(list, role("edit", edit_rules(), true));
+    json_array_append_new(list, role("view", view_rules(), true));
+    return list;
+}

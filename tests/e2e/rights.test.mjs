@@ -1,0 +1,140 @@
+// Rights that are stored as Role, ClusterRole and bindings, with kubectl as their user: given, used, taken away; and the
+// ways to get more than one has, all refused.
+import assert from 'node:assert/strict';
+import { Fleet, deployment, eventually } from './lib/atoll.mjs';
+import { call, credentials } from './lib/rest.mjs';
+
+const fleet = new Fleet();
+const RBAC = 'rbac.authorization.k8s.io';
+const role = (name, rules, ns = 'default') => ({ apiVersion: `${RBAC}/v1`, kind: 'Role', metadata: { name, namespace: ns }, rules });
+const clusterRole = (name, rules, more = {}) => ({ apiVersion: `${RBAC}/v1`, kind: 'ClusterRole', metadata: { name, ...more.metadata }, rules, ...(more.aggregationRule ? { aggregationRule: more.aggregationRule } : {}) });
+const bind = (name, to, subjects, ns = 'default') => ({
+  apiVersion: `${RBAC}/v1`,
+  kind: ns ? 'RoleBinding' : 'ClusterRoleBinding',
+  metadata: { name, ...(ns ? { namespace: ns } : {}) },
+  roleRef: { apiGroup: RBAC, kind: to.kind, name: to.metadata?.name ?? to.name },
+  subjects: subjects.map((s) => (typeof s === 'string' ? { kind: 'User', name: s, apiGroup: RBAC } : s)),
+});
+const rule = (verbs, group, resources, more = {}) => ({ verbs: verbs.split(' '), apiGroups: [group], resources: resources.split(' '), ...more });
+const as = (user, ...groups) => ['--as', user, ...groups.flatMap((g) => ['--as-group', g])];
+const NAMED = (name) => ({ kind: 'ClusterRole', name });
+
+let server;
+const can = async (user, words) => (await server.kubectl([...`auth can-i ${words}`.split(' '), ...as(user)])).out.trim() === 'yes';
+
+fleet.it('kubectl create role and rolebinding give rights, resourceNames and subresources bound them, deleting takes them away', async () => {
+  server = await fleet.server();
+  await server.k('create namespace team');
+  await server.k('create role reader --verb=get,list,watch --resource=configmaps -n team');
+  await server.k('create rolebinding alice --role=reader --user=alice -n team');
+  await server.k('create role one --verb=get --resource=secrets --resource-name=one -n team');
+  await server.k('create rolebinding alice-one --role=one --user=alice -n team');
+  await server.k('create secret generic one --from-literal=a=b -n team');
+  await server.k('create secret generic two --from-literal=a=b -n team');
+  await server.k(['get', 'configmaps', '-n', 'team', ...as('alice')]);
+  await server.k(['get', 'secret', 'one', '-n', 'team', ...as('alice')]);
+  await server.kFails(['get', 'secret', 'two', '-n', 'team', ...as('alice')], /User "alice" cannot get resource "secrets"/);
+  await server.kFails(['get', 'secrets', '-n', 'team', ...as('alice')], /cannot list/);
+  await server.kFails(['get', 'configmaps', ...as('alice')], /cannot list/);
+  await server.kFails(['get', 'configmaps', '-A', ...as('alice')], /cannot list/);
+  await server.kFails(['create', 'configmap', 'x', '-n', 'team', ...as('alice')], /cannot create/);
+  const list = await server.k(['auth', 'can-i', '--list', '-n', 'team', ...as('alice')]);
+  assert.match(list, /configmaps\s+\[\]\s+\[\]\s+\[get list watch\]/);
+  assert.match(list, /secrets\s+\[\]\s+\[one\]\s+\[get\]/);
+  await server.k('delete rolebinding alice -n team');
+  await server.kFails(['get', 'configmaps', '-n', 'team', ...as('alice')], /cannot list/);
+});
+
+fleet.it('a right that is taken away ends the watches that stood on it', async () => {
+  const admin = await credentials(server.kubeconfig);
+  await server.apply(bind('watcher', NAMED('view'), ['wanda']));
+  const began = Date.now();
+  const watch = call(admin, 'GET', '/api/v1/namespaces/default/configmaps?watch=true&timeoutSeconds=50', undefined, { 'Impersonate-User': 'wanda' });
+  const other = call(admin, 'GET', '/api/v1/namespaces/default/configmaps?watch=true&timeoutSeconds=3', undefined);
+  await eventually('it watches', async () => /atoll_api_watches ([2-9]|\d\d)/.test((await call(admin, 'GET', '/metrics')).body));
+  await server.k('delete rolebinding watcher');
+  const ended = await watch;
+  assert.ok(Date.now() - began < 40_000);
+  assert.match(JSON.stringify(ended.body), /the right to watch this was taken away/);
+  assert.doesNotMatch(JSON.stringify((await other).body), /taken away/);
+});
+
+fleet.it('a role or binding that gives more than its maker has is refused, whatever the way', async () => {
+  await server.apply([
+    clusterRole('rbac-maker', [rule('get list create update patch delete', RBAC, 'roles rolebindings clusterroles clusterrolebindings'), rule('get', '', 'configmaps')]),
+    bind('mallory', NAMED('rbac-maker'), ['mallory'], null),
+  ]);
+  const try_ = (manifest, ...args) => server.kubectl(['create', '-f', '-', ...as('mallory'), ...args], { input: JSON.stringify(manifest) });
+  const refused = async (manifest, why = /not currently held/) => {
+    const r = await try_(manifest);
+    assert.notEqual(r.code, 0, JSON.stringify(manifest));
+    assert.match(r.err, why);
+  };
+  await refused(role('more', [rule('get', '', 'secrets')]));
+  await refused(clusterRole('more', [rule('*', '*', '*')]));
+  await refused(clusterRole('paths', [{ verbs: ['get'], nonResourceURLs: ['/metrics'] }]));
+  await refused(bind('me', NAMED('cluster-admin'), ['mallory']));
+  await refused(bind('me', NAMED('edit'), ['mallory'], null));
+  await refused(bind('me', NAMED('made-later'), ['mallory']), /is not there/);
+  await refused(clusterRole('sum', [], { aggregationRule: { clusterRoleSelectors: [{ matchLabels: { a: 'b' } }] } }), /aggregationRule/);
+  await refused(clusterRole('into-view', [rule('get', '', 'secrets')], { metadata: { labels: { [`${RBAC}/aggregate-to-view`]: 'true' } } }));
+  // What she has she may give, and then not widen: by update, patch or apply.
+  assert.equal((await try_(role('same', [rule('get', '', 'configmaps')]))).code, 0);
+  const wider = JSON.stringify([{ op: 'add', path: '/rules/0/resources/-', value: 'secrets' }]);
+  await server.kFails(['patch', 'role', 'same', '--type=json', '-p', wider, ...as('mallory')], /not currently held/);
+  await server.kFails(['apply', '--server-side', '--force-conflicts', '-f', '-', ...as('mallory')], /not currently held/, { input: JSON.stringify(role('same', [rule('*', '*', '*')])) });
+  await server.kFails(['replace', '-f', '-', ...as('mallory')], /not currently held/, { input: JSON.stringify(role('same', [rule('get delete', '', 'configmaps')])) });
+  await server.kFails(['create', 'token', 'default', ...as('mallory')], /cannot create resource "serviceaccounts\/token"/);
+  // bind and escalate are rights of their own.
+  await server.apply([clusterRole('binder', [rule('bind', RBAC, 'clusterroles', { resourceNames: ['view'] })]), bind('binder', NAMED('binder'), ['mallory'], null)]);
+  assert.equal((await try_(bind('view-for-bob', NAMED('view'), ['bob']))).code, 0);
+  await refused(bind('edit-for-bob', NAMED('edit'), ['bob']));
+  await server.apply([clusterRole('escalator', [rule('escalate', RBAC, 'roles')]), bind('escalator', NAMED('escalator'), ['mallory'])]);
+  assert.equal((await try_(role('much', [rule('*', '*', '*')]))).code, 0);
+});
+
+fleet.it('editors and viewers of the built-in groups reach no rights, no status, no tokens, and act as nobody', async () => {
+  for (const group of ['atoll:editors', 'atoll:viewers']) {
+    const who = as('eddy', group);
+    await server.kFails(['create', '-f', '-', ...who], /cannot create resource "rolebindings"/, { input: JSON.stringify(bind('x', NAMED('cluster-admin'), ['eddy'])) });
+    await server.kFails(['create', '-f', '-', ...who], /cannot create resource "roles"/, { input: JSON.stringify(role('x', [rule('*', '*', '*')])) });
+    await server.kFails(['create', 'token', 'default', ...who], /cannot create/);
+    await server.kFails(['delete', 'namespace', 'team', ...who], /cannot delete resource "namespaces"/);
+  }
+  await server.apply(deployment('d', { replicas: 0 }));
+  await server.kFails(['patch', 'deployment.atoll.dev', 'd', '--subresource=status', '--type=merge', '-p', '{"status":{"replicas":9}}', ...as('eddy', 'atoll:editors')], /cannot patch resource "deployments\/status"/);
+});
+
+fleet.it('built-in roles work in a namespace, are aggregated into, and are put back at the start', async () => {
+  await server.apply([
+    bind('tenant-admin', NAMED('admin'), ['tina'], 'team'),
+    clusterRole('more-view', [{ verbs: ['get'], nonResourceURLs: ['/metrics'] }], { metadata: { labels: { [`${RBAC}/aggregate-to-view`]: 'true' } } }),
+    bind('vera', NAMED('view'), ['vera'], null),
+  ]);
+  await server.k(['get', '--raw', '/metrics', ...as('vera')]);
+  await server.k(['create', 'configmap', 'c', '-n', 'team', ...as('tina')]);
+  await server.k(['create', 'rolebinding', 'friend', '--clusterrole=edit', '--user=fred', '-n', 'team', ...as('tina')]);
+  await server.k(['delete', 'configmap', 'c', '-n', 'team', ...as('fred')]);
+  await server.kFails(['create', 'rolebinding', 'boss', '--clusterrole=cluster-admin', '--user=tina', '-n', 'team', ...as('tina')], /not currently held/);
+  await server.kFails(['create', 'configmap', 'c', '-n', 'default', ...as('tina')], /cannot create/);
+  await server.k(['patch', 'clusterrole', 'view', '--type=json', '-p', JSON.stringify([{ op: 'replace', path: '/rules', value: [rule('*', '*', '*')] }])]);
+  assert.equal(await can('vera', 'delete secrets'), true);
+  await server.restart();
+  await eventually('view is what it was', async () => !(await can('vera', 'delete secrets')));
+  assert.equal(await can('vera', 'get deployments.atoll.dev'), true);
+});
+
+fleet.it('an account acts with its own token and rights only, and to impersonate it needs its name', async () => {
+  await server.k('create serviceaccount robot -n team');
+  await server.k('create rolebinding robot --clusterrole=view --serviceaccount=team:robot -n team');
+  const token = (await server.k('create token robot -n team')).trim();
+  const admin = await credentials(server.kubeconfig);
+  const bearer = { url: server.url, ca: admin.ca };
+  const ask = (path) => call(bearer, 'GET', path, undefined, { Authorization: `Bearer ${token}` });
+  assert.equal((await ask('/api/v1/namespaces/team/configmaps')).status, 200);
+  assert.equal((await ask('/api/v1/namespaces/team/secrets')).status, 403);
+  assert.equal((await ask('/api/v1/namespaces/default/configmaps')).status, 403);
+  await server.apply([clusterRole('as-robot', [rule('impersonate', '', 'serviceaccounts', { resourceNames: ['robot'] })]), bind('as-robot', NAMED('as-robot'), ['ivan'], 'team')]);
+  assert.equal(await can('ivan', 'impersonate serviceaccounts/robot -n team'), true);
+  assert.equal(await can('ivan', 'impersonate serviceaccounts/default -n team'), false);
+});
