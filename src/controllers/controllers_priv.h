@@ -91,6 +91,8 @@ struct at_controllers {
     struct ctl_index *index; /* of all instances */
     struct at_scheduler *sched;
     const struct at_snapshot *sched_snap; /* that it was brought to: held */
+    struct at_map *unheard;               /* node.c: nodes that never beat */
+    uint64_t health_looks;
     struct at_map *node_seen; /* node -> char *: what placement cared about when it last looked */
     struct at_map *owned;     /* "<ns>/<kind index>/<name>" of objects that have owners */
     struct at_map *finishing; /* the same of owners that wait for what they own */
@@ -204,6 +206,7 @@ bool ctl_node_lost(const struct at_node *node); /* Ready is False */
 /* Nothing of the instance runs any more because its node is gone. */
 void ctl_lose(struct ctl_pass *p, const struct at_instance *i, const char *message);
 void ctl_health_start(struct at_controllers *c);
+void ctl_health_done(struct at_controllers *c);
 
 /* decision.c */
 struct at_sched_decision;

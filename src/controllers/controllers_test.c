@@ -253,6 +253,39 @@ static void lost_node_is_noticed_and_its_instances_replaced(void **state)
     rig_done(&r);
 }
 
+static void assert_never_heard(struct rig *r, const char *name, bool judged)
+{
+    json_t *node = rig_get(r, &AT_KIND_NODE, NULL, name);
+    const json_t *ready = json_array_get(at_json_at(node, "status.conditions"), 0);
+    assert_string_equal(at_json_str_at(ready, "reason", ""), judged ? "HeartbeatNever" : "");
+    json_decref(node);
+}
+
+/* Its creation is by a clock that somebody may step right after it, either way. */
+static void node_that_never_beats_is_judged_in_its_time_whatever_the_clock_shows(void **state)
+{
+    (void)state;
+    static const int64_t steps_s[] = {5 * 3600, -7 * 3600};
+    for (size_t k = 0; k < AT_ARRAY_LEN(steps_s); k++) {
+        struct rig r;
+        rig_init(&r, 31);
+        rig_three_sites(&r);
+        rig_node(&r, "mute", "edge", "4");
+        r.n_nodes--; /* its agent never comes */
+        at_sim_step_wall(r.sim, steps_s[k] * AT_NS_PER_S);
+        rig_run(&r, 9 * AT_NS_PER_S);
+        assert_never_heard(&r, "mute", false);
+        rig_delete(&r, &AT_KIND_NODE, NULL, "mute"); /* another one of that name begins anew */
+        rig_node(&r, "mute", "edge", "4");
+        r.n_nodes--;
+        rig_run(&r, 9 * AT_NS_PER_S);
+        assert_never_heard(&r, "mute", false);
+        rig_run(&r, 2 * AT_NS_PER_S);
+        assert_never_heard(&r, "mute", true);
+        rig_done(&r);
+    }
+}
+
 static void deleted_node_takes_its_instances_along(void **state)
 {
     (void)state;
@@ -534,6 +567,7 @@ int main(void)
         cmocka_unit_test(stuck_update_does_not_eat_old_ones_that_stumble),
         cmocka_unit_test(makes_nothing_twice_while_writes_are_in_flight),
         cmocka_unit_test(lost_node_is_noticed_and_its_instances_replaced),
+        cmocka_unit_test(node_that_never_beats_is_judged_in_its_time_whatever_the_clock_shows),
         cmocka_unit_test(deleted_node_takes_its_instances_along),
         cmocka_unit_test(own_restart_forgives_silence_for_a_while),
         cmocka_unit_test(instance_that_fails_for_good_is_replaced_after_a_delay),

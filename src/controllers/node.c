@@ -2,6 +2,7 @@
 #include "controllers/controllers_priv.h"
 #include "scheduler/scheduler.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define NEVER_SEEN_NS (10 * AT_NS_PER_S) /* a node that never beat is not ready after this */
@@ -30,8 +31,50 @@ bool ctl_node_lost(const struct at_node *node)
 
 enum health { HEALTH_UNKNOWN, HEALTH_ALIVE, HEALTH_SILENT };
 
-static enum health health_of(const struct at_controllers *c, const struct at_node *node,
-                             int64_t now_ns)
+/* A node whose agent never beat. */
+struct unheard {
+    int64_t
+        since_ns;  /* when it was seen here first: its creation is by a clock that may be stepped */
+    uint64_t look; /* the newest that still saw it so */
+    char uid[40];
+};
+
+static int64_t unheard_for(struct at_controllers *c, const struct at_node *node, int64_t now_ns)
+{
+    struct unheard *u = at_map_get(c->unheard, node->meta.name);
+    if (u == NULL) {
+        u = AT_NEW(struct unheard);
+        at_map_put(c->unheard, node->meta.name, u);
+    }
+    const char *uid = node->meta.uid != NULL ? node->meta.uid : "";
+    if (u->since_ns == 0 || strncmp(u->uid, uid, sizeof u->uid - 1) != 0) {
+        u->since_ns = now_ns;
+        snprintf(u->uid, sizeof u->uid, "%s", uid);
+    }
+    u->look = c->health_looks;
+    return now_ns - u->since_ns;
+}
+
+static void unheard_forget(struct at_controllers *c, bool all)
+{
+    const char *name;
+    void *value;
+    for (size_t it = 0; at_map_next(c->unheard, &it, &name, &value);) {
+        struct unheard *u = value;
+        if (all || u->look != c->health_looks) {
+            at_map_remove(c->unheard, name);
+            at_free(u);
+        }
+    }
+}
+
+void ctl_health_done(struct at_controllers *c)
+{
+    unheard_forget(c, true);
+    at_map_free(c->unheard);
+}
+
+static enum health health_of(struct at_controllers *c, const struct at_node *node, int64_t now_ns)
 {
     int64_t last = at_state_heartbeat_last(c->state, node->meta.name);
     if (last != 0) {
@@ -47,8 +90,7 @@ static enum health health_of(const struct at_controllers *c, const struct at_nod
         return early ? HEALTH_UNKNOWN : HEALTH_SILENT;
     }
     if (ready_condition(node) == NULL) { /* new: its agent is about to beat for the first time */
-        int64_t age_ns = at_sys_wall_ns(c->sys) - node->meta.creation_wall_ns;
-        return age_ns < NEVER_SEEN_NS ? HEALTH_UNKNOWN : HEALTH_SILENT;
+        return unheard_for(c, node, now_ns) < NEVER_SEEN_NS ? HEALTH_UNKNOWN : HEALTH_SILENT;
     }
     /* Beats are not stored: after our own start, silence says nothing yet. */
     return now_ns - c->started_ns < c->start_grace_ns ? HEALTH_UNKNOWN : HEALTH_SILENT;
@@ -177,6 +219,7 @@ static void check_health(void *ctx)
     struct at_controllers *c = ctx;
     int64_t now_ns = at_loop_now_ns(c->loop);
     const struct at_snapshot *snap = at_state_snapshot(c->state);
+    c->health_looks++;
     for (size_t k = 0; k < snap->n_nodes; k++) {
         const struct at_node *node = snap->nodes[k];
         enum health health = health_of(c, node, now_ns);
@@ -186,6 +229,7 @@ static void check_health(void *ctx)
         }
     }
     at_snapshot_unref(snap);
+    unheard_forget(c, false);
     ctl_health_start(c);
 }
 
