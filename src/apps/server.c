@@ -3,6 +3,7 @@
 #include "api/api.h"
 #include "apps/apps.h"
 #include "apps/server_seal.h"
+#include "apps/tidy.h"
 #include "controllers/controllers.h"
 #include "controllers/leader.h"
 #include "core/digest.h"
@@ -48,6 +49,7 @@ struct at_server {
     struct at_leader *leader; /* NULL: the store is this process's alone */
     struct at_metric *m_leading;
     at_timer_id step_timer, give_up_timer;
+    struct at_tidy *tidy;
     bool closing;
     char *ca_paths[2];
     struct at_api_backup_file backup_files[3];
@@ -480,6 +482,7 @@ static enum at_rc open_parts(struct at_server *s, const struct at_server_options
         rc = seal_ready(s, pki, err);
     }
     if (rc == AT_OK) {
+        s->tidy = at_tidy_new(s->loop, s->store);
         rc = at_state_new(s->loop, s->store, on_state_ready, s, &s->state, err);
     }
     return rc;
@@ -536,6 +539,7 @@ void at_server_free(struct at_server *s)
     s->closing = true;
     at_loop_timer_cancel(s->loop, s->step_timer);
     at_loop_timer_cancel(s->loop, s->give_up_timer);
+    at_tidy_free(s->tidy);
     at_server_rest(s);
     at_leader_free(s->leader);
     if (s->api != NULL) {

@@ -68,6 +68,7 @@ void at_store_history_push(struct at_store_history *h, const struct at_store_cha
     }
     struct at_store_change *place = slot(h, h->n);
     h->n++;
+    h->pushed++;
     *place = *change;
     at_store_version_ref(place->cur);
     at_store_version_ref(place->prev);

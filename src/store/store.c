@@ -184,6 +184,7 @@ struct at_store_stats at_store_stats(const struct at_store *store)
     struct at_store_stats stats = store->stats;
     stats.queued = store->queue_n;
     stats.keys = at_store_index_count(store->index);
+    stats.changes = store->history.pushed;
     stats.history_revs = store->history.n;
     stats.history_bytes = store->history.bytes;
     return stats;

@@ -67,6 +67,7 @@ struct at_store_history {
     size_t cap, head, n; /* ring[(head + i) % cap]: by revision, which may leave some out */
     int64_t compact_rev;
     size_t bytes;
+    uint64_t pushed; /* ever */
 };
 void at_store_history_done(struct at_store_history *h);
 void at_store_history_push(struct at_store_history *h, const struct at_store_change *change);
