@@ -66,6 +66,11 @@ static const struct row ROWS[] = {
      "atoll_api_tunnels"},
     {"sessions", COUNT, AT(sessions), "1000", "1", "100000",
      "Logs, commands and forwarded ports at once; past it 429", "atoll_api_sessions"},
+    {"history", COUNT, AT(history), "10000", "100", "10000000",
+     "Changes remembered, for watches that resume and lists of earlier versions; then 410",
+     "atoll_store_history_revisions"},
+    {"history-bytes", BYTES, AT(history_bytes), "32Mi", "64Ki", "1Ti",
+     "What these changes hold; then 410", "atoll_store_history_bytes"},
 };
 
 static enum at_rc parse(enum unit unit, const char *text, int64_t *ret, struct at_err *err)

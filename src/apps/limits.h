@@ -7,7 +7,8 @@
 
 struct at_limits {
     size_t connections, body_bytes, bodies_bytes, answers_bytes, list_bytes, requests, watches,
-        watches_per_user, watch_queue_bytes, watch_queues_bytes, tunnels, sessions;
+        watches_per_user, watch_queue_bytes, watch_queues_bytes, tunnels, sessions, history,
+        history_bytes;
     int64_t request_time_ns, idle_time_ns, watch_time_ns, bookmark_time_ns, turn_time_ns;
 };
 

@@ -482,6 +482,7 @@ static enum at_rc open_parts(struct at_server *s, const struct at_server_options
         rc = seal_ready(s, pki, err);
     }
     if (rc == AT_OK) {
+        at_store_history_bound(s->store, s->limits.history, s->limits.history_bytes);
         s->tidy = at_tidy_new(s->loop, s->store);
         rc = at_state_new(s->loop, s->store, on_state_ready, s, &s->state, err);
     }

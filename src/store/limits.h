@@ -58,7 +58,7 @@
 #define AT_STORE_ETCD_OPTION_FILE_BYTES_MAX ((size_t)256 << 10) /* a certificate, a password */
 #define AT_STORE_ETCD_TOKEN_BYTES_MAX ((size_t)8 << 10)
 /* After failed connections its certificates are read anew, at most so often. */
-#define AT_STORE_ETCD_TLS_RELOAD_NS (10 * AT_NS_PER_S)
+#define AT_STORE_ETCD_TLS_RELOAD_NS (2 * AT_NS_PER_S)
 /* One answer, one message of a watch; more than that in a watch is read anew in pages. */
 #define AT_STORE_ETCD_ANSWER_BYTES_MAX ((size_t)64 << 20)
 /* Pages are sized so that one has about so many bytes of values. */

@@ -190,6 +190,12 @@ struct at_store_stats at_store_stats(const struct at_store *store)
     return stats;
 }
 
+void at_store_history_bound(struct at_store *store, size_t changes, size_t bytes)
+{
+    store->bounds.history_revs = changes != 0 ? changes : store->bounds.history_revs;
+    store->bounds.history_bytes = bytes != 0 ? bytes : store->bounds.history_bytes;
+}
+
 void at_store_put(struct at_store *store, const char *key, const void *value, size_t len,
                   int64_t expect, at_store_write_fn *fn, void *ctx)
 {

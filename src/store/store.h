@@ -133,6 +133,8 @@ struct at_store_stats {
 };
 struct at_store_stats at_store_stats(const struct at_store *store);
 
+/* History is forgotten by itself past so many changes, or bytes of them (0: as it is). */
+void at_store_history_bound(struct at_store *store, size_t changes, size_t bytes);
 /* Forget history up to and including rev (values that are current stay). */
 void at_store_compact(struct at_store *store, int64_t rev, at_store_write_fn *fn, void *ctx);
 /* Raise the revision to rev, as though there had been writes that are forgotten: the next write

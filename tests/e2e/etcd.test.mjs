@@ -245,6 +245,24 @@ it('etcd with TLS and client certificates: who has one is served, who has none i
   assert.match(check.out, /^sound: /, check.err);
 });
 
+it('certificates towards etcd that are renewed in place are read again: the authority and the client\'s own', async () => {
+  const tls = await certificates(fleet);
+  const [member] = await Etcd.cluster(fleet, 1, { tls });
+  const server = await fleet.server({ args: ['--store', `etcd:${member.url}?ca=${tls.ca}&cert=${tls.clientCert}&key=${tls.clientKey}`] });
+  const admin = await credentials(server.kubeconfig);
+  assert.equal((await call(admin, 'POST', MAPS, map('before'))).status, 201);
+  const events = [];
+  const stop = watch(admin, `${MAPS}?watch=true`, events);
+  // Another authority issues all of them: what the server read at its start is worth nothing any more, on either side.
+  await certificates(fleet, tls.dir);
+  await member.kill();
+  await member.start();
+  await eventually('writes go on with the renewed files', async () => (await call(admin, 'POST', MAPS, map('after'))).status === 201, { timeoutMs: 30_000 });
+  await eventually('so does the watch', () => events.some((e) => e.object.metadata.name === 'after'));
+  stop();
+  assert.equal(server.proc?.child?.exitCode ?? null, null, 'the server was not restarted');
+});
+
 it('etcd with users and passwords: a server is let in, stays in when etcd forgets it, and says what is wrong otherwise', async () => {
   const etcd = await Etcd.start(fleet);
   const store = (user, file) => `etcd:${etcd.url}?user=${user}&password-file=${file}`;

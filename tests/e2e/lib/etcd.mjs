@@ -30,9 +30,10 @@ async function openssl(...args) {
   if (r.code !== 0) throw new Error(`openssl ${args[0]}: ${r.err}`);
 }
 
-// An authority, a certificate of etcd and one of a client, as files: {ca, cert, key, clientCert, clientKey}.
-export async function certificates(fleet) {
-  const dir = await fleet.dir('atoll-etcd-tls');
+// An authority, a certificate of etcd and one of a client, as files: {dir, ca, cert, key, clientCert, clientKey}. With dir they
+// take the place of those made there before.
+export async function certificates(fleet, dir) {
+  dir ??= await fleet.dir('atoll-etcd-tls');
   const file = (name) => path.join(dir, name);
   const ec = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
   await openssl('req', '-x509', ...ec, '-keyout', file('ca.key'), '-out', file('ca.crt'), '-subj', '/CN=test etcd CA', '-days', '2');
@@ -44,7 +45,7 @@ export async function certificates(fleet) {
   // etcd's JSON gateway calls etcd itself with its own certificate: so that is one of a client, too.
   await issue('etcd', 'subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n');
   await issue('client', 'extendedKeyUsage=clientAuth\n');
-  return { ca: file('ca.crt'), cert: file('etcd.crt'), key: file('etcd.key'), clientCert: file('client.crt'), clientKey: file('client.key') };
+  return { dir, ca: file('ca.crt'), cert: file('etcd.crt'), key: file('etcd.key'), clientCert: file('client.crt'), clientKey: file('client.key') };
 }
 
 export class Etcd {
