@@ -17,13 +17,17 @@
 struct at_state_event_write {
     struct at_state *state; /* NULL: gone */
     char key[AT_STORE_KEY_BYTES_MAX];
-    json_t *event; /* all but count and times */
-    int64_t more;  /* occurrences not yet in a write */
+    char *name, *ns;
+    struct at_buf said; /* the members that stay as they are, as text */
+    int64_t counted;    /* occurrences in the write that is under way */
+    int64_t more;       /* and all that are not yet written */
 };
 
 static void event_write_free(struct at_state_event_write *w)
 {
-    json_decref(w->event);
+    at_buf_done(&w->said);
+    at_free(w->name);
+    at_free(w->ns);
     at_free(w);
 }
 
@@ -68,8 +72,7 @@ static void on_event_written(void *ctx, enum at_rc rc, int64_t rev,
     /* Somebody else wrote or deleted it: once more on what is there now. Other failures drop it. */
     bool again = rc == AT_CONFLICT || rc == AT_EXISTS || rc == AT_NOT_FOUND;
     if (rc == AT_OK) {
-        int64_t counted = at_json_int_at(w->event, "count", 0);
-        w->more -= counted;
+        w->more -= w->counted;
         again = w->more > 0;
     }
     if (again) {
@@ -80,42 +83,51 @@ static void on_event_written(void *ctx, enum at_rc rc, int64_t rev,
     event_write_free(w);
 }
 
-/* Fold w->more occurrences into the stored Event, or make it. */
-static json_t *merged(struct at_state_event_write *w, int64_t now_wall_ns, int64_t *ret_expect)
+/* A new Event with all that was counted: made by hand, since each placement makes one. */
+static enum at_rc new_text(const struct at_state_event_write *w, int64_t now_wall_ns,
+                           struct at_buf *out)
 {
-    json_t *event = NULL;
+    char uid[AT_OBJECT_UID_BYTES], now[AT_UNITS_TEXT_BYTES_MAX], created[AT_UNITS_TEXT_BYTES_MAX];
+    at_object_uid(at_loop_sys(w->state->loop), uid);
+    at_time_format(now_wall_ns, now);
+    at_time_format(now_wall_ns - now_wall_ns % AT_NS_PER_S, created);
+    enum at_rc rc =
+        at_buf_printf(out,
+                      "{\"apiVersion\":\"%s\",\"kind\":\"Event\",\"metadata\":{\"name\":\"%s\","
+                      "\"namespace\":\"%s\","
+                      "\"uid\":\"%s\",\"creationTimestamp\":\"%s\",\"generation\":1}",
+                      at_model_api_version(&AT_KIND_EVENT), w->name, w->ns, uid, created);
+    rc = rc == AT_OK ? at_buf_append(out, w->said.data, w->said.len) : rc;
+    return rc == AT_OK ? at_buf_printf(out,
+                                       ",\"firstTimestamp\":\"%s\",\"lastTimestamp\":\"%s\","
+                                       "\"count\":%lld}",
+                                       now, now, (long long)w->more)
+                       : rc;
+}
+
+/* Fold w->more occurrences into the stored Event, or make it. */
+static enum at_rc merged(struct at_state_event_write *w, int64_t now_wall_ns, struct at_buf *out,
+                         int64_t *ret_expect)
+{
+    AT_CLEANUP(at_cleanup_json) json_t *event = NULL;
     int64_t rev = 0;
-    int64_t count = w->more;
     bool there = at_state_read(w->state, w->key, &event, &rev, NULL) == AT_OK;
-    if (there && recent(event, now_wall_ns, AT_STATE_EVENT_SAME_NS)) {
-        count += at_json_int_at(event, "count", 1);
-        at_object_strip_rv(event);
-    } else {
-        json_decref(event);
-        event = json_deep_copy(w->event);
-        const struct at_sys *sys = at_loop_sys(w->state->loop);
-        char uid[AT_OBJECT_UID_BYTES];
-        at_object_uid(sys, uid);
-        at_object_stamp_create(&AT_KIND_EVENT, event, at_object_ns(w->event), uid, now_wall_ns,
-                               AT_OBJECT_ALL);
-        json_object_set_new(event, "firstTimestamp", time_text(now_wall_ns));
-    }
-    json_object_set_new(event, "lastTimestamp", time_text(now_wall_ns));
-    json_object_set_new(event, "count", json_integer(count));
     *ret_expect = there ? rev : 0;
-    return event;
+    w->counted = w->more;
+    if (!there || !recent(event, now_wall_ns, AT_STATE_EVENT_SAME_NS)) {
+        return new_text(w, now_wall_ns, out);
+    }
+    at_object_strip_rv(event);
+    json_object_set_new(event, "lastTimestamp", time_text(now_wall_ns));
+    json_object_set_new(event, "count", json_integer(w->more + at_json_int_at(event, "count", 1)));
+    return at_object_encode(event, out, NULL);
 }
 
 static void write_event(struct at_state_event_write *w)
 {
     int64_t expect;
-    json_t *event = merged(w, at_sys_wall_ns(at_loop_sys(w->state->loop)), &expect);
-    json_object_set_new(w->event, "count", json_integer(w->more)); /* what this write carries */
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
-    struct at_err err = {0};
-    enum at_rc rc = at_object_encode(event, &text, &err);
-    json_decref(event);
-    if (rc != AT_OK) {
+    if (merged(w, at_sys_wall_ns(at_loop_sys(w->state->loop)), &text, &expect) != AT_OK) {
         at_map_remove(w->state->events, w->key);
         event_write_free(w);
         return;
@@ -143,20 +155,36 @@ static void name_of(const struct at_model_kind *kind, const struct at_meta *abou
     snprintf(out, out_size, "%.*s.%.*s", OBJECT_NAME_BYTES_MAX, about->name, NAME_DIGITS, hex);
 }
 
-static json_t *event_object(const struct at_model_kind *kind, const struct at_meta *about,
-                            const char *ns, const char *type, const char *reason,
-                            const char *message)
+/* One more member of text; value NULL: none. */
+static enum at_rc say(struct at_buf *text, const char *before, const char *value)
 {
-    char name[300];
-    name_of(kind, about, type, reason, message, name, sizeof name);
-    json_t *object = json_pack(
-        "{s:{s:s, s:s}, s:{s:s, s:s, s:s*, s:s, s:s*, s:s*}, s:s, s:s, s:s, s:{s:s}, s:s}",
-        "metadata", "name", name, "namespace", ns, "involvedObject", "apiVersion",
-        at_model_api_version(kind), "kind", kind->kind, "namespace", about->ns, "name", about->name,
-        "uid", about->uid, "resourceVersion", about->resource_version, "reason", reason, "message",
-        message, "type", type, "source", "component", COMPONENT, "reportingComponent", COMPONENT);
-    assert(object != NULL);
-    return object;
+    enum at_rc rc = value != NULL ? at_buf_append_str(text, before) : AT_OK;
+    return value != NULL && rc == AT_OK ? at_json_dump_text(value, strlen(value), text) : rc;
+}
+
+/* What the Event says, but for its own metadata, times and count. */
+static enum at_rc said(const struct at_model_kind *kind, const struct at_meta *about,
+                       const char *type, const char *reason, const char *message,
+                       struct at_buf *out)
+{
+    const char *const members[][2] = {
+        {",\"involvedObject\":{\"apiVersion\":", at_model_api_version(kind)},
+        {",\"kind\":", kind->kind},
+        {",\"namespace\":", about->ns},
+        {",\"name\":", about->name},
+        {",\"uid\":", about->uid},
+        {",\"resourceVersion\":", about->resource_version},
+        {"},\"reason\":", reason},
+        {",\"message\":", message},
+        {",\"type\":", type},
+        {",\"source\":{\"component\":", COMPONENT},
+        {"},\"reportingComponent\":", COMPONENT},
+    };
+    enum at_rc rc = AT_OK;
+    for (size_t k = 0; k < AT_ARRAY_LEN(members) && rc == AT_OK; k++) {
+        rc = say(out, members[k][0], members[k][1]);
+    }
+    return rc;
 }
 
 void at_state_event(struct at_state *state, const struct at_model_kind *kind,
@@ -169,21 +197,25 @@ void at_state_event(struct at_state *state, const struct at_model_kind *kind,
     vsnprintf(message, sizeof message, fmt, args);
     va_end(args);
     const char *ns = about->ns != NULL ? about->ns : "default";
-    json_t *event = event_object(kind, about, ns, warning ? "Warning" : "Normal", reason, message);
-    char key[AT_STORE_KEY_BYTES_MAX];
-    at_state_key(&AT_KIND_EVENT, ns, at_object_name(event), key, sizeof key);
+    const char *type = warning ? "Warning" : "Normal";
+    char name[300], key[AT_STORE_KEY_BYTES_MAX];
+    name_of(kind, about, type, reason, message, name, sizeof name);
+    at_state_key(&AT_KIND_EVENT, ns, name, key, sizeof key);
     struct at_state_event_write *w = at_map_get(state->events, key);
     if (w != NULL) {
         w->more++;
-        json_decref(event);
         return;
     }
     if (at_map_count(state->events) >= AT_STATE_EVENTS_IN_FLIGHT_MAX) {
-        json_decref(event);
         return;
     }
     w = AT_NEW(struct at_state_event_write);
-    *w = (struct at_state_event_write){.state = state, .event = event, .more = 1};
+    *w = (struct at_state_event_write){
+        .state = state, .name = at_strdup(name), .ns = at_strdup(ns), .more = 1};
+    if (said(kind, about, type, reason, message, &w->said) != AT_OK) {
+        event_write_free(w);
+        return;
+    }
     snprintf(w->key, sizeof w->key, "%s", key);
     at_map_put(state->events, key, w);
     write_event(w);

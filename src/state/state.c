@@ -240,6 +240,8 @@ void at_state_free(struct at_state *state)
     }
     at_arena_free(state->scratch);
     at_buf_done(&state->trimmed);
+    at_buf_done(&state->entry_key);
+    at_buf_done(&state->entry_text);
     heartbeats_free(state->heartbeats);
     at_free(state);
 }

@@ -114,6 +114,7 @@ struct at_state {
     at_timer_id ready_timer;
     struct at_arena *scratch;
     struct at_buf trimmed;
+    struct at_buf entry_key, entry_text; /* write.c: the entry of managedFields made last */
     struct at_map *heartbeats; /* node -> struct at_state_beat * */
     at_timer_id relist_timer;
     struct at_map *events; /* key -> struct at_state_event_write *, being written */

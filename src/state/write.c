@@ -263,6 +263,59 @@ static bool only_adds_an_owner(struct at_str list, const struct at_object_edit *
     return entries < AT_OWNERS_UPDATES_MAX; /* else old ones become one */
 }
 
+/* What the entry follows from where nothing of it was there before: which fields, of lists and
+ * objects what is in them, and when. False: something was there. */
+static bool entry_key(const struct text_edit *t, const struct at_store_kv *kv,
+                      const struct at_object_edit *edits, size_t n, int64_t now_wall_ns,
+                      struct at_buf *out)
+{
+    bool ok = at_buf_printf(out, "%s %lld", t->kind->kind,
+                            (long long)(now_wall_ns / AT_NS_PER_S)) == AT_OK;
+    for (size_t k = 0; k < n && ok; k++) {
+        const struct at_object_edit *e = &edits[k];
+        if (at_streq(e->part, "status")) {
+            continue;
+        }
+        bool inner = e->text.ptr != NULL && (e->text.ptr[0] == '[' || e->text.ptr[0] == '{');
+        ok = at_object_member(kv->value, kv->value_len, e->part, e->name).ptr == NULL &&
+             at_buf_printf(out, " %s.%s=%d%.*s", e->part, e->name, e->text.ptr != NULL,
+                           inner ? (int)e->text.len : 0, inner ? e->text.ptr : "") == AT_OK;
+    }
+    return ok;
+}
+
+/* Our entry as text, empty when it has no fields. Most bindings of a second have the same. */
+static const struct at_buf *entry_text(const struct text_edit *t, const struct at_store_kv *kv,
+                                       const struct at_object_edit *edits, size_t n)
+{
+    struct at_state *state = t->state;
+    struct at_owner who = {.manager = AT_OWNERS_CONTROLLERS,
+                           .subresource = "",
+                           .part = AT_OBJECT_MAIN,
+                           .now_wall_ns = at_sys_wall_ns(at_loop_sys(state->loop))};
+    AT_CLEANUP(at_cleanup_buf) struct at_buf key = {0};
+    bool known = entry_key(t, kv, edits, n, who.now_wall_ns, &key);
+    if (known && key.len == state->entry_key.len &&
+        memcmp(key.data, state->entry_key.data, key.len) == 0) {
+        return &state->entry_text;
+    }
+    at_buf_clear(&state->entry_key);
+    at_buf_clear(&state->entry_text);
+    AT_CLEANUP(at_cleanup_json)
+    json_t *old = part_json(kv->value, kv->value_len, edits, n, false);
+    AT_CLEANUP(at_cleanup_json)
+    json_t *new = part_json(kv->value, kv->value_len, edits, n, true);
+    AT_CLEANUP(at_cleanup_json) json_t *entry = at_owners_entry(t->kind, old, new, &who);
+    bool ok = entry == NULL || at_json_dump(entry, &state->entry_text) == AT_OK;
+    if (!ok) {
+        at_buf_clear(&state->entry_text);
+    }
+    if (ok && known && at_buf_append(&state->entry_key, key.data, key.len) != AT_OK) {
+        at_buf_clear(&state->entry_key);
+    }
+    return &state->entry_text;
+}
+
 /* managedFields with our entry, appended to out, when the object is tracked. False: not this way.
  */
 static bool owners_text(const struct text_edit *t, const struct at_store_kv *kv,
@@ -275,21 +328,11 @@ static bool owners_text(const struct text_edit *t, const struct at_store_kv *kv,
     if (list.ptr[0] != '[' || !only_adds_an_owner(list, edits, n)) {
         return false;
     }
-    struct at_owner who = {.manager = AT_OWNERS_CONTROLLERS,
-                           .subresource = "",
-                           .part = AT_OBJECT_MAIN,
-                           .now_wall_ns = at_sys_wall_ns(at_loop_sys(t->state->loop))};
-    AT_CLEANUP(at_cleanup_json)
-    json_t *old = part_json(kv->value, kv->value_len, edits, n, false);
-    AT_CLEANUP(at_cleanup_json)
-    json_t *new = part_json(kv->value, kv->value_len, edits, n, true);
-    AT_CLEANUP(at_cleanup_json) json_t *entry = at_owners_entry(t->kind, old, new, &who);
-    if (entry == NULL) {
-        return true;
-    }
-    return at_buf_append(out, list.ptr, list.len - 1) == AT_OK &&
-           at_buf_append(out, ",", 1) == AT_OK && at_json_dump(entry, out) == AT_OK &&
-           at_buf_append(out, "]", 1) == AT_OK;
+    const struct at_buf *entry = entry_text(t, kv, edits, n);
+    return entry->len == 0 || (at_buf_append(out, list.ptr, list.len - 1) == AT_OK &&
+                               at_buf_append(out, ",", 1) == AT_OK &&
+                               at_buf_append(out, entry->data, entry->len) == AT_OK &&
+                               at_buf_append(out, "]", 1) == AT_OK);
 }
 
 static bool is_spec(const struct at_object_edit *edits, size_t n)
