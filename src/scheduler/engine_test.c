@@ -164,8 +164,30 @@ static void change_instance(struct history *h)
     }
 }
 
+static void change_site(struct history *h)
+{
+    static const char *const laws[] = {"EU", "US"};
+    size_t at = (size_t)upto(&h->r, (int64_t)h->w.n_sites);
+    struct at_site *site = COPY_OF(h, at_site, h->w.sites[at]);
+    h->w.sites[at] = site;
+    switch (upto(&h->r, 3)) {
+    case 0:
+        site->spec.jurisdiction = laws[upto(&h->r, 2)];
+        break;
+    case 1:
+        world_price(&h->w, site, upto(&h->r, 1000));
+        break;
+    default: /* nothing that matters */
+        site->status.nodes = upto(&h->r, 100);
+    }
+    at_scheduler_changed(h->kept, &AT_KIND_SITE, NULL, site->meta.name);
+}
+
 static void happen(struct history *h)
 {
+    if (upto(&h->r, 12) == 0) {
+        change_site(h);
+    }
     int64_t what = upto(&h->r, 10);
     if (what < 5 && h->w.n_instances < WORLD_MAX - 1) {
         add_instance(h);
@@ -202,6 +224,10 @@ static void same_decision(const struct at_sched_decision *a, const struct at_sch
         assert_int_equal(a->gpus[k].milli, b->gpus[k].milli);
     }
     assert_memory_equal(a->refused, b->refused, sizeof a->refused);
+    for (size_t k = 0; k < AT_SCHED_RULE_COUNT; k++) {
+        assert_int_equal(a->refused[k] > 0, a->example[k] != NULL);
+        assert_true(at_streq(a->example[k], b->example[k]) || a->refused[k] == 0);
+    }
 }
 
 /* As the placement controller does; now and then a write is refused, or comes later. */
@@ -259,6 +285,7 @@ static void same_room(struct history *h, const struct at_snapshot *snap)
     for (size_t i = 0; i < anew->s.n_nodes; i++) {
         const struct sched_node *x = h->kept->s.by_rank[i], *y = anew->s.by_rank[i];
         assert_string_equal(x->node->meta.name, y->node->meta.name);
+        assert_ptr_equal(x->site, y->site);
         assert_int_equal(x->cpu_milli, y->cpu_milli);
         assert_int_equal(x->memory_bytes, y->memory_bytes);
         assert_int_equal(x->n_gpus, y->n_gpus);

@@ -70,6 +70,7 @@ struct sched_site {
     size_t index;
     size_t first, n_nodes; /* in sched.nodes */
     size_t first_block;    /* in a request's best */
+    uint64_t digest;       /* of what rules look at in the object */
 };
 
 #endif

@@ -81,6 +81,20 @@ void sched_node_recount(struct sched *s, struct sched_node *n)
     sched_node_changed(s, n);
 }
 
+static uint64_t labels_digest(const struct at_meta *meta, uint64_t h)
+{
+    for (size_t i = 0; i < meta->labels.n; i++) {
+        for (const char *c = meta->labels.items[i].key; *c != '\0'; c++) {
+            h = (h ^ (unsigned char)*c) * 1099511628211u;
+        }
+        for (const char *c = meta->labels.items[i].value; *c != '\0'; c++) {
+            h = (h ^ (unsigned char)*c) * 1099511628211u;
+        }
+        h = h * 31 + 7;
+    }
+    return h;
+}
+
 /* Of all that rules look at: a node's status changes for other reasons too. */
 static uint64_t digest_of(const struct at_node *node)
 {
@@ -95,16 +109,7 @@ static uint64_t digest_of(const struct at_node *node)
             h = h * 31 + at_streq(c->status, "True");
         }
     }
-    for (size_t i = 0; i < node->meta.labels.n; i++) {
-        for (const char *c = node->meta.labels.items[i].key; *c != '\0'; c++) {
-            h = (h ^ (unsigned char)*c) * 1099511628211u;
-        }
-        for (const char *c = node->meta.labels.items[i].value; *c != '\0'; c++) {
-            h = (h ^ (unsigned char)*c) * 1099511628211u;
-        }
-        h = h * 31 + 7;
-    }
-    return h;
+    return labels_digest(&node->meta, h);
 }
 
 static struct sched_site *site_get(struct sched *s, const char *name)
@@ -261,17 +266,34 @@ void sched_settle(struct sched *s)
     }
 }
 
+/* What is counted of a site is told in its status, several times a second, which no rule looks at.
+ */
 static void site_put(struct sched *s, const char *name)
 {
     struct sched_site *place = site_get(s, name);
-    place->site = at_snapshot_site(s->snap, name);
-    for (size_t i = 0; i < s->n_nodes; i++) {
+    const struct at_site *site = at_snapshot_site(s->snap, name);
+    bool same = site != NULL && place->site != NULL && !s->net_stale;
+    uint64_t digest = 0;
+    if (site != NULL) {
+        digest = at_model_part_hash(&AT_KIND_SITE, "spec", site, NULL);
+        digest = labels_digest(&site->meta, digest);
+    }
+    same = same && digest == place->digest;
+    place->site = site;
+    place->digest = digest;
+    size_t from = s->order_stale ? 0 : place->first;
+    size_t to = s->order_stale ? s->n_nodes : place->first + place->n_nodes;
+    for (size_t i = from; i < to; i++) {
         if (s->nodes[i]->site_index == place->index) {
-            s->nodes[i]->site = place->site;
+            s->nodes[i]->site = site;
         }
     }
-    s->net_stale = true;
-    s->epoch++;
+    if (same) {
+        s->net_sites[place->index] = site;
+    } else {
+        s->net_stale = true;
+        s->epoch++;
+    }
 }
 
 /* --- the whole --- */
