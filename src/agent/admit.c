@@ -25,6 +25,7 @@ void agent_room_forget(struct at_agent *a)
         at_free(a->room.extended[i].name);
     }
     at_free(a->room.extended);
+    at_free(a->room.gpu_memory);
     a->room = (struct agent_room){0};
 }
 
@@ -47,6 +48,11 @@ void agent_room_learn(struct at_agent *a, const json_t *status)
                                   .disk_bytes = r->disk_bytes,
                                   .gpu_milli = r->gpu_milli,
                                   .n_extended = r->extended.n};
+    a->room.n_gpus = node->status.gpus.n;
+    a->room.gpu_memory = at_alloc(sizeof(*a->room.gpu_memory) * (a->room.n_gpus + 1));
+    for (size_t i = 0; i < a->room.n_gpus; i++) {
+        a->room.gpu_memory[i] = node->status.gpus.items[i].memory_bytes;
+    }
     a->room.extended = at_alloc(sizeof(*a->room.extended) * (r->extended.n + 1));
     for (size_t i = 0; i < r->extended.n; i++) {
         a->room.extended[i].name = at_strdup(r->extended.items[i].key);
@@ -134,6 +140,25 @@ static const char *short_extended(const struct agent_instance *i)
     return NULL;
 }
 
+/* Shares without a word on memory hold their part of it; schedulers count only what was asked. */
+static bool is_short_of_gpu_memory(const struct agent_instance *i,
+                                   const struct at_instance_gpu *gpu)
+{
+    int64_t all =
+        (size_t)gpu->index < i->agent->room.n_gpus ? i->agent->room.gpu_memory[gpu->index] : 0;
+    int64_t held = 0;
+    const char *uid;
+    void *value;
+    for (size_t it = 0; at_map_next(i->agent->instances, &it, &uid, &value);) {
+        const struct agent_instance *x = value;
+        for (size_t k = 0; x != i && takes_room(x) && k < x->typed->status.gpus.n; k++) {
+            const struct at_instance_gpu *g = &x->typed->status.gpus.items[k];
+            held += g->index == gpu->index ? agent_share_memory(i->agent, g) : 0;
+        }
+    }
+    return all > 0 && is_short(all, held, agent_share_memory(i->agent, gpu));
+}
+
 bool agent_admit(struct agent_instance *i, char *why, size_t why_size)
 {
     const struct agent_room *all = &i->agent->room;
@@ -154,6 +179,8 @@ bool agent_admit(struct agent_instance *i, char *why, size_t why_size)
         (void)held_beside(i, index, &of_gpu);
         if (is_short(GPU_MILLI, of_gpu, milli_of(i->typed, index))) {
             what = "GPU";
+        } else if (is_short_of_gpu_memory(i, &i->typed->status.gpus.items[k])) {
+            what = "GPU memory";
         }
     }
     what = what == NULL ? short_extended(i) : what;

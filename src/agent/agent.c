@@ -69,7 +69,7 @@ static enum at_rc options_check(const struct at_agent_options *o, struct at_err 
 static enum at_rc dirs_make(struct at_agent *a, struct at_err *err)
 {
     static const char *const DIRS[] = {"",           "/models",  "/models/sha256", "/models/uri",
-                                       "/instances", "/records", "/logs"};
+                                       "/instances", "/records", "/logs",          "/gpu"};
     for (size_t i = 0; i < AT_ARRAY_LEN(DIRS); i++) {
         AT_CLEANUP(at_cleanup_free) char *dir = at_asprintf("%s%s", a->state_dir, DIRS[i]);
         /* Passable for the private users of instances, listable for nobody. */
@@ -263,6 +263,7 @@ void at_agent_free(struct at_agent *a)
         agent_instance_free(value);
     }
     at_map_free(a->instances);
+    agent_shares_done(a);
     agent_fetches_free(a->fetches);
     agent_node_done(a);
     agent_room_forget(a);

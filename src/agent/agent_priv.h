@@ -14,6 +14,8 @@
 struct agent_execs;
 struct agent_fetches;
 struct agent_tunnel;
+struct agent_share;
+struct share_look;
 
 #define AGENT_DRIVERS_MAX 4
 #define AGENT_FINALIZER "atoll.dev/agent"
@@ -28,6 +30,8 @@ struct agent_driver {
 struct agent_room {
     bool known;
     int64_t cpu_milli, memory_bytes, disk_bytes, gpu_milli;
+    int64_t *gpu_memory; /* of each GPU, by its position */
+    size_t n_gpus;
     struct agent_extended { /* any other resource that the machine names */
         char *name;
         int64_t amount;
@@ -65,6 +69,11 @@ struct at_agent {
     struct agent_fetches *fetches;
     struct agent_tunnel *tunnel;
     at_timer_id stop_timer, log_timer;
+
+    /* share.c */
+    at_timer_id share_timer; /* 0: no share was ever made */
+    int64_t share_looked_ns;
+    struct share_look *share_look; /* under way in the pool */
 };
 
 /* agent.c */
@@ -130,6 +139,7 @@ struct agent_instance {
     char *local_endpoint; /* of our own runners: unix:/path */
     int port, pid;
     int64_t log_noted_bytes;
+    struct agent_share *share; /* of GPUs; NULL: none */
     size_t secret_index;
     json_t *secrets; /* {"name/key": "value"} while launching */
     at_client_call_id secret_call;
@@ -143,6 +153,7 @@ struct agent_instance {
     const char *status_phase;
     bool ready;
     bool out_of_memory; /* the last run ended so */
+    bool gpu_exceeded;  /* it was ended for this */
     char reason[48], message[400];
     int64_t restarts, exit_code;
     int64_t started_wall_ns, ready_wall_ns, finished_wall_ns;
@@ -186,6 +197,17 @@ void agent_launch_start(struct agent_instance *i); /* secrets are there */
 void agent_secrets_next(struct agent_instance *i);
 const struct agent_driver *agent_driver_for(struct at_agent *a, const struct at_workload *w);
 bool agent_instance_set_starting(struct agent_instance *i); /* SECRETS -> STARTING */
+
+/* share.c: shares of GPUs. apply: make it, or change it to what the object says; while it runs,
+ * too. NULL from the others: it has none. */
+enum at_rc agent_share_apply(struct agent_instance *i, struct at_err *err) AT_WARN_UNUSED;
+const struct at_process_bind *agent_share_binds(const struct agent_instance *i);
+const char *agent_share_library(const struct agent_instance *i);
+int64_t agent_share_memory(const struct at_agent *a, const struct at_instance_gpu *gpu);
+json_t *agent_share_json(struct agent_instance *i); /* own: caller decrefs */
+void agent_share_remove(struct agent_instance *i);  /* with its files */
+void agent_share_free(struct agent_instance *i);    /* its files stay */
+void agent_shares_done(struct at_agent *a);
 
 /* probe.c */
 void agent_probes_start(struct agent_instance *i);

@@ -104,6 +104,7 @@ void agent_instance_free(struct agent_instance *i)
     agent_fetch_forget(a->fetches, i);
     at_client_cancel(a->client, i->secret_call);
     agent_report_done(i);
+    agent_share_free(i);
     json_decref(i->secrets);
     json_decref(i->object);
     at_arena_free(i->arena);
@@ -137,6 +138,7 @@ static void remove_now(struct agent_instance *i)
         at_log(AT_LOG_WARN, "instance.remove", "%s", err.msg);
     }
     agent_record_remove(i);
+    agent_share_remove(i);
     if (a->stopping) {
         agent_instance_free(i);
         agent_check_stopped(a);
@@ -274,6 +276,7 @@ void agent_instance_started(struct agent_instance *i, struct at_runtime_task *ta
 {
     i->task = task;
     i->pid = pid;
+    i->gpu_exceeded = false;
     at_free(i->isolation);
     i->isolation = at_strdup(isolation);
     set_phase(i, PHASE_RUNNING);
@@ -354,8 +357,8 @@ static void stop_running(struct agent_instance *i)
 /* What the runner and the shell mean by these exit codes; NULL: nothing special. */
 static const char *exit_reason(const struct agent_instance *i, int exit_code)
 {
-    if (i->out_of_memory) {
-        return "OOMKilled";
+    if (i->out_of_memory || i->gpu_exceeded) {
+        return i->gpu_exceeded ? "GPUMemoryExceeded" : "OOMKilled";
     }
     bool runner =
         i->typed != NULL && i->typed->spec.runner != NULL && i->typed->spec.runner[0] != '\0';
@@ -374,7 +377,10 @@ static void exited_by_itself(struct agent_instance *i, int exit_code, int signal
     char last[256] = "";
     char message[400];
     agent_log_last_line(i->log_path, last, sizeof last);
-    if (i->out_of_memory) {
+    if (i->gpu_exceeded) {
+        snprintf(message, sizeof message, "held more memory of its GPU than its share%s%s",
+                 last[0] ? ": " : "", last);
+    } else if (i->out_of_memory) {
         char limit[AT_UNITS_TEXT_BYTES_MAX];
         const struct at_resources *r = i->typed->spec.resources;
         at_quantity_format_bytes(r != NULL ? r->memory_bytes : 0, limit);
@@ -576,6 +582,11 @@ void agent_instance_apply(struct at_agent *a, json_t *object, bool deleted)
     }
     i->orphan = false;
     i->wanted = i->typed->meta.deletion_wall_ns == 0 && i->phase != PHASE_REMOVED;
+    struct at_err err = {0};
+    /* A share that changed holds for what runs already. */
+    if (i->task != NULL && agent_share_apply(i, &err) != AT_OK) {
+        at_log(AT_LOG_ERROR, "share.change", "%s/%s: %s", i->ns, i->name, err.msg);
+    }
     if (first) {
         history_take(i);
         if (i->phase == PHASE_RUNNING) { /* adopted */

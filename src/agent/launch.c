@@ -253,9 +253,13 @@ static void env_gpus(const struct agent_instance *i, struct words *w)
     words_add(w, at_arena_printf(w->arena, "NVIDIA_VISIBLE_DEVICES=%s", list));
     words_add(w,
               at_arena_printf(w->arena, "ATOLL_GPU_MILLI=%lld", (long long)s->gpus.items[0].milli));
-    if (s->gpus.items[0].memory_bytes > 0) {
-        words_add(w, at_arena_printf(w->arena, "ATOLL_GPU_MEMORY_BYTES=%lld",
-                                     (long long)s->gpus.items[0].memory_bytes));
+    int64_t memory = agent_share_memory(i->agent, &s->gpus.items[0]);
+    if (memory > 0) {
+        words_add(w, at_arena_printf(w->arena, "ATOLL_GPU_MEMORY_BYTES=%lld", (long long)memory));
+    }
+    /* Only where /etc/ld.so.preload cannot be shown does this hold the program. */
+    if (agent_share_library(i) != NULL) {
+        words_add(w, at_arena_printf(w->arena, "LD_PRELOAD=%s", agent_share_library(i)));
     }
 }
 
@@ -285,7 +289,7 @@ static void env_make(const struct agent_instance *i, struct words *w)
     }
 #if defined(__SANITIZE_ADDRESS__)
     /* The leak check traces its own process, which instances may not do. */
-    words_add(w, "ASAN_OPTIONS=detect_leaks=0");
+    words_add(w, "ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0");
 #endif
     for (size_t n = 0; n < spec->env.n; n++) {
         const struct at_env_var *var = &spec->env.items[n];
@@ -354,6 +358,9 @@ void agent_launch_start(struct agent_instance *i)
         rc = agent_record_write(i, &err);
     }
     if (rc == AT_OK) {
+        rc = agent_share_apply(i, &err);
+    }
+    if (rc == AT_OK) {
         argv_make(i, &argv);
         env_make(i, &envp);
         if (argv.full || envp.full) {
@@ -378,6 +385,7 @@ void agent_launch_start(struct agent_instance *i)
                                    .working_dir = w->working_dir,
                                    .uid = w->user > 0 ? w->user : -1,
                                    .limits = limits_of(w),
+                                   .binds = agent_share_binds(i),
                                    .readable_paths = readable};
     i->driver->ops->start(i->driver->rt, &spec, on_started, agent_instance_exited, i);
 }

@@ -38,6 +38,16 @@
 #define AGENT_ARGS_MAX 2048
 #define AGENT_PIDS_MAX 1024 /* processes of one instance */
 
+#define AGENT_SHARE_LOOK_NS (1 * AT_NS_PER_S)    /* between questions to a GPU's driver */
+#define AGENT_SHARE_TURN_NS (50 * AT_NS_PER_MS)  /* between looks at who launches */
+#define AGENT_SHARE_IDLE_NS (500 * AT_NS_PER_MS) /* without launches: no turns any more */
+#define AGENT_SHARE_TELL_NS (10 * AT_NS_PER_S)   /* between reports of what is used */
+#define AGENT_SHARE_OVER_LOOKS 3                 /* over the share in so many looks: it ends */
+#define AGENT_SHARE_SLACK_BYTES_MIN                                                                \
+    (INT64_C(64) << 20)     /* more than a twentieth of small shares                               \
+                             */
+#define AGENT_SHARES_MAX 64 /* of one GPU */
+
 #define AGENT_SOCKET_PATH_BYTES_MAX 100 /* what a Unix socket's address holds, less a reserve */
 
 #endif

@@ -20,7 +20,7 @@ static json_t *int_or_null(int64_t value)
     return value != 0 ? json_integer(value) : json_null();
 }
 
-static json_t *status_json(const struct agent_instance *i)
+static json_t *status_json(struct agent_instance *i)
 {
     json_t *s = json_object();
     json_object_set_new(s, "phase", json_string(i->status_phase));
@@ -37,6 +37,7 @@ static json_t *status_json(const struct agent_instance *i)
     json_object_set_new(s, "readyAt", time_or_null(i->ready_wall_ns));
     json_object_set_new(s, "finishedAt", time_or_null(i->finished_wall_ns));
     json_object_set_new(s, "limits", text_or_null(i->isolation));
+    json_object_set_new(s, "gpuUse", agent_share_json(i));
     return s;
 }
 

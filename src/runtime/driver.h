@@ -23,8 +23,10 @@ struct at_runtime_spec {
     const char *working_dir;
     int64_t uid; /* -1: driver's default (process: private unprivileged user; oci: image's) */
     struct at_cgroup_limits limits;
-    const char *const *readable_paths; /* NULL-terminated: files it must be able to read (model
-                                          file): oci mounts them read-only at the same path */
+    const struct at_process_bind *binds; /* may be NULL; source NULL ends them. Where the driver
+                                            cannot show them the isolation line says so */
+    const char *const *readable_paths;   /* NULL-terminated: files it must be able to read (model
+                                            file): oci mounts them read-only at the same path */
 };
 
 /* A command beside a running task. */

@@ -54,6 +54,11 @@ static json_t *make_mounts(const struct at_runtime_spec *spec)
         }
     }
     add_mount(m, spec->dir, "bind", spec->dir, OPTIONS("bind", "rw", "nosuid", "nodev"));
+    const struct at_process_bind *b = spec->binds;
+    for (; b != NULL && b->source != NULL; b++) {
+        add_mount(m, b->target, "bind", b->source,
+                  OPTIONS("bind", b->writable ? "rw" : "ro", "nosuid", "nodev"));
+    }
     const char *const *path = spec->readable_paths;
     for (; path != NULL && *path != NULL; path++) {
         add_mount(m, *path, "bind", *path, OPTIONS("rbind", "ro", "nosuid", "nodev"));

@@ -150,6 +150,9 @@ static void describe_isolation(struct at_runtime_task *task, const struct at_cgr
     } else {
         at_supervise_note(text, ", own mount, ipc and uts namespaces");
     }
+    if ((lack & AT_PROCESS_LACK_BINDS) != 0) {
+        at_supervise_note(lacks, ", files shown in its mount namespace");
+    }
     if ((lack & AT_PROCESS_LACK_SECCOMP) != 0) {
         at_supervise_note(lacks, ", seccomp");
     } else {
@@ -210,6 +213,7 @@ static enum at_rc run(struct at_runtime_task *task, const struct at_runtime_spec
         .no_capabilities = true,
         .seccomp = true,
         .new_mount_ns = true,
+        .binds = spec->binds,
         .new_ipc_ns = true,
         .new_uts_ns = true,
         .cgroup_procs = task->run.cgroup != NULL ? at_cgroup_procs_files(task->run.cgroup) : NULL,

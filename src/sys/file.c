@@ -111,6 +111,22 @@ enum at_rc at_file_read_at(const char *path, int64_t offset, size_t max_bytes, s
     return AT_OK;
 }
 
+enum at_rc at_file_write_at(const char *path, int64_t offset, const void *data, size_t len,
+                            struct at_err *err)
+{
+    AT_CLEANUP(cleanup_fd) int fd = -1;
+    enum at_rc rc = open_path(path, O_WRONLY, 0, &fd, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    ssize_t n;
+    do {
+        n = pwrite(fd, data, len, offset);
+    } while (n < 0 && errno == EINTR);
+    return n == (ssize_t)len ? AT_OK
+                             : at_err_set_errno(err, n < 0 ? errno : EIO, "cannot write %s", path);
+}
+
 static enum at_rc sync_parent(const char *path, struct at_err *err)
 {
     const char *slash = strrchr(path, '/');

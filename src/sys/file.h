@@ -56,6 +56,9 @@ void at_file_writer_free(
 /* Up to max_bytes at offset, appended to out; *ret_len 0 at or past the end. */
 enum at_rc at_file_read_at(const char *path, int64_t offset, size_t max_bytes, struct at_buf *out,
                            size_t *ret_len, struct at_err *err) AT_WARN_UNUSED;
+/* In place, at offset, in a file that is there: what is mapped elsewhere sees it. Not durable. */
+enum at_rc at_file_write_at(const char *path, int64_t offset, const void *data, size_t len,
+                            struct at_err *err) AT_WARN_UNUSED;
 /* A descriptor for a child's output: appends, made when absent. own: at_file_close. */
 enum at_rc at_file_open_append(const char *path, mode_t mode, int *ret_fd,
                                struct at_err *err) AT_WARN_UNUSED;

@@ -6,6 +6,12 @@
 
 #include <sys/types.h>
 
+/* Shown at target in the process's own mount namespace; target must be there. */
+struct at_process_bind {
+    const char *source, *target;
+    bool writable;
+};
+
 struct at_process_options {
     const char *const
         *argv; /* NULL-terminated; argv[0] is looked up on PATH of envp unless it has a slash */
@@ -20,6 +26,7 @@ struct at_process_options {
     bool seccomp; /* the default deny list (mount, kexec, bpf, ptrace of others, ...) by libseccomp
                    */
     bool new_mount_ns, new_pid_ns, new_ipc_ns, new_uts_ns;
+    const struct at_process_bind *binds; /* with new_mount_ns; in order; source NULL ends them */
     const struct at_process *join;   /* enter the mount, IPC and UTS namespaces of this one instead;
                                         NULL: none */
     bool controlling_terminal;       /* with new_session: stdin_fd is a terminal, make it ours */
@@ -42,6 +49,7 @@ enum at_process_lack {
     AT_PROCESS_LACK_SECCOMP = 2,
     AT_PROCESS_LACK_USER = 4,
     AT_PROCESS_LACK_CGROUP = 8,
+    AT_PROCESS_LACK_BINDS = 16,
 };
 
 /* Start. With strict false, isolations that the machine forbids are left out and reported in
@@ -65,6 +73,8 @@ const char *const *at_process_seccomp_denied(void);
  * when it was started. */
 enum at_rc at_process_adopt(pid_t pid, uint64_t start_ticks, struct at_process *ret,
                             struct at_err *err) AT_WARN_UNUSED;
+/* Is word the name of a control group that the process is in? */
+bool at_process_in_cgroup(pid_t pid, const char *word);
 uint64_t at_process_start_ticks(pid_t pid); /* field 22 of /proc/PID/stat; 0 when gone */
 /* Reap without blocking. err: AT_AGAIN still running; AT_NOT_FOUND no child of ours (adopted): exit
  * status unknown. */

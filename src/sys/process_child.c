@@ -100,6 +100,15 @@ static void enter_namespaces(const struct child_plan *plan, unsigned *lack)
     }
     if (!ok) {
         lacks(plan, CHILD_STEP_NAMESPACES, AT_PROCESS_LACK_NAMESPACES, lack);
+        return;
+    }
+    const struct at_process_bind *b = o->binds;
+    for (; b != NULL && b->source != NULL; b++) {
+        unsigned long how = MS_BIND | MS_REMOUNT | MS_NOSUID | (b->writable ? 0 : MS_RDONLY);
+        if (mount(b->source, b->target, NULL, MS_BIND, NULL) != 0 ||
+            mount(NULL, b->target, NULL, how, NULL) != 0) {
+            lacks(plan, CHILD_STEP_NAMESPACES, AT_PROCESS_LACK_BINDS, lack);
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #define STAT_BYTES_MAX 4096
+#define CGROUP_BYTES_MAX 65536
 #define ENVIRON_BYTES_MAX ((size_t)4 << 20)
 #define MARKED_ROUNDS_MAX 100
 #define MARKED_ROUND_NS 10000000
@@ -43,6 +44,25 @@ static bool read_stat(pid_t pid, struct proc_stat *ret)
     }
     at_buf_done(&text);
     return ok;
+}
+
+bool at_process_in_cgroup(pid_t pid, const char *word)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/cgroup", (int)pid);
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    if (at_file_read(path, CGROUP_BYTES_MAX, &text, NULL) != AT_OK || text.data == NULL) {
+        return false;
+    }
+    size_t len = strlen(word);
+    for (const char *at = text.data; (at = strstr(at, word)) != NULL; at += len) {
+        bool whole = at > text.data && at[-1] == '/' &&
+                     (at[len] == '\0' || at[len] == '\n' || at[len] == '/');
+        if (whole) {
+            return true;
+        }
+    }
+    return false;
 }
 
 uint64_t at_process_start_ticks(pid_t pid)

@@ -23,6 +23,7 @@
 #define CU_DEVICE_LOST 46 /* CUDA_ERROR_DEVICE_UNAVAILABLE */
 #define ENTRIES_MAX 200000
 #define CONTEXTS_MAX 64
+#define LAUNCHES_AHEAD_MAX 1024
 
 struct context {
     int device; /* of the state file */
@@ -72,6 +73,9 @@ static int64_t now_ns(void)
 
 static void sleep_until(int64_t at)
 {
+    if (at <= now_ns()) {
+        return;
+    }
     struct timespec t = {.tv_sec = at / 1000000000, .tv_nsec = at % 1000000000};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR) {
     }
@@ -590,6 +594,8 @@ static cu_result run(int64_t ns, cu_handle stream)
     }
     struct standin_device *device = &d.state->devices[current->device];
     int64_t *tail = tail_of(stream);
+    /* A stream takes so many launches ahead, then the call waits. */
+    sleep_until(*tail - LAUNCHES_AHEAD_MAX * ns);
     int64_t from = now_ns();
     from = *tail > from ? *tail : from;
     int64_t busy = __atomic_load_n(&device->busy_until_ns, __ATOMIC_SEQ_CST), until;

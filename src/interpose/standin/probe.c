@@ -3,9 +3,9 @@
  * itself in the way that its first argument names: dlsym or procaddress.
  *
  *   alloc:N async:N pool:N managed:N pitch:W:H vmm:N array:W:H node:N   bytes; prints op=RESULT
- *   free free-twice  drop (the newest of what it holds)   info  total  context  destroy  reset
- *   launch:NS:N  graph:NS:N  spin:NS:MS (launch for so long, print how many)  sync
- *   fork:WORD (do one word in a child)   exec:WORD   threads:N (that many allocate and free)
+ *   retry:N (alloc until it succeeds)  free-twice  drop (the newest of what it holds)   info  total
+ * context  destroy  reset launch:NS:N  graph:NS:N  spin:NS:MS (launch for so long, print how many)
+ * sync fork:WORD (do one word in a child)   exec:WORD   threads:N (that many allocate and free)
  *   abandon:N (a child allocates, then is killed)   sleep:MS   wait (until stdin ends)   nvml */
 #include "interpose/cuda_abi.h"
 
@@ -336,6 +336,11 @@ static void act_holding(const char *op, long a, long b)
     }
     cu_ptr at = 0;
     cu_result result = allocate(op, a, b, &at);
+    for (int i = 0; strcmp(op, "retry") == 0 && i < 3000; i++) { /* half a minute */
+        result = allocate("alloc", a, b, &at);
+        i = result == CU_OK ? 3000 : i;
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
     if (result == CU_OK && n_held < HELD_MAX) {
         snprintf(held[n_held].op, sizeof held[0].op, "%s", op);
         held[n_held].at = at;
