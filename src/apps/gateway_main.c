@@ -107,6 +107,19 @@ static enum at_rc threads_of(const char *text, uint64_t *ret, struct at_err *err
     return AT_OK;
 }
 
+static enum at_rc read_numbers(const char *threads, const char *tunnel_idle,
+                               struct at_gateway_options *o, struct at_err *err)
+{
+    uint64_t n = 0;
+    enum at_rc rc = threads_of(threads, &n, err);
+    o->n_threads = (unsigned)n;
+    if (rc == AT_OK && tunnel_idle != NULL) {
+        rc = at_duration_ns(tunnel_idle, &o->tunnel_idle_ns, err);
+        rc = rc == AT_OK ? rc : at_err_wrap(err, rc, "--tunnel-idle");
+    }
+    return rc;
+}
+
 int at_app_gateway(int argc, char **argv)
 {
     const char *servers[AT_APP_LIST_MAX + 1] = {NULL};
@@ -135,6 +148,20 @@ int at_app_gateway(int argc, char **argv)
         {"tls-key", &o.tls_key_file, NULL, NULL, "FILE", "Its key, PEM."},
         {"tunnel-idle", &tunnel_idle, NULL, NULL, "TIME",
          "WebSocket connections on which nothing comes for so long are cut (default 10m)."},
+        {"access-log", &o.access_log, NULL, NULL, "FILE",
+         "Write a line of JSON for each request to FILE, or - for standard output. The file may be "
+         "renamed at any time."},
+        {"access-log-rates", &o.access_log_rates, NULL, NULL, "RATES",
+         "Share of the requests in it, as 0.1, or by status: 2xx=0.01,4xx=1,5xx=1 (default 1)."},
+        {"otlp-endpoint", &o.otlp_endpoint, NULL, NULL, "URL",
+         "Send spans to this OpenTelemetry collector by OTLP/HTTP, as http://127.0.0.1:4318."},
+        {"otlp-headers-file", &o.otlp_headers_file, NULL, NULL, "FILE",
+         "Header lines for the collector, such as Authorization: Bearer KEY."},
+        {"otlp-ca", &o.otlp_ca_file, NULL, NULL, "FILE",
+         "Trust the collector by this CA, PEM (default: those of the system)."},
+        {"trace-ratio", &o.trace_ratio, NULL, NULL, "RATIO",
+         "Share of the traces that begin here that is sampled (default 1); others go by their "
+         "traceparent."},
         {"threads", &threads, NULL, NULL, "N", "Event loops (default: one for each CPU)."},
         {"loop-backend", &backend, NULL, NULL, "NAME",
          "How event loops wait: io_uring, epoll or auto (default: io_uring where the kernel allows "
@@ -154,13 +181,8 @@ int at_app_gateway(int argc, char **argv)
     AT_CLEANUP(at_cleanup_free) char *secret = NULL;
     AT_CLEANUP(at_cleanup_free) char *server = at_app_list_join(servers);
     o.server = server;
-    uint64_t n = 0;
     at_app_log_start("gateway");
-    enum at_rc rc = threads_of(threads, &n, &app.err);
-    if (rc == AT_OK && tunnel_idle != NULL) {
-        rc = at_duration_ns(tunnel_idle, &o.tunnel_idle_ns, &app.err);
-        rc = rc == AT_OK ? rc : at_err_wrap(&app.err, rc, "--tunnel-idle");
-    }
+    enum at_rc rc = read_numbers(threads, tunnel_idle, &o, &app.err);
     if (rc == AT_OK) {
         rc = at_app_token(token, token_file, &secret, &app.err);
     }
@@ -169,6 +191,5 @@ int at_app_gateway(int argc, char **argv)
     }
     o.token = secret;
     o.state_dir = dir;
-    o.n_threads = (unsigned)n;
     return gateway_run(&app, &o, backend, with_stdin);
 }

@@ -188,9 +188,45 @@ static void threads_lose_no_update(void **state)
     at_metrics_free(metrics);
 }
 
+static void registries_of_several_threads_are_shown_as_one(void **state)
+{
+    (void)state;
+    static const char *const NAMES[] = {"a", NULL};
+    static const char *const X[] = {"x", NULL}, *const Y[] = {"y", NULL};
+    struct at_metrics *all[2];
+    struct at_metric *gone = NULL;
+    for (size_t i = 0; i < 2; i++) {
+        all[i] = at_metrics_new();
+        struct at_metric_family *f =
+            at_metrics_family(all[i], AT_METRIC_COUNTER, "c_total", "C.", NAMES);
+        struct at_metric_family *h =
+            at_metrics_family(all[i], AT_METRIC_HISTOGRAM, "size_requests", "S.", NULL);
+        at_metric_add(at_metric_with(f, X), 2 + (int64_t)i);
+        at_metric_observe_ns(at_metric_with(h, NULL), 3);
+        at_metric_observe_ns(at_metric_with(h, NULL), 100000);
+        gone = at_metric_with(f, Y);
+        at_metric_add(gone, 7);
+    }
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    assert_int_equal(at_metrics_expose_sum((const struct at_metrics *const *)all, 2, &text), AT_OK);
+    assert_non_null(strstr(text.data, "c_total{a=\"x\"} 5\n"));
+    assert_non_null(strstr(text.data, "c_total{a=\"y\"} 14\n"));
+    assert_non_null(strstr(text.data, "size_requests_bucket{le=\"2\"} 0\n"));
+    assert_non_null(strstr(text.data, "size_requests_bucket{le=\"3\"} 2\n"));
+    assert_non_null(strstr(text.data, "size_requests_bucket{le=\"+Inf\"} 4\n"));
+    assert_non_null(strstr(text.data, "size_requests_sum 200006\n"));
+    at_metric_drop(gone);
+    at_buf_clear(&text);
+    assert_int_equal(at_metrics_expose_sum((const struct at_metrics *const *)all, 2, &text), AT_OK);
+    assert_non_null(strstr(text.data, "c_total{a=\"y\"} 7\n"));
+    at_metrics_free(all[0]);
+    at_metrics_free(all[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(registries_of_several_threads_are_shown_as_one),
         cmocka_unit_test(log_lines_are_json_whatever_the_values),
         cmocka_unit_test(log_text_stays_on_one_line),
         cmocka_unit_test(exposition_has_the_values),

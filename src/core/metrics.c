@@ -44,6 +44,14 @@ static const struct bound BOUNDS_BYTES[] = {
     {1073741824, "1.073741824e+09"},
 };
 
+/* How many at once: for names that end in _requests or _rows. */
+static const struct bound BOUNDS_COUNTS[] = {
+    {1, "1"},     {2, "2"},       {3, "3"},       {4, "4"},       {6, "6"},       {8, "8"},
+    {12, "12"},   {16, "16"},     {24, "24"},     {32, "32"},     {48, "48"},     {64, "64"},
+    {96, "96"},   {128, "128"},   {192, "192"},   {256, "256"},   {384, "384"},   {512, "512"},
+    {768, "768"}, {1024, "1024"}, {2048, "2048"}, {4096, "4096"}, {8192, "8192"},
+};
+
 struct histogram {
     _Atomic int64_t sum;
     _Atomic uint64_t buckets[]; /* one more than there are bounds */
@@ -125,15 +133,18 @@ static struct at_metric_family *family_new(struct at_metrics *metrics, enum at_m
                                            const char *const *label_names)
 {
     bool bytes = ends_with(name, "_bytes");
+    bool counts = ends_with(name, "_requests") || ends_with(name, "_rows");
     assert(type != AT_METRIC_COUNTER || ends_with(name, "_total"));
-    assert(type != AT_METRIC_HISTOGRAM || bytes || ends_with(name, "_seconds"));
+    assert(type != AT_METRIC_HISTOGRAM || bytes || counts || ends_with(name, "_seconds"));
     struct at_metric_family *family = AT_NEW(struct at_metric_family);
     family->metrics = metrics;
     family->type = type;
     family->name = at_strdup(name);
     family->help = at_strdup(help);
-    family->bounds = bytes ? BOUNDS_BYTES : BOUNDS_SECONDS;
-    family->bound_count = bytes ? AT_ARRAY_LEN(BOUNDS_BYTES) : AT_ARRAY_LEN(BOUNDS_SECONDS);
+    family->bounds = bytes ? BOUNDS_BYTES : counts ? BOUNDS_COUNTS : BOUNDS_SECONDS;
+    family->bound_count = bytes    ? AT_ARRAY_LEN(BOUNDS_BYTES)
+                          : counts ? AT_ARRAY_LEN(BOUNDS_COUNTS)
+                                   : AT_ARRAY_LEN(BOUNDS_SECONDS);
     family->series = at_map_new();
     for (; label_names != NULL && label_names[family->label_count] != NULL; family->label_count++) {
         assert(family->label_count < AT_METRIC_LABELS_MAX);
@@ -240,6 +251,21 @@ struct at_metric *at_metric_plain(struct at_metrics *metrics, enum at_metric_typ
     return at_metric_with(at_metrics_family(metrics, type, name, help, NULL), NULL);
 }
 
+void at_metric_drop(struct at_metric *metric)
+{
+    if (metric == NULL) {
+        return;
+    }
+    struct at_metrics *metrics = metric->family->metrics;
+    pthread_mutex_lock(&metrics->lock);
+    struct at_metric *found = at_map_remove(metric->family->series, metric->labels);
+    assert(found == metric);
+    pthread_mutex_unlock(&metrics->lock);
+    at_free(metric->labels);
+    at_free(metric->histogram);
+    at_free(metric);
+}
+
 void at_metric_add(struct at_metric *metric, int64_t delta)
 {
     assert(metric->family->type != AT_METRIC_HISTOGRAM);
@@ -302,7 +328,7 @@ static enum at_rc expose_histogram(const struct at_metric *metric, struct at_buf
     }
     int64_t sum = atomic_load_explicit(&metric->histogram->sum, memory_order_relaxed);
     enum at_rc rc =
-        family->bounds == BOUNDS_BYTES
+        family->bounds != BOUNDS_SECONDS
             ? at_buf_printf(buf, "%s_sum%s%s%s %lld\n", family->name, open, metric->labels, close,
                             (long long)sum)
             : at_buf_printf(buf, "%s_sum%s%s%s %lld.%09lld\n", family->name, open, metric->labels,
@@ -353,5 +379,47 @@ enum at_rc at_metrics_expose(const struct at_metrics *metrics, struct at_buf *bu
         rc = expose_family(family, buf);
     }
     pthread_mutex_unlock(lock);
+    return rc;
+}
+
+/* Adds what one registry has to the sums in another that nobody else knows. */
+static void sum_family(const struct at_metric_family *from, struct at_metrics *to)
+{
+    const char *names[AT_METRIC_LABELS_MAX + 1] = {NULL};
+    memcpy(names, from->label_names, from->label_count * sizeof *names);
+    struct at_metric_family *family =
+        at_metrics_family(to, from->type, from->name, from->help, names);
+    void *value;
+    for (size_t it = 0; at_map_next(from->series, &it, NULL, &value);) {
+        const struct at_metric *own = value;
+        struct at_metric *sum = at_map_get(family->series, own->labels);
+        if (sum == NULL) {
+            sum = series_new(family, at_strdup(own->labels));
+        }
+        sum->value += atomic_load_explicit(&own->value, memory_order_relaxed);
+        for (size_t i = 0; own->histogram != NULL && i <= from->bound_count; i++) {
+            sum->histogram->buckets[i] +=
+                atomic_load_explicit(&own->histogram->buckets[i], memory_order_relaxed);
+        }
+        if (own->histogram != NULL) {
+            sum->histogram->sum += atomic_load_explicit(&own->histogram->sum, memory_order_relaxed);
+        }
+    }
+}
+
+enum at_rc at_metrics_expose_sum(const struct at_metrics *const *all, size_t n, struct at_buf *buf)
+{
+    struct at_metrics *sums = at_metrics_new();
+    for (size_t i = 0; i < n; i++) {
+        pthread_mutex_t *lock = (pthread_mutex_t *)&all[i]->lock;
+        void *family;
+        pthread_mutex_lock(lock);
+        for (size_t it = 0; at_map_next(all[i]->families, &it, NULL, &family);) {
+            sum_family(family, sums);
+        }
+        pthread_mutex_unlock(lock);
+    }
+    enum at_rc rc = at_metrics_expose(sums, buf);
+    at_metrics_free(sums);
     return rc;
 }

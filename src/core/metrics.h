@@ -20,14 +20,16 @@ void at_metrics_free(struct at_metrics *metrics);
     10000 /* per family; past it, everything goes to one series with labels "other" */
 
 /* label_names: NULL-terminated, may be NULL. Histograms are log-linear over microseconds to
- * minutes; observe in seconds. Counter names end in _total, histograms in _seconds or _bytes. own:
- * registry. */
+ * minutes; observe in seconds; those of sizes over bytes or counts. Counter names end in _total,
+ * histograms in _seconds, _bytes, _requests or _rows. own: registry. */
 struct at_metric_family *at_metrics_family(struct at_metrics *metrics, enum at_metric_type type,
                                            const char *name, const char *help,
                                            const char *const *label_names);
 /* The series with these label values (NULL-terminated, one per label name). Keep the pointer on hot
  * paths. */
 struct at_metric *at_metric_with(struct at_metric_family *family, const char *const *label_values);
+/* The series goes, and with it what was counted: for labels that come and go. NULL is nothing. */
+void at_metric_drop(struct at_metric *metric);
 /* The one series of a new family without labels. own: registry. */
 struct at_metric *at_metric_plain(struct at_metrics *metrics, enum at_metric_type type,
                                   const char *name, const char *help);
@@ -37,5 +39,11 @@ void at_metric_observe_ns(struct at_metric *metric, int64_t ns); /* histogram of
 int64_t at_metric_value(const struct at_metric *metric); /* counter or gauge; histogram: count */
 /* Prometheus text exposition 0.0.4 appended to buf. */
 enum at_rc at_metrics_expose(const struct at_metrics *metrics, struct at_buf *buf) AT_WARN_UNUSED;
+
+/* The same of several registries whose families of one name have the same labels: series of equal
+ * labels are added up. For one registry per thread, so that no thread touches another's counters.
+ */
+enum at_rc at_metrics_expose_sum(const struct at_metrics *const *all, size_t n,
+                                 struct at_buf *buf) AT_WARN_UNUSED;
 
 #endif

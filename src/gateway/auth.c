@@ -5,17 +5,41 @@
 #include "gateway/gateway_priv.h"
 #include "sys/file.h"
 
+#include <stdio.h>
+
+/* One without a name is called by the beginning of its digest, which says nothing of the token. */
+static void name_key(struct at_gateway *g)
+{
+    const unsigned char *d = g->digests[g->n_digests];
+    char *name = g->keys[g->n_digests++];
+    if (name[0] == '\0') {
+        snprintf(name, AT_GW_KEY_BYTES_MAX, "key-%02x%02x%02x%02x", d[0], d[1], d[2], d[3]);
+    }
+}
+
+/* A token, or sha256: and its digest; then, after a space, its name in metrics and logs. */
 static enum at_rc add(struct at_gateway *g, struct at_str line, struct at_err *err)
 {
     static const char DIGEST[] = "sha256:";
     if (g->n_digests == AT_GW_TOKENS_MAX) {
         return at_err_set(err, AT_INVALID, "more than %d tokens", AT_GW_TOKENS_MAX);
     }
+    struct at_str name = line;
+    line = at_str_cut(&name, ' ');
+    name = at_str_trim(name);
     g->digests = at_realloc(g->digests, (g->n_digests + 1) * sizeof *g->digests);
+    g->keys = at_realloc(g->keys, (g->n_digests + 1) * sizeof *g->keys);
+    g->keys[g->n_digests][0] = '\0';
+    if (name.len >= sizeof *g->keys || at_str_utf8_prefix(name) != name.len) {
+        return at_err_set(err, AT_INVALID, "a token's name of more than %d bytes, or not UTF-8",
+                          AT_GW_KEY_BYTES_MAX - 1);
+    }
+    memcpy(g->keys[g->n_digests], name.ptr, name.len);
+    g->keys[g->n_digests][name.len] = '\0';
     unsigned char *digest = g->digests[g->n_digests];
     if (!at_str_starts(line, DIGEST)) {
         at_sha256(line.ptr, line.len, digest);
-        g->n_digests++;
+        name_key(g);
         return AT_OK;
     }
     if (line.len != sizeof DIGEST - 1 + 64) {
@@ -33,7 +57,7 @@ static enum at_rc add(struct at_gateway *g, struct at_str line, struct at_err *e
         }
         digest[i] = (unsigned char)byte;
     }
-    g->n_digests++;
+    name_key(g);
     return AT_OK;
 }
 
@@ -87,18 +111,23 @@ bool gw_auth_allows(struct gw_worker *worker, const struct at_http_head *head)
     }
     struct gw_token *cached = &worker->tokens[(hash >> 32) % AT_GW_TOKEN_CACHE];
     if (cached->len == token.len && at_equal_const_time(cached->text, token.ptr, token.len)) {
+        worker->key = cached->key;
         return true;
     }
     unsigned char digest[AT_SHA256_BYTES];
     at_sha256(token.ptr, token.len, digest);
     bool found = false;
+    size_t which = 0;
     for (size_t i = 0; i < g->n_digests; i++) {
-        found |= at_equal_const_time(g->digests[i], digest, sizeof digest);
+        bool same = at_equal_const_time(g->digests[i], digest, sizeof digest);
+        which = same && !found ? i : which;
+        found |= same;
     }
     if (found) {
         at_free(cached->text);
         cached->text = at_strndup(token.ptr, token.len);
         cached->len = token.len;
+        cached->key = worker->key = g->keys[which];
     }
     return found;
 }

@@ -7,6 +7,7 @@ void gw_replica_drop(struct gw_replica *replica)
     if (replica->in_view || replica->outstanding > 0) {
         return;
     }
+    gw_replica_meters_free(replica->meters);
     at_free(replica->instance);
     at_free(replica->site);
     at_free(replica->addr);

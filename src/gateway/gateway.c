@@ -253,6 +253,9 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
     gw_metrics_init(&g->metrics, at_loop_backend(o->loop));
     rc = gw_auth_load(g, o->auth_token_file, err);
     if (rc == AT_OK) {
+        rc = gw_observe_open(g, o, err);
+    }
+    if (rc == AT_OK) {
         rc = load_certs(g, o, err);
     }
     if (rc == AT_OK) {
@@ -278,9 +281,17 @@ const char *at_gateway_url(const struct at_gateway *gateway)
     return gateway->url;
 }
 
+static void flush_posted(void *ctx)
+{
+    gw_observe_flush(ctx);
+}
+
 void at_gateway_reload(struct at_gateway *gateway)
 {
     gw_certs_look(gateway->certs);
+    for (unsigned i = 0; i < gateway->n_workers; i++) {
+        (void)!at_loop_post(gateway->workers[i].loop, flush_posted, &gateway->workers[i]);
+    }
 }
 
 static void stop_posted(void *ctx)
@@ -334,6 +345,7 @@ void at_gateway_free(struct at_gateway *gateway)
     }
     at_loop_timer_cancel(g->loop, g->ready_timer);
     at_loop_timer_cancel(g->loop, g->stop_timer);
+    gw_observe_close(g);
     gw_certs_free(g->certs);
     gw_report_done(g);
     gw_feed_done(g);
@@ -346,6 +358,7 @@ void at_gateway_free(struct at_gateway *gateway)
     at_free(g->workers);
     at_free(g->digests);
     at_free(g->name);
+    at_free(g->keys);
     at_free(g->site);
     at_free(g->url);
     at_free(g);

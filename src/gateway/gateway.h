@@ -28,6 +28,12 @@ struct at_gateway_options {
     const char *tls_cert_file, *tls_key_file; /* instead of tls: read now, and again when they
                                                  change; NULL: none */
     unsigned n_threads;                       /* 0: 1 */
+    /* What is told of requests; NULL: nothing, or the default. */
+    const char *access_log;       /* a file, or "-" */
+    const char *access_log_rates; /* "0.01", or by status: "2xx=0.01,5xx=1" */
+    const char *otlp_endpoint;    /* of a collector: "http://127.0.0.1:4318" */
+    const char *otlp_headers_file, *otlp_ca_file;
+    const char *trace_ratio; /* of the traces that begin here: "0.1" */
     /* Limits; 0: the default. */
     size_t body_bytes_max;
     size_t connections_max;   /* of clients, per loop */
@@ -49,7 +55,7 @@ struct at_gateway_options {
 enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_gateway **ret,
                           struct at_err *err) AT_WARN_UNUSED;
 const char *at_gateway_url(const struct at_gateway *gateway); /* "http://127.0.0.1:7080" */
-/* Look at the certificate's files now (SIGHUP). */
+/* Look at the certificate's files now, and write out what waits for the access log (SIGHUP). */
 void at_gateway_reload(struct at_gateway *gateway);
 /* Take no more, finish what is under way (at most drain_timeout_ns), then done from the first loop.
  */

@@ -7,6 +7,7 @@
 #include "gateway/certs.h"
 #include "gateway/gateway.h"
 #include "gateway/health.h"
+#include "gateway/observe.h"
 #include "gateway/path.h"
 #include "gateway/route.h"
 #include "gateway/services.h"
@@ -27,7 +28,8 @@ struct gw_metrics {
 
 /* One replica as one loop sees it. Freed when no view and no request holds it. */
 struct gw_replica {
-    struct gw_model *model; /* not followed once it has left the view */
+    struct gw_replica_meters *meters; /* made by the first answer */
+    struct gw_model *model;           /* not followed once it has left the view */
     char *instance, *site, *addr;
     int64_t latency_ns;
     struct at_metric *answered; /* requests_total with code 200 */
@@ -39,6 +41,7 @@ struct gw_replica {
 };
 
 struct gw_model {
+    struct at_metric *depth, *batch; /* made when first needed */
     char *name;
     struct gw_replica **replicas;
     size_t n_replicas;
@@ -58,6 +61,7 @@ struct gw_model {
 struct gw_request;
 
 struct gw_token {
+    const char *key; /* its name, the gateway's */
     char *text;
     size_t len;
 };
@@ -79,7 +83,14 @@ struct gw_worker {
     _Atomic(struct at_tls_config *) next_tls;
     _Atomic(struct gw_rules *) next_rules;
     struct gw_rules *rules; /* of plain services; NULL: none */
-    struct at_map *models;  /* name → gw_model */
+    struct gw_meters meters;
+    struct gw_usage_cache *usage_cache;
+    struct gw_spans *spans;            /* NULL: nobody wants them */
+    struct gw_access *access;          /* NULL: no log */
+    struct at_buf scratch;             /* a line that is being made */
+    const char *key;                   /* of the token that was allowed last; NULL: none */
+    struct at_http_exchange *handling; /* by gw_handle, until it is passed on */
+    struct at_map *models;             /* name → gw_model */
     bool has_table;
     struct gw_request *free_requests;
     size_t n_waiting, waiting_bytes; /* of all models */
@@ -118,6 +129,15 @@ struct at_gateway {
     struct at_map *services;      /* "namespace/name" → json_t: Deployments with a service */
     unsigned char (*digests)[32]; /* of accepted tokens */
     size_t n_digests;
+    char (*keys)[AT_GW_KEY_BYTES_MAX]; /* names of the tokens, digest by digest */
+    uint64_t trace_share, access_rates[6];
+    char *access_file;
+    struct at_pool *access_pool;
+    struct {
+        char addr[272], target[2100]; /* addr "": spans go nowhere */
+        char *headers;
+        struct at_tls_config *tls;
+    } otlp;
     bool open; /* no tokens: all may come */
     size_t body_bytes_max;
     int64_t first_byte_timeout_ns, drain_timeout_ns, tunnel_idle_ns;
@@ -143,6 +163,12 @@ struct at_gateway {
 static inline struct gw_moment gw_now(const struct gw_worker *worker)
 {
     return (struct gw_moment){&worker->gateway->metrics, at_loop_now_ns(worker->loop)};
+}
+
+static inline const char *gw_replica_version(const struct gw_replica *replica)
+{
+    (void)replica;
+    return "";
 }
 
 /* gateway.c */

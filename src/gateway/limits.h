@@ -66,6 +66,21 @@
 #define AT_GW_TOKEN_CACHE 64 /* tokens lately accepted, per loop */
 #define AT_GW_PEM_BYTES_MAX ((size_t)1 << 20)
 #define AT_GW_CERT_LOOK_NS (2 * AT_GW_S) /* between looks at the certificate's files */
+#define AT_GW_SPANS_MAX 2048 /* that wait for the collector, per loop; past it they are dropped */
+#define AT_GW_SPANS_BATCH 512
+#define AT_GW_SPANS_NS AT_GW_S                /* the longest that one waits */
+#define AT_GW_SPANS_AGAIN_NS (500 * AT_GW_MS) /* after a refusal, doubled each time */
+#define AT_GW_SPANS_TRIES 4
+#define AT_GW_SPANS_LAST_NS                                                                        \
+    (2 * AT_GW_S) /* a gateway that ends waits so long for its collector                           \
+                   */
+#define AT_GW_SPANS_TIMEOUT_NS (10 * AT_GW_S)
+#define AT_GW_ACCESS_BYTES_MAX ((size_t)1 << 20) /* lines that wait to be written, per loop */
+#define AT_GW_ACCESS_FLUSH_BYTES 65536
+#define AT_GW_ACCESS_NS AT_GW_S         /* the longest that a line waits */
+#define AT_GW_ACCESS_TEXT_BYTES_MAX 512 /* of a path or user agent in a line */
+#define AT_GW_KEY_BYTES_MAX 64          /* of a key's name in metrics, with the NUL */
+#define AT_GW_REPLICA_CODES_MAX 8       /* statuses counted apart, per replica */
 #define AT_GW_FILE_BYTES_MAX ((size_t)16 << 20)
 #define AT_GW_REBUILD_NS (2 * AT_GW_MS)    /* changes this close together make one route table */
 #define AT_GW_READY_NS (5 * AT_GW_S)       /* serve without routes when none came until then */

@@ -87,6 +87,10 @@ void gw_count(struct gw_worker *worker, const char *model, const char *site, int
     snprintf(code, sizeof code, "%d", status);
     const char *const labels[] = {model, site, code, NULL};
     at_metric_add(at_metric_with(worker->gateway->metrics.requests, labels), 1);
+    if (worker->handling != NULL) {
+        gw_observe_own(worker, worker->handling, status);
+        worker->handling = NULL;
+    }
 }
 
 static void answer_json(struct at_http_exchange *ex, int status, const char *headers, json_t *take)
@@ -160,7 +164,11 @@ static void answer_metrics(struct gw_worker *worker, struct at_http_exchange *ex
     int64_t made = atomic_load(&g->table_at_ns);
     at_metric_set(g->metrics.route_age,
                   made == 0 ? -1 : (at_loop_now_ns(worker->loop) - made) / AT_GW_S);
-    if (at_metrics_expose(g->metrics.registry, &text) != AT_OK) {
+    const struct at_metrics *all[AT_GW_THREADS_MAX + 1] = {g->metrics.registry};
+    for (unsigned i = 0; i < g->n_workers; i++) {
+        all[i + 1] = g->workers[i].meters.registry;
+    }
+    if (at_metrics_expose_sum(all, g->n_workers + 1, &text) != AT_OK) {
         gw_answer_error(ex, 500, NULL, "the metrics are too long");
         return;
     }

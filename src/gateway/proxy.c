@@ -34,9 +34,9 @@ static struct gw_request *request_new(struct gw_worker *w)
     } else {
         w->free_requests = r->next_free;
         struct at_buf up = r->up, down = r->down, hold = r->hold, target = r->target,
-                      host = r->host;
+                      host = r->host, line = r->line;
         *r = (struct gw_request){
-            .up = up, .down = down, .hold = hold, .target = target, .host = host};
+            .up = up, .down = down, .hold = hold, .target = target, .host = host, .line = line};
         at_buf_clear(&r->target);
         at_buf_clear(&r->host);
     }
@@ -72,6 +72,7 @@ void gw_requests_free(struct gw_worker *worker)
         at_buf_done(&r->up);
         at_buf_done(&r->target);
         at_buf_done(&r->host);
+        at_buf_done(&r->line);
         at_buf_done(&r->down);
         at_buf_done(&r->hold);
         at_free(r);
@@ -88,6 +89,7 @@ static void answered(struct gw_request *r, int status, const struct gw_replica *
         gw_count(w, r->model->name, replica != NULL ? replica->site : "", status);
     }
     at_metric_observe_ns(r->model->duration, at_loop_now_ns(w->loop) - r->start_ns);
+    gw_observe_end(r, status, (struct gw_replica *)replica);
 }
 
 /* Has every replica had it? */
@@ -207,6 +209,7 @@ static void on_head(void *ctx, const struct at_http_head *head)
         at_buf_clear(&r->down);
     }
     say_all_tried(r, head);
+    gw_observe_head(r, head);
     if (r->host.len > 0 && !r->has_length &&
         at_str_starts(at_http_header_get(head, "content-type"), "text/event-stream")) {
         begin_stream(r); /* the client waits for the head, and the first event may be far off */
@@ -239,6 +242,7 @@ static void begin_stream(struct gw_request *r)
 
 static void pass_on(struct gw_request *r, const char *data, size_t len)
 {
+    gw_observe_data(r, data, len);
     if (at_http_stream_write(r->ex, data, len) != AT_OK) {
         return; /* on_gone comes from the stream, or the end finds the answer short */
     }
@@ -294,6 +298,7 @@ static void answer_whole(struct gw_request *r, const char *data, size_t len)
     }
     struct at_http_exchange *ex = r->ex;
     r->ex = NULL;
+    gw_observe_data(r, data, len);
     answered(r, r->status, r->replica);
     at_http_respond(ex, r->status, NULL, r->down.data, data, len);
 }
@@ -357,6 +362,7 @@ static void leave_replica(struct gw_request *r, enum at_rc rc, bool sent)
                               : rc == AT_OK && !gw_status_is_error(r->status) ? GW_FINE
                               : sent || rc == AT_OK                           ? GW_ERROR
                                                                               : GW_UNREACHED;
+    gw_observe_attempt_end(r, r->status);
     r->replica = NULL;
     r->turn.unreached |= outcome == GW_UNREACHED;
     assert(r->model->running > 0);
@@ -492,6 +498,7 @@ static void attempt(struct gw_request *r, const char *reason)
         atomic_fetch_add_explicit(&r->model->load->running, 1, memory_order_relaxed);
     }
     gw_replica_enter(gw_now(w), r->model, replica);
+    gw_observe_attempt(r);
     const struct at_http_head *head = at_http_request(r->ex);
     struct at_str body = at_http_request_body(r->ex);
     char target[AT_HTTP_HEAD_BYTES_MAX];
@@ -594,12 +601,13 @@ static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
     at_buf_clear(&r->hold);
     at_buf_clear(&r->down);
     gw_retry_earn(&model->retries, &model->policy);
-    const uint64_t random[] = {gw_random(w), gw_random(w), gw_random(w)};
-    struct gw_ids ids = {.span = gw_random(w) | 1,
+    gw_observe_begin(r);
+    struct gw_ids ids = {.trace = r->obs.trace,
+                         .span = r->obs.attempt_span,
                          .request = gw_random(w),
                          .grpc = grpc_take != NULL,
                          .lines = grpc_take != NULL ? grpc_take->lines.data : NULL};
-    gw_trace_take(head, random, (uint64_t)1 << 32, &ids.trace);
+    r->obs.lines_bytes = ids.lines != NULL ? strlen(ids.lines) : 0;
     struct gw_forwarded forwarded;
     if (path->rule != NULL) {
         forwarded = gw_forwarded_of(ex, w->gateway->is_tls, path->rule->is_public);
@@ -698,6 +706,8 @@ void gw_handle(void *worker, struct at_http_exchange *ex)
     struct gw_worker *w = worker;
     const struct at_http_head *head = at_http_request(ex);
     struct gw_path path;
+    w->handling = ex;
+    w->key = NULL;
     gw_path_parse(head->path, &path);
     enum gw_grpc_kind grpc = gw_grpc_kind_of(head);
     const struct gw_rule *rule = gw_rules_find(w->rules, head);

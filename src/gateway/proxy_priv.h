@@ -33,8 +33,10 @@ struct gw_request {
     int64_t timeout_ns;         /* the client's own; 0: none */
     bool openai;                /* errors are objects; only 503 is safe to ask another about */
     struct at_buf target, host; /* of a plain service; else empty */
-    bool stream;                /* asked for: the first byte is timed */
-    struct gw_turn turn;        /* in the model's queue */
+    struct gw_observation obs;
+    struct at_buf line;  /* of the access log, as far as it is known; empty: not wanted */
+    bool stream;         /* asked for: the first byte is timed */
+    struct gw_turn turn; /* in the model's queue */
 };
 
 /* Whether a replica would take it now; and then it goes. */
@@ -42,5 +44,10 @@ bool gw_request_may_go(struct gw_request *r);
 void gw_request_go(struct gw_request *r);
 /* Answer it with an error that is the gateway's own. */
 void gw_request_fail(struct gw_request *r, int status, const char *message);
+
+/* observe_text.c */
+void gw_access_begin(const struct at_http_exchange *ex, struct at_buf *out);
+void gw_access_end(struct gw_request *r, int status, const struct gw_replica *replica,
+                   int64_t took_ns);
 
 #endif

@@ -170,6 +170,7 @@ enum at_rc gw_worker_start(struct gw_worker *worker, const struct at_http_server
                                                        .waiting_max = AT_GW_REPLICA_WAITING_MAX,
                                                        .idle_timeout_ns = AT_GW_REPLICA_IDLE_NS,
                                                        .connect_timeout_ns = AT_GW_CONNECT_NS});
+    gw_observe_start(worker);
     return at_http_server_new(worker->loop, &o, &worker->server, err);
 }
 
@@ -185,7 +186,7 @@ static void drain_look(void *ctx)
             gw_wait_end(value, 503, "the gateway stops");
         }
     }
-    if (!late && at_http_server_connections(w->server) > 0) {
+    if (!late && (at_http_server_connections(w->server) > 0 || gw_observe_busy(w))) {
         w->drain_timer = at_loop_timer(w->loop, AT_GW_DRAIN_LOOK_NS, drain_look, w);
         return;
     }
@@ -216,6 +217,8 @@ void gw_worker_done(struct gw_worker *worker)
     at_loop_timer_cancel(worker->loop, worker->drain_timer);
     gw_wait_done(worker);
     at_http_server_free(worker->server);
+    gw_spans_free(worker->spans);
+    worker->spans = NULL;
     at_http_client_free(worker->client);
     if (worker->models != NULL) {
         struct at_map *replicas = take_replicas(worker);
@@ -235,6 +238,8 @@ void gw_worker_done(struct gw_worker *worker)
     gw_rules_unref(worker->rules);
     gw_requests_free(worker);
     gw_auth_done(worker);
+    gw_observe_done(worker);
+    at_buf_done(&worker->scratch);
     if (worker->has_thread) {
         at_loop_free(worker->loop);
     }
