@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PREFIX ?= /usr/local
 DESTDIR ?=
 RELEASE := build/release
-MESON_RELEASE := -Dbuildtype=debugoptimized -Dtests=false -Donnx=enabled
+MESON_RELEASE := -Dbuildtype=debugoptimized -Dtests=false -Donnx=enabled -Dllama=enabled
 
 .DEFAULT_GOAL := all
 .PHONY: all deps demo test bench bench-gateway bench-growth bench-report check check-format check-layers format fuzz install clean distclean help
@@ -18,7 +18,7 @@ all: deps ## build build/atoll (optimised, with symbols)
 
 deps: ## install the Debian packages that are missing and fetch third-party files
 	@tools/install-deps build
-	@tools/fetch-third-party onnxruntime
+	@tools/fetch-third-party onnxruntime llama
 
 demo: all ## run the main job on this machine, start to end
 	@tools/install-deps demo
@@ -60,6 +60,8 @@ fuzz: ## run every fuzzer for ATOLL_FUZZ_SECONDS (default 60) each
 install: all ## install under PREFIX (default /usr/local), DESTDIR honoured
 	install -D -m 755 $(RELEASE)/atoll "$(DESTDIR)$(PREFIX)/bin/atoll"
 	install -D -m 644 third_party/onnxruntime/lib/libonnxruntime.so.1 "$(DESTDIR)$(PREFIX)/lib/atoll/libonnxruntime.so.1"
+	install -d "$(DESTDIR)$(PREFIX)/lib/atoll/llama"
+	install -m 644 third_party/llama/lib/*.so "$(DESTDIR)$(PREFIX)/lib/atoll/llama/"
 	@for unit in packaging/*.service; do [ -e "$$unit" ] || continue; \
 	  install -D -m 644 "$$unit" "$(DESTDIR)$(PREFIX)/lib/systemd/system/$$(basename "$$unit")"; done
 

@@ -1,6 +1,7 @@
 #include "apps/apps.h"
 #include "core/json.h"
 #include "core/mem.h"
+#include "runners/llm.h"
 #include "runners/onnx.h"
 #include "sys/sys.h"
 
@@ -9,13 +10,18 @@
 
 static int app_runner(int argc, char **argv)
 {
-    if (argc < 1 || strcmp(argv[0], "onnx") != 0) {
-        bool help = argc > 0 && strcmp(argv[0], "--help") == 0;
-        fputs("atoll runner: say which: atoll runner onnx --model FILE --listen ADDR\n",
-              help ? stdout : stderr);
-        return help ? 0 : at_rc_exit_status(AT_BAD_REQUEST);
+    if (argc >= 1 && strcmp(argv[0], "onnx") == 0) {
+        return at_runner_onnx_main(at_sys_real(), argc, argv);
     }
-    return at_runner_onnx_main(at_sys_real(), argc, argv);
+    if (argc >= 1 && strcmp(argv[0], "llm") == 0) {
+        return at_runner_llm_main(at_sys_real(), argc, argv);
+    }
+    bool help = argc > 0 && strcmp(argv[0], "--help") == 0;
+    fputs("atoll runner: say which: atoll runner onnx --model FILE --listen ADDR, or atoll runner "
+          "llm "
+          "--model FILE --listen ADDR\n",
+          help ? stdout : stderr);
+    return help ? 0 : at_rc_exit_status(AT_BAD_REQUEST);
 }
 
 static const struct {

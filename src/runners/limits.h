@@ -31,5 +31,24 @@
 #define AT_LLM_SEQUENCES_MAX 200
 #define AT_LLM_STEP_TOKENS_MAX 65536
 #define AT_LLM_CONTEXT_TOKENS_MAX ((size_t)16 << 20)
+#define AT_LLM_CELLS_DEFAULT 8192 /* of the cache, where the model's context is not smaller */
+#define AT_LLM_SEQUENCES_DEFAULT 16
+#define AT_LLM_STEP_TOKENS_DEFAULT 512
+#define AT_LLM_EMBED_TOKENS_MAX 4096 /* of one text */
+#define AT_LLM_LOGPROBS_MAX 20
+#define AT_LLM_STOPS_MAX 16
+#define AT_LLM_STOP_BYTES_MAX 256
+#define AT_LLM_CHOICES_MAX 32 /* answers to one request */
+#define AT_LLM_BIAS_MAX 1024
+#define AT_LLM_EMBED_TEXTS_MAX 2048
+#define AT_LLM_MESSAGES_MAX 4096
+#define AT_LLM_BODY_BYTES_MAX ((size_t)16 << 20)
+#define AT_GGUF_HEAD_BYTES_FIRST ((size_t)1 << 20)
+#define AT_GGUF_HEAD_BYTES_MAX ((size_t)64 << 20)
+#define AT_GGUF_ENTRIES_MAX 1000000
+#define AT_LLM_KEPT_MAX 32    /* prefixes of finished sequences */
+#define AT_LLM_PREFIX_MIN 4   /* tokens; shorter prefixes are not worth sharing */
+#define AT_LLM_PREFIX_WAIT 32 /* so much more is worth waiting for, while another computes it */
+#define AT_LLM_TRIES_MAX 64   /* clients tried in one step that cannot be admitted yet */
 
 #endif
