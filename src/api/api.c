@@ -1,5 +1,6 @@
 /* From a request to its handler: who asks, for what, may they, who does it. */
 #include "api/api_priv.h"
+#include "api/options.h"
 #include "api/service_token.h"
 #include "core/digest.h"
 #include "core/mem.h"
@@ -171,23 +172,7 @@ static bool answers_objects(const struct api_req *req)
 /* Parameters that many handlers share. False: answered. */
 static bool parameters_read(struct api_req *req)
 {
-    const char *dry_run = api_query(req, "dryRun");
-    if (dry_run != NULL && !at_streq(dry_run, "All") && dry_run[0] != '\0') {
-        api_respond_error(req, AT_BAD_REQUEST, "dryRun: \"%.64s\" is not known, only All is",
-                          dry_run);
-        return false;
-    }
-    req->dry_run = at_streq(dry_run, "All");
-    const char *mode = api_query(req, "fieldValidation");
-    if (mode == NULL || mode[0] == '\0' || at_streq(mode, "Warn")) {
-        req->unknown = AT_MODEL_UNKNOWN_WARN;
-    } else if (at_streq(mode, "Strict")) {
-        req->unknown = AT_MODEL_UNKNOWN_REFUSE;
-    } else if (at_streq(mode, "Ignore")) {
-        req->unknown = AT_MODEL_UNKNOWN_DROP;
-    } else {
-        api_respond_error(req, AT_BAD_REQUEST,
-                          "fieldValidation: \"%.64s\" is none of Strict, Warn, Ignore", mode);
+    if (!api_options_read(req)) {
         return false;
     }
     struct at_str accept = at_http_header_get(at_http_request(req->ex), "Accept");

@@ -210,6 +210,7 @@ struct api_span {
 void api_span_of(const struct api_req *req, const struct api_filter *filter, struct api_span *ret);
 struct api_continue {
     int64_t rev;
+    int64_t left; /* objects that follow; 0: not known */
     char start[AT_STORE_KEY_BYTES_MAX];
 };
 enum at_rc api_continue_decode(const char *text, struct api_continue *ret,

@@ -276,6 +276,23 @@ static json_t *aggregated(json_t *groups)
                      "apidiscovery.k8s.io/v2", "metadata", "items", groups);
 }
 
+/* What GET / shows: where there is something to ask for. */
+static json_t *paths_of(const struct at_api *api)
+{
+    static const char *const MORE[] = {"/healthz",    "/livez",  "/metrics", "/openapi/v2",
+                                       "/openapi/v3", "/readyz", "/version"};
+    json_t *paths = json_array();
+    for (size_t i = 0; i < api->n_discovery; i++) {
+        if (api->discovery[i].key[0] == '/') {
+            json_array_append_new(paths, json_string(api->discovery[i].key));
+        }
+    }
+    for (size_t i = 0; i < AT_ARRAY_LEN(MORE); i++) {
+        json_array_append_new(paths, json_string(MORE[i]));
+    }
+    return json_pack("{s:o}", "paths", paths);
+}
+
 void api_discovery_build(struct at_api *api)
 {
     struct api_doc **docs = &api->discovery;
@@ -306,6 +323,7 @@ void api_discovery_build(struct at_api *api)
     json_t *core = json_array();
     json_array_append_new(core, aggregated_group(""));
     doc_add(docs, n, "aggregated:/api", aggregated(core));
+    doc_add(docs, n, "/", paths_of(api));
 }
 
 static bool wants_aggregated(struct at_str accept)

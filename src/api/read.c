@@ -1,6 +1,7 @@
 /* get and list. Without a selector and without Table nothing is parsed: stored bytes are spliced.
  */
 #include "api/api_priv.h"
+#include "api/options.h"
 #include "core/digest.h"
 #include "core/mem.h"
 #include "core/str.h"
@@ -27,12 +28,21 @@ static void get_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_stor
 
 void api_get(struct api_req *req)
 {
+    struct at_err err = {0};
+    int64_t rv = 0;
+    if (api_query_int(req, "resourceVersion", 0, &rv, &err) != AT_OK) {
+        api_respond_err(req, &err);
+        return;
+    }
+    if (!api_version_there(req, rv)) {
+        return;
+    }
     char key[AT_STORE_KEY_BYTES_MAX];
     at_state_key(req->route.kind, req->route.ns, req->route.name, key, sizeof key);
     at_store_range(req->api->options.store, key, NULL, 1, 0, get_done, req);
 }
 
-/* --- continue tokens: base64 of {"rv":N,"start":"key"} --- */
+/* --- continue tokens: base64 of {"rv":N,"start":"key","left":N}, left when it is known --- */
 
 enum at_rc api_continue_decode(const char *text, struct api_continue *ret, struct at_err *err)
 {
@@ -44,6 +54,7 @@ enum at_rc api_continue_decode(const char *text, struct api_continue *ret, struc
     }
     const char *start = at_json_str_at(token, "start", "");
     ret->rev = at_json_int_at(token, "rv", 0);
+    ret->left = at_json_int_at(token, "left", 0);
     if (ret->rev <= 0 || start[0] == '\0' || strlen(start) >= sizeof ret->start) {
         return at_err_set(err, AT_BAD_REQUEST, "continue: not a token of this server");
     }
@@ -55,6 +66,9 @@ char *api_continue_encode(struct at_arena *arena, const struct api_continue *tok
 {
     AT_CLEANUP(at_cleanup_json)
     json_t *value = json_pack("{s:I, s:s}", "rv", (json_int_t)token->rev, "start", token->start);
+    if (value != NULL && token->left > 0) {
+        json_object_set_new(value, "left", json_integer(token->left));
+    }
     AT_CLEANUP(at_cleanup_buf) struct at_buf raw = {0};
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
     if (value == NULL || at_json_dump(value, &raw) != AT_OK ||
@@ -94,17 +108,32 @@ struct list_op {
     struct api_span span;
     int64_t at_rev;
     size_t limit; /* 0: none */
+    int64_t left; /* objects from start on, as the token says; 0: not known */
     char start[AT_STORE_KEY_BYTES_MAX];
 };
 
-static enum at_rc list_head(struct api_req *req, int64_t rev, const char *token, struct at_buf *out)
+/* Of kvs[0..n), what a page shows. With a selector the page ends after the last that fits in it,
+ * which only the matching tells. */
+struct page {
+    const struct at_store_kv *kvs;
+    size_t n;
+    int64_t rev;
+    const char *token; /* NULL: nothing follows */
+    int64_t left;      /* objects that follow; 0: none, or not known */
+    size_t shown;
+};
+
+static enum at_rc list_head(struct api_req *req, const struct page *page, struct at_buf *out)
 {
     const struct at_model_kind *kind = api_view_kind(req);
     enum at_rc rc = at_buf_printf(
         out, "{\"kind\":\"%s\",\"apiVersion\":\"%s\",\"metadata\":{\"resourceVersion\":\"%lld\"",
-        kind->list_kind, at_model_api_version(kind), (long long)rev);
-    if (rc == AT_OK && token != NULL) {
-        rc = at_buf_printf(out, ",\"continue\":\"%s\"", token);
+        kind->list_kind, at_model_api_version(kind), (long long)page->rev);
+    if (rc == AT_OK && page->token != NULL) {
+        rc = at_buf_printf(out, ",\"continue\":\"%s\"", page->token);
+    }
+    if (rc == AT_OK && page->token != NULL && page->left > 0) {
+        rc = at_buf_printf(out, ",\"remainingItemCount\":%lld", (long long)page->left);
     }
     return rc == AT_OK ? at_buf_append_str(out, "},\"items\":[") : rc;
 }
@@ -120,23 +149,14 @@ static void list_failed(struct api_req *req, enum at_rc rc)
 }
 
 /* Token for the page after kv. own: on the request's arena. */
-static const char *token_after(struct api_req *req, int64_t rev, const struct at_store_kv *kv)
+static const char *token_after(struct api_req *req, const struct page *page,
+                               const struct at_store_kv *kv)
 {
-    struct api_continue next = {.rev = rev};
+    struct api_continue next = {.rev = page->rev, .left = page->left};
     /* The smallest key above the last one is it with a 0x01. */
     snprintf(next.start, sizeof next.start, "%s\x01", kv->key);
     return api_continue_encode(req->arena, &next);
 }
-
-/* Of kvs[0..n), what a page shows. With a selector the page ends after the last that fits in it,
- * which only the matching tells. */
-struct page {
-    const struct at_store_kv *kvs;
-    size_t n;
-    int64_t rev;
-    const char *token; /* NULL: nothing follows */
-    size_t shown;
-};
 
 /* Is the page full? Then what is left of it begins the next one. */
 static bool page_full(struct api_req *req, struct page *page, size_t i)
@@ -147,7 +167,7 @@ static bool page_full(struct api_req *req, struct page *page, size_t i)
         return false;
     }
     if (i + 1 < page->n) {
-        page->token = token_after(req, page->rev, &page->kvs[i]);
+        page->token = token_after(req, page, &page->kvs[i]);
     }
     return true;
 }
@@ -174,7 +194,7 @@ static void list_plain(struct api_req *req, struct page *page)
     struct at_buf out = {.max = req->api->options.list_bytes_max};
     bool selecting = !api_filter_is_empty(&op->filter);
     /* Without a selector the head is known before the items, and nothing is copied twice. */
-    enum at_rc rc = selecting ? AT_OK : list_head(req, page->rev, page->token, &out);
+    enum at_rc rc = selecting ? AT_OK : list_head(req, page, &out);
     if (rc == AT_OK && !selecting && api_view_is_stored(req)) {
         rc = items_reserve(page, &out);
     }
@@ -192,7 +212,7 @@ static void list_plain(struct api_req *req, struct page *page)
         full = page_full(req, page, i);
     }
     if (rc == AT_OK && selecting) {
-        rc = list_head(req, page->rev, page->token, &out);
+        rc = list_head(req, page, &out);
         if (rc == AT_OK && items.len > 0) {
             rc = at_buf_append(&out, items.data, items.len);
         }
@@ -239,8 +259,39 @@ static void list_table(struct api_req *req, struct page *page)
     json_object_set_new(table, "metadata",
                         json_pack("{s:s, s:s}", "resourceVersion", text, "continue",
                                   page->token != NULL ? page->token : ""));
+    if (page->token != NULL && page->left > 0) {
+        json_object_set_new(json_object_get(table, "metadata"), "remainingItemCount",
+                            json_integer(page->left));
+    }
     at_arena_free(cells);
     api_respond_json(req, 200, table);
+}
+
+static void counted(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs, size_t n,
+                    bool more, const struct at_err *err)
+{
+    (void)kvs;
+    (void)more;
+    (void)err;
+    struct page *page = ctx;
+    page->left = rc == AT_OK && rev == page->rev ? (int64_t)n : 0;
+}
+
+/* How many objects follow a page: counted for the first one, which hands it on in its token.
+ * Without a selector only, as in Kubernetes, and not for a list of some earlier version. */
+static void remaining_count(struct api_req *req, struct page *page)
+{
+    const struct list_op *op = req->op;
+    if (!api_filter_is_empty(&op->filter)) {
+        return;
+    }
+    if (op->at_rev > 0) {
+        page->left = op->left > (int64_t)page->n ? op->left - (int64_t)page->n : 0;
+        return;
+    }
+    char start[AT_STORE_KEY_BYTES_MAX];
+    snprintf(start, sizeof start, "%s\x01", page->kvs[page->n - 1].key);
+    at_store_range(req->api->options.store, start, op->span.to, 0, 0, counted, page);
 }
 
 static void list_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
@@ -263,7 +314,8 @@ static void list_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_sto
     }
     struct page page = {.kvs = kvs, .n = n, .rev = rev};
     if (more && n > 0) {
-        page.token = token_after(req, rev, &kvs[n - 1]);
+        remaining_count(req, &page);
+        page.token = token_after(req, &page, &kvs[n - 1]);
     }
     if (req->table != API_TABLE_NONE) {
         list_table(req, &page);
@@ -272,23 +324,15 @@ static void list_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_sto
     }
 }
 
-static void too_large_version(struct api_req *req, int64_t wanted)
-{
-    const char *message =
-        at_arena_printf(req->arena, "Too large resource version: %lld, current: %lld",
-                        (long long)wanted, (long long)at_store_rev(req->api->options.store));
-    json_t *details =
-        json_pack("{s:[{s:s, s:s}], s:i}", "causes", "reason", "ResourceVersionTooLarge", "message",
-                  "Too large resource version", "retryAfterSeconds", 1);
-    api_respond_json(req, 504, api_status(false, "Timeout", 504, message, details));
-}
-
 /* resourceVersion, resourceVersionMatch, limit, continue. False: answered. */
 static bool list_version(struct api_req *req, struct list_op *op)
 {
     struct at_err err = {0};
     int64_t limit = 0;
     int64_t rv = 0;
+    if (!api_list_options_check(req, false)) {
+        return false;
+    }
     if (api_query_int(req, "limit", 0, &limit, &err) != AT_OK ||
         api_query_int(req, "resourceVersion", 0, &rv, &err) != AT_OK) {
         api_respond_err(req, &err);
@@ -308,6 +352,7 @@ static bool list_version(struct api_req *req, struct list_op *op)
             return false;
         }
         op->at_rev = at.rev;
+        op->left = at.left;
         memcpy(op->start, at.start, sizeof op->start);
     } else if (at_streq(api_query(req, "resourceVersionMatch"), "Exact")) {
         op->at_rev = rv;
@@ -317,11 +362,7 @@ static bool list_version(struct api_req *req, struct list_op *op)
         api_respond_error(req, AT_BAD_REQUEST, "resourceVersion: must not be negative");
         return false;
     }
-    if (wanted > at_store_rev(req->api->options.store)) {
-        too_large_version(req, wanted);
-        return false;
-    }
-    return true;
+    return api_version_there(req, wanted);
 }
 
 void api_list(struct api_req *req)

@@ -63,10 +63,27 @@ static void subject_of(const json_t *spec, struct at_identity *ret)
     }
 }
 
+/* 422, as of an object of the review's kind. */
+static void respond_cause(struct api_req *req, const char *kind, const char *field,
+                          const char *message)
+{
+    json_t *details =
+        json_pack("{s:s, s:s, s:[{s:s, s:s, s:s}]}", "group", req->route.group, "kind", kind,
+                  "causes", "reason", "FieldValueInvalid", "message", message, "field", field);
+    const char *text = at_arena_printf(req->arena, "%s.%s \"\" is invalid: %s: %s", kind,
+                                       req->route.group, field, message);
+    api_respond_json(req, 422, api_status(false, "Invalid", 422, text, details));
+}
+
 static void access_review(struct api_req *req, const char *kind)
 {
     const json_t *resource = at_json_at(req->body, "spec.resourceAttributes");
     const json_t *path = at_json_at(req->body, "spec.nonResourceAttributes");
+    if (json_is_object(resource) && json_is_object(path)) {
+        respond_cause(req, kind, "spec.nonResourceAttributes",
+                      "Invalid value: cannot be specified in combination with resourceAttributes");
+        return;
+    }
     char reason[512] = "";
     bool allowed = false;
     if (json_is_object(resource)) {
@@ -76,8 +93,9 @@ static void access_review(struct api_req *req, const char *kind)
             .verb = verb_of(text_at(path, "verb")), .resource = "", .path = text_at(path, "path")};
         allowed = api_may(req->api, &req->who, &what, reason, sizeof reason);
     } else {
-        api_respond_error(req, AT_BAD_REQUEST,
-                          "spec: one of resourceAttributes and nonResourceAttributes is needed");
+        respond_cause(req, kind, "spec.resourceAttributes",
+                      "Invalid value: \"null\": exactly one of nonResourceAttributes or "
+                      "resourceAttributes must be specified");
         return;
     }
     json_t *status = json_pack("{s:b}", "allowed", (int)allowed);
@@ -90,22 +108,33 @@ static void access_review(struct api_req *req, const char *kind)
                                json_object_get(req->body, "spec"), "status", status));
 }
 
+static void others_review(struct api_req *req, const char *kind)
+{
+    const json_t *spec = json_object_get(req->body, "spec");
+    if (text_at(spec, "user")[0] == '\0' && json_array_size(json_object_get(spec, "groups")) == 0) {
+        respond_cause(req, kind, "spec.user",
+                      "Invalid value: \"\": at least one of user or group must be specified");
+        return;
+    }
+    subject_of(spec, &req->who);
+    access_review(req, kind);
+}
+
 /* Like a SubjectAccessReview, but only of the namespace in whose path it is asked. */
 static void local_review(struct api_req *req)
 {
     const json_t *attributes = at_json_at(req->body, "spec.resourceAttributes");
-    if (!json_is_object(attributes)) {
-        api_respond_error(req, AT_BAD_REQUEST, "spec.resourceAttributes is needed");
+    if (json_is_object(attributes) && !at_streq(text_at(attributes, "namespace"), req->route.ns)) {
+        respond_cause(req, "LocalSubjectAccessReview", "spec.resourceAttributes.namespace",
+                      "Invalid value: must match metadata.namespace");
         return;
     }
-    if (!at_streq(text_at(attributes, "namespace"), req->route.ns)) {
-        api_respond_error(req, AT_BAD_REQUEST,
-                          "spec.resourceAttributes.namespace must match namespace: %s",
-                          req->route.ns);
+    if (at_json_at(req->body, "spec.nonResourceAttributes") != NULL) {
+        respond_cause(req, "LocalSubjectAccessReview", "spec.nonResourceAttributes",
+                      "Invalid value: disallowed on this kind of request");
         return;
     }
-    subject_of(json_object_get(req->body, "spec"), &req->who);
-    access_review(req, "LocalSubjectAccessReview");
+    others_review(req, "LocalSubjectAccessReview");
 }
 
 static void rules_review(struct api_req *req)
@@ -170,6 +199,11 @@ static void token_review(struct api_req *req)
 {
     struct at_identity who = {0};
     const char *token = text_at(req->body, "spec.token");
+    if (token[0] == '\0') {
+        api_respond_error(req, AT_BAD_REQUEST,
+                          "token is required for TokenReview in authentication");
+        return;
+    }
     const json_t *audiences = at_json_at(req->body, "spec.audiences");
     json_t *claims = api_service_claims(req->api, at_str_of(token), audiences);
     if (claims != NULL) {
@@ -220,8 +254,7 @@ void api_review(struct api_req *req)
     if (at_streq(req->route.resource, "selfsubjectaccessreviews")) {
         access_review(req, "SelfSubjectAccessReview");
     } else if (at_streq(req->route.resource, "subjectaccessreviews")) {
-        subject_of(json_object_get(req->body, "spec"), &req->who);
-        access_review(req, "SubjectAccessReview");
+        others_review(req, "SubjectAccessReview");
     } else if (at_streq(req->route.resource, "localsubjectaccessreviews")) {
         local_review(req);
     } else if (at_streq(req->route.resource, "tokenreviews")) {

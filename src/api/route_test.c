@@ -87,7 +87,7 @@ static void what_is_not_there_is_not_found(void **state)
 {
     (void)state;
     static const char *const BAD[] = {
-        "/",
+        "/x",
         "/healthzx",
         "/apis/other.dev",
         "/apis/atoll.dev/v2",

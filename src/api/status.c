@@ -159,7 +159,9 @@ void api_respond_text(struct api_req *req, int status, const char *content_type,
 void api_respond_json(struct api_req *req, int status, json_t *value_take)
 {
     struct at_buf text = {0};
-    const char *retry = status == 429 || status == 503 ? "Retry-After: 1\r\n" : NULL;
+    bool later = status == 429 || status == 503 ||
+                 at_json_at(value_take, "details.retryAfterSeconds") != NULL;
+    const char *retry = later ? "Retry-After: 1\r\n" : NULL;
     if (value_take == NULL || at_json_dump(value_take, &text) != AT_OK) {
         static const char BROKEN[] =
             "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":\"Failure\","

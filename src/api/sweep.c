@@ -19,9 +19,16 @@ enum at_rc api_delete_options_read(struct api_req *req, struct api_delete_option
     } else if (at_streq(policy, "Foreground")) {
         ret->finalizer = "foregroundDeletion";
     } else if (policy[0] != '\0' && !at_streq(policy, "Background")) {
-        return at_err_set(err, AT_BAD_REQUEST,
-                          "propagationPolicy: \"%.64s\" is none of Background, Foreground, Orphan",
-                          policy);
+        return at_err_set_field(err, AT_INVALID, "propagationPolicy",
+                                "Unsupported value: \"%.64s\": supported values: \"Foreground\", "
+                                "\"Background\", \"Orphan\", \"nil\"",
+                                policy);
+    }
+    if (orphan && policy[0] != '\0') {
+        return at_err_set_field(err, AT_INVALID, "propagationPolicy",
+                                "Invalid value: \"%.64s\": orphanDependents and "
+                                "deletionPropagation cannot be both set",
+                                policy);
     }
     ret->uid = at_json_str_at(req->body, "preconditions.uid", NULL);
     const char *rv = at_json_str_at(req->body, "preconditions.resourceVersion", NULL);

@@ -93,11 +93,24 @@ static void column_add(json_t *list, const char *name, const char *type, const c
                                           priority));
 }
 
+/* The name comes first, unless the kind puts it elsewhere. */
+static bool names_itself(const struct at_model_kind *kind)
+{
+    for (size_t i = 0; i < kind->n_columns; i++) {
+        if (at_streq(kind->columns[i].name, "Name")) {
+            return true;
+        }
+    }
+    return false;
+}
+
 json_t *api_table_new(const struct at_model_kind *kind, bool with_columns)
 {
     json_t *columns = json_array();
     if (with_columns) {
-        column_add(columns, "Name", "string", "name", "Name within its namespace.", 0);
+        if (!names_itself(kind)) {
+            column_add(columns, "Name", "string", "name", "Name within its namespace.", 0);
+        }
         for (size_t i = 0; i < kind->n_columns; i++) {
             const struct at_model_column *c = &kind->columns[i];
             column_add(columns, c->name, at_streq(c->type, "date") ? "string" : c->type,
@@ -130,7 +143,9 @@ void api_table_add(json_t *table, struct api_req *req, const json_t *object, enu
     json_t *from = req->route.pod ? api_pod_cells(object) : json_incref((json_t *)object);
     int64_t now = at_sys_wall_ns(req->api->sys);
     json_t *cells = json_array();
-    json_array_append_new(cells, json_string(at_json_str_at(object, "metadata.name", "")));
+    if (!names_itself(kind)) {
+        json_array_append_new(cells, json_string(at_json_str_at(object, "metadata.name", "")));
+    }
     for (size_t i = 0; i < kind->n_columns; i++) {
         const char *text = at_model_cell(&kind->columns[i], from, now, arena);
         json_array_append_new(cells, cell_json(&kind->columns[i], text));

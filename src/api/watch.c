@@ -1,6 +1,7 @@
 /* Watch streams: one watch of the store each, events as lines of JSON. A stream keeps its request.
  */
 #include "api/api_priv.h"
+#include "api/options.h"
 #include "core/mem.h"
 #include "core/str.h"
 
@@ -538,7 +539,7 @@ static bool room_for_another(struct api_req *req)
 
 void api_watch(struct api_req *req)
 {
-    if (!room_for_another(req)) {
+    if (!room_for_another(req) || !api_list_options_check(req, true)) {
         return;
     }
     struct at_err err = {0};

@@ -1,6 +1,7 @@
 /* create, update, patch, delete: read, make the new version, compare-and-swap, again on a conflict.
  */
 #include "api/api_priv.h"
+#include "api/options.h"
 #include "core/mem.h"
 #include "core/str.h"
 
@@ -222,7 +223,10 @@ void api_create(struct api_req *req)
         return;
     }
     if (kind->namespaced && req->route.ns[0] == '\0') {
-        api_respond_error(req, AT_BAD_REQUEST, "create %s within a namespace", kind->plural);
+        api_respond_error(req, AT_NOT_ALLOWED,
+                          "the server does not allow this method on the requested resource: create "
+                          "%s within a namespace",
+                          kind->plural);
         return;
     }
     if (!api_manager_read(req, false)) {
@@ -408,12 +412,20 @@ static enum at_rc object_make(struct api_req *req, struct at_err *err)
     return rc;
 }
 
+/* As in Kubernetes: its old kinds may be replaced whatever version is there, all others only by who
+ * says which version it knows. */
+static bool replaces_any(const struct at_model_kind *kind)
+{
+    return kind->group[0] == '\0' || at_streq(kind->group, "rbac.authorization.k8s.io");
+}
+
 /* The version that the client names must be the stored one. False: answered. */
 static bool version_fits(struct api_req *req)
 {
     const struct write_op *op = req->op;
     int64_t rv = at_object_rv(req->object);
-    if (rv < 0 || (rv == 0 && op->change == CHANGE_PUT && !op->scale)) {
+    bool needed = op->change == CHANGE_PUT && !op->scale && !replaces_any(req->route.kind);
+    if (rv < 0 || (rv == 0 && needed)) {
         struct at_model_cause cause = {
             .reason = "FieldValueInvalid",
             .field = "metadata.resourceVersion",
@@ -581,6 +593,15 @@ static void apply_begin(struct api_req *req)
 {
     struct at_err err = {0};
     bool scale = at_streq(req->route.subresource, "scale");
+    const char *version = at_json_str_at(req->body, "apiVersion", "");
+    const char *wanted = scale ? "autoscaling/v1" : at_model_api_version(req->route.kind);
+    if (!at_streq(version, wanted)) {
+        api_respond_error(req, AT_BAD_REQUEST,
+                          "Incorrect version specified in apply patch. Specified patch version: "
+                          "%.64s, expected: %s",
+                          version, wanted);
+        return;
+    }
     if ((scale ? scale_shape(req, &err) : api_admit_shape(req, req->body, &err)) != AT_OK) {
         api_respond_err(req, &err);
         return;
@@ -604,6 +625,11 @@ void api_patch(struct api_req *req)
     }
     if (apply) {
         apply_begin(req);
+        return;
+    }
+    if (api_query(req, "force") != NULL) {
+        api_respond_option(req, "FieldValueForbidden", "force",
+                           "Forbidden: may not be specified for non-apply patch");
         return;
     }
     bool strategic = at_str_eq_nocase(req->content_type, "application/strategic-merge-patch+json");
@@ -717,7 +743,11 @@ void api_delete(struct api_req *req)
     op->part = AT_OBJECT_ALL;
     if (api_body_read(req, &err) != AT_OK ||
         api_delete_options_read(req, &op->del, &err) != AT_OK) {
-        api_respond_err(req, &err);
+        if (err.rc == AT_INVALID) {
+            api_respond_option(req, "FieldValueInvalid", err.field, err.msg);
+        } else {
+            api_respond_err(req, &err);
+        }
         return;
     }
     if (at_streq(req->route.kind->kind, "Namespace") && always_there(req->route.name)) {

@@ -294,7 +294,7 @@ static void deletion_heeds_preconditions(void **state)
                      409);
     assert_int_equal(kit_status(kit, NULL, AT_HTTP_DELETE, ATOLL "/sites/edge", NULL,
                                 "{\"propagationPolicy\":\"Sideways\"}"),
-                     400);
+                     422);
     assert_int_equal(kit_admin(kit, &a, AT_HTTP_DELETE, ATOLL "/sites/edge", NULL,
                                "{\"propagationPolicy\":\"Background\"}"),
                      200);
@@ -367,8 +367,8 @@ static void bad_requests_get_the_right_code(void **state)
         {AT_HTTP_POST, ATOLL "/sites?fieldValidation=Strict", NULL, "{\"a\":1,\"a\":2}", 400},
         {AT_HTTP_POST, ATOLL "/sites", NULL, "{\"metadata\":{\"resourceVersion\":\"5\"}}", 400},
         {AT_HTTP_POST, ATOLL "/sites", "Content-Type: text/csv\r\n", "{}", 415},
-        {AT_HTTP_POST, ATOLL "/sites?dryRun=Some", NULL, "{}", 400},
-        {AT_HTTP_POST, ATOLL "/deployments", NULL, "{}", 400},
+        {AT_HTTP_POST, ATOLL "/sites?dryRun=Some", NULL, "{}", 422},
+        {AT_HTTP_POST, ATOLL "/deployments", NULL, "{}", 405},
         {AT_HTTP_PUT, ATOLL "/sites", NULL, "{}", 405},
         {AT_HTTP_POST, ATOLL "/sites/x", NULL, "{}", 405},
         {AT_HTTP_GET, ATOLL "/pods", NULL, NULL, 404},

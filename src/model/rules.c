@@ -309,10 +309,60 @@ static void frozen_check(struct at_model_check *check, const json_t *object, con
     }
 }
 
+/* What a type of Secret must hold; of basic-auth one of the two is enough. */
+static void secret_type_check(struct at_model_check *check, const json_t *object)
+{
+    static const char *const NEEDED[][3] = {
+        {"kubernetes.io/tls", "tls.crt", "tls.key"},
+        {"kubernetes.io/dockerconfigjson", ".dockerconfigjson", NULL},
+        {"kubernetes.io/dockercfg", ".dockercfg", NULL},
+        {"kubernetes.io/ssh-auth", "ssh-privatekey", NULL},
+    };
+    const struct at_model_path *data = PATH(NULL, "data");
+    const json_t *have = json_object_get(object, "data");
+    const char *type = text_at(object, "type");
+    for (size_t i = 0; i < AT_ARRAY_LEN(NEEDED); i++) {
+        for (size_t k = 1; at_streq(type, NEEDED[i][0]) && k < 3 && NEEDED[i][k] != NULL; k++) {
+            if (json_object_get(have, NEEDED[i][k]) == NULL) {
+                at_model_cause_add(check, KEY(data, NEEDED[i][k]), NULL, "FieldValueRequired",
+                                   "Required value");
+            }
+        }
+    }
+    if (at_streq(type, "kubernetes.io/basic-auth") && json_object_get(have, "username") == NULL &&
+        json_object_get(have, "password") == NULL) {
+        at_model_cause_add(check, KEY(data, "username"), NULL, "FieldValueRequired",
+                           "Required value");
+        at_model_cause_add(check, KEY(data, "password"), NULL, "FieldValueRequired",
+                           "Required value");
+    }
+    static const char ACCOUNT[] = "kubernetes.io/service-account.name";
+    const json_t *annotations = at_json_at(object, "metadata.annotations");
+    if (at_streq(type, "kubernetes.io/service-account-token") &&
+        text_at(annotations, ACCOUNT)[0] == '\0') {
+        at_model_cause_add(check, KEY(PATH(PATH(NULL, "metadata"), "annotations"), ACCOUNT), NULL,
+                           "FieldValueRequired", "Required value");
+    }
+}
+
+/* An event is of an object of its own namespace, or of one without. */
+static void event_check(struct at_model_check *check, const json_t *object, const json_t *old)
+{
+    (void)old;
+    const char *ns = text_at(json_object_get(object, "involvedObject"), "namespace");
+    const char *own = text_at(json_object_get(object, "metadata"), "namespace");
+    if (ns[0] != '\0' && own[0] != '\0' && !at_streq(ns, own)) {
+        at_model_invalid_add(check, PATH(NULL, "involvedObject"), "namespace",
+                             at_json_at(object, "involvedObject.namespace"),
+                             "does not match event.namespace");
+    }
+}
+
 static void secret_check(struct at_model_check *check, const json_t *object, const json_t *old)
 {
     data_check(check, object, "data", true);
     data_check(check, object, "stringData", false);
+    secret_type_check(check, object);
     frozen_check(check, object, old);
 }
 
@@ -390,6 +440,7 @@ static const struct {
     {&AT_KIND_CONFIG_MAP, config_map_check, NULL},
     {&AT_KIND_QUEUE, at_model_queue_check, NULL},
     {&AT_KIND_RESERVATION, at_model_reservation_check, NULL},
+    {&AT_KIND_EVENT, event_check, NULL},
     {&AT_KIND_ROLE, at_model_role_check, NULL},
     {&AT_KIND_CLUSTER_ROLE, at_model_cluster_role_check, NULL},
     {&AT_KIND_ROLE_BINDING, at_model_role_binding_check, at_model_binding_default},

@@ -156,6 +156,6 @@ it('a LocalSubjectAccessReview is of its own namespace', async () => {
   assert.equal(yes.body.status.allowed, true);
   assert.equal((await ask('default', { namespace: 'default', verb: 'create', group: 'atoll.dev', resource: 'jobs' })).body.status.allowed, false);
   const other = await ask('default', { namespace: 'elsewhere', verb: 'list', group: 'atoll.dev', resource: 'jobs' });
-  assert.equal(other.status, 400);
+  assert.equal(other.status, 422);
   assert.match(await s.k('api-resources --api-group=authorization.k8s.io'), /localsubjectaccessreviews +authorization\.k8s\.io\/v1 +true/);
 });

@@ -17,7 +17,7 @@ export async function credentials(kubeconfig) {
 export function call({ url, ca, cert, key, agent = false }, method, target, body, headers = {}) {
   const payload = body === undefined || typeof body === 'string' ? body : JSON.stringify(body);
   return new Promise((resolve, reject) => {
-    const req = request(new URL(target, url), { method, ca, cert, key, headers: { 'Content-Type': 'application/json', ...headers }, agent, timeout: 30_000 }, (res) => {
+    const req = request(new URL(target, url), { method, ca, cert, key, headers: { 'Content-Type': 'application/json', ...(payload === undefined ? {} : { 'Content-Length': Buffer.byteLength(payload) }), ...headers }, agent, timeout: 30_000 }, (res) => {
       let text = '';
       res.setEncoding('utf8');
       res.on('data', (d) => {
