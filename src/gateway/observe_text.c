@@ -28,7 +28,10 @@ static enum at_rc put_string(struct at_buf *out, struct at_str text)
             *p++ = (char)c;
             i++;
         } else if (c < 0x20 || c == 0x7f) {
-            p += sprintf(p, "\\u%04x", c);
+            memcpy(p, "\\u00", 4);
+            p[4] = "0123456789abcdef"[c >> 4];
+            p[5] = "0123456789abcdef"[c & 15];
+            p += 6;
             i++;
         } else if (c < 0x80) {
             *p++ = (char)c;
@@ -40,7 +43,8 @@ static enum at_rc put_string(struct at_buf *out, struct at_str text)
                 good = at_str_utf8_prefix((struct at_str){text.ptr + i, n}) == n ? n : 0;
             }
             if (good == 0) {
-                p += sprintf(p, "\\ufffd");
+                memcpy(p, "\\ufffd", 6);
+                p += 6;
                 i++;
             } else {
                 memcpy(p, text.ptr + i, good);
