@@ -260,15 +260,20 @@ void api_serve(struct api_req *req)
     }
 }
 
-void at_api_handle(void *ctx, struct at_http_exchange *ex)
+/* From authentication on. */
+static void handle(struct api_req *req)
 {
-    struct at_api *api = ctx;
+    struct at_api *api = req->api;
+    struct at_http_exchange *ex = req->ex;
     const struct at_http_head *head = at_http_request(ex);
-    struct api_req *req = req_new(api, ex);
     struct at_err err = {0};
     struct at_err route_err = {0};
     bool found = api_route_parse(head->path, &req->route, &route_err) == AT_OK;
-    if (api_authenticate(req, &err) != AT_OK) {
+    enum at_rc rc = api_authenticate(req, &err);
+    if (rc == AT_AGAIN) {
+        return; /* answered, or it goes on once keys have come */
+    }
+    if (rc != AT_OK) {
         api_respond_err(req, &err);
         return;
     }
@@ -305,6 +310,16 @@ void at_api_handle(void *ctx, struct at_http_exchange *ex)
     } else {
         api_fair_take(req);
     }
+}
+
+void api_handle_again(struct api_req *req)
+{
+    handle(req);
+}
+
+void at_api_handle(void *ctx, struct at_http_exchange *ex)
+{
+    handle(req_new(ctx, ex));
 }
 
 const char *api_asker(const struct api_req *req)
@@ -406,6 +421,9 @@ static void metrics_make(struct at_api *api)
         at_metric_with(at_metrics_family(m, AT_METRIC_GAUGE, "atoll_api_watches_queue_bytes",
                                          "Bytes that wait for slow clients of watches.", NULL),
                        NULL);
+    api->guesses_total = at_metric_plain(
+        m, AT_METRIC_COUNTER, "atoll_api_guesses_refused_total",
+        "Requests with a token that was not looked at, because too many came that were none.");
     api->watch_events_total = at_metric_plain(m, AT_METRIC_COUNTER, "atoll_api_watch_events_total",
                                               "Events written to watch streams.");
 }
@@ -449,9 +467,13 @@ enum at_rc at_api_new(const struct at_api_options *options, struct at_api **ret,
     api_discovery_build(api);
     api_openapi_build(api);
     api_rights_begin(api);
+    api->guesses = api_guesses_new();
     enum at_rc rc = namespace_make(api, "default", err);
     if (rc == AT_OK) {
         rc = namespace_make(api, "atoll-system", err);
+    }
+    if (rc == AT_OK) {
+        rc = api_oidc_new(api, err);
     }
     if (rc == AT_OK && options->ca != NULL) {
         rc = at_service_key_new(options->ca, &api->service_key, err);
@@ -470,6 +492,8 @@ void at_api_free(struct at_api *api)
         return;
     }
     api_held_drop(api);
+    api_oidc_free(api);
+    api_guesses_free(api->guesses);
     api_secrets_done(api);
     api_rights_done(api);
     at_buf_done(&api->audit_text);

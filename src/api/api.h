@@ -17,6 +17,15 @@ struct at_api_backup_file {
     const char *path;
 };
 
+/* An OpenID provider whose tokens are taken; as kube-apiserver's --oidc-* options. */
+struct at_api_oidc {
+    const char *issuer;                           /* https URL; NULL: none */
+    const char *audience;                         /* the client id */
+    const char *username_claim, *username_prefix; /* NULL: sub; the issuer and # */
+    const char *groups_claim, *groups_prefix;     /* NULL: no groups; no prefix */
+    const char *ca_pem;                           /* NULL: the system's */
+};
+
 struct at_api_options {
     struct at_loop *loop;
     struct at_store *store;
@@ -43,6 +52,7 @@ struct at_api_options {
     /* The log that each request is recorded in, by its level; answers of changes wait for it. Its
      * owner passes settled on to at_api_audit_settled. May be NULL. */
     struct at_audit *audit_log;
+    const struct at_api_oidc *oidc; /* kept by pointer; may be NULL */
     /* What Secrets are sealed with in the store and in backups; both or none. */
     struct at_ring *ring;
     const struct at_store_seal *seal;

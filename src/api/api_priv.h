@@ -23,6 +23,8 @@ struct api_tunnels;
 struct api_link;
 struct api_backup;
 struct api_held;
+struct api_oidc;
+struct api_guesses;
 struct api_reseal;
 
 struct api_doc { /* a text made once at start */
@@ -58,7 +60,10 @@ struct at_api {
     struct api_link *links; /* list of all upgraded connections */
     struct api_fair *fair;
     struct api_held *held, *held_last; /* answers that wait for their record */
-    struct at_book *book;              /* rights that are stored */
+    struct api_oidc *oidc;             /* NULL: no provider */
+    struct api_guesses *guesses;
+    struct at_metric *guesses_total;
+    struct at_book *book; /* rights that are stored */
     at_timer_id rights_timer;
     struct api_reseal *reseal; /* under way; NULL */
     struct at_buf audit_text;  /* kept between records */
@@ -99,6 +104,8 @@ struct api_req {
     const char *refusal; /* why it may not, on arena; NULL */
     char id[40];
     bool audited;
+    bool waited_for_keys; /* of an OpenID provider */
+    int64_t expires_ns;   /* wall clock: of the token that it came with; 0: none */
     enum api_table table;
     bool partial; /* metadata alone */
     bool dry_run;
@@ -264,21 +271,8 @@ void api_tunnels_free(struct api_tunnels *tunnels);
 /* --- backup.c --- */
 api_handler_fn api_backup;
 void api_backup_cut(struct at_api *api);
-/* --- rights.c --- */
-void api_rights_begin(struct at_api *api);
-void api_rights_done(struct at_api *api);
-/* The one decision: built-in rights and those that are stored. */
-bool api_may(const struct at_api *api, const struct at_identity *who, const struct at_access *what,
-             char *reason, size_t size);
-/* May it give away what object says, being a role or a binding? False: answered. */
-bool api_rights_admit(struct api_req *req, const json_t *old, const json_t *object);
-/* May the request still do what it does? For streams when rights have changed. */
-bool api_still_may(struct api_req *req);
-void api_streams_recheck(struct at_api *api); /* watch.c */
-/* --- secrets.c --- */
-api_handler_fn api_secrets_show, api_secrets_rotate;
-void api_secrets_begin(struct at_api *api); /* seal anew what lies there under an old key */
-void api_secrets_done(struct at_api *api);
+#include "api/access_priv.h"
+
 /* --- metrics.c --- */
 struct api_store_metrics *api_store_metrics_new(struct at_metrics *metrics); /* own: at_free */
 /* --- join.c, review.c, discovery.c, openapi.c --- */

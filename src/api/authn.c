@@ -69,11 +69,27 @@ enum at_rc api_authenticate(struct api_req *req, struct at_err *err)
     struct at_str token = header;
     struct at_str scheme = at_str_cut(&token, ' ');
     token = at_str_trim(token);
-    if (!at_str_eq_nocase(scheme, "bearer") || !api_token_identity(req->api, token, &req->who)) {
-        return at_err_set(err, AT_UNAUTHENTICATED, "Unauthorized");
+    if (!api_guess_admits(req)) {
+        return AT_AGAIN;
     }
-    req->auth_how = "token";
-    return AT_OK;
+    bool bearer = at_str_eq_nocase(scheme, "bearer");
+    if (bearer && api_token_identity(req->api, token, &req->who)) {
+        req->auth_how = "token";
+        return AT_OK;
+    }
+    struct at_err why = {0};
+    enum at_rc rc = bearer ? api_oidc_check(req->api, token, &req->who, &req->expires_ns, &why)
+                           : AT_UNAUTHENTICATED;
+    if (rc == AT_OK) {
+        req->auth_how = "oidc";
+        return AT_OK;
+    }
+    if (rc == AT_NOT_FOUND && api_oidc_wait(req)) {
+        return AT_AGAIN;
+    }
+    req->refusal = why.msg[0] != '\0' ? at_arena_strdup(req->arena, why.msg) : NULL;
+    api_guess_failed(req);
+    return at_err_set(err, AT_UNAUTHENTICATED, "Unauthorized");
 }
 
 bool api_is_agent(const struct api_req *req, const char **ret_node)

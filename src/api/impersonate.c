@@ -101,7 +101,7 @@ static bool group_add(struct api_req *req, struct at_identity *to, const char *v
     }
     if (to->n_groups == AT_IDENTITY_GROUPS_MAX ||
         !copy(to->groups[to->n_groups], sizeof to->groups[0], value)) {
-        return refuse(req, "Impersonate-Group: at most 8 names of at most 127 bytes are taken");
+        return refuse(req, "Impersonate-Group: at most 16 names of at most 127 bytes are taken");
     }
     to->n_groups++;
     return allowed(req, "", "groups", "", value);

@@ -175,6 +175,7 @@ void api_join_tokens(struct api_req *req)
 
 static void refuse(struct api_req *req, const char *sentence)
 {
+    api_guess_failed(req);
     op_done(req->op);
     api_respond_error(req, AT_UNAUTHENTICATED, "%s", sentence);
 }
@@ -286,6 +287,9 @@ void api_join(struct api_req *req)
     struct join_op *op = at_arena_alloc(req->arena, sizeof *op);
     assert(op != NULL);
     req->op = op;
+    if (!api_guess_admits(req)) {
+        return;
+    }
     if (api_body_read(req, &err) != AT_OK) {
         api_respond_err(req, &err);
         return;

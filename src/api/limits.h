@@ -52,6 +52,22 @@
 #define AT_API_TUNNELS_MAX 10000
 #define AT_API_LOG_SESSIONS_MAX 1000
 /* A client of a backup that takes nothing for so long is cut off, for there is one at a time. */
+/* An OpenID provider's keys: how often they are fetched anew, after a failure, and because of a key
+ * that is not among them; how long one fetch may take, and how much it may bring. */
+#define AT_API_OIDC_REFRESH_NS (600 * AT_NS_PER_S)
+#define AT_API_OIDC_RETRY_NS (5 * AT_NS_PER_S)
+#define AT_API_OIDC_AGAIN_NS (2 * AT_NS_PER_S)
+#define AT_API_OIDC_TIMEOUT_NS (5 * AT_NS_PER_S)
+#define AT_API_OIDC_BYTES_MAX ((size_t)256 << 10)
+#define AT_API_OIDC_WAITING_MAX 1000 /* requests that wait for keys */
+#define AT_API_OIDC_SKEW_S 60        /* how far its clock may be apart */
+/* Addresses remembered for tokens that were none, and what they may before they have to wait. */
+#define AT_API_GUESSERS_MAX 1024
+#define AT_API_GUESSERS_WAYS 8
+#define AT_API_GUESSES_FREE 10
+#define AT_API_GUESS_WAIT_NS_MIN AT_NS_PER_S
+#define AT_API_GUESS_WAIT_NS_MAX (60 * AT_NS_PER_S)
+#define AT_API_GUESS_FORGET_NS (600 * AT_NS_PER_S)
 #define AT_API_RESEAL_KEYS 32 /* Secrets sealed anew at a time */
 #define AT_API_RESEAL_RETRY_NS (5 * AT_NS_PER_S)
 #define AT_API_BACKUP_STALL_NS (60 * AT_NS_PER_S)

@@ -209,7 +209,9 @@ static void token_review(struct api_req *req)
     if (claims != NULL) {
         api_service_identity(claims, &who);
     }
-    bool known = claims != NULL || api_token_identity(req->api, at_str_of(token), &who);
+    int64_t expires_ns = 0;
+    bool known = claims != NULL || api_token_identity(req->api, at_str_of(token), &who) ||
+                 api_oidc_check(req->api, at_str_of(token), &who, &expires_ns, NULL) == AT_OK;
     json_t *status = json_pack("{s:b}", "authenticated", (int)known);
     if (known) {
         json_object_set_new(

@@ -501,6 +501,10 @@ static bool watch_parameters(struct api_req *req, struct api_stream *s, struct a
     if (seconds > 0 && seconds < s->timeout_ns / AT_NS_PER_S) {
         s->timeout_ns = seconds * AT_NS_PER_S;
     }
+    int64_t left_ns = req->expires_ns - at_sys_wall_ns(req->api->sys);
+    if (req->expires_ns != 0 && left_ns < s->timeout_ns) {
+        s->timeout_ns = left_ns > 0 ? left_ns : 1; /* no longer than its token is good */
+    }
     s->bookmarks = api_query_bool(req, "allowWatchBookmarks");
     const char *initial = api_query(req, "sendInitialEvents");
     if (initial != NULL && initial[0] != '\0') {

@@ -55,6 +55,8 @@ struct at_server {
     struct at_api_backup_file backup_files[3];
     struct at_audit *audit;
     struct at_app_seal seal;
+    struct at_api_oidc oidc; /* texts of the options, which live as long */
+    struct at_buf oidc_ca;
     struct at_audit_options audit_options;
     void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);
     void *ctx;
@@ -320,6 +322,7 @@ static void start_api(void *ctx)
                                  .admin_token_sha256_hex = (const char *const *)s->token_digests,
                                  .audit_log = s->audit,
                                  .ring = s->seal.ring,
+                                 .oidc = &s->oidc,
                                  .seal = &s->seal.hooks,
                                  .secrets_stale = at_app_seal_stale(&s->seal),
                                  .backup_files = s->backup_files,
@@ -499,6 +502,7 @@ enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *o
     s->state_dir = at_strdup(options->state_dir);
     s->listen = at_strdup(options->listen);
     s->audit_options = options->audit;
+    s->oidc = options->oidc;
     s->kubeconfig = at_asprintf("%s/admin.kubeconfig", options->state_dir);
     s->node_timeout_ns = options->node_timeout_ns;
     at_limits_default(&s->limits);
@@ -515,6 +519,10 @@ enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *o
         return rc;
     }
     rc = tokens_read(s, options->admin_token_file, err);
+    if (rc == AT_OK && options->oidc_ca_file != NULL) {
+        rc = at_file_read(options->oidc_ca_file, SERVER_TOKEN_FILE_BYTES_MAX, &s->oidc_ca, err);
+        s->oidc.ca_pem = s->oidc_ca.data;
+    }
     if (rc == AT_OK) {
         rc = open_parts(s, options, err);
     }
@@ -563,6 +571,7 @@ void at_server_free(struct at_server *s)
         at_store_close(s->store);
     }
     at_app_seal_close(&s->seal);
+    at_buf_done(&s->oidc_ca);
     at_audit_close(s->audit);
     at_tls_config_unref(s->tls);
     at_ca_free(s->ca);

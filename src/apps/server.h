@@ -17,6 +17,8 @@ struct at_server_options {
     const char *store;            /* as at_store_open takes it */
     const char *pki_dir;          /* the CA's folder, made when absent; NULL: in state_dir */
     const char *admin_token_file; /* bearer tokens of administrators, one a line; may be NULL */
+    struct at_api_oidc oidc;      /* an OpenID provider; ca_pem is read from oidc_ca_file */
+    const char *oidc_ca_file;     /* NULL: the system's */
     const char *secrets_key; /* the key file of Secrets; NULL: secrets.key in the CA's folder */
     const char *listen;
     const char *advertise; /* https://host:port at which agents reach it; NULL: the address */

@@ -87,6 +87,27 @@ static void options_of_place(struct server_args *a, struct at_app_option *all)
     options_add(all, some, AT_ARRAY_LEN(some));
 }
 
+static void options_of_oidc(struct server_args *a, struct at_app_option *all)
+{
+    const struct at_app_option some[] = {
+        {"oidc-issuer-url", &a->o.oidc.issuer, NULL, NULL, "URL",
+         "OpenID provider whose tokens are taken (https), as kube-apiserver's option."},
+        {"oidc-client-id", &a->o.oidc.audience, NULL, NULL, "ID",
+         "Audience that its tokens must name."},
+        {"oidc-username-claim", &a->o.oidc.username_claim, NULL, NULL, "CLAIM",
+         "Claim that holds the user's name (default sub)."},
+        {"oidc-username-prefix", &a->o.oidc.username_prefix, NULL, NULL, "TEXT",
+         "Put before it (default the issuer and #, none for email; - is none)."},
+        {"oidc-groups-claim", &a->o.oidc.groups_claim, NULL, NULL, "CLAIM",
+         "Claim that holds groups (default: none are taken)."},
+        {"oidc-groups-prefix", &a->o.oidc.groups_prefix, NULL, NULL, "TEXT",
+         "Put before each group."},
+        {"oidc-ca-file", &a->o.oidc_ca_file, NULL, NULL, "FILE",
+         "Authority of the provider's certificate (default the system's)."},
+    };
+    options_add(all, some, AT_ARRAY_LEN(some));
+}
+
 static void options_of_rest(struct server_args *a, struct at_app_option *all)
 {
     const struct at_app_option some[] = {
@@ -141,6 +162,7 @@ int at_app_server(int argc, char **argv)
     struct at_limits limits;
     int exit_status = 0;
     options_of_place(&a, options);
+    options_of_oidc(&a, options);
     options_of_rest(&a, options);
     if (!at_app_options("server", "the control plane", options, argc, argv, &exit_status)) {
         return exit_status;

@@ -43,7 +43,7 @@ enum at_rc at_cert_expiry(const char *cert_pem, int64_t *ret_wall_ns,
                           struct at_err *err) AT_WARN_UNUSED;
 
 /* --- identity --- */
-#define AT_IDENTITY_GROUPS_MAX 8
+#define AT_IDENTITY_GROUPS_MAX 16
 struct at_identity {
     char user[384]; /* system:serviceaccount:<namespace>:<name> is the longest */
     char groups[AT_IDENTITY_GROUPS_MAX][128];

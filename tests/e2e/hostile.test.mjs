@@ -220,7 +220,7 @@ it('broken protobuf and broken WebSocket handshakes', async () => {
 
 it('strangers in great number', async () => {
   const all = await Promise.all(Array.from({ length: 300 }, () => send(`GET ${COLLECTION} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer forged\r\nConnection: close\r\n\r\n`, { authenticated: false, ms: 20_000 })));
-  for (const r of all) assert.equal(r.status, 401);
+  for (const r of all) assert.ok(r.status === 401 || r.status === 429, String(r.status)); // 429: who guesses is slowed down
   await healthy();
 });
 

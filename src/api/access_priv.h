@@ -1,0 +1,37 @@
+/* Who may what, and what is kept of it; a part of api_priv.h. */
+#ifndef AT_API_ACCESS_PRIV_H
+#define AT_API_ACCESS_PRIV_H
+
+#include "api/api_priv.h"
+
+/* --- oidc.c --- */
+enum at_rc api_oidc_new(struct at_api *api, struct at_err *err) AT_WARN_UNUSED;
+void api_oidc_free(struct at_api *api);
+/* err: AT_UNAUTHENTICATED | AT_NOT_FOUND its key is not known (yet). */
+enum at_rc api_oidc_check(const struct at_api *api, struct at_str token, struct at_identity *ret,
+                          int64_t *ret_expires_ns, struct at_err *err) AT_WARN_UNUSED;
+/* Until keys have come: then api_handle_again. False: it does not help to wait. */
+bool api_oidc_wait(struct api_req *req);
+void api_handle_again(struct api_req *req); /* api.c: from authentication on */
+/* --- guess.c --- */
+struct api_guesses *api_guesses_new(void);
+void api_guesses_free(struct api_guesses *g);
+void api_guess_failed(struct api_req *req);
+bool api_guess_admits(struct api_req *req); /* false: answered 429 */
+/* --- rights.c --- */
+void api_rights_begin(struct at_api *api);
+void api_rights_done(struct at_api *api);
+/* The one decision: built-in rights and those that are stored. */
+bool api_may(const struct at_api *api, const struct at_identity *who, const struct at_access *what,
+             char *reason, size_t size);
+/* May it give away what object says, being a role or a binding? False: answered. */
+bool api_rights_admit(struct api_req *req, const json_t *old, const json_t *object);
+/* May the request still do what it does? For streams when rights have changed. */
+bool api_still_may(struct api_req *req);
+void api_streams_recheck(struct at_api *api); /* watch.c */
+/* --- secrets.c --- */
+api_handler_fn api_secrets_show, api_secrets_rotate;
+void api_secrets_begin(struct at_api *api); /* seal anew what lies there under an old key */
+void api_secrets_done(struct at_api *api);
+
+#endif
