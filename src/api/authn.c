@@ -153,7 +153,7 @@ const char *api_node_of(struct api_req *req, const struct api_route *route, bool
 
 void api_access_map(struct at_access *what)
 {
-    if (what->group[0] == '\0' && at_streq(what->resource, "pods")) {
+    if (at_streq(what->group, "") && at_streq(what->resource, "pods")) {
         what->group = "atoll.dev";
         what->resource = "instances";
     }

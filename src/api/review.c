@@ -89,8 +89,13 @@ static void access_review(struct api_req *req, const char *kind)
     if (json_is_object(resource)) {
         allowed = resource_allowed(req, resource, reason, sizeof reason);
     } else if (json_is_object(path)) {
-        struct at_access what = {
-            .verb = verb_of(text_at(path, "verb")), .resource = "", .path = text_at(path, "path")};
+        struct at_access what = {.verb = verb_of(text_at(path, "verb")),
+                                 .group = "",
+                                 .resource = "",
+                                 .subresource = "",
+                                 .ns = "",
+                                 .name = "",
+                                 .path = text_at(path, "path")};
         allowed = api_may(req->api, &req->who, &what, reason, sizeof reason);
     } else {
         respond_cause(req, kind, "spec.resourceAttributes",

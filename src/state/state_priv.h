@@ -115,7 +115,7 @@ struct at_state {
     struct at_arena *scratch;
     struct at_buf trimmed;
     struct at_buf entry_key, entry_text; /* write.c: the entry of managedFields made last */
-    struct at_map *heartbeats; /* node -> struct at_state_beat * */
+    struct at_map *heartbeats;           /* node -> struct at_state_beat * */
     at_timer_id relist_timer;
     struct at_map *events; /* key -> struct at_state_event_write *, being written */
     at_timer_id sweep_timer;

@@ -96,6 +96,15 @@ it('the server says what others may', async () => {
   assert.equal(await ask('system:node:n1', ['system:nodes'], { group: 'atoll.dev', resource: 'nodes', verb: 'patch', name: 'n2' }), false);
 });
 
+it('paths that are no resources can be asked about', async () => {
+  assert.equal(await s.k('auth can-i get /metrics'), 'yes\n');
+  const ask = async (user, groups, nonResourceAttributes) => (await call(admin, 'POST', '/apis/authorization.k8s.io/v1/subjectaccessreviews', { spec: { user, groups, nonResourceAttributes } })).body.status.allowed;
+  assert.equal(await ask('eve', [], { path: '/metrics', verb: 'get' }), false);
+  assert.equal(await ask('eve', ['atoll:viewers'], { path: '/metrics', verb: 'get' }), true);
+  assert.equal(await ask('eve', [], { path: '/version', verb: 'get' }), true);
+  assert.equal(await ask('eve', [], {}), false);
+});
+
 it("a forged token is nobody's", async () => {
   const api = config.makeApiClient(AuthenticationV1Api);
   const forged = await api.createTokenReview({ body: { spec: { token: 'forged' } } });
