@@ -107,35 +107,91 @@ static enum at_rc threads_of(const char *text, uint64_t *ret, struct at_err *err
     return AT_OK;
 }
 
-static enum at_rc read_numbers(const char *threads, const char *tunnel_idle,
-                               struct at_gateway_options *o, struct at_err *err)
+/* What bounds requests that wait, and answers that do not come; NULL: as the gateway likes. */
+struct bounds {
+    const char *queue_requests, *queue_bytes, *answer_timeout, *client_timeout, *drain_timeout,
+        *tunnel_idle;
+};
+
+static enum at_rc bounds_of(const struct bounds *b, struct at_gateway_options *o,
+                            struct at_err *err)
 {
-    uint64_t n = 0;
-    enum at_rc rc = threads_of(threads, &n, err);
-    o->n_threads = (unsigned)n;
-    if (rc == AT_OK && tunnel_idle != NULL) {
-        rc = at_duration_ns(tunnel_idle, &o->tunnel_idle_ns, err);
-        rc = rc == AT_OK ? rc : at_err_wrap(err, rc, "--tunnel-idle");
+    const struct {
+        const char *name, *text;
+        size_t *ret_n;
+        int64_t *ret_ns;
+    } rows[] = {{"queue-requests", b->queue_requests, &o->wait_requests_max, NULL},
+                {"queue-bytes", b->queue_bytes, &o->wait_bytes_max, NULL},
+                {"answer-timeout", b->answer_timeout, NULL, &o->first_byte_timeout_ns},
+                {"client-timeout", b->client_timeout, NULL, &o->client_timeout_ns},
+                {"drain-timeout", b->drain_timeout, NULL, &o->drain_timeout_ns},
+                {"tunnel-idle", b->tunnel_idle, NULL, &o->tunnel_idle_ns}};
+    for (size_t i = 0; i < AT_ARRAY_LEN(rows); i++) {
+        int64_t value = 1;
+        enum at_rc rc = AT_OK;
+        if (rows[i].text != NULL) {
+            rc = rows[i].ret_ns != NULL ? at_duration_ns(rows[i].text, &value, err)
+                                        : at_quantity_units(rows[i].text, &value, err);
+        }
+        if (rc == AT_OK && value <= 0) {
+            rc = at_err_set(err, AT_INVALID, "%s: must be more than 0", rows[i].text);
+        }
+        if (rc != AT_OK) {
+            return at_err_wrap(err, rc, "--%s", rows[i].name);
+        }
+        if (rows[i].text != NULL && rows[i].ret_ns != NULL) {
+            *rows[i].ret_ns = value;
+        } else if (rows[i].text != NULL) {
+            *rows[i].ret_n = (size_t)value;
+        }
     }
-    return rc;
+    return AT_OK;
+}
+
+/* What the options say, as it was written. */
+struct texts {
+    const char *servers[AT_APP_LIST_MAX + 1];
+    const char *token, *token_file, *state_dir, *threads, *backend;
+    struct bounds bounds;
+};
+
+static int with_texts(struct at_gateway_options *o, const struct texts *texts, bool with_stdin)
+{
+    struct gateway_app app = {0};
+    AT_CLEANUP(at_cleanup_free)
+    char *dir =
+        texts->state_dir != NULL ? at_strdup(texts->state_dir) : at_app_state_dir("gateway");
+    AT_CLEANUP(at_cleanup_free) char *secret = NULL;
+    AT_CLEANUP(at_cleanup_free) char *server = at_app_list_join(texts->servers);
+    o->server = server;
+    uint64_t n = 0;
+    at_app_log_start("gateway");
+    enum at_rc rc = threads_of(texts->threads, &n, &app.err);
+    if (rc == AT_OK) {
+        rc = bounds_of(&texts->bounds, o, &app.err);
+    }
+    if (rc == AT_OK) {
+        rc = at_app_token(texts->token, texts->token_file, &secret, &app.err);
+    }
+    if (rc != AT_OK) {
+        return at_app_fail("gateway", &app.err);
+    }
+    o->token = secret;
+    o->state_dir = dir;
+    o->n_threads = (unsigned)n;
+    return gateway_run(&app, o, texts->backend, with_stdin);
 }
 
 int at_app_gateway(int argc, char **argv)
 {
-    const char *servers[AT_APP_LIST_MAX + 1] = {NULL};
-    const char *token = NULL;
-    const char *token_file = NULL;
-    const char *state_dir = NULL;
-    const char *threads = NULL;
-    const char *tunnel_idle = NULL;
-    const char *backend = NULL;
+    struct texts texts = {0};
     bool with_stdin = false;
     struct at_gateway_options o = {.name = at_sys_hostname(), .listen = "127.0.0.1:7080"};
     const struct at_app_option options[] = {
-        AT_APP_JOIN_OPTIONS(servers, &token, &token_file, &o.ca_pin),
+        AT_APP_JOIN_OPTIONS(texts.servers, &texts.token, &texts.token_file, &o.ca_pin),
         {"name", &o.name, NULL, NULL, "NAME", "Name of this gateway (default: host name)."},
         {"site", &o.site, NULL, NULL, "NAME", "Site where it stands: near replicas are preferred."},
-        {"state", &state_dir, NULL, NULL, "DIR",
+        {"state", &texts.state_dir, NULL, NULL, "DIR",
          "Where its certificate is kept (default /var/lib/atoll/gateway as root, else "
          "~/.local/state/atoll/gateway)."},
         {"listen", &o.listen, NULL, NULL, "ADDR",
@@ -146,7 +202,7 @@ int at_app_gateway(int argc, char **argv)
          "Certificate chain, PEM; needed unless the address is loopback. Read again when it "
          "changes, and on SIGHUP."},
         {"tls-key", &o.tls_key_file, NULL, NULL, "FILE", "Its key, PEM."},
-        {"tunnel-idle", &tunnel_idle, NULL, NULL, "TIME",
+        {"tunnel-idle", &texts.bounds.tunnel_idle, NULL, NULL, "TIME",
          "WebSocket connections on which nothing comes for so long are cut (default 10m)."},
         {"access-log", &o.access_log, NULL, NULL, "FILE",
          "Write a line of JSON for each request to FILE, or - for standard output. The file may be "
@@ -162,8 +218,18 @@ int at_app_gateway(int argc, char **argv)
         {"trace-ratio", &o.trace_ratio, NULL, NULL, "RATIO",
          "Share of the traces that begin here that is sampled (default 1); others go by their "
          "traceparent."},
-        {"threads", &threads, NULL, NULL, "N", "Event loops (default: one for each CPU)."},
-        {"loop-backend", &backend, NULL, NULL, "NAME",
+        {"queue-requests", &texts.bounds.queue_requests, NULL, NULL, "N",
+         "Requests that may wait for a replica, per event loop (default 16384)."},
+        {"queue-bytes", &texts.bounds.queue_bytes, NULL, NULL, "SIZE",
+         "Bytes of their bodies, per event loop (default 256Mi)."},
+        {"answer-timeout", &texts.bounds.answer_timeout, NULL, NULL, "TIME",
+         "For a replica to begin its answer, and between the pieces of it (default 5m)."},
+        {"client-timeout", &texts.bounds.client_timeout, NULL, NULL, "TIME",
+         "For a client to send a whole request (default 1m)."},
+        {"drain-timeout", &texts.bounds.drain_timeout, NULL, NULL, "TIME",
+         "For what is under way when it is told to stop (default 10s)."},
+        {"threads", &texts.threads, NULL, NULL, "N", "Event loops (default: one for each CPU)."},
+        {"loop-backend", &texts.backend, NULL, NULL, "NAME",
          "How event loops wait: io_uring, epoll or auto (default: io_uring where the kernel allows "
          "it)."},
         {"static-routes", &o.static_routes, NULL, NULL, "FILE",
@@ -175,21 +241,5 @@ int at_app_gateway(int argc, char **argv)
                         &exit_status)) {
         return exit_status;
     }
-    struct gateway_app app = {0};
-    AT_CLEANUP(at_cleanup_free)
-    char *dir = state_dir != NULL ? at_strdup(state_dir) : at_app_state_dir("gateway");
-    AT_CLEANUP(at_cleanup_free) char *secret = NULL;
-    AT_CLEANUP(at_cleanup_free) char *server = at_app_list_join(servers);
-    o.server = server;
-    at_app_log_start("gateway");
-    enum at_rc rc = read_numbers(threads, tunnel_idle, &o, &app.err);
-    if (rc == AT_OK) {
-        rc = at_app_token(token, token_file, &secret, &app.err);
-    }
-    if (rc != AT_OK) {
-        return at_app_fail("gateway", &app.err);
-    }
-    o.token = secret;
-    o.state_dir = dir;
-    return gateway_run(&app, &o, backend, with_stdin);
+    return with_texts(&o, &texts, with_stdin);
 }

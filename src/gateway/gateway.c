@@ -106,7 +106,8 @@ static enum at_rc start_workers(struct at_gateway *g, const struct at_gateway_op
         .body_bytes_max = g->body_bytes_max,
         .connections_max = o->connections_max != 0 ? o->connections_max : AT_GW_CONNECTIONS_MAX,
         .idle_timeout_ns = AT_GW_CLIENT_IDLE_NS,
-        .head_timeout_ns = AT_GW_CLIENT_REQUEST_NS};
+        .head_timeout_ns =
+            o->client_timeout_ns != 0 ? o->client_timeout_ns : AT_GW_CLIENT_REQUEST_NS};
     for (unsigned i = 0; i < g->n_workers; i++) {
         struct gw_worker *w = &g->workers[i];
         w->gateway = g;

@@ -36,10 +36,11 @@ struct at_gateway_options {
     const char *trace_ratio; /* of the traces that begin here: "0.1" */
     /* Limits; 0: the default. */
     size_t body_bytes_max;
-    size_t connections_max;   /* of clients, per loop */
-    size_t wait_requests_max; /* that wait for a replica, per loop */
-    size_t wait_bytes_max;    /* of their bodies */
-    int64_t first_byte_timeout_ns;
+    size_t connections_max;        /* of clients, per loop */
+    size_t wait_requests_max;      /* that wait for a replica, per loop */
+    size_t wait_bytes_max;         /* of their bodies */
+    int64_t first_byte_timeout_ns; /* and between pieces of an answer */
+    int64_t client_timeout_ns;     /* for a client to send a whole request */
     int64_t drain_timeout_ns;
     int64_t tunnel_idle_ns; /* WebSocket connections on which nothing comes */
     /* Once: rc AT_OK it serves (the first routes are known, or the control plane does not answer);

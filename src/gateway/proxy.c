@@ -6,6 +6,7 @@
 #include "gateway/grpc.h"
 #include "gateway/headers.h"
 #include "gateway/proxy_priv.h"
+#include "gateway/sse_end.h"
 #include "gateway/tunnel.h"
 
 #include <assert.h>
@@ -13,6 +14,8 @@
 
 /* OpenAI's clients then do not try again by themselves. */
 static const char NO_RETRY[] = "x-should-retry: false\r\n";
+
+static const char RETRY_AFTER[] = "Retry-After: 1\r\n";
 
 static void attempt(struct gw_request *r, const char *reason);
 
@@ -119,8 +122,8 @@ static void fail_saying(struct gw_request *r, int status, bool tried_all, const 
                                                          .request_id = r->request_id},
                                "model %s: %s", r->model->name, message);
     } else {
-        gw_answer_error(ex, status, status == 503 ? "Retry-After: 1\r\n" : NULL, "model %s: %s",
-                        r->model->name, message);
+        gw_answer_error(ex, status, status == 503 || status == 429 ? RETRY_AFTER : NULL,
+                        "model %s: %s", r->model->name, message);
     }
     request_free(r);
 }
@@ -194,6 +197,8 @@ static void on_head(void *ctx, const struct at_http_head *head)
     r->status = head->status;
     r->has_length = head->has_length;
     r->length = head->content_length;
+    r->sse = r->status == 200 && !r->has_length && r->method != AT_HTTP_HEAD &&
+             at_str_starts(at_http_header_get(head, "content-type"), "text/event-stream");
     uint64_t json_bytes;
     if (r->grpc != NULL &&
         at_str_to_u64(at_http_header_get(head, "inference-header-content-length"), &json_bytes) ==
@@ -210,8 +215,7 @@ static void on_head(void *ctx, const struct at_http_head *head)
     }
     say_all_tried(r, head);
     gw_observe_head(r, head);
-    if (r->host.len > 0 && !r->has_length &&
-        at_str_starts(at_http_header_get(head, "content-type"), "text/event-stream")) {
+    if (r->host.len > 0 && r->sse) {
         begin_stream(r); /* the client waits for the head, and the first event may be far off */
     }
 }
@@ -240,7 +244,7 @@ static void begin_stream(struct gw_request *r)
     at_http_stream_begin(r->ex, r->status, NULL, r->down.data);
 }
 
-static void pass_on(struct gw_request *r, const char *data, size_t len)
+static void send_on(struct gw_request *r, const char *data, size_t len)
 {
     gw_observe_data(r, data, len);
     if (at_http_stream_write(r->ex, data, len) != AT_OK) {
@@ -249,6 +253,31 @@ static void pass_on(struct gw_request *r, const char *data, size_t len)
     if (!r->paused && at_http_stream_queued_bytes(r->ex) > AT_GW_PAUSE_BYTES) {
         r->paused = true;
         at_http_call_pause(r->worker->client, r->call, true);
+    }
+}
+
+/* Events go when they are whole; what has begun stays in hold. */
+static void pass_on(struct gw_request *r, const char *data, size_t len)
+{
+    size_t whole = r->sse ? gw_sse_whole((struct at_str){data, len}) : len;
+    if (r->sse && r->hold.len > 0) {
+        if (at_buf_append(&r->hold, data, len) != AT_OK) {
+            return; /* the end finds the answer short */
+        }
+        data = r->hold.data;
+        len = r->hold.len;
+        whole = gw_sse_whole((struct at_str){data, len});
+    }
+    bool endless = len - whole > AT_GW_HOLD_BYTES_MAX;
+    r->sse = r->sse && !endless;
+    whole = endless ? len : whole;
+    if (whole > 0) {
+        send_on(r, data, whole);
+    }
+    if (data == r->hold.data) {
+        at_buf_consume(&r->hold, whole);
+    } else if (whole < len && at_buf_append(&r->hold, data + whole, len - whole) != AT_OK) {
+        r->sse = false;
     }
 }
 
@@ -331,8 +360,9 @@ static void on_body(void *ctx, const char *data, size_t len)
         return;
     }
     begin_stream(r);
-    if (r->hold.len > 0) {
-        pass_on(r, r->hold.data, r->hold.len);
+    if (r->hold.len > 0 && !r->sse) {
+        send_on(r, r->hold.data, r->hold.len);
+        at_buf_clear(&r->hold);
     }
     pass_on(r, data, len);
 }
@@ -348,6 +378,9 @@ static void end_answer(struct gw_request *r)
     }
     if (!r->streaming) {
         begin_stream(r); /* HEAD: the length of a body that does not come */
+    }
+    if (r->hold.len > 0) {
+        send_on(r, r->hold.data, r->hold.len); /* no whole event, but the replica's last words */
     }
     struct at_http_exchange *ex = r->ex;
     r->ex = NULL;
@@ -391,23 +424,41 @@ static bool may_wait(struct gw_request *r)
     return true;
 }
 
+/* The client has a part of the answer: it is told in the stream itself where that can be done, and
+ * by a cut connection where not. Nothing cut looks complete. */
+static void break_off(struct gw_request *r, enum at_rc rc)
+{
+    struct at_http_exchange *ex = r->ex;
+    AT_CLEANUP(at_cleanup_buf) struct at_buf event = {0};
+    char message[AT_ERR_MSG_BYTES_MAX];
+    bool slow_client = rc == AT_TIMEOUT && r->paused;
+    snprintf(message, sizeof message, "model %s: its replica %s", r->model->name,
+             rc == AT_TIMEOUT ? "stopped answering" : "broke off");
+    r->ex = NULL;
+    answered(r, slow_client ? 499 : 502, NULL);
+    if (r->sse && !slow_client && gw_sse_error(message, &event) == AT_OK &&
+        at_http_stream_write(ex, event.data, event.len) == AT_OK) {
+        at_http_stream_end(ex);
+    } else {
+        at_http_abort(ex);
+    }
+    request_free(r);
+}
+
 /* The replica did not answer, or its answer is not wanted: ask another, or tell the client. */
 static void on_attempt_failed(struct gw_request *r, enum at_rc rc, bool sent)
 {
-    const char *reason = r->discard          ? "status"
+    const char *reason = r->paused           ? "client"
+                         : r->discard        ? "status"
                          : rc == AT_TIMEOUT  ? (sent ? "timeout" : "connect")
                          : !sent             ? "connect"
                          : rc == AT_UPSTREAM ? "answer"
                                              : "lost";
     bool budgeted = r->discard; /* on_head has paid for it */
     count_upstream_error(r, reason);
-    leave_replica(r, rc, sent);
+    leave_replica(r, r->paused ? AT_CANCELLED : rc, sent);
     if (r->streaming) {
-        struct at_http_exchange *ex = r->ex;
-        r->ex = NULL;
-        answered(r, 502, NULL);
-        at_http_abort(ex);
-        request_free(r);
+        break_off(r, rc);
         return;
     }
     at_buf_clear(&r->hold);
@@ -517,6 +568,7 @@ static void attempt(struct gw_request *r, const char *reason)
                                 .first_byte_timeout_ns =
                                     r->timeout_ns > 0 && r->timeout_ns < timeout_ns ? r->timeout_ns
                                                                                     : timeout_ns,
+                                .piece_timeout_ns = timeout_ns,
                                 .ctx = r,
                                 .on_head = on_head,
                                 .on_body = on_body,
@@ -553,6 +605,14 @@ static void start(struct gw_request *r)
     } else {
         attempt(r, NULL);
     }
+}
+
+/* false: it asks for one that there is not. */
+static bool read_priority(struct gw_request *r, const struct at_http_head *head)
+{
+    struct at_str text = at_http_header_get(head, "x-atoll-priority");
+    r->turn.priority = GW_NORMAL;
+    return text.ptr == NULL || gw_priority_parse(text, &r->turn.priority);
 }
 
 /* A plain service keeps its client's Host, and has its own view of the path. */
@@ -620,6 +680,10 @@ static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
     }
     if (r->openai) {
         count_client_retry(r, head);
+    }
+    if (!read_priority(r, head)) {
+        gw_request_fail(r, 400, "X-Atoll-Priority must be critical, high, normal or low");
+        return;
     }
     at_http_on_gone(ex, on_gone, r);
     at_http_on_writable(ex, on_writable, r);

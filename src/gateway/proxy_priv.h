@@ -20,6 +20,7 @@ struct gw_request {
     bool discard;   /* this answer (502, 503) is not passed on; another replica is asked */
     bool streaming; /* the answer's head is on its way to the client */
     bool paused;
+    bool sse; /* a stream of events: passed on event by event */
     bool has_length;
     int status;
     uint64_t length;

@@ -386,8 +386,10 @@ static void on_task(void *ctx)
 
 static int64_t call_due(const struct client_call *call)
 {
-    bool first = !call->head_seen && call->first_byte_at_ns < call->deadline_ns;
-    return first ? call->first_byte_at_ns : call->deadline_ns;
+    int64_t next = call->head_seen && call->piece_ns > 0 ? call->piece_at_ns + call->piece_ns
+                   : call->head_seen                     ? INT64_MAX
+                                                         : call->first_byte_at_ns;
+    return next < call->deadline_ns ? next : call->deadline_ns;
 }
 
 static void sweep_calls(struct at_http_client *client, int64_t now)
@@ -399,7 +401,7 @@ static void sweep_calls(struct at_http_client *client, int64_t now)
         }
         struct at_err err;
         at_err_set(&err, AT_TIMEOUT, "no %s from %s in time",
-                   call->head_seen ? "complete answer" : "answer", call->pool->addr);
+                   call->head_seen ? "more of the answer" : "answer", call->pool->addr);
         at_client_complete(call, AT_TIMEOUT, &err);
         call = client->calls;
     }
@@ -485,6 +487,7 @@ at_http_call_id at_http_call(struct at_http_client *client, const struct at_http
     if (c->first_byte_timeout_ns > 0) {
         call->first_byte_at_ns = now + c->first_byte_timeout_ns;
     }
+    call->piece_ns = c->piece_timeout_ns;
     at_client_want_sweep(client, call_due(call));
     bool full = call->pool->idle == NULL && call->pool->n_conns >= client->connections_max &&
                 call->pool->n_waiting >= client->waiting_max;
@@ -514,6 +517,7 @@ void at_http_call_pause(struct at_http_client *client, at_http_call_id id, bool 
         return;
     }
     call->paused = paused;
+    call->piece_at_ns = at_loop_now_ns(client->loop);
     if (call->mux != NULL && !paused) {
         at_mux_client_resume(call);
     }

@@ -31,6 +31,8 @@ struct at_http_call {
     size_t body_len;
     int64_t timeout_ns;            /* to the end of the answer; 0: none (watches) */
     int64_t first_byte_timeout_ns; /* 0: none */
+    int64_t
+        piece_timeout_ns; /* from one piece of the answer to the next; 0: none. Pausing counts */
     /* Called with the head, once. body pieces follow. All optional but on_done. */
     void *ctx;
     void (*on_head)(void *ctx, const struct at_http_head *head);

@@ -88,6 +88,7 @@ static bool take_head(struct client_conn *conn, const char *data, size_t len, si
     conn->head_done = true;
     conn->keep_alive = head.keep_alive;
     call->head_seen = true;
+    at_client_piece(call);
     at_http1_body_begin(&conn->body, &head, call->method);
     if (call->on_head != NULL) {
         call->on_head(call->ctx, &head);
@@ -105,6 +106,7 @@ static bool take_body(struct client_conn *conn, const char *data, size_t len, si
         fail(conn, &err);
         return false;
     }
+    at_client_piece(call);
     if (chunk.len > 0 && call->on_body != NULL) {
         call->on_body(call->ctx, chunk.ptr, chunk.len);
     }

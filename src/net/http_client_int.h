@@ -38,6 +38,7 @@ struct client_call {
     bool paused;
     enum at_http_method method;
     int64_t deadline_ns, first_byte_at_ns;
+    int64_t piece_ns, piece_at_ns; /* time allowed between pieces; when the last one came */
     struct at_buf request;
     size_t head_bytes; /* of the request */
     /* On a shared connection (mux_client.c). */
@@ -99,6 +100,14 @@ void at_client_release(struct at_http_client *client);
 void at_client_conn_free(struct client_conn *conn);
 void at_client_pool_drop_if_empty(struct client_pool *pool);
 void at_client_want_sweep(struct at_http_client *client, int64_t at_ns);
+/* A piece of the answer has come. */
+static inline void at_client_piece(struct client_call *call)
+{
+    if (call->piece_ns > 0) {
+        call->piece_at_ns = at_loop_now_ns(call->client->loop);
+        at_client_want_sweep(call->client, call->piece_at_ns + call->piece_ns);
+    }
+}
 /* http_client_conn.c */
 struct at_stream_events at_client_conn_events(struct client_conn *conn);
 void at_client_host_of(const char *addr, char *out, size_t out_size);

@@ -197,6 +197,7 @@ static void take_body(struct mux_conn *m, struct client_call *call, const char *
         }
         return;
     }
+    at_client_piece(call);
     if (len > 0 && call->on_body != NULL) {
         call->on_body(call->ctx, data, len);
         if (!is_on(m, id, call)) {
@@ -234,6 +235,7 @@ static void take_head(struct mux_conn *m, struct client_call *call, const struct
         head.content_length = rest;
     }
     call->head_seen = true;
+    at_client_piece(call);
     if (call->on_head != NULL) {
         call->on_head(call->ctx, &head);
         if (!is_on(m, f->id, call)) {
