@@ -131,6 +131,10 @@ static enum at_rc make_target(enum gw_grpc_kind kind, struct gw_grpc_call *call,
     at_buf_clear(t);
     enum at_rc rc = at_buf_append_str(t, "/v2/models/");
     rc = rc == AT_OK ? put_segment(t, call->model, "model_name", err) : rc;
+    if (rc == AT_OK &&
+        strchr(call->version, '/') != NULL) { /* some servers decode before they look */
+        return at_err_set_field(err, AT_INVALID, "model_version", "model_version: has a slash");
+    }
     if (rc == AT_OK && call->version[0] != '\0') {
         rc = at_buf_append_str(t, "/versions/");
         rc = rc == AT_OK ? put_segment(t, call->version, "model_version", err) : rc;

@@ -18,6 +18,7 @@ enum state {
     S_DATA_CR,
     S_DATA_LF,
     S_TRAILER_START,
+    S_TRAILER_NAME,
     S_TRAILER,
     S_TRAILER_LF,
     S_END_LF,
@@ -112,11 +113,19 @@ static const char *step(struct at_http1_body *b, unsigned char c)
             b->state = S_END_LF;
             return NULL;
         }
-        if (c == ' ' || c == '\t' || c == ':') {
+        if (c == ':') {
             return "a bad trailer";
         }
-        b->state = S_TRAILER;
+        b->state = S_TRAILER_NAME;
         __attribute__((fallthrough));
+    case S_TRAILER_NAME:
+        if (c == ':') {
+            b->state = S_TRAILER;
+        } else if ((unsigned char)c <= ' ' || (unsigned char)c >= 0x7f ||
+                   ++b->line_bytes > TRAILER_BYTES_MAX) {
+            return "a bad trailer"; /* a line that is no header, or spaces before its colon */
+        }
+        return NULL;
     case S_TRAILER:
         if (c == '\r') {
             b->state = S_TRAILER_LF;
