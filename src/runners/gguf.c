@@ -71,7 +71,7 @@ static enum at_rc take_string(struct reader *r, const char **ret, uint64_t *ret_
 static enum at_rc skip_value(struct reader *r, uint32_t type)
 {
     const char *text;
-    uint64_t len;
+    uint64_t len = 0;
     if (type == STRING_TYPE) {
         return take_string(r, &text, &len);
     }
@@ -86,8 +86,8 @@ static enum at_rc skip_value(struct reader *r, uint32_t type)
 
 static enum at_rc skip_array(struct reader *r)
 {
-    uint32_t type;
-    uint64_t n;
+    uint32_t type = 0;
+    uint64_t n = 0;
     enum at_rc rc = take(r, &type, sizeof type);
     rc = rc != AT_OK ? rc : take(r, &n, sizeof n);
     if (rc == AT_OK && type == ARRAY_TYPE) {
@@ -104,8 +104,8 @@ static enum at_rc skip_array(struct reader *r)
 
 static enum at_rc read_pair(struct reader *r)
 {
-    const char *key;
-    uint64_t len;
+    const char *key = NULL;
+    uint64_t len = 0;
     uint32_t type = 0, alignment = 0;
     enum at_rc rc = take_string(r, &key, &len);
     rc = rc != AT_OK ? rc : take(r, &type, sizeof type);
@@ -130,7 +130,7 @@ static enum at_rc read_pair(struct reader *r)
 /* The end of a tensor's bytes, counted from where tensors begin. */
 static enum at_rc read_tensor(struct reader *r, uint64_t *ret_end)
 {
-    const char *name;
+    const char *name = NULL;
     uint64_t len = 0, dim = 0, offset = 0, elements = 1;
     uint32_t n_dims = 0, type = 0;
     enum at_rc rc = take_string(r, &name, &len);
@@ -161,8 +161,8 @@ static enum at_rc read_tensor(struct reader *r, uint64_t *ret_end)
 
 static enum at_rc read_head(struct reader *r, uint64_t *ret_tensors, uint64_t *ret_pairs)
 {
-    char magic[4];
-    uint32_t version;
+    char magic[4] = {0};
+    uint32_t version = 0;
     enum at_rc rc = take(r, magic, sizeof magic);
     if (rc != AT_OK || memcmp(magic, "GGUF", sizeof magic) != 0) {
         return at_err_set(r->err, AT_CORRUPT, "this is no GGUF file");
