@@ -1,89 +1,22 @@
-/* What the first loop learns by watching, and the route tables it makes of it. */
-#include "core/json.h"
+/* What the first loop learns by watching. */
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/str.h"
-#include "core/units.h"
-#include "gateway/gateway_priv.h"
-#include "sys/file.h"
-#include "sys/socket.h"
+#include "gateway/feed_priv.h"
 
 #include <string.h>
 
-struct fact {
-    char *model, *instance, *site, *node, *addr;
-    bool serving;
-};
-
-static void fact_free(struct fact *f)
-{
-    if (f != NULL) {
-        at_free(f->model);
-        at_free(f->instance);
-        at_free(f->site);
-        at_free(f->node);
-        at_free(f->addr);
-        at_free(f);
-    }
-}
-
-static bool fact_equal(const struct fact *a, const struct fact *b)
-{
-    return a != NULL && b != NULL && a->serving == b->serving && at_streq(a->model, b->model) &&
-           at_streq(a->site, b->site) && at_streq(a->node, b->node) && at_streq(a->addr, b->addr);
-}
-
-/* Latency written in the link of one of the two sites. */
-static int64_t link_ns(const struct gw_feed *feed, const char *from, const char *to)
-{
-    size_t i;
-    json_t *link;
-    json_array_foreach(at_map_get(feed->links, from), i, link)
-    {
-        int64_t ns;
-        if (at_streq(at_json_str_at(link, "site", ""), to) &&
-            at_duration_ns(at_json_str_at(link, "latency", ""), &ns, NULL) == AT_OK) {
-            return ns;
-        }
-    }
-    return -1;
-}
-
-static int64_t latency_ns(const struct at_gateway *g, const char *site)
-{
-    const char *own = g->site;
-    if (own == NULL || own[0] == '\0' || strcmp(own, site) == 0) {
-        return 0;
-    }
-    int64_t ns = link_ns(&g->feed, own, site);
-    if (ns < 0) {
-        ns = link_ns(&g->feed, site, own);
-    }
-    return ns >= 0 ? ns : AT_GW_UNKNOWN_LATENCY_NS;
-}
-
 static bool is_synced(const struct gw_feed *f)
 {
-    return f->instances_synced && f->sites_synced && f->nodes_synced && f->deployments_synced;
+    return f->instances_synced && f->deployments_synced && f->sites_synced && f->nodes_synced &&
+           f->policies_synced;
 }
 
 static void rebuild(void *ctx)
 {
     struct at_gateway *g = ctx;
-    struct gw_feed *feed = &g->feed;
-    struct gw_table *table = gw_table_new();
-    void *value;
-    feed->rebuild_timer = 0;
-    for (size_t it = 0; at_map_next(feed->facts, &it, NULL, &value);) {
-        const struct fact *f = value;
-        gw_table_add_model(table, f->model);
-        if (f->serving && at_map_get(feed->nodes_down, f->node) == NULL) {
-            gw_table_add_target(table, f->model, f->instance, f->site, f->addr,
-                                latency_ns(g, f->site));
-        }
-    }
-    gw_offers_put(g, table);
-    gw_publish(g, table);
+    g->feed.rebuild_timer = 0;
+    gw_publish(g, gw_feed_table(g));
     gw_tell(g, AT_OK, NULL);
 }
 
@@ -101,53 +34,18 @@ static char *object_key(const json_t *object)
                        at_json_str_at(object, "metadata.name", ""));
 }
 
-/* Has the instance a socket on this machine that we may use? What the agent says alone is not
- * believed: the path must be one that only agents make, below a folder named after the instance. */
-static bool is_here(const json_t *object)
-{
-    static const char PREFIX[] = "unix:/";
-    const char *local = at_json_str_at(object, "status.localEndpoint", "");
-    const char *uid = at_json_str_at(object, "metadata.uid", "");
-    AT_CLEANUP(at_cleanup_free) char *tail = at_asprintf("/%s/%s", uid, AT_LOCAL_SOCKET_NAME);
-    size_t len = strlen(local), tail_len = strlen(tail);
-    return uid[0] != '\0' && strncmp(local, PREFIX, sizeof PREFIX - 1) == 0 && len > tail_len &&
-           strcmp(local + len - tail_len, tail) == 0 && strstr(local, "/../") == NULL &&
-           at_file_writable(local + strlen("unix:"));
-}
-
-static struct fact *fact_of(const json_t *object)
-{
-    const char *model = at_json_str_at(object, "spec.model.name", "");
-    if (model[0] == '\0') {
-        const json_t *labels = at_json_at(object, "metadata.labels");
-        const char *owner = json_string_value(json_object_get(labels, "atoll.dev/deployment"));
-        model = owner != NULL ? owner : "";
-    }
-    if (model[0] == '\0') {
-        return NULL; /* serves nothing: a job's */
-    }
-    struct fact *f = AT_NEW(struct fact);
-    const char *addr = at_json_str_at(object, "status.endpoint", "");
-    addr = is_here(object) ? at_json_str_at(object, "status.localEndpoint", "") : addr;
-    f->model = at_strdup(model);
-    f->instance = at_strdup(at_json_str_at(object, "metadata.name", ""));
-    f->site = at_strdup(at_json_str_at(object, "status.site", ""));
-    f->node = at_strdup(at_json_str_at(object, "spec.nodeName", ""));
-    f->addr = at_strdup(addr);
-    f->serving = at_json_bool_at(object, "status.ready", false) && addr[0] != '\0' &&
-                 at_json_at(object, "metadata.deletionTimestamp") == NULL;
-    return f;
-}
-
 static void on_instance(void *ctx, json_t *object, bool deleted)
 {
     struct at_gateway *g = ctx;
     AT_CLEANUP(at_cleanup_free) char *key = object_key(object);
-    struct fact *now = deleted ? NULL : fact_of(object);
-    struct fact *before =
+    struct gw_fact *now = deleted ? NULL : gw_fact_of(object);
+    struct gw_fact *before =
         now != NULL ? at_map_put(g->feed.facts, key, now) : at_map_remove(g->feed.facts, key);
-    bool same = now == NULL ? before == NULL : fact_equal(before, now);
-    fact_free(before);
+    bool same = now == NULL ? before == NULL : gw_fact_equal(before, now);
+    if (now != NULL && before != NULL) {
+        now->gauge = gw_gauge_ref(before->gauge); /* what is under way is still counted */
+    }
+    gw_fact_free(before);
     if (!same) {
         gw_feed_changed(g);
     }
@@ -157,10 +55,33 @@ static void on_site(void *ctx, json_t *object, bool deleted)
 {
     struct at_gateway *g = ctx;
     const char *name = at_json_str_at(object, "metadata.name", "");
-    json_t *links = deleted ? NULL : json_incref(at_json_at(object, "spec.links"));
-    json_t *before =
-        links != NULL ? at_map_put(g->feed.links, name, links) : at_map_remove(g->feed.links, name);
-    bool same = links == NULL ? before == NULL : before != NULL && json_equal(links, before);
+    struct gw_place *now = NULL;
+    if (!deleted) {
+        now = AT_NEW(struct gw_place);
+        now->links = json_incref(at_json_at(object, "spec.links"));
+        now->jurisdiction = at_strdup(at_json_str_at(object, "spec.jurisdiction", ""));
+    }
+    struct gw_place *before =
+        now != NULL ? at_map_put(g->feed.places, name, now) : at_map_remove(g->feed.places, name);
+    bool same = now == NULL ? before == NULL
+                            : before != NULL && at_streq(now->jurisdiction, before->jurisdiction) &&
+                                  (now->links == NULL ? before->links == NULL
+                                                      : before->links != NULL &&
+                                                            json_equal(now->links, before->links));
+    gw_place_free(before);
+    if (!same) {
+        gw_feed_changed(g);
+    }
+}
+
+static void on_policy(void *ctx, json_t *object, bool deleted)
+{
+    struct at_gateway *g = ctx;
+    const char *name = at_json_str_at(object, "metadata.name", "");
+    json_t *rules = deleted ? NULL : json_incref(at_json_at(object, "spec.residency"));
+    json_t *before = rules != NULL ? at_map_put(g->feed.policies, name, rules)
+                                   : at_map_remove(g->feed.policies, name);
+    bool same = rules == NULL ? before == NULL : before != NULL && json_equal(rules, before);
     json_decref(before);
     if (!same) {
         gw_feed_changed(g);
@@ -210,6 +131,13 @@ static void on_sites_synced(void *ctx)
     gw_feed_synced(g);
 }
 
+static void on_policies_synced(void *ctx)
+{
+    struct at_gateway *g = ctx;
+    g->feed.policies_synced = true;
+    gw_feed_synced(g);
+}
+
 static void on_nodes_synced(void *ctx)
 {
     struct at_gateway *g = ctx;
@@ -233,18 +161,23 @@ void gw_feed_start(struct at_gateway *gateway)
 {
     struct gw_feed *feed = &gateway->feed;
     feed->facts = at_map_new();
-    feed->links = at_map_new();
+    feed->places = at_map_new();
+    feed->policies = at_map_new();
     feed->nodes_down = at_map_new();
     feed->instances = at_informer_new(gateway->client, &AT_KIND_INSTANCE, NULL, NULL,
                                       &(struct at_informer_events){.ctx = gateway,
                                                                    .on_object = on_instance,
                                                                    .on_synced = on_instances_synced,
                                                                    .on_connection = on_connection});
+    gw_offers_start(gateway);
+    feed->policy_informer = at_informer_new(
+        gateway->client, &AT_KIND_POLICY, NULL, NULL,
+        &(struct at_informer_events){
+            .ctx = gateway, .on_object = on_policy, .on_synced = on_policies_synced});
     feed->sites =
         at_informer_new(gateway->client, &AT_KIND_SITE, NULL, NULL,
                         &(struct at_informer_events){
                             .ctx = gateway, .on_object = on_site, .on_synced = on_sites_synced});
-    gw_offers_start(gateway);
     feed->nodes =
         at_informer_new(gateway->client, &AT_KIND_NODE, NULL, NULL,
                         &(struct at_informer_events){
@@ -258,18 +191,23 @@ void gw_feed_done(struct at_gateway *gateway)
         return;
     }
     at_informer_free(feed->instances);
+    gw_offers_done(gateway);
+    at_informer_free(feed->policy_informer);
     at_informer_free(feed->sites);
     at_informer_free(feed->nodes);
-    gw_offers_done(gateway);
     at_loop_timer_cancel(gateway->loop, feed->rebuild_timer);
     void *value;
     for (size_t it = 0; at_map_next(feed->facts, &it, NULL, &value);) {
-        fact_free(value);
+        gw_fact_free(value);
     }
-    for (size_t it = 0; at_map_next(feed->links, &it, NULL, &value);) {
+    for (size_t it = 0; at_map_next(feed->places, &it, NULL, &value);) {
+        gw_place_free(value);
+    }
+    for (size_t it = 0; at_map_next(feed->policies, &it, NULL, &value);) {
         json_decref(value);
     }
     at_map_free(feed->facts);
-    at_map_free(feed->links);
+    at_map_free(feed->places);
+    at_map_free(feed->policies);
     at_map_free(feed->nodes_down);
 }

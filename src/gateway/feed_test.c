@@ -22,7 +22,7 @@
         }                                                                                          \
     } while (0)
 
-enum { INSTANCES, SITES, NODES, DEPLOYMENTS, KINDS };
+enum { INSTANCES, SITES, NODES, DEPLOYMENTS, POLICIES, KINDS };
 
 struct fixture {
     struct at_loop *loop;
@@ -41,8 +41,8 @@ static void on_watch_gone(void *ctx)
 
 static void api_handle(void *ctx, struct at_http_exchange *ex)
 {
-    static const char *const PLURALS[] = {"instances", "sites", "nodes", "deployments"};
-    static const char *const NAMES[] = {"Instance", "Site", "Node", "Deployment"};
+    static const char *const PLURALS[] = {"instances", "sites", "nodes", "deployments", "policies"};
+    static const char *const NAMES[] = {"Instance", "Site", "Node", "Deployment", "Policy"};
     struct fixture *f = ctx;
     const struct at_http_head *head = at_http_request(ex);
     char watch[8] = "";
@@ -110,7 +110,7 @@ static void start(struct fixture *f)
     char dir[] = "/tmp/at-gateway-feed-XXXXXX";
     struct at_err err = {0};
     static const char ROUTES[] = "{\"models\": {}}";
-    *f = (struct fixture){.loop = at_loop_new(at_sys_real()), .lists = {"", "", "", ""}};
+    *f = (struct fixture){.loop = at_loop_new(at_sys_real()), .lists = {"", "", "", "", ""}};
     assert_non_null(mkdtemp(dir));
     f->dir = at_strdup(dir);
     struct at_http_server_options api = {.listen = "127.0.0.1:0", .handler = api_handle, .ctx = f};
@@ -247,6 +247,114 @@ static void takes_a_lost_node_and_distances_into_account(void **state)
     stop(&f);
 }
 
+#define DEPLOYMENT(ns, name, created, spec)                                                        \
+    "{\"apiVersion\":\"atoll.dev/v1\",\"kind\":\"Deployment\",\"metadata\":{\"namespace\":\"" ns   \
+    "\",\"name\":\"" name "\",\"uid\":\"u-" ns name "\",\"resourceVersion\":\"%d\","               \
+    "\"creationTimestamp\":\"2026-01-0" created "T00:00:00Z\"},\"spec\":{" spec "}}"
+
+#define SERVING(ns, name, deployment, model, site)                                                 \
+    "{\"metadata\":{\"namespace\":\"" ns "\",\"name\":\"" name "\",\"uid\":\"u-" ns name           \
+    "\",\"resourceVersion\":\"%d\",\"creationTimestamp\":\"2026-01-09T00:00:00Z\",\"labels\":"     \
+    "{\"atoll.dev/deployment\":\"" deployment "\"}},\"spec\":{\"model\":{" model                   \
+    "\"uri\":\"file:m\"},\"dataClass\":\"private\"},\"status\":{\"site\":\"" site                  \
+    "\",\"ready\":true,"                                                                           \
+    "\"endpoint\":\"127.0.0.1:1\"}}"
+
+static void deployments_say_how_requests_are_shared(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    watch(&f);
+    tell(&f, DEPLOYMENTS, "ADDED",
+         DEPLOYMENT("default", "old", "1",
+                    "\"traffic\":{\"model\":\"chat\"},\"template\":{\"spec\":{}}"));
+    TURN_UNTIL(f.loop, replicas(&f, "chat") == 0); /* known before anything serves */
+    tell(&f, DEPLOYMENTS, "ADDED",
+         DEPLOYMENT("default", "new", "2",
+                    "\"traffic\":{\"model\":\"chat\",\"version\":\"2\",\"weight\":10,"
+                    "\"session\":{\"cookie\":\"sid\"}},\"limits\":{\"requestsPerReplica\":3},"
+                    "\"template\":{\"spec\":{}}"));
+    tell(&f, DEPLOYMENTS, "ADDED",
+         DEPLOYMENT("default", "copy", "3",
+                    "\"traffic\":{\"model\":\"chat\",\"shadow\":50},\"template\":{\"spec\":{}}"));
+    tell(&f, INSTANCES, "ADDED", SERVING("default", "old-1", "old", "\"name\":\"llama\",", "edge"));
+    tell(&f, INSTANCES, "ADDED", SERVING("default", "new-1", "new", "", "edge"));
+    tell(&f, INSTANCES, "ADDED", SERVING("default", "copy-1", "copy", "", "edge"));
+    TURN_UNTIL(f.loop, replicas(&f, "chat") == 2 && model(&f, "chat")->n_all == 3);
+    struct gw_model *m = model(&f, "chat");
+    assert_int_equal(m->n_shares, 3);
+    assert_int_equal(m->shares[0].weight, 10);
+    assert_int_equal(m->shares[1].weight, 90); /* what is left */
+    assert_int_equal(m->shares[2].weight, 0);
+    assert_ptr_equal(m->pool_rest, &m->shares[1]);
+    assert_string_equal(m->session_cookie, "sid");
+    assert_string_equal(m->replicas[0]->instance, "new-1");
+    assert_string_equal(m->replicas[0]->version, "2");
+    assert_string_equal(m->replicas[0]->served_as, "new");
+    assert_int_equal(m->replicas[0]->requests_max, 3);
+    assert_non_null(m->replicas[0]->gauge);
+    assert_string_equal(m->replicas[1]->served_as, "llama");
+    assert_string_equal(m->replicas[1]->version, "1");
+    assert_string_equal(m->replicas[2]->instance, "copy-1");
+    assert_null(model(&f, "llama"));
+    stop(&f);
+}
+
+static void the_oldest_has_the_plain_name(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    watch(&f);
+    struct gw_worker *w = &f.gateway->workers[0];
+#define FIND(name) gw_model_find(w, name, strlen(name))
+    tell(&f, DEPLOYMENTS, "ADDED", DEPLOYMENT("b", "chat", "2", "\"template\":{\"spec\":{}}"));
+    tell(&f, INSTANCES, "ADDED", SERVING("b", "b-1", "chat", "", "edge"));
+    TURN_UNTIL(f.loop, FIND("chat") != NULL && FIND("chat")->n_replicas == 1);
+    assert_ptr_equal(FIND("b/chat"), FIND("chat"));
+    struct gw_replica *replica = FIND("chat")->replicas[0];
+    tell(&f, DEPLOYMENTS, "ADDED", DEPLOYMENT("a", "chat", "1", "\"template\":{\"spec\":{}}"));
+    TURN_UNTIL(f.loop, FIND("a/chat") != NULL);
+    assert_ptr_equal(FIND("a/chat"), FIND("chat")); /* it is older, whenever we learn of it */
+    assert_ptr_not_equal(FIND("b/chat"), FIND("chat"));
+    assert_string_equal(FIND("b/chat")->name, "b/chat");
+    assert_ptr_equal(FIND("b/chat")->replicas[0], replica); /* what is known of it stays */
+    /* Nobody takes another's qualified name, however old. */
+    tell(&f, DEPLOYMENTS, "ADDED",
+         DEPLOYMENT("c", "evil", "1",
+                    "\"traffic\":{\"model\":\"b/chat\"},\"template\":{\"spec\":{}}"));
+    TURN_UNTIL(f.loop, FIND("c/b/chat") != NULL);
+    assert_ptr_equal(FIND("b/chat")->replicas[0], replica);
+    tell(&f, DEPLOYMENTS, "DELETED", DEPLOYMENT("a", "chat", "1", "\"template\":{\"spec\":{}}"));
+    TURN_UNTIL(f.loop, FIND("a/chat") == NULL);
+    assert_ptr_equal(FIND("chat"), FIND("b/chat"));
+    assert_ptr_equal(FIND("chat")->replicas[0], replica);
+    stop(&f);
+}
+
+static void residency_keeps_replicas_out_of_the_routes(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    f.lists[SITES] = "{\"metadata\":{\"name\":\"berlin\",\"uid\":\"s1\",\"resourceVersion\":\"1\"},"
+                     "\"spec\":{\"jurisdiction\":\"EU\"}},"
+                     "{\"metadata\":{\"name\":\"ohio\",\"uid\":\"s2\",\"resourceVersion\":\"1\"},"
+                     "\"spec\":{\"jurisdiction\":\"US\"}}";
+    watch(&f);
+    tell(&f, INSTANCES, "ADDED", SERVING("default", "d-1", "d", "", "berlin"));
+    tell(&f, INSTANCES, "ADDED", SERVING("default", "d-2", "d", "", "ohio"));
+    TURN_UNTIL(f.loop, replicas(&f, "d") == 2);
+    tell(&f, POLICIES, "ADDED",
+         "{\"metadata\":{\"name\":\"p\",\"uid\":\"p\",\"resourceVersion\":\"%d\"},\"spec\":{"
+         "\"residency\":[{\"dataClass\":\"private\",\"jurisdictions\":[\"CH\",\"EU\"]}]}}");
+    TURN_UNTIL(f.loop, replicas(&f, "d") == 1);
+    assert_string_equal(model(&f, "d")->replicas[0]->instance, "d-1");
+    assert_string_equal(model(&f, "d")->replicas[0]->jurisdiction, "EU");
+    stop(&f);
+}
+
 static void keeps_the_last_routes_when_the_control_plane_is_gone(void **state)
 {
     (void)state;
@@ -269,6 +377,9 @@ int main(void)
         cmocka_unit_test(follows_instances),
         cmocka_unit_test(takes_a_local_socket_only_where_agents_make_them),
         cmocka_unit_test(takes_a_lost_node_and_distances_into_account),
+        cmocka_unit_test(deployments_say_how_requests_are_shared),
+        cmocka_unit_test(the_oldest_has_the_plain_name),
+        cmocka_unit_test(residency_keeps_replicas_out_of_the_routes),
         cmocka_unit_test(keeps_the_last_routes_when_the_control_plane_is_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

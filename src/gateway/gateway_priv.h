@@ -5,6 +5,7 @@
 #include "client/join.h"
 #include "core/metrics.h"
 #include "gateway/certs.h"
+#include "gateway/choose.h"
 #include "gateway/gateway.h"
 #include "gateway/health.h"
 #include "gateway/observe.h"
@@ -21,7 +22,7 @@ struct gw_metrics {
     struct at_metrics *registry;
     struct at_metric_family *requests, *duration, *retries, *upstream_errors, *first_byte,
         *client_retries, *shed, *queued, *queue_wait, *circuits, *model_circuits, *ejections, *sick,
-        *retries_shed;
+        *retries_shed, *choices;
     struct at_metric *outstanding, *route_models, *route_replicas, *route_age, *connected,
         *queued_bytes, *tunnels;
 };
@@ -33,6 +34,13 @@ struct gw_replica {
     char *instance, *site, *addr;
     int64_t latency_ns;
     struct at_metric *answered; /* requests_total with code 200 */
+    char *version, *served_as, *jurisdiction;
+    uint64_t version_hash, id_hash;
+    size_t tier_to;                         /* in its model: the first behind it that is farther */
+    unsigned requests_max;                  /* with a gauge */
+    struct gw_gauge *gauge;                 /* NULL: takes any number of requests */
+    struct at_metric *chosen[GW_WHY_COUNT]; /* made when first needed */
+    int64_t load_milli;                     /* what is outstanding, by its cost */
     unsigned outstanding;
     struct gw_circuit circuit;
     unsigned checks_bad, checks_good; /* in a row */
@@ -40,11 +48,26 @@ struct gw_replica {
     bool in_view;
 };
 
+/* Deployments that name a weight have a share each, the others one together. */
+struct gw_share_view {
+    size_t from, to; /* in the model's replicas; nearest first */
+    int64_t weight;
+};
+
 struct gw_model {
     struct at_metric *depth, *batch; /* made when first needed */
-    char *name;
-    struct gw_replica **replicas;
-    size_t n_replicas;
+    char *name;                      /* that it is listed under */
+    char *qualified;                 /* "namespace/name"; may be NULL */
+    struct gw_replica **replicas;    /* share by share; those that get copies only come last */
+    size_t n_replicas;               /* that take requests */
+    size_t n_all;                    /* and copies */
+    struct gw_share_view *shares;
+    size_t n_shares;
+    const struct gw_share_view *pool_rest; /* asked when no share has anybody; may be NULL */
+    char *session_header, *session_cookie; /* may be NULL */
+    enum gw_affinity affinity;
+    char **versions; /* known, with replicas or without */
+    size_t n_versions;
     size_t next; /* where picking begins, so that equals take turns */
     struct at_metric *duration;
     struct at_metric *first_byte; /* of streams; made by the first one */
@@ -91,6 +114,8 @@ struct gw_worker {
     const char *key;                   /* of the token that was allowed last; NULL: none */
     struct at_http_exchange *handling; /* by gw_handle, until it is passed on */
     struct at_map *models;             /* name → gw_model */
+    struct at_map *aliases;            /* qualified name → gw_model, where that is another */
+    struct gw_table *table;            /* that the models were made of */
     bool has_table;
     struct gw_request *free_requests;
     size_t n_waiting, waiting_bytes; /* of all models */
@@ -100,13 +125,14 @@ struct gw_worker {
 };
 
 struct gw_feed {
-    struct at_informer *instances, *sites, *nodes, *deployments;
-    struct at_map *facts; /* "namespace/name" → struct fact */
-    struct at_map *links; /* site → json_t array of its links */
+    struct at_informer *instances, *deployments, *sites, *nodes, *policy_informer;
+    struct at_map *facts;    /* "namespace/name" → gw_fact */
+    struct at_map *offers;   /* "namespace/name" of a Deployment → gw_offer */
+    struct at_map *loads;    /* "namespace/model" → gw_load */
+    struct at_map *places;   /* site → gw_place */
+    struct at_map *policies; /* name → json_t array of residency rules */
     struct at_map *nodes_down;
-    struct at_map *offers; /* "namespace/name" of a Deployment → struct gw_offer */
-    struct at_map *loads;  /* model → struct gw_load */
-    bool instances_synced, sites_synced, nodes_synced, deployments_synced;
+    bool instances_synced, deployments_synced, sites_synced, nodes_synced, policies_synced;
     at_timer_id rebuild_timer;
 };
 
@@ -181,15 +207,6 @@ void gw_feed_start(struct at_gateway *gateway);
 void gw_feed_done(struct at_gateway *gateway);
 void gw_feed_changed(struct at_gateway *gateway); /* a new table is due */
 void gw_feed_synced(struct at_gateway *gateway);  /* one of the lists is complete */
-/* offers.c: what Deployments say of the models that they offer */
-struct gw_offer {
-    char *model;
-    struct gw_policy policy;
-    int64_t arrived_told, arrived_telling; /* report.c's */
-};
-void gw_offers_start(struct at_gateway *gateway);
-void gw_offers_put(struct at_gateway *gateway, struct gw_table *table);
-void gw_offers_done(struct at_gateway *gateway);
 /* services_feed.c */
 void gw_services_start(struct at_gateway *gateway);
 void gw_services_note(struct at_gateway *gateway, const json_t *deployment, bool deleted);
@@ -203,18 +220,20 @@ enum at_rc gw_worker_start(struct gw_worker *worker, const struct at_http_server
                            struct at_err *err) AT_WARN_UNUSED;
 void gw_worker_stop(struct gw_worker *worker); /* from its own loop; sets drained */
 void gw_worker_done(struct gw_worker *worker);
-void gw_worker_take_table(void *worker);
 void gw_worker_take_tls(void *worker);
 void gw_worker_take_rules(void *worker);
+/* view.c */
+void gw_worker_take_table(void *worker);
+void gw_view_done(struct gw_worker *worker);
+struct gw_model *gw_model_find(const struct gw_worker *worker, const char *name, size_t len);
 /* proxy.c: the handler of each loop's server */
 void gw_handle(void *worker, struct at_http_exchange *ex);
 void gw_requests_free(struct gw_worker *worker); /* the spare ones */
 uint64_t gw_random(struct gw_worker *worker);    /* for ids: differs, is no secret */
 /* balance.c */
-struct gw_replica *gw_pick(struct gw_model *model, struct gw_replica *const *tried, size_t n_tried,
-                           int64_t now_ns);
 void gw_replica_drop(struct gw_replica *replica);
 void gw_model_drop(struct gw_model *model);
+void gw_model_forget_versions(struct gw_model *model);
 /* auth.c */
 enum at_rc gw_auth_load(struct at_gateway *gateway, const char *file,
                         struct at_err *err) AT_WARN_UNUSED;
@@ -246,5 +265,7 @@ void gw_answer_own(struct gw_worker *worker, struct at_http_exchange *ex,
                    const struct gw_path *path);
 void gw_metrics_init(struct gw_metrics *metrics, enum at_loop_backend backend);
 void gw_count(struct gw_worker *worker, const char *model, const char *site, int status);
+void gw_count_choice(struct gw_worker *worker, const struct gw_model *model,
+                     struct gw_replica *replica, enum gw_why why);
 
 #endif

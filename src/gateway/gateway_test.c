@@ -605,57 +605,6 @@ static void refuses_bad_options(void **state)
     at_loop_free(loop);
 }
 
-/* --- choosing, by numbers --- */
-
-static void prefers_few_requests_then_near_sites_then_turns(void **state)
-{
-    (void)state;
-    struct gw_replica near = {.latency_ns = 0}, also_near = {.latency_ns = 0},
-                      far = {.latency_ns = 1000};
-    struct gw_replica *all[] = {&far, &near, &also_near};
-    struct gw_model m = {.replicas = all, .n_replicas = 3};
-    size_t n_near = 0;
-    for (int i = 0; i < 30; i++) {
-        struct gw_replica *r = gw_pick(&m, NULL, 0, 0);
-        assert_ptr_not_equal(r, &far);
-        n_near += r == &near;
-    }
-    assert_true(n_near > 5 && n_near < 25);
-    near.outstanding = also_near.outstanding = 1;
-    assert_ptr_equal(gw_pick(&m, NULL, 0, 0), &far);
-    struct gw_replica *tried[] = {&far, &near, &also_near};
-    assert_ptr_equal(gw_pick(&m, tried, 2, 0), &also_near);
-    assert_null(gw_pick(&m, tried, 3, 0));
-    m.n_replicas = 0;
-    assert_null(gw_pick(&m, NULL, 0, 0));
-}
-
-static void avoids_who_cannot_be_reached_until_a_probe_succeeds(void **state)
-{
-    (void)state;
-    struct gw_replica bad = {.in_view = true}, good = {.in_view = true, .latency_ns = 5};
-    struct gw_replica *all[] = {&bad, &good};
-    struct gw_model m = {.replicas = all, .n_replicas = 2};
-    struct gw_moment at = {NULL, 0};
-    int64_t wait = AT_GW_AVOID_MIN_NS;
-    gw_policy_default(&m.policy);
-    for (int i = 0; i < 8; i++) {
-        assert_ptr_equal(gw_pick(&m, NULL, 0, at.now_ns), &bad);
-        gw_replica_enter(at, &m, &bad);
-        gw_replica_enter(at, &m, &bad); /* two at once count once */
-        gw_replica_leave(at, &m, &bad, GW_UNREACHED);
-        gw_replica_leave(at, &m, &bad, GW_UNREACHED);
-        assert_ptr_equal(gw_pick(&m, NULL, 0, at.now_ns), &good);
-        assert_ptr_equal(gw_pick(&m, NULL, 0, at.now_ns + wait - 1), &good);
-        at.now_ns += wait;
-        wait = 2 * wait < AT_GW_AVOID_MAX_NS ? 2 * wait : AT_GW_AVOID_MAX_NS;
-    }
-    gw_replica_enter(at, &m, &bad); /* the probe: nobody else meanwhile */
-    assert_ptr_equal(gw_pick(&m, NULL, 0, at.now_ns), &good);
-    gw_replica_leave(at, &m, &bad, GW_FINE);
-    assert_ptr_equal(gw_pick(&m, NULL, 0, at.now_ns), &bad);
-}
-
 static void bounds_retries(void **state)
 {
     (void)state;
@@ -764,8 +713,6 @@ int main(void)
         cmocka_unit_test(cuts_what_does_not_end_in_time),
         cmocka_unit_test(serves_on_several_loops),
         cmocka_unit_test(refuses_bad_options),
-        cmocka_unit_test(prefers_few_requests_then_near_sites_then_turns),
-        cmocka_unit_test(avoids_who_cannot_be_reached_until_a_probe_succeeds),
         cmocka_unit_test(bounds_retries),
         cmocka_unit_test(reads_paths),
         cmocka_unit_test(refuses_bad_route_files),

@@ -115,10 +115,12 @@ static void failed(struct gw_moment at, struct gw_model *model, struct gw_replic
     count_ejection(at, model, outcome);
 }
 
-void gw_replica_enter(struct gw_moment at, struct gw_model *model, struct gw_replica *replica)
+void gw_replica_enter(struct gw_moment at, struct gw_model *model, struct gw_replica *replica,
+                      unsigned cost_milli)
 {
     struct gw_circuit *c = &replica->circuit;
     replica->outstanding++;
+    replica->load_milli += cost_milli;
     if (c->state == GW_OPEN && at.now_ns >= c->until_ns) {
         set_state(at, model, c, GW_HALF_OPEN);
     }
@@ -126,10 +128,15 @@ void gw_replica_enter(struct gw_moment at, struct gw_model *model, struct gw_rep
 }
 
 void gw_replica_leave(struct gw_moment at, struct gw_model *model, struct gw_replica *replica,
-                      enum gw_outcome outcome)
+                      unsigned cost_milli, enum gw_outcome outcome)
 {
     assert(replica->outstanding > 0);
+    assert(replica->load_milli >= cost_milli);
     replica->outstanding--;
+    replica->load_milli -= cost_milli;
+    if (replica->gauge != NULL) {
+        atomic_fetch_sub_explicit(&replica->gauge->n, 1, memory_order_relaxed);
+    }
     if (outcome == GW_FINE) {
         close_circuit(at, model, &replica->circuit);
     } else if (outcome == GW_NOTHING) {

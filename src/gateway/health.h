@@ -36,9 +36,12 @@ enum gw_outcome {
 };
 
 bool gw_replica_avoided(const struct gw_replica *replica, int64_t now_ns);
-void gw_replica_enter(struct gw_moment at, struct gw_model *model, struct gw_replica *replica);
+/* cost_milli: how much work the request is (gw_wish); the same when it leaves. */
+void gw_replica_enter(struct gw_moment at, struct gw_model *model, struct gw_replica *replica,
+                      unsigned cost_milli);
+/* Its place (gw_choose_take) is given back. */
 void gw_replica_leave(struct gw_moment at, struct gw_model *model, struct gw_replica *replica,
-                      enum gw_outcome outcome);
+                      unsigned cost_milli, enum gw_outcome outcome);
 /* What the gateway's own question found out. */
 void gw_replica_checked(struct gw_moment at, struct gw_model *model, struct gw_replica *replica,
                         bool well);

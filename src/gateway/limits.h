@@ -9,7 +9,7 @@
 #define AT_GW_S ((int64_t)1000000000)
 
 #define AT_GW_THREADS_MAX 256
-#define AT_GW_MODEL_BYTES_MAX 254 /* of a model's name, with the NUL */
+#define AT_GW_MODEL_BYTES_MAX 318 /* of a model's name, with its namespace and the NUL */
 #define AT_GW_HOST_BYTES_MAX 256
 #define AT_GW_TENSORS_MAX 256 /* inputs, and outputs, of one gRPC request */
 #define AT_GW_DIMS_MAX 32
@@ -82,6 +82,10 @@
 #define AT_GW_KEY_BYTES_MAX 64          /* of a key's name in metrics, with the NUL */
 #define AT_GW_REPLICA_CODES_MAX 8       /* statuses counted apart, per replica */
 #define AT_GW_FILE_BYTES_MAX ((size_t)16 << 20)
+#define AT_GW_SHARES_MAX 64 /* of a model: Deployments that name a weight, and the rest */
+#define AT_GW_SCAN_MAX 4    /* replicas of a place that are all looked at; of more, two */
+#define AT_GW_SESSION_SLACK_MILLI                                                                  \
+    4000 /* requests that a session's replica may have above a quarter more than the average */
 #define AT_GW_REBUILD_NS (2 * AT_GW_MS)    /* changes this close together make one route table */
 #define AT_GW_READY_NS (5 * AT_GW_S)       /* serve without routes when none came until then */
 #define AT_GW_UNKNOWN_LATENCY_NS (AT_GW_S) /* between sites without a link */

@@ -1,41 +1,100 @@
 /* What Deployments say of the models that they offer: a model is known while its Deployment is,
  * also when nothing of it runs, and its requests are treated as the Deployment wants. */
-#include "core/json.h"
 #include "core/log.h"
 #include "core/mem.h"
-#include "gateway/gateway_priv.h"
+#include "gateway/feed_priv.h"
 
 #include <string.h>
 
-static void offer_free(struct gw_offer *offer)
+static char *text_at(const json_t *object, const char *path)
 {
-    if (offer != NULL) {
-        at_free(offer->model);
-        at_free(offer);
+    return at_strdup(at_json_str_at(object, path, ""));
+}
+
+static void offer_free(struct gw_offer *o)
+{
+    if (o != NULL) {
+        char *const texts[] = {o->ns,       o->name,           o->model,
+                               o->version,  o->session_header, o->session_cookie,
+                               o->qualified};
+        for (size_t i = 0; i < AT_ARRAY_LEN(texts); i++) {
+            at_free(texts[i]);
+        }
+        at_free(o);
     }
 }
 
-static struct gw_offer *offer_of(const json_t *object)
+static bool offer_equal(const struct gw_offer *a, const struct gw_offer *b)
 {
-    const char *model = at_json_str_at(object, "spec.template.spec.model.name", "");
-    if (model[0] == '\0') {
-        model = at_json_str_at(object, "metadata.name", "");
-    }
+    return a != NULL && b != NULL && at_streq(a->model, b->model) &&
+           at_streq(a->version, b->version) && a->renames == b->renames &&
+           a->versions == b->versions && a->created_ns == b->created_ns && a->weight == b->weight &&
+           a->shadow_percent == b->shadow_percent && a->requests_max == b->requests_max &&
+           a->affinity == b->affinity && at_streq(a->session_header, b->session_header) &&
+           at_streq(a->session_cookie, b->session_cookie) &&
+           memcmp(&a->policy, &b->policy, sizeof a->policy) == 0;
+}
+
+static char *text_or_null(const json_t *object, const char *path)
+{
+    const char *text = at_json_str_at(object, path, "");
+    return text[0] != '\0' ? at_strdup(text) : NULL;
+}
+
+static enum gw_affinity affinity_of(const char *text)
+{
+    return at_streq(text, "Session")  ? GW_AFFINITY_SESSION
+           : at_streq(text, "Prefix") ? GW_AFFINITY_PREFIX
+           : at_streq(text, "None")   ? GW_AFFINITY_NONE
+                                      : GW_AFFINITY_AUTO;
+}
+
+static const char *first_of(const json_t *object, const char *path, const char *other_path,
+                            const char *otherwise)
+{
+    const char *text = at_json_str_at(object, path, "");
+    text = text[0] != '\0' ? text : at_json_str_at(object, other_path, "");
+    return text[0] != '\0' ? text : otherwise;
+}
+
+static void read_policy(const json_t *object, struct gw_policy *ret)
+{
     struct at_deployment deployment;
     struct at_err err;
     struct at_arena *arena = at_arena_new(AT_GW_POLICY_BYTES_MAX);
-    struct gw_offer *offer = AT_NEW(struct gw_offer);
-    offer->model = at_strdup(model);
     if (at_model_decode(&AT_KIND_DEPLOYMENT, object, arena, &deployment, &err) == AT_OK) {
-        gw_policy_of(&deployment, &offer->policy);
+        gw_policy_of(&deployment, ret);
     } else {
-        gw_policy_default(&offer->policy);
+        gw_policy_default(ret);
         at_log(AT_LOG_WARN, "routes.deployment",
                "deployment %s is treated as if it said nothing: %s",
                at_json_str_at(object, "metadata.name", ""), err.msg);
     }
     at_arena_free(arena);
-    return offer;
+}
+
+static struct gw_offer *offer_of(const json_t *object)
+{
+    struct gw_offer *o = AT_NEW(struct gw_offer);
+    const char *name = at_json_str_at(object, "metadata.name", "");
+    o->ns = text_at(object, "metadata.namespace");
+    o->name = at_strdup(name);
+    o->model =
+        at_strdup(first_of(object, "spec.traffic.model", "spec.template.spec.model.name", name));
+    o->version = at_strdup(
+        first_of(object, "spec.traffic.version", "spec.template.spec.model.version", "1"));
+    o->qualified = at_asprintf("%s/%s", o->ns, o->model);
+    o->renames = at_json_str_at(object, "spec.traffic.model", "")[0] != '\0';
+    o->versions = at_json_str_at(object, "spec.traffic.version", "")[0] != '\0';
+    o->created_ns = gw_created_ns(object);
+    o->weight = at_json_int_at(object, "spec.traffic.weight", -1);
+    o->shadow_percent = at_json_int_at(object, "spec.traffic.shadow", 0);
+    o->requests_max = at_json_int_at(object, "spec.limits.requestsPerReplica", 0);
+    o->affinity = affinity_of(at_json_str_at(object, "spec.traffic.affinity", ""));
+    o->session_header = text_or_null(object, "spec.traffic.session.header");
+    o->session_cookie = text_or_null(object, "spec.traffic.session.cookie");
+    read_policy(object, &o->policy);
+    return o;
 }
 
 static void on_deployment(void *ctx, json_t *object, bool deleted)
@@ -52,8 +111,7 @@ static void on_deployment(void *ctx, json_t *object, bool deleted)
         now->arrived_told = before->arrived_told;
         now->arrived_telling = before->arrived_telling;
     }
-    bool same = now != NULL && before != NULL && strcmp(now->model, before->model) == 0 &&
-                memcmp(&now->policy, &before->policy, sizeof now->policy) == 0;
+    bool same = now == NULL ? before == NULL : offer_equal(before, now);
     offer_free(before);
     if (!same) {
         gw_feed_changed(g);
@@ -78,29 +136,20 @@ void gw_offers_start(struct at_gateway *gateway)
                             .ctx = gateway, .on_object = on_deployment, .on_synced = on_synced});
 }
 
-static struct gw_load *load_of(struct gw_feed *feed, const char *model)
+struct gw_load *gw_offers_load(struct gw_feed *feed, const char *qualified)
 {
-    struct gw_load *load = at_map_get(feed->loads, model);
+    struct gw_load *load = at_map_get(feed->loads, qualified);
     if (load == NULL) {
         load = gw_load_new();
-        at_map_put(feed->loads, model, load);
+        at_map_put(feed->loads, qualified, load);
     }
     return load;
 }
 
-/* Of several Deployments that offer a model, the first that was seen says how. */
-void gw_offers_put(struct at_gateway *gateway, struct gw_table *table)
+void gw_offers_sweep(struct gw_feed *feed)
 {
-    struct gw_feed *feed = &gateway->feed;
-    void *value;
-    for (size_t it = 0; at_map_next(feed->offers, &it, NULL, &value);) {
-        const struct gw_offer *offer = value;
-        size_t index = gw_table_add_model(table, offer->model);
-        if (table->routes[index].load == NULL) {
-            gw_table_set_policy(table, offer->model, &offer->policy, load_of(feed, offer->model));
-        }
-    }
     const char *model;
+    void *value;
     for (size_t it = 0; at_map_next(feed->loads, &it, &model, &value);) {
         struct gw_load *load = value;
         if (atomic_load(&load->refs) == 1) { /* no table and no loop knows it any more */

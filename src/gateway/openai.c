@@ -141,7 +141,7 @@ bool gw_openai_route(struct gw_worker *worker, struct at_http_exchange *ex, stru
         refuse_body(worker, ex, rc, &err);
         return false;
     }
-    if (at_map_get_n(worker->models, scan.model, scan.model_len) == NULL) {
+    if (gw_model_find(worker, scan.model, scan.model_len) == NULL) {
         gw_openai_no_model(worker, ex, scan.model);
         return false;
     }
@@ -187,7 +187,7 @@ void gw_openai_answer_models(struct gw_worker *worker, struct at_http_exchange *
 void gw_openai_answer_model(struct gw_worker *worker, struct at_http_exchange *ex,
                             const struct gw_path *path)
 {
-    const struct gw_model *model = at_map_get_n(worker->models, path->model, path->model_len);
+    const struct gw_model *model = gw_model_find(worker, path->model, path->model_len);
     if (model == NULL) {
         gw_openai_no_model(worker, ex, path->model);
         return;

@@ -8,6 +8,18 @@
 #include <stdio.h>
 #include <strings.h>
 
+static void choice_metrics_init(struct gw_metrics *m)
+{
+    static const char *const MODEL_VERSION_REASON[] = {"model", "version", "reason", NULL};
+    struct at_metrics *r = m->registry;
+    m->choices = at_metrics_family(
+        r, AT_METRIC_COUNTER, "atoll_gateway_choices_total",
+        "Replicas chosen, by model, version and what decided: only, load, session, moved (the "
+        "session's replica has too much to do), prefix, far (nearer ones have), last (none can be "
+        "reached).",
+        MODEL_VERSION_REASON);
+}
+
 void gw_metrics_init(struct gw_metrics *m, enum at_loop_backend backend)
 {
     static const char *const BACKEND[] = {"backend", NULL};
@@ -49,6 +61,7 @@ void gw_metrics_init(struct gw_metrics *m, enum at_loop_backend backend)
                                         "Replicas in the route table.");
     m->route_age = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_route_table_age_seconds",
                                    "Since the route table last changed; -1 without one.");
+    choice_metrics_init(m);
     m->tunnels = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_tunnels",
                                  "WebSocket connections that are open through the gateway.");
     m->connected = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_control_plane_connected",
@@ -91,6 +104,18 @@ void gw_count(struct gw_worker *worker, const char *model, const char *site, int
         gw_observe_own(worker, worker->handling, status);
         worker->handling = NULL;
     }
+}
+
+void gw_count_choice(struct gw_worker *worker, const struct gw_model *model,
+                     struct gw_replica *replica, enum gw_why why)
+{
+    static const char *const REASONS[GW_WHY_COUNT] = {"only",   "load", "session", "moved",
+                                                      "prefix", "far",  "last"};
+    if (replica->chosen[why] == NULL) {
+        const char *const labels[] = {model->name, replica->version, REASONS[why], NULL};
+        replica->chosen[why] = at_metric_with(worker->gateway->metrics.choices, labels);
+    }
+    at_metric_add(replica->chosen[why], 1);
 }
 
 static void answer_json(struct at_http_exchange *ex, int status, const char *headers, json_t *take)

@@ -64,8 +64,12 @@ static bool take_model_path(struct at_str rest, struct gw_path *ret)
     }
     struct at_str last = {"", 0};
     size_t depth = 0;
+    bool versioned = false;
+    ret->raw_model = name;
     for (; rest.len > 0; depth++) {
         last = at_str_cut(&rest, '/');
+        versioned = depth == 0 ? at_str_eq(last, "versions") : versioned;
+        ret->version = depth == 1 && versioned ? last : ret->version;
         if (!is_clean_segment(last)) {
             return false;
         }
@@ -97,6 +101,7 @@ void gw_path_parse(struct at_str path, struct gw_path *ret)
     ret->rule = NULL;
     ret->model_len = 0;
     ret->model[0] = '\0';
+    ret->raw_model = ret->version = (struct at_str){NULL, 0};
     if (at_str_starts(path, MODELS)) {
         struct at_str rest = {path.ptr + sizeof MODELS - 1, path.len - (sizeof MODELS - 1)};
         if (take_model_path(rest, ret)) {

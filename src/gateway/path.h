@@ -27,6 +27,8 @@ struct gw_path {
     char model[AT_GW_MODEL_BYTES_MAX];
     size_t model_len;
     const struct gw_rule *rule; /* of a plain service: not from the path alone */
+    struct at_str raw_model; /* the name as the path spells it; slices of the path; may be empty */
+    struct at_str version;   /* /versions/V */
 };
 
 /* path: as at_http_head has it, percent-encoded. Segments that are empty, "." or ".." (encoded or

@@ -95,19 +95,10 @@ static void answered(struct gw_request *r, int status, const struct gw_replica *
     gw_observe_end(r, status, (struct gw_replica *)replica);
 }
 
-/* Has every replica had it? */
+/* Has every replica had it that may? */
 static bool all_tried(const struct gw_request *r)
 {
-    for (size_t i = 0; i < r->model->n_replicas; i++) {
-        bool tried = false;
-        for (size_t t = 0; t < r->n_tried; t++) {
-            tried |= r->tried[t] == r->model->replicas[i];
-        }
-        if (!tried) {
-            return false;
-        }
-    }
-    return true;
+    return !gw_choose_has_more(r->worker, r->model, &r->wish, r->tried, r->n_tried);
 }
 
 /* tried_all: nobody is left to ask, so that the client need not ask again. */
@@ -400,7 +391,7 @@ static void leave_replica(struct gw_request *r, enum at_rc rc, bool sent)
     r->turn.unreached |= outcome == GW_UNREACHED;
     assert(r->model->running > 0);
     r->model->running--;
-    gw_replica_leave(gw_now(r->worker), r->model, replica, outcome);
+    gw_replica_leave(gw_now(r->worker), r->model, replica, r->wish.cost_milli, outcome);
     if (r->model->load != NULL) {
         atomic_fetch_sub_explicit(&r->model->load->running, 1, memory_order_relaxed);
     }
@@ -513,8 +504,12 @@ static bool has_room(const struct gw_model *model)
 bool gw_request_may_go(struct gw_request *r)
 {
     int64_t now = at_loop_now_ns(r->worker->loop);
-    const struct gw_replica *replica = has_room(r->model) ? gw_pick(r->model, NULL, 0, now) : NULL;
-    return replica != NULL && !(r->turn.unreached && gw_replica_avoided(replica, now));
+    struct gw_replica *replica;
+    enum gw_why why;
+    return has_room(r->model) &&
+           gw_choose(r->worker, r->model, &r->wish, NULL, 0, now, &replica, &why) ==
+               GW_CHOICE_MADE &&
+           !(r->turn.unreached && gw_replica_avoided(replica, now));
 }
 
 void gw_request_go(struct gw_request *r)
@@ -523,21 +518,43 @@ void gw_request_go(struct gw_request *r)
     attempt(r, r->turn.again ? "waited" : NULL);
 }
 
+static void fail_version(struct gw_request *r)
+{
+    char message[512] = "";
+    size_t n = (size_t)snprintf(message, sizeof message, "there is no version %.*s; there %s",
+                                r->wish.version.len < 64 ? (int)r->wish.version.len : 64,
+                                r->wish.version.ptr, r->model->n_versions == 1 ? "is" : "are");
+    for (size_t i = 0; i < r->model->n_versions && n < sizeof message; i++) {
+        n += (size_t)snprintf(message + n, sizeof message - n, "%s %.64s", i > 0 ? "," : "",
+                              r->model->versions[i]);
+    }
+    gw_request_fail(r, 404, message);
+}
+
 /* Send the request to the best replica that has not had it. reason: of a retry, else NULL. */
 static void attempt(struct gw_request *r, const char *reason)
 {
     struct gw_worker *w = r->worker;
     int64_t now = at_loop_now_ns(w->loop);
-    struct gw_replica *replica =
-        r->n_tried > 0 || has_room(r->model) ? gw_pick(r->model, r->tried, r->n_tried, now) : NULL;
-    if (replica == NULL && r->n_tried == 0) {
+    struct gw_replica *replica = NULL;
+    enum gw_why why;
+    enum gw_choice choice = GW_CHOICE_BUSY;
+    if (r->n_tried > 0 || has_room(r->model)) {
+        choice = gw_choose_take(w, r->model, &r->wish, r->tried, r->n_tried, now, &replica, &why);
+    }
+    if (choice == GW_CHOICE_VERSION) {
+        fail_version(r);
+        return;
+    }
+    if (choice != GW_CHOICE_MADE && r->n_tried == 0) {
         gw_wait_enter(r);
         return;
     }
-    if (replica == NULL) {
+    if (choice != GW_CHOICE_MADE) {
         gw_request_fail(r, 503, "no other replica is ready");
         return;
     }
+    gw_count_choice(w, r->model, replica, why);
     if (reason != NULL) {
         const char *const labels[] = {r->model->name, reason, NULL};
         at_metric_add(at_metric_with(w->gateway->metrics.retries, labels), 1);
@@ -548,7 +565,7 @@ static void attempt(struct gw_request *r, const char *reason)
     if (r->model->load != NULL) {
         atomic_fetch_add_explicit(&r->model->load->running, 1, memory_order_relaxed);
     }
-    gw_replica_enter(gw_now(w), r->model, replica);
+    gw_replica_enter(gw_now(w), r->model, replica, r->wish.cost_milli);
     gw_observe_attempt(r);
     const struct at_http_head *head = at_http_request(r->ex);
     struct at_str body = at_http_request_body(r->ex);
@@ -630,7 +647,7 @@ static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
                          struct gw_grpc_call *grpc_take)
 {
     const struct at_http_head *head = at_http_request(ex);
-    struct gw_model *model = at_map_get_n(w->models, path->model, path->model_len);
+    struct gw_model *model = gw_model_find(w, path->model, path->model_len);
     if (model == NULL || head->method == AT_HTTP_METHOD_OTHER) {
         int status = model != NULL ? 501 : w->has_table ? 404 : 503;
         gw_count(w, model != NULL ? model->name : "", "", status);
@@ -661,6 +678,10 @@ static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
     at_buf_clear(&r->hold);
     at_buf_clear(&r->down);
     gw_retry_earn(&model->retries, &model->policy);
+    gw_wish_read(head, model, gw_random(w), &r->wish);
+    if (path->version.len > 0) {
+        gw_wish_pin(&r->wish, model, path->version);
+    }
     gw_observe_begin(r);
     struct gw_ids ids = {.trace = r->obs.trace,
                          .span = r->obs.attempt_span,
@@ -707,7 +728,8 @@ static void handle_grpc(struct gw_worker *w, struct at_http_exchange *ex, enum g
     struct gw_grpc_call *call = AT_NEW(struct gw_grpc_call);
     struct at_err err;
     enum at_rc rc = gw_grpc_request(kind, at_http_request_body(ex), call, &err);
-    struct gw_model *model = rc == AT_OK ? at_map_get(w->models, call->model) : NULL;
+    struct gw_model *model =
+        rc == AT_OK ? gw_model_find(w, call->model, strlen(call->model)) : NULL;
     if (rc != AT_OK || (kind == GW_GRPC_MODEL_READY && model != NULL && model->n_replicas == 0)) {
         if (rc != AT_OK) {
             gw_count(w, "", "", at_rc_http_status(rc));
@@ -722,7 +744,10 @@ static void handle_grpc(struct gw_worker *w, struct at_http_exchange *ex, enum g
         at_free(call);
         return;
     }
-    struct gw_path path = {.kind = GW_PATH_MODEL, .infer = true, .model_len = strlen(call->model)};
+    struct gw_path path = {.kind = GW_PATH_MODEL,
+                           .infer = true,
+                           .model_len = strlen(call->model),
+                           .version = at_str_of(call->version)};
     memcpy(path.model, call->model, path.model_len + 1);
     handle_model(w, ex, &path, kind, call);
 }
@@ -749,7 +774,7 @@ static void handle_service(struct gw_worker *w, struct at_http_exchange *ex,
         refuse_stranger(w, ex);
         return;
     }
-    struct gw_model *model = at_map_get_n(w->models, rule->model, path.model_len);
+    struct gw_model *model = gw_model_find(w, rule->model, path.model_len);
     if (gw_service_path_is_unclear(head->path)) {
         gw_count(w, rule->model, "", 400);
         gw_answer_error(ex, 400, NULL, "a path with . or .. can be read in two ways");

@@ -10,6 +10,7 @@ struct gw_request {
     struct gw_request *next_free;
     struct at_http_exchange *ex; /* NULL: answered, or the client has gone */
     struct gw_model *model;
+    struct gw_wish wish;                          /* which replicas may have it */
     struct gw_replica *replica;                   /* that has it now */
     struct gw_replica *tried[AT_GW_ATTEMPTS_MAX]; /* only compared, never followed */
     size_t n_tried;

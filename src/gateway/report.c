@@ -3,14 +3,14 @@
  * nothing runs. Requests never wait for it. */
 #include "core/log.h"
 #include "core/mem.h"
-#include "gateway/gateway_priv.h"
+#include "gateway/feed_priv.h"
 
 #include <string.h>
 
 /* The load of an offer that scales; NULL: there is nothing to tell. */
 static struct gw_load *load_of(struct gw_feed *feed, const struct gw_offer *offer)
 {
-    struct gw_load *load = offer->policy.scales ? at_map_get(feed->loads, offer->model) : NULL;
+    struct gw_load *load = offer->policy.scales ? at_map_get(feed->loads, offer->qualified) : NULL;
     bool any =
         load != NULL && (atomic_load(&load->waiting) > 0 || atomic_load(&load->running) > 0 ||
                          atomic_load(&load->arrived) != offer->arrived_told);

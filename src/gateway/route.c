@@ -2,8 +2,10 @@
 
 #include "core/json.h"
 #include "core/mem.h"
+#include "core/units.h"
 
 #include <assert.h>
+#include <string.h>
 
 struct gw_table *gw_table_new(void)
 {
@@ -19,29 +21,81 @@ struct gw_table *gw_table_ref(struct gw_table *table)
     return table;
 }
 
+struct gw_gauge *gw_gauge_new(void)
+{
+    struct gw_gauge *gauge = AT_NEW(struct gw_gauge);
+    gauge->refs = 1;
+    return gauge;
+}
+
+struct gw_gauge *gw_gauge_ref(struct gw_gauge *gauge)
+{
+    if (gauge != NULL) {
+        atomic_fetch_add_explicit(&gauge->refs, 1, memory_order_relaxed);
+    }
+    return gauge;
+}
+
+void gw_gauge_unref(struct gw_gauge *gauge)
+{
+    if (gauge != NULL && atomic_fetch_sub_explicit(&gauge->refs, 1, memory_order_acq_rel) == 1) {
+        at_free(gauge);
+    }
+}
+
+static void target_done(struct gw_target *t)
+{
+    at_free((char *)t->instance);
+    at_free((char *)t->site);
+    at_free((char *)t->addr);
+    at_free((char *)t->version);
+    at_free((char *)t->served_as);
+    at_free((char *)t->jurisdiction);
+    gw_gauge_unref(t->gauge);
+}
+
+static void route_done(struct gw_route *route)
+{
+    for (size_t i = 0; i < route->n_targets; i++) {
+        target_done(&route->targets[i]);
+    }
+    for (size_t i = 0; i < route->n_shares; i++) {
+        at_free(route->shares[i].deployment);
+        at_free(route->shares[i].version);
+    }
+    gw_load_unref(route->load);
+    at_free(route->targets);
+    at_free(route->shares);
+    at_free(route->session_header);
+    at_free(route->session_cookie);
+    at_free(route->qualified);
+    at_free(route->model);
+}
+
 void gw_table_unref(struct gw_table *table)
 {
     if (table == NULL || atomic_fetch_sub_explicit(&table->refs, 1, memory_order_acq_rel) != 1) {
         return;
     }
     for (size_t i = 0; i < table->n_routes; i++) {
-        struct gw_route *route = &table->routes[i];
-        for (size_t j = 0; j < route->n_targets; j++) {
-            at_free(route->targets[j].instance);
-            at_free(route->targets[j].site);
-            at_free(route->targets[j].addr);
-        }
-        gw_load_unref(route->load);
-        at_free(route->targets);
-        at_free(route->model);
+        route_done(&table->routes[i]);
     }
+    for (size_t i = 0; i < table->n_rules; i++) {
+        for (size_t j = 0; j < table->rules[i].n_jurisdictions; j++) {
+            at_free(table->rules[i].jurisdictions[j]);
+        }
+        at_free(table->rules[i].jurisdictions);
+        at_free(table->rules[i].data_class);
+    }
+    at_free(table->rules);
     at_free(table->routes);
     at_map_free(table->by_model);
     at_free(table);
 }
 
-size_t gw_table_add_model(struct gw_table *table, const char *model)
+struct gw_route *gw_table_route(struct gw_table *table, const char *model)
 {
+    assert(atomic_load(&table->refs) == 1); /* not given away yet */
     size_t index = (size_t)(uintptr_t)at_map_get(table->by_model, model);
     if (index == 0) {
         table->routes = at_realloc(table->routes, (table->n_routes + 1) * sizeof *table->routes);
@@ -50,30 +104,71 @@ size_t gw_table_add_model(struct gw_table *table, const char *model)
         index = ++table->n_routes;
         at_map_put(table->by_model, model, (void *)(uintptr_t)index);
     }
-    return index - 1;
+    return &table->routes[index - 1];
 }
 
-void gw_table_add_target(struct gw_table *table, const char *model, const char *instance,
-                         const char *site, const char *addr, int64_t latency_ns)
+size_t gw_route_share(struct gw_route *route, const char *deployment)
 {
-    assert(atomic_load(&table->refs) == 1); /* not given away yet */
-    struct gw_route *route = &table->routes[gw_table_add_model(table, model)];
-    route->targets = at_realloc(route->targets, (route->n_targets + 1) * sizeof *route->targets);
-    route->targets[route->n_targets++] = (struct gw_target){.instance = at_strdup(instance),
-                                                            .site = at_strdup(site),
-                                                            .addr = at_strdup(addr),
-                                                            .latency_ns = latency_ns};
-    table->n_targets++;
+    for (size_t i = 0; i < route->n_shares; i++) {
+        if (strcmp(route->shares[i].deployment, deployment) == 0) {
+            return i;
+        }
+    }
+    route->shares = at_realloc(route->shares, (route->n_shares + 1) * sizeof *route->shares);
+    route->shares[route->n_shares] =
+        (struct gw_share){.deployment = at_strdup(deployment), .weight = -1};
+    return route->n_shares++;
 }
 
-void gw_table_set_policy(struct gw_table *table, const char *model, const struct gw_policy *policy,
-                         struct gw_load *load)
+void gw_share_version(struct gw_share *share, const char *version)
 {
-    size_t index = gw_table_add_model(table, model);
-    struct gw_route *route = &table->routes[index];
+    at_free(share->version);
+    share->version = at_strdup(version);
+}
+
+void gw_route_policy(struct gw_route *route, const struct gw_policy *policy, struct gw_load *load)
+{
     route->policy = *policy;
     gw_load_unref(route->load);
     route->load = load != NULL ? gw_load_ref(load) : NULL;
+}
+
+static char *text_or(const char *text, const char *otherwise)
+{
+    return at_strdup(text != NULL && text[0] != '\0' ? text : otherwise);
+}
+
+void gw_table_add_target(struct gw_table *table, struct gw_route *route,
+                         const struct gw_target *target)
+{
+    assert(target->share < route->n_shares);
+    route->targets = at_realloc(route->targets, (route->n_targets + 1) * sizeof *route->targets);
+    route->targets[route->n_targets++] =
+        (struct gw_target){.instance = text_or(target->instance, ""),
+                           .site = text_or(target->site, ""),
+                           .addr = text_or(target->addr, ""),
+                           .version = text_or(target->version, "1"),
+                           .served_as = text_or(target->served_as, route->model),
+                           .jurisdiction = text_or(target->jurisdiction, ""),
+                           .latency_ns = target->latency_ns,
+                           .share = target->share,
+                           .requests_max = target->requests_max,
+                           .gauge = gw_gauge_ref(target->gauge)};
+    table->n_targets++;
+}
+
+struct gw_residency *gw_table_add_rule(struct gw_table *table, const char *data_class)
+{
+    table->rules = at_realloc(table->rules, (table->n_rules + 1) * sizeof *table->rules);
+    table->rules[table->n_rules] = (struct gw_residency){.data_class = at_strdup(data_class)};
+    return &table->rules[table->n_rules++];
+}
+
+void gw_residency_allow(struct gw_residency *rule, const char *jurisdiction)
+{
+    rule->jurisdictions =
+        at_realloc(rule->jurisdictions, (rule->n_jurisdictions + 1) * sizeof *rule->jurisdictions);
+    rule->jurisdictions[rule->n_jurisdictions++] = at_strdup(jurisdiction);
 }
 
 static enum at_rc add_policies(struct gw_table *table, const json_t *policies, struct at_err *err)
@@ -89,28 +184,68 @@ static enum at_rc add_policies(struct gw_table *table, const json_t *policies, s
         if (rc != AT_OK) {
             return at_err_wrap(err, rc, "policies: %s", model);
         }
-        gw_table_set_policy(table, model, &policy, NULL);
+        gw_route_policy(gw_table_route(table, model), &policy, NULL);
     }
     return AT_OK;
 }
 
-static enum at_rc add_static(struct gw_table *table, const char *model, const json_t *targets,
+static enum at_rc add_replica(struct gw_table *table, struct gw_route *route, const json_t *json,
+                              size_t at, struct at_err *err)
+{
+    const char *addr = at_json_str_at(json, "endpoint", "");
+    if (addr[0] == '\0') {
+        return at_err_set_field(err, AT_INVALID, route->model, "replica %zu has no endpoint", at);
+    }
+    int64_t latency_ns = 0;
+    const char *latency = at_json_str_at(json, "latency", "0s");
+    if (at_duration_ns(latency, &latency_ns, NULL) != AT_OK || latency_ns < 0) {
+        return at_err_set_field(err, AT_INVALID, route->model, "replica %zu: latency %.40s is none",
+                                at, latency);
+    }
+    size_t share = gw_route_share(route, at_json_str_at(json, "deployment", ""));
+    int64_t weight = at_json_int_at(json, "weight", route->shares[share].weight);
+    int64_t shadow = at_json_int_at(json, "shadow", route->shares[share].shadow_percent);
+    int64_t most = at_json_int_at(json, "requestsPerReplica", 0);
+    if (weight < -1 || weight > INT32_MAX || shadow < 0 || shadow > 100 || most < 0 ||
+        most > INT32_MAX) {
+        return at_err_set_field(err, AT_INVALID, route->model,
+                                "replica %zu: weight, shadow or requestsPerReplica is out of range",
+                                at);
+    }
+    route->shares[share].weight = weight;
+    route->shares[share].shadow_percent = shadow;
+    struct gw_gauge *gauge = most > 0 ? gw_gauge_new() : NULL;
+    gw_table_add_target(
+        table, route,
+        &(struct gw_target){.instance = at_json_str_at(json, "instance", addr),
+                            .site = at_json_str_at(json, "site", ""),
+                            .addr = addr,
+                            .version = at_json_str_at(json, "version", ""),
+                            .served_as = at_json_str_at(json, "servedAs", ""),
+                            .jurisdiction = at_json_str_at(json, "jurisdiction", ""),
+                            .latency_ns = latency_ns,
+                            .share = share,
+                            .requests_max = (unsigned)most,
+                            .gauge = gauge});
+    gw_gauge_unref(gauge);
+    return AT_OK;
+}
+
+static enum at_rc add_static(struct gw_table *table, const char *model, const json_t *replicas,
                              struct at_err *err)
 {
-    if (!json_is_array(targets)) {
+    if (!json_is_array(replicas)) {
         return at_err_set_field(err, AT_INVALID, model, "must be a list of replicas");
     }
-    gw_table_add_model(table, model);
+    struct gw_route *route = gw_table_route(table, model);
     size_t i;
-    json_t *target;
-    json_array_foreach(targets, i, target)
+    json_t *replica;
+    json_array_foreach(replicas, i, replica)
     {
-        const char *addr = at_json_str_at(target, "endpoint", "");
-        if (addr[0] == '\0') {
-            return at_err_set_field(err, AT_INVALID, model, "replica %zu has no endpoint", i);
+        enum at_rc rc = add_replica(table, route, replica, i, err);
+        if (rc != AT_OK) {
+            return rc;
         }
-        gw_table_add_target(table, model, at_json_str_at(target, "instance", addr),
-                            at_json_str_at(target, "site", ""), addr, 0);
     }
     return AT_OK;
 }
@@ -128,10 +263,10 @@ enum at_rc gw_table_parse(const char *text, size_t len, struct gw_table **ret, s
     }
     struct gw_table *table = gw_table_new();
     const char *model;
-    json_t *targets;
-    json_object_foreach(models, model, targets)
+    json_t *replicas;
+    json_object_foreach(models, model, replicas)
     {
-        rc = add_static(table, model, targets, err);
+        rc = add_static(table, model, replicas, err);
         if (rc != AT_OK) {
             gw_table_unref(table);
             return rc;

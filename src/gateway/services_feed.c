@@ -26,12 +26,15 @@ static json_t *facts_of(const json_t *object)
     if (service == NULL) {
         return NULL;
     }
-    return json_pack("{s:{s:s, s:s, s:s}, s:{s:O, s:{s:{s:{s:s}}}}}", "metadata", "name",
-                     at_json_str_at(object, "metadata.name", ""), "namespace",
-                     at_json_str_at(object, "metadata.namespace", ""), "creationTimestamp",
-                     at_json_str_at(object, "metadata.creationTimestamp", ""), "spec", "service",
-                     service, "template", "spec", "model", "name",
-                     at_json_str_at(object, "spec.template.spec.model.name", ""));
+    const char *name = at_json_str_at(object, "metadata.name", "");
+    const char *model = at_json_str_at(object, "spec.template.spec.model.name", "");
+    model = at_json_str_at(object, "spec.traffic.model", model[0] != '\0' ? model : name);
+    AT_CLEANUP(at_cleanup_free)
+    char *qualified = at_asprintf("%s/%s", at_json_str_at(object, "metadata.namespace", ""), model);
+    return json_pack("{s:{s:s, s:s, s:s}, s:{s:O, s:{s:{s:{s:s}}}}}", "metadata", "name", name,
+                     "namespace", at_json_str_at(object, "metadata.namespace", ""),
+                     "creationTimestamp", at_json_str_at(object, "metadata.creationTimestamp", ""),
+                     "spec", "service", service, "template", "spec", "model", "name", qualified);
 }
 
 void gw_services_note(struct at_gateway *gateway, const json_t *deployment, bool deleted)
@@ -40,6 +43,9 @@ void gw_services_note(struct at_gateway *gateway, const json_t *deployment, bool
     char *key = at_asprintf("%s/%s", at_json_str_at(deployment, "metadata.namespace", ""),
                             at_json_str_at(deployment, "metadata.name", ""));
     json_t *now = deleted ? NULL : facts_of(deployment);
+    if (gateway->services == NULL) {
+        gw_services_start(gateway);
+    }
     json_t *before = now != NULL ? at_map_put(gateway->services, key, now)
                                  : at_map_remove(gateway->services, key);
     bool same = now == NULL ? before == NULL : before != NULL && json_equal(now, before);

@@ -18,6 +18,8 @@ struct gw_tunnel {
     struct gw_worker *worker;
     struct at_http_exchange *ex; /* NULL: gone or answered */
     struct gw_model *model;
+    struct gw_wish wish;
+    struct at_buf words; /* that the wish points to */
     struct gw_replica *replica;
     struct gw_replica *tried[AT_GW_ATTEMPTS_MAX]; /* only compared */
     size_t n_tried;
@@ -57,7 +59,7 @@ static void leave(struct gw_tunnel *t, enum gw_outcome outcome)
     if (model->load != NULL) {
         atomic_fetch_sub_explicit(&model->load->running, 1, memory_order_relaxed);
     }
-    gw_replica_leave(gw_now(t->worker), model, replica, outcome);
+    gw_replica_leave(gw_now(t->worker), model, replica, t->wish.cost_milli, outcome);
     gw_wait_serve(t->worker, model);
 }
 
@@ -70,7 +72,7 @@ static void enter(struct gw_tunnel *t, struct gw_replica *replica)
     if (model->load != NULL) {
         atomic_fetch_add_explicit(&model->load->running, 1, memory_order_relaxed);
     }
-    gw_replica_enter(gw_now(t->worker), model, replica);
+    gw_replica_enter(gw_now(t->worker), model, replica, t->wish.cost_milli);
 }
 
 static void tunnel_free(struct gw_tunnel *t)
@@ -85,6 +87,7 @@ static void tunnel_free(struct gw_tunnel *t)
     t->model->refs--;
     gw_model_drop(t->model);
     at_buf_done(&t->request);
+    at_buf_done(&t->words);
     at_free(t);
 }
 
@@ -369,12 +372,15 @@ static void attempt(struct gw_tunnel *t)
 {
     struct gw_worker *w = t->worker;
     int64_t now = at_loop_now_ns(w->loop);
-    struct gw_replica *replica =
-        t->n_tried < AT_GW_ATTEMPTS_MAX ? gw_pick(t->model, t->tried, t->n_tried, now) : NULL;
-    if (replica == NULL) {
+    struct gw_replica *replica;
+    enum gw_why why;
+    if (t->n_tried >= AT_GW_ATTEMPTS_MAX ||
+        gw_choose_take(w, t->model, &t->wish, t->tried, t->n_tried, now, &replica, &why) !=
+            GW_CHOICE_MADE) {
         fail(t, 503, t->n_tried == 0 ? "no replica is ready" : "no replica can be reached");
         return;
     }
+    gw_count_choice(w, t->model, replica, why);
     enter(t, replica);
     struct at_stream_events events = {.ctx = t,
                                       .on_open = on_up_open,
@@ -427,7 +433,8 @@ void gw_tunnel_start(struct gw_worker *worker, struct at_http_exchange *ex, stru
     }
     t->start_ns = t->active_ns = at_loop_now_ns(worker->loop);
     at_metric_add(worker->gateway->metrics.outstanding, 1);
-    if (put_request(t, rule) != AT_OK) {
+    gw_wish_read(at_http_request(ex), model, gw_random(worker), &t->wish);
+    if (put_request(t, rule) != AT_OK || gw_wish_keep(&t->wish, &t->words) != AT_OK) {
         fail(t, 431, "the headers are too large");
         return;
     }

@@ -173,6 +173,11 @@ static void deployment_check(struct at_model_check *check, const json_t *object,
         at_model_cause_add(check, PATH(PATH(PATH(NULL, "spec"), "health"), "active"), "path",
                            "FieldValueRequired", "Required value: of a check by http");
     }
+    const json_t *traffic = at_json_at(object, "spec.traffic");
+    if (json_object_get(traffic, "shadow") != NULL && json_object_get(traffic, "weight") != NULL) {
+        forbidden(check, PATH(PATH(NULL, "spec"), "traffic"), "weight",
+                  "may not be set together with shadow: copies come beside all weights");
+    }
 }
 
 static void job_check(struct at_model_check *check, const json_t *object, const json_t *old)

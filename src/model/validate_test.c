@@ -248,6 +248,24 @@ static void rules_look_at_several_fields(void **state)
     check_rows(rows, AT_ARRAY_LEN(rows));
 }
 
+static void traffic_is_weighed_or_copied(void **state)
+{
+    (void)state;
+    static const struct row rows[] = {
+        {&AT_KIND_DEPLOYMENT,
+         "{'metadata':{'name':'d'},'spec':{'traffic':{'shadow':5,'weight':5},"
+         "'template':{'spec':{'command':['x']}}}}",
+         "FieldValueForbidden", "spec.traffic.weight",
+         "Forbidden: may not be set together with shadow: copies come beside all weights"},
+        {&AT_KIND_DEPLOYMENT,
+         "{'metadata':{'name':'d'},'spec':{'traffic':{'session':{'cookie':'a b'}},"
+         "'template':{'spec':{'command':['x']}}}}",
+         "FieldValueInvalid", "spec.traffic.session.cookie",
+         "Invalid value: \"a b\": must match '^[-!#$%&'*+.^_`|~0-9A-Za-z]*$'"},
+    };
+    check_rows(rows, AT_ARRAY_LEN(rows));
+}
+
 #define ROLE(rules) "{'metadata':{'name':'system:r'},'rules':[" rules "]}"
 #define BOUND(ref, subject)                                                                        \
     "{'metadata':{'name':'b'},'roleRef':{'apiGroup':'rbac.authorization.k8s.io'," ref "},"         \
@@ -402,6 +420,7 @@ int main(void)
         cmocka_unit_test(a_bad_quantity_is_shown_and_explained),
         cmocka_unit_test(metadata_follows_kubernetes_rules),
         cmocka_unit_test(rules_look_at_several_fields),
+        cmocka_unit_test(traffic_is_weighed_or_copied),
         cmocka_unit_test(roles_and_bindings_follow_kubernetes_rules),
         cmocka_unit_test(what_is_set_once_stays),
         cmocka_unit_test(an_instance_is_bound_once),

@@ -1,0 +1,96 @@
+/* What matters to routes in an Instance and a Site. */
+#include "core/mem.h"
+#include "core/units.h"
+#include "gateway/feed_priv.h"
+#include "sys/file.h"
+#include "sys/socket.h"
+
+#include <string.h>
+
+static char *text_at(const json_t *object, const char *path)
+{
+    return at_strdup(at_json_str_at(object, path, ""));
+}
+
+int64_t gw_created_ns(const json_t *object)
+{
+    int64_t ns = 0;
+    return at_time_parse(at_json_str_at(object, "metadata.creationTimestamp", ""), &ns, NULL) ==
+                   AT_OK
+               ? ns
+               : 0;
+}
+
+void gw_fact_free(struct gw_fact *f)
+{
+    if (f != NULL) {
+        char *const texts[] = {f->ns,       f->deployment, f->model, f->version, f->served_as,
+                               f->instance, f->site,       f->node,  f->addr,    f->data_class};
+        for (size_t i = 0; i < AT_ARRAY_LEN(texts); i++) {
+            at_free(texts[i]);
+        }
+        gw_gauge_unref(f->gauge);
+        at_free(f);
+    }
+}
+
+bool gw_fact_equal(const struct gw_fact *a, const struct gw_fact *b)
+{
+    return a != NULL && b != NULL && a->serving == b->serving &&
+           at_streq(a->deployment, b->deployment) && at_streq(a->model, b->model) &&
+           at_streq(a->version, b->version) && at_streq(a->served_as, b->served_as) &&
+           at_streq(a->site, b->site) && at_streq(a->node, b->node) && at_streq(a->addr, b->addr) &&
+           at_streq(a->data_class, b->data_class) && a->created_ns == b->created_ns;
+}
+
+/* Has the instance a socket on this machine that we may use? What the agent says alone is not
+ * believed: the path must be one that only agents make, below a folder named after the instance. */
+static bool is_here(const json_t *object)
+{
+    static const char PREFIX[] = "unix:/";
+    const char *local = at_json_str_at(object, "status.localEndpoint", "");
+    const char *uid = at_json_str_at(object, "metadata.uid", "");
+    AT_CLEANUP(at_cleanup_free) char *tail = at_asprintf("/%s/%s", uid, AT_LOCAL_SOCKET_NAME);
+    size_t len = strlen(local), tail_len = strlen(tail);
+    return uid[0] != '\0' && strncmp(local, PREFIX, sizeof PREFIX - 1) == 0 && len > tail_len &&
+           strcmp(local + len - tail_len, tail) == 0 && strstr(local, "/../") == NULL &&
+           at_file_writable(local + strlen("unix:"));
+}
+
+struct gw_fact *gw_fact_of(const json_t *object)
+{
+    const json_t *labels = at_json_at(object, "metadata.labels");
+    const char *owner = json_string_value(json_object_get(labels, "atoll.dev/deployment"));
+    const char *name = at_json_str_at(object, "spec.model.name", "");
+    bool has_model = at_json_at(object, "spec.model") != NULL;
+    owner = owner != NULL ? owner : "";
+    if (name[0] == '\0' && owner[0] == '\0') {
+        return NULL; /* a job's */
+    }
+    const char *addr = at_json_str_at(object, "status.endpoint", "");
+    addr = is_here(object) ? at_json_str_at(object, "status.localEndpoint", "") : addr;
+    struct gw_fact *f = AT_NEW(struct gw_fact);
+    f->ns = text_at(object, "metadata.namespace");
+    f->deployment = at_strdup(owner);
+    f->model = at_strdup(name[0] != '\0' ? name : owner);
+    f->version = text_at(object, "spec.model.version");
+    f->served_as = at_strdup(has_model ? f->model : "");
+    f->instance = text_at(object, "metadata.name");
+    f->site = text_at(object, "status.site");
+    f->node = text_at(object, "spec.nodeName");
+    f->addr = at_strdup(addr);
+    f->data_class = text_at(object, "spec.dataClass");
+    f->created_ns = gw_created_ns(object);
+    f->serving = at_json_bool_at(object, "status.ready", false) && addr[0] != '\0' &&
+                 at_json_at(object, "metadata.deletionTimestamp") == NULL;
+    return f;
+}
+
+void gw_place_free(struct gw_place *place)
+{
+    if (place != NULL) {
+        json_decref(place->links);
+        at_free(place->jurisdiction);
+        at_free(place);
+    }
+}
