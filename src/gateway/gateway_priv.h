@@ -193,8 +193,7 @@ static inline struct gw_moment gw_now(const struct gw_worker *worker)
 
 static inline const char *gw_replica_version(const struct gw_replica *replica)
 {
-    (void)replica;
-    return "";
+    return replica->version;
 }
 
 /* gateway.c */
