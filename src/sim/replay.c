@@ -202,14 +202,15 @@ static void arrive(struct run *r, size_t event)
     };
 }
 
-/* Mean over the points whose demand rounds to percent; without one, what the last point says. */
-static double curve_at(const struct at_replay *out, double percent, size_t field)
+/* Mean over the points whose demand rounds to percent, each rounded to 1 / scale; without one, what
+ * the last point says. */
+static double curve_at(const struct at_replay *out, double percent, size_t field, double scale)
 {
     double sum = 0;
     size_t n = 0;
     for (size_t i = 0; i < out->n; i++) {
         if (rint(out->points[i].demand) == percent) {
-            sum += *(const double *)((const char *)&out->points[i] + field);
+            sum += rint(scale * *(const double *)((const char *)&out->points[i] + field)) / scale;
             n++;
         }
     }
@@ -223,9 +224,10 @@ static void summarise(struct run *r)
 {
     struct at_replay *out = r->out;
     double asked = 0, got = 0;
-    out->alloc100 = curve_at(out, 100, offsetof(struct at_replay_point, allocated));
-    out->alloc130 = curve_at(out, 130, offsetof(struct at_replay_point, allocated));
-    out->frag100 = curve_at(out, 100, offsetof(struct at_replay_point, fragmented));
+    /* The published figures are means of what a log says, with two decimals of allocation. */
+    out->alloc100 = curve_at(out, 100, offsetof(struct at_replay_point, allocated), 100);
+    out->alloc130 = curve_at(out, 130, offsetof(struct at_replay_point, allocated), 100);
+    out->frag100 = curve_at(out, 100, offsetof(struct at_replay_point, fragmented), 1e9);
     for (size_t i = out->n / 2; i < out->n; i++) {
         double milli = (double)milli_of(&r->trace->pods[r->order->pods[i % r->order->n_pods]]);
         asked += milli;

@@ -344,9 +344,9 @@ static void all_policies_allocate_as_published(void **state)
         }
         openb(&d, trace, seed);
         struct at_replay r = replay(&d, (enum at_pack_policy)p, false);
-        assert_true(fabs(r.alloc100 - a100) < 0.01);
-        assert_true(fabs(r.alloc130 - a130) < 0.01);
-        assert_true(fabs(r.frag100 - frag) < 0.01);
+        assert_int_equal(lround(100 * r.alloc100), lround(100 * a100));
+        assert_int_equal(lround(100 * r.alloc130), lround(100 * a130));
+        assert_int_equal(lround(100 * r.frag100), lround(100 * frag));
         assert_int_equal(r.unscheduled, fail);
         assert_int_equal(r.n, pods);
         at_replay_done(&r);
