@@ -77,6 +77,7 @@ int64_t sched_budget_left(const struct sched *s, const struct at_instance *i);
  * sched.budgets grows. */
 void sched_budget_keeps(struct sched *s, const struct at_instance *victim);
 void sched_budget_grew(struct sched *s, const char *uid, int64_t generation); /* -1: copies came */
+void sched_budgets_grew(struct sched *s); /* of some owner, if it keeps anybody */
 void sched_victim_set(struct sched *s, struct sched_item *item, bool victim);
 /* Nothing fits (the turn is the item's): find victims, hold the room for it, tell in d. */
 enum at_rc sched_preempt(struct sched *s, struct sched_item *item, int64_t now_wall_ns,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define VICTIMS_MAX 16
+#define MATES_MAX 64  /* of their gangs; more are not named */
 #define LOWER_MAX 256 /* of a node; more are not looked at */
 
 struct makers {
@@ -16,8 +17,9 @@ struct makers {
     struct sched_node after; /* a copy whose room is changed */
     struct sched_item *all[LOWER_MAX];
     size_t n_all;
-    const struct at_instance **out;
-    size_t n_out;
+    const struct at_instance **out; /* on the node, then mates elsewhere that end with them */
+    const struct sched_gang *gangs[VICTIMS_MAX]; /* of those on the node; NULL: none */
+    size_t n_out, n_mates;
 };
 
 static int by_worth(const void *a, const void *b)
@@ -52,7 +54,7 @@ static enum at_rc begin(struct makers *m, const struct sched_node *n)
     m->after = *n;
     m->after.gpus = at_arena_alloc(arena, sizeof(*n->gpus) * (n->n_gpus + 1));
     m->after.extended = at_arena_alloc(arena, sizeof(*n->extended) * (n->n_extended + 1));
-    m->out = at_arena_alloc(arena, sizeof(*m->out) * VICTIMS_MAX);
+    m->out = at_arena_alloc(arena, sizeof(*m->out) * (VICTIMS_MAX + MATES_MAX));
     if (m->after.gpus == NULL || m->after.extended == NULL || m->out == NULL) {
         return AT_NOMEM;
     }
@@ -108,19 +110,46 @@ static void choose(struct makers *m)
                 continue;
             }
             give(m, m->all[k]);
+            m->gangs[m->n_out] = m->all[k]->gang;
             m->out[m->n_out++] = m->all[k]->instance;
         }
     }
     m->n_out = enough ? m->n_out : 0;
 }
 
+static bool is_named(const struct makers *m, const struct at_instance *i)
+{
+    for (size_t k = 0; k < m->n_out + m->n_mates; k++) {
+        if (m->out[k] == i) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Of a gang all members go. */
+static void add_mates(struct makers *m)
+{
+    m->n_mates = 0;
+    for (size_t k = 0; k < m->n_out; k++) {
+        for (size_t i = 0; m->gangs[k] != NULL && i < m->gangs[k]->n; i++) {
+            const struct sched_item *mate = m->gangs[k]->items[i];
+            if (mate->node != NULL && mate->instance != NULL && !sched_is_leaving(mate) &&
+                m->n_mates < MATES_MAX && !is_named(m, mate->instance)) {
+                m->out[m->n_out + m->n_mates++] = mate->instance;
+            }
+        }
+    }
+}
+
 /* The owner whose disruption budget keeps one of them. NULL: none does. */
 static const struct at_owner_ref *keeper(const struct makers *m)
 {
-    for (size_t k = 0; k < m->n_out; k++) {
+    size_t all = m->n_out + m->n_mates;
+    for (size_t k = 0; k < all; k++) {
         int64_t left = sched_budget_left(m->s, m->out[k]), n = 0;
         const struct at_owner_ref *owner = at_meta_controller(&m->out[k]->meta);
-        for (size_t j = 0; j < m->n_out && owner != NULL; j++) {
+        for (size_t j = 0; j < all && owner != NULL; j++) {
             const struct at_owner_ref *other = at_meta_controller(&m->out[j]->meta);
             n += other != NULL && at_streq(other->uid, owner->uid) &&
                  at_disruption_is_available(m->out[j]);
@@ -132,16 +161,29 @@ static const struct at_owner_ref *keeper(const struct makers *m)
     return NULL;
 }
 
+static const char *names(const struct makers *m, const char *text, const char *before, size_t from,
+                         size_t to)
+{
+    for (size_t k = from; k < to && text != NULL; k++) {
+        const struct at_meta *meta = &m->out[k]->meta;
+        text = at_arena_printf(m->s->arena, "%s%s %s/%s", text, k > from ? "," : before,
+                               meta->ns != NULL ? meta->ns : "", meta->name);
+    }
+    return text;
+}
+
 static const char *say(const struct makers *m, const struct sched_node *n)
 {
     struct at_arena *arena = m->s->arena;
     const char *text =
         at_arena_printf(arena, "the end of %zu instance%s of lower priority on %s would make room",
                         m->n_out, m->n_out == 1 ? "" : "s", n->node->meta.name);
-    for (size_t k = 0; k < m->n_out && text != NULL; k++) {
-        const struct at_meta *meta = &m->out[k]->meta;
-        text = at_arena_printf(arena, "%s%s %s/%s", text, k > 0 ? "," : ":",
-                               meta->ns != NULL ? meta->ns : "", meta->name);
+    text = names(m, text, ":", 0, m->n_out);
+    if (text != NULL && m->n_mates > 0) {
+        text = at_arena_printf(arena, "%s; with %s end%s the other%s of the gang", text,
+                               m->n_out == 1 ? "it" : "them", m->n_mates == 1 ? "s" : "",
+                               m->n_mates == 1 ? "" : "s");
+        text = names(m, text, ":", m->n_out, m->n_out + m->n_mates);
     }
     const struct at_owner_ref *owner = keeper(m);
     if (text != NULL && at_streq(m->turn->instance->spec.preemption_policy, "Never")) {
@@ -162,12 +204,14 @@ enum at_rc sched_find_makers(struct sched *s, const struct sched_turn *turn,
     }
     collect(&m, node, false); /* if possible, as preemption would do it */
     choose(&m);
+    add_mates(&m);
     if (m.n_out == 0 || keeper(&m) != NULL) {
         if (begin(&m, node) != AT_OK) {
             return AT_NOMEM;
         }
         collect(&m, node, true);
         choose(&m);
+        add_mates(&m);
     }
     if (m.n_out == 0) {
         return AT_OK;
@@ -177,6 +221,6 @@ enum at_rc sched_find_makers(struct sched *s, const struct sched_turn *turn,
                                     .node = node->node->meta.name,
                                     .nodes = 1,
                                     .instances = m.out,
-                                    .n_instances = m.n_out};
+                                    .n_instances = m.n_out + m.n_mates};
     return ret->message != NULL ? AT_OK : AT_NOMEM;
 }

@@ -151,6 +151,25 @@ static void names_the_instances_that_would_have_to_go(void **state)
     world_done(&w);
 }
 
+static void names_the_whole_gang_that_would_have_to_go(void **state)
+{
+    (void)state;
+    struct world w;
+    cluster(&w, 2);
+    struct at_gang gang = {.name = "g", .size = 2};
+    runs(&w, "g1", "n1", 3000, 0);
+    runs(&w, "g2", "n2", 3000, 0);
+    w.instances[w.n_instances - 2]->spec.gang = &gang;
+    w.instances[w.n_instances - 1]->spec.gang = &gang;
+    const struct at_sched_remedy *r = remedy(decide(&w), "Preempt");
+    assert_string_equal(
+        r->message, "the end of 1 instance of lower priority on n1 would make room: default/g1; "
+                    "with it ends the other of the gang: default/g2");
+    assert_int_equal(r->n_instances, 2);
+    assert_string_equal(r->instances[1]->meta.name, "g2");
+    world_done(&w);
+}
+
 static void tells_what_keeps_those_that_would_have_to_go(void **state)
 {
     (void)state;
@@ -330,6 +349,7 @@ int main(void)
         cmocka_unit_test(counts_the_nodes_that_one_taint_keeps_away),
         cmocka_unit_test(tells_the_one_thing_that_is_in_the_way),
         cmocka_unit_test(names_the_instances_that_would_have_to_go),
+        cmocka_unit_test(names_the_whole_gang_that_would_have_to_go),
         cmocka_unit_test(tells_what_keeps_those_that_would_have_to_go),
         cmocka_unit_test(names_who_holds_the_gpus_wanted),
         cmocka_unit_test(names_who_holds_the_devices_wanted),

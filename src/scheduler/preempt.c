@@ -138,15 +138,23 @@ void sched_budget_keeps(struct sched *s, const struct at_instance *victim)
             : NULL;
     int64_t generation = d != NULL ? d->meta.generation : 0;
     (void)at_map_put(s->keeps, owner->uid, (void *)(intptr_t)(generation + 1));
+    s->kept++;
+}
+
+void sched_budgets_grew(struct sched *s)
+{
+    if (at_map_count(s->keeps) > 0) {
+        at_map_clear(s->keeps); /* who tries again tells again */
+        s->budgets++;
+        s->holders++;
+    }
 }
 
 void sched_budget_grew(struct sched *s, const char *uid, int64_t generation)
 {
     void *kept = uid != NULL ? at_map_get(s->keeps, uid) : NULL;
     if (kept != NULL && kept != (void *)(intptr_t)(generation + 1)) {
-        at_map_clear(s->keeps); /* who tries again tells again */
-        s->budgets++;
-        s->holders++;
+        sched_budgets_grew(s);
     }
 }
 
@@ -448,6 +456,7 @@ enum at_rc sched_preempt(struct sched *s, struct sched_item *item, int64_t now_w
     }
     bool free_turn = is_free_turn(s);
     if (is_known_hopeless(s, item, free_turn)) {
+        d->waits_for |= item->request->no_victims_by_budget ? AT_SCHED_CHANGE_BUDGET : 0;
         return AT_OK;
     }
     AT_CLEANUP(at_cleanup_free) struct search *f = AT_NEW(struct search);
@@ -457,6 +466,7 @@ enum at_rc sched_preempt(struct sched *s, struct sched_item *item, int64_t now_w
     f->priority = i->spec.priority;
     f->now_ns = now_wall_ns;
     size_t looked_at = 0;
+    uint64_t kept = s->kept;
     for (size_t k = 0; k < s->n_nodes && looked_at < NODES_MAX; k++) {
         if (could_work(f, s->by_rank[k])) {
             look_at(f, s->by_rank[k]);
@@ -471,7 +481,11 @@ enum at_rc sched_preempt(struct sched *s, struct sched_item *item, int64_t now_w
             sched_hold(s, item, node);
         }
     }
+    if (f->best == NULL) {
+        d->waits_for |= s->kept != kept ? AT_SCHED_CHANGE_BUDGET : 0;
+    }
     if (f->best == NULL && free_turn) {
+        f->r->no_victims_by_budget = s->kept != kept;
         f->r->no_victims[0] = s->log_end + 1;
         f->r->no_victims[1] = s->holders;
         f->r->no_victims_for = f->priority;

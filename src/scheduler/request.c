@@ -377,6 +377,21 @@ void sched_group_unref(struct sched *s, struct sched_group *g)
     at_free(g);
 }
 
+/* Where the node is, or would be: by address, for they are many and no order matters. */
+static size_t group_at(const struct sched_group *g, const struct sched_node *n)
+{
+    size_t from = 0, to = g->n_nodes;
+    while (from < to) {
+        size_t middle = from + (to - from) / 2;
+        if ((uintptr_t)g->nodes[middle].node < (uintptr_t)n) {
+            from = middle + 1;
+        } else {
+            to = middle;
+        }
+    }
+    return from;
+}
+
 void sched_group_count(struct sched *s, struct sched_group *g, struct sched_node *n, int sign)
 {
     if (g->n_by_site <= n->site_index) {
@@ -387,21 +402,19 @@ void sched_group_count(struct sched *s, struct sched_group *g, struct sched_node
     }
     g->by_site[n->site_index] += sign;
     g->version++;
-    size_t at = 0;
-    while (at < g->n_nodes && g->nodes[at].node != n) {
-        at++;
-    }
-    if (at == g->n_nodes) {
+    size_t at = group_at(g, n);
+    if (at == g->n_nodes || g->nodes[at].node != n) {
         if (g->n_nodes == g->cap_nodes) {
             g->cap_nodes = g->cap_nodes != 0 ? 2 * g->cap_nodes : 4;
             g->nodes = at_realloc(g->nodes, sizeof(*g->nodes) * g->cap_nodes);
         }
-        g->nodes[g->n_nodes++] = (struct sched_group_node){n, 0};
+        memmove(&g->nodes[at + 1], &g->nodes[at], sizeof(*g->nodes) * (g->n_nodes++ - at));
+        g->nodes[at] = (struct sched_group_node){n, 0};
     }
     g->nodes[at].copies += sign;
     assert(g->nodes[at].copies >= 0);
     if (g->nodes[at].copies == 0) {
-        g->nodes[at] = g->nodes[--g->n_nodes];
+        memmove(&g->nodes[at], &g->nodes[at + 1], sizeof(*g->nodes) * (--g->n_nodes - at));
     }
 }
 

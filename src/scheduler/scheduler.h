@@ -82,8 +82,9 @@ enum at_sched_change {
     AT_SCHED_CHANGE_SITE = 8,      /* a Site object */
     AT_SCHED_CHANGE_POLICY = 16,   /* a Policy object */
     AT_SCHED_CHANGE_CAPACITY = 32, /* a Queue or Reservation, or what its queue uses */
+    AT_SCHED_CHANGE_BUDGET = 64,   /* a disruption budget of who could make room allows more */
 };
-#define AT_SCHED_CHANGES 6
+#define AT_SCHED_CHANGES 7
 /* "NodeChange", "RoomFreed", ... of one bit. */
 const char *at_sched_change_name(enum at_sched_change change);
 /* What could lift a refusal by this rule. */

@@ -86,6 +86,7 @@ struct sched_request {
     uint32_t first_refused[AT_SCHED_RULE_COUNT];
     uint64_t no_victims[2];      /* where log and holders stood when preemption found nobody */
     int64_t no_victims_for;      /* of this priority */
+    bool no_victims_by_budget;   /* a disruption budget took part in that */
     struct at_pack_request pack; /* gpus 0: not in the mix */
     size_t live;                 /* items not ended that ask for it: the mix */
 };
@@ -147,6 +148,7 @@ struct sched {
     uint32_t *log; /* ring of nodes changed */
     uint64_t log_end, log_mask;
     uint64_t epoch, order_number, turn_number, budgets;
+    uint64_t kept;          /* grows when a disruption budget keeps somebody */
     uint64_t holders;       /* grows when anything comes to or leaves a node */
     struct sched_turn turn; /* its arrays are kept */
     size_t cap_turn_sites;

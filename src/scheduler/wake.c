@@ -4,7 +4,8 @@
 #include <assert.h>
 
 static const char *const CHANGE_NAMES[AT_SCHED_CHANGES] = {
-    "NodeChange", "RoomFreed", "InstancePlaced", "SiteChange", "PolicyChange", "CapacityChange",
+    "NodeChange",   "RoomFreed",      "InstancePlaced", "SiteChange",
+    "PolicyChange", "CapacityChange", "BudgetChange",
 };
 
 const char *at_sched_change_name(enum at_sched_change change)

@@ -120,7 +120,7 @@ static size_t decided_with(struct rig *r, const struct at_deployment *d)
     const struct at_deployment *deployments[] = {d};
     r->snap = world_snapshot(&r->w);
     r->snap.deployments = deployments;
-    r->snap.n_deployments = 1;
+    r->snap.n_deployments = d != NULL;
     r->snap.rev = ++r->rev;
     at_scheduler_update(r->sched, &r->snap);
     assert_int_equal(at_scheduler_plan(r->sched, WORLD_MAX, r->rev, r->w.arena, &r->w.plan), AT_OK);
@@ -157,6 +157,8 @@ static void one_that_a_budget_keeps_out_waits_for_the_budget(void **state)
     web.spec.disruption = &none;
     assert_int_equal(decided_with(&r, &web), 1);
     assert_null(world_decision(&r.w, "x")->nominated);
+    assert_int_equal(world_decision(&r.w, "x")->waits_for,
+                     AT_SCHED_CHANGE_NODE | AT_SCHED_CHANGE_ROOM | AT_SCHED_CHANGE_BUDGET);
     assert_int_equal(decided_with(&r, &web), 0);
     at_scheduler_changed(r.sched, &AT_KIND_DEPLOYMENT, "default", "web"); /* its status */
     assert_int_equal(decided_with(&r, &web), 0);
@@ -165,6 +167,23 @@ static void one_that_a_budget_keeps_out_waits_for_the_budget(void **state)
     other.meta.generation = 2;
     at_scheduler_changed(r.sched, &AT_KIND_DEPLOYMENT, "default", "web");
     assert_int_equal(decided_with(&r, &other), 1);
+    assert_non_null(world_decision(&r.w, "x")->nominated);
+    rig_done(&r);
+}
+
+static void a_budget_goes_with_its_owner(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct at_deployment web = kept_by_a_budget(&r);
+    struct at_disruption none = {.max_unavailable = "0"};
+    web.spec.disruption = &none;
+    assert_int_equal(decided_with(&r, &web), 1);
+    at_scheduler_changed(r.sched, &AT_KIND_DEPLOYMENT, "default", "other"); /* another's end, */
+    assert_int_equal(decided_with(&r, &web), 1);                            /* for all we know */
+    assert_null(world_decision(&r.w, "x")->nominated);
+    at_scheduler_changed(r.sched, &AT_KIND_DEPLOYMENT, "default", "web"); /* gone; copies stay */
+    assert_int_equal(decided_with(&r, NULL), 1);
     assert_non_null(world_decision(&r.w, "x")->nominated);
     rig_done(&r);
 }
@@ -322,6 +341,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_that_waits_for_room_ignores_everything_else),
         cmocka_unit_test(one_that_a_budget_keeps_out_waits_for_the_budget),
+        cmocka_unit_test(a_budget_goes_with_its_owner),
         cmocka_unit_test(one_that_a_budget_keeps_out_waits_for_copies_to_be_ready),
         cmocka_unit_test(one_that_waits_for_a_label_is_woken_by_it),
         cmocka_unit_test(one_that_waits_for_others_is_woken_by_those_only),

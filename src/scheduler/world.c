@@ -348,6 +348,9 @@ static void owner_told(struct sched *s, const char *ns, const char *name)
     if (j != NULL) {
         sched_budget_grew(s, j->meta.uid, -1);
     }
+    if (d == NULL && j == NULL) { /* it has gone, and its budget with it */
+        sched_budgets_grew(s);
+    }
 }
 
 struct told {
