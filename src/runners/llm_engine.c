@@ -251,6 +251,7 @@ static enum at_rc make_context(struct at_llm_engine *e, struct at_err *err)
     e->memory = e->l->llama_get_memory(e->context);
     if (e->l->llama_n_ctx(e->context) < o->cells) {
         o->cells = e->l->llama_n_ctx(e->context);
+        e->context_tokens = e->context_tokens < o->cells ? e->context_tokens : o->cells;
     }
     e->batch = e->l->llama_batch_init((int32_t)o->step_tokens_max, 0, 1);
     return AT_OK;

@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs';
 import { readFile, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import OpenAI from 'openai';
-import { ATOLL, Fleet, ROOT, run } from './lib/atoll.mjs';
+import { ATOLL, Fleet, PLAIN, ROOT, run } from './lib/atoll.mjs';
 
 const MODEL = path.join(ROOT, 'tests/models/tiny-llama.gguf');
 const LIBRARY = process.env.ATOLL_LLAMA ?? path.join(ROOT, 'third_party/llama/lib');
@@ -312,3 +312,9 @@ it('a missing file, a bad option and a missing library end with their own status
   assert.equal(done.code, 69);
   assert.match(done.err, /run `make`/);
 });
+
+fleet.it('a cache that memory has no room for ends with a status of its own, and says what to ask less of', async () => {
+  const done = await run('bash', ['-c', `ulimit -v 1500000; exec ${PLAIN} runner llm --model ${MODEL} --context 16777216`]);
+  assert.equal(done.code, 75, done.err);
+  assert.match(done.err, /16777216 tokens cannot be had.*--context/s);
+}, { skip: skip || (PLAIN ? false : 'no build without the address sanitizer, which reserves more than any limit') });

@@ -24,6 +24,9 @@ export const ATOLL = firstThatExists(
   'the atoll binary (set ATOLL_BIN)',
 );
 
+// A build without sanitizers, whose shadow memory is more than any limit on memory; undefined: none is there.
+export const PLAIN = ['build/release/atoll', 'build/r/atoll', 'build/atoll'].map((name) => path.join(ROOT, name)).find((name) => existsSync(name));
+
 export const KUBECTL = firstThatExists(
   [
     process.env.ATOLL_KUBECTL,
