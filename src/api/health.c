@@ -3,6 +3,8 @@
 #include "core/mem.h"
 #include "core/str.h"
 
+#include <string.h>
+
 /* What asks the store, and the request that waits for it, whichever ends first. */
 struct check {
     struct api_req *req; /* NULL: answered, the time was up */
@@ -14,9 +16,21 @@ struct check {
 
 static const char HEADERS[] = "Cache-Control: no-store\r\n";
 
+/* "ok"; with ?verbose what was looked at, a line each, as in Kubernetes. */
 static void ok(struct api_req *req)
 {
-    api_respond_text(req, 200, "text/plain; charset=utf-8", HEADERS, "ok", 2);
+    const char *text = "ok";
+    struct at_str path = at_str_of(req->route.path);
+    path.ptr++;
+    path.len--;
+    struct at_str which = at_str_cut(&path, '/');
+    if (path.len == 0 && api_query(req, "verbose") != NULL) {
+        const char *store = at_str_eq(which, "readyz") ? "[+]store ok\n" : "";
+        const char *all = at_arena_printf(req->arena, "[+]ping ok\n%s%.*s check passed\n", store,
+                                          (int)which.len, which.ptr);
+        text = all != NULL ? all : text;
+    }
+    api_respond_text(req, 200, "text/plain; charset=utf-8", HEADERS, text, strlen(text));
 }
 
 static void not_ready(struct api_req *req, const char *why)

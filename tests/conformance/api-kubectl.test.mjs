@@ -35,6 +35,9 @@ it('version, health and discovery answer', async () => {
   assert.match(version.serverVersion.gitVersion, /^v1\.\d+\.\d+\+atoll/);
   assert.equal((await s.k('get --raw /healthz')).trim(), 'ok');
   assert.equal((await s.k('get --raw /readyz')).trim(), 'ok');
+  assert.equal(await s.k('get --raw /readyz?verbose'), '[+]ping ok\n[+]store ok\nreadyz check passed\n');
+  assert.equal(await s.k('get --raw /livez?verbose'), '[+]ping ok\nlivez check passed\n');
+  assert.equal(await s.k('get --raw /healthz/ping'), 'ok');
   const resources = await s.k('api-resources --no-headers');
   assert.match(resources, /^sites\s+atoll\.dev\/v1\s+false\s+Site$/m);
   assert.match(resources, /^deployments\s+deploy\s+atoll\.dev\/v1\s+true\s+Deployment$/m);
@@ -343,6 +346,20 @@ it('a namespace takes its objects with it', async () => {
   assert.match(await s.k(`delete ns ${ns}`), /deleted/);
   await s.kFails(`get ns ${ns}`, /NotFound/);
   await s.kFails(['create', '-n', ns, '-f', '-'], /not found|NotFound/, { input: yaml(configMap('b')) });
+});
+
+it('apply --prune takes away what a manifest or an ApplySet no longer names', async () => {
+  const ns = await namespace();
+  const [kept, gone] = [configMap('kept', {}, { labels: { set: 'one' } }), { ...deployment('gone', { replicas: 0 }), metadata: { name: 'gone', labels: { set: 'one' } } }];
+  await s.apply([kept, gone], ['-n', ns]);
+  const allowed = '--prune-allowlist=atoll.dev/v1/Deployment --prune-allowlist=core/v1/ConfigMap';
+  assert.match(await s.apply([kept], `-n ${ns} --prune -l set=one ${allowed}`), /deployment\.atoll\.dev\/gone pruned/);
+  const env = { KUBECTL_APPLYSET: 'true' };
+  const set = async (objects) => s.k(`apply -n ${ns} --prune --applyset=configmaps/all -f -`, { input: yaml(objects), env });
+  await s.k(`delete cm kept -n ${ns}`);
+  await set([kept, gone]);
+  assert.match(await set([kept]), /deployment\.atoll\.dev\/gone pruned/);
+  assert.equal(await s.k(`get cm,deploy -n ${ns} -o name`), 'configmap/all\nconfigmap/kept\n');
 });
 
 it('explain documents every field of every kind', async () => {
