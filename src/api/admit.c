@@ -40,6 +40,15 @@ enum at_rc api_admit_shape(struct api_req *req, json_t *object, struct at_err *e
     if (!json_is_object(meta)) {
         return at_err_set_field(err, AT_BAD_REQUEST, "metadata", "must be an object");
     }
+    const char *key;
+    void *next;
+    json_t *value;
+    json_object_foreach_safe(meta, next, key, value)
+    {
+        if (json_is_null(value)) { /* as if it were not there */
+            json_object_del(meta, key);
+        }
+    }
     const char *ns = at_object_ns(object);
     if (r->kind->namespaced && ns != NULL && ns[0] != '\0' && !at_streq(ns, r->ns)) {
         return at_err_set(err, AT_BAD_REQUEST,

@@ -559,21 +559,6 @@ static void change_begin(struct api_req *req, enum change change)
     round_begin(req);
 }
 
-void api_update(struct api_req *req)
-{
-    if (!body_needed(req)) {
-        return;
-    }
-    if (!json_is_object(req->body)) {
-        api_respond_error(req, AT_BAD_REQUEST, "the body must be a JSON object");
-        return;
-    }
-    if (!api_manager_read(req, false)) {
-        return;
-    }
-    change_begin(req, CHANGE_PUT);
-}
-
 static enum at_rc scale_shape(const struct api_req *req, struct at_err *err)
 {
     if (!at_streq(at_json_str_at(req->body, "kind", "Scale"), "Scale") ||
@@ -587,6 +572,26 @@ static enum at_rc scale_shape(const struct api_req *req, struct at_err *err)
                           name, req->route.name);
     }
     return AT_OK;
+}
+
+void api_update(struct api_req *req)
+{
+    if (!body_needed(req)) {
+        return;
+    }
+    if (!json_is_object(req->body)) {
+        api_respond_error(req, AT_BAD_REQUEST, "the body must be a JSON object");
+        return;
+    }
+    struct at_err err = {0};
+    if (at_streq(req->route.subresource, "scale") && scale_shape(req, &err) != AT_OK) {
+        api_respond_err(req, &err);
+        return;
+    }
+    if (!api_manager_read(req, false)) {
+        return;
+    }
+    change_begin(req, CHANGE_PUT);
 }
 
 static void apply_begin(struct api_req *req)

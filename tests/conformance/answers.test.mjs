@@ -2,7 +2,7 @@
 // field, not the words.
 import assert from 'node:assert/strict';
 import { before } from 'node:test';
-import { Fleet } from '../e2e/lib/atoll.mjs';
+import { deployment, Fleet } from '../e2e/lib/atoll.mjs';
 import { call, credentials } from '../e2e/lib/rest.mjs';
 
 const fleet = new Fleet();
@@ -11,6 +11,7 @@ let s;
 let admin;
 
 const MAPS = '/api/v1/namespaces/default/configmaps';
+const DEPLOYMENTS = '/apis/atoll.dev/v1/namespaces/default/deployments';
 const SECRETS = '/api/v1/namespaces/default/secrets';
 const EVENTS = '/api/v1/namespaces/default/events';
 const LEASES = '/apis/coordination.k8s.io/v1/namespaces/default/leases';
@@ -25,7 +26,7 @@ const APPLY = { 'Content-Type': 'application/apply-patch+yaml' };
 before(async () => {
   s = await fleet.server();
   admin = await credentials(s.kubeconfig);
-  for (const [path, object] of [[MAPS, map('there')], [LEASES, lease('there')], [SECRETS, secret('plain', 'Opaque')]]) {
+  for (const [path, object] of [[MAPS, map('there')], [LEASES, lease('there')], [SECRETS, secret('plain', 'Opaque')], [DEPLOYMENTS, deployment('there', { replicas: 0 })]]) {
     assert.equal((await call(admin, 'POST', path, object)).status, 201);
   }
 });
@@ -59,6 +60,9 @@ const CASES = [
   ['PUT', `${MAPS}/there`, map('there', { resourceVersion: '1' }), {}, 409, 'Conflict'],
   ['PUT', `${MAPS}/there`, map('there', { uid: '0-0' }), {}, 409, 'Conflict'],
   ['PUT', `${LEASES}/there`, lease('there'), {}, 422, 'Invalid', 'metadata.resourceVersion'],
+  ['PUT', `${DEPLOYMENTS}/there/scale`, { apiVersion: 'autoscaling/v1', kind: 'Scale', metadata: { name: 'other' }, spec: { replicas: 1 } }, {}, 400, 'BadRequest'],
+  ['PUT', `${DEPLOYMENTS}/there/scale`, map('there'), {}, 400, 'BadRequest'],
+  ['PATCH', `${DEPLOYMENTS}/there/scale`, { spec: { replicas: 'x' } }, MERGE, 422, 'Invalid', 'spec.replicas'],
   ['PATCH', `${MAPS}/there`, '{}', { 'Content-Type': 'application/json' }, 415, 'UnsupportedMediaType'],
   ['PATCH', `${MAPS}/there?force=true`, '{}', MERGE, 422, 'Invalid', 'force'],
   ['PATCH', `${MAPS}/there`, map('there'), APPLY, 422, 'Invalid', 'fieldManager'],
@@ -98,6 +102,12 @@ it('old kinds are replaced without a version, as clients of Kubernetes do', asyn
   const r = await call(admin, 'PUT', `${MAPS}/there`, { ...map('there'), data: { a: 'c' } });
   assert.equal(r.status, 200, JSON.stringify(r.body));
   assert.deepEqual(r.body.data, { a: 'c' });
+});
+
+it('null in metadata is as if it were not there', async () => {
+  const r = await call(admin, 'POST', MAPS, map('nulls', { labels: null, annotations: null, finalizers: null, ownerReferences: null, creationTimestamp: null }));
+  assert.equal(r.status, 201, JSON.stringify(r.body));
+  for (const key of ['labels', 'annotations', 'finalizers', 'ownerReferences']) assert.ok(!(key in r.body.metadata), key);
 });
 
 it('what is asked for as protobuf or JSON comes as JSON', async () => {
