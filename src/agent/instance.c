@@ -368,6 +368,9 @@ static const char *exit_reason(const struct agent_instance *i, int exit_code)
     if (runner && exit_code == 69) {
         return "RunnerUnavailable";
     }
+    if (runner && exit_code == 75) {
+        return "NotEnoughMemory";
+    }
     return NULL;
 }
 

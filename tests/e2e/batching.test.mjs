@@ -1,7 +1,7 @@
 // Dynamic batching of the ONNX runner, on the real binary: what goes together, what never does, and what one bad request
 // does to its neighbours.
 import assert from 'node:assert/strict';
-import { copyFile, readFile, truncate, writeFile } from 'node:fs/promises';
+import { copyFile, readdir, readFile, truncate, writeFile } from 'node:fs/promises';
 import http from 'node:http';
 import path from 'node:path';
 import { ATOLL, Fleet, PLAIN, ROOT, run } from './lib/atoll.mjs';
@@ -9,6 +9,15 @@ import { ATOLL, Fleet, PLAIN, ROOT, run } from './lib/atoll.mjs';
 const MODELS = path.join(ROOT, 'tests/models');
 const fleet = new Fleet();
 const it = fleet.it.bind(fleet);
+
+it('each committed model is what tools/make-test-models writes', async () => {
+  const dir = await fleet.dir('atoll-models');
+  const made = await run(path.join(ROOT, 'tools/make-test-models'), [dir]);
+  assert.equal(made.code, 0, made.err);
+  const names = await readdir(dir);
+  assert.deepEqual(names.sort(), (await readdir(MODELS)).sort());
+  for (const name of names) assert.ok((await readFile(path.join(dir, name))).equals(await readFile(path.join(MODELS, name))), name);
+});
 
 async function runner(model, ...args) {
   const proc = fleet.start('atoll runner', ['runner', 'onnx', '--model', path.isAbsolute(model) ? model : path.join(MODELS, model), ...args]);
