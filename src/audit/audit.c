@@ -2,6 +2,7 @@
 #include "audit/audit.h"
 
 #include "audit/audit_priv.h"
+#include "audit/ship.h"
 #include "core/mem.h"
 #include "core/str.h"
 #include "core/units.h"
@@ -169,6 +170,30 @@ static void audit_free(struct at_audit *a)
     at_free(a);
 }
 
+static enum at_rc ships_start(struct at_audit *a, const struct at_audit_options *o,
+                              struct at_err *err)
+{
+    enum at_rc rc = AT_OK;
+    for (size_t i = 0; rc == AT_OK && o->sinks != NULL && o->sinks[i] != NULL; i++) {
+        if (a->n_ships == AT_AUDIT_SINKS_MAX) {
+            return at_err_set(err, AT_INVALID, "at most %d sinks", AT_AUDIT_SINKS_MAX);
+        }
+        rc = at_audit_ship_new(a, o->sinks[i], &a->ships[a->n_ships], err);
+        if (rc == AT_OK && o->metrics != NULL) {
+            AT_CLEANUP(at_cleanup_free)
+            char *sink = at_strndup(o->sinks[i], strcspn(o->sinks[i], "#?"));
+            at_audit_ship_metrics(a->ships[a->n_ships], o->metrics, sink);
+        }
+        a->n_ships += rc == AT_OK;
+    }
+    if (a->n_ships > 0) {
+        pthread_mutex_lock(&a->lock);
+        a->keep_seq = 0; /* until the first of them has told */
+        pthread_mutex_unlock(&a->lock);
+    }
+    return rc;
+}
+
 enum at_rc at_audit_open(const struct at_audit_options *o, struct at_audit **ret,
                          struct at_err *err)
 {
@@ -197,9 +222,15 @@ enum at_rc at_audit_open(const struct at_audit_options *o, struct at_audit **ret
     pthread_cond_init(&a->changed, NULL);
     metrics_make(a, o->metrics);
     enum at_rc rc = writer_open(a, o, err);
+    a->done_seq = a->w.seq;
     rc = rc == AT_OK ? thread_start(a, err) : rc;
     if (rc != AT_OK) {
         audit_free(a);
+        return rc;
+    }
+    rc = ships_start(a, o, err);
+    if (rc != AT_OK) {
+        at_audit_close(a);
         return rc;
     }
     *ret = a;
@@ -219,6 +250,9 @@ void at_audit_close(struct at_audit *a)
     pthread_cond_signal(&a->changed);
     pthread_mutex_unlock(&a->lock);
     pthread_join(a->thread, NULL);
+    for (size_t i = 0; i < a->n_ships; i++) {
+        at_audit_ship_free(a->ships[i]);
+    }
     audit_free(a);
 }
 

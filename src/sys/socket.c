@@ -4,11 +4,13 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -295,6 +297,12 @@ enum at_rc at_sock_writev(int fd, const struct iovec *iov, int n, size_t *ret)
     }
     *ret = (size_t)sent;
     return AT_OK;
+}
+
+long at_sock_unsent(int fd)
+{
+    int n = 0;
+    return ioctl(fd, SIOCOUTQ, &n) == 0 ? n : 0;
 }
 
 void at_sock_shutdown_write(int fd)

@@ -1,8 +1,10 @@
 // The audit log of the real server: what it records, what it never holds, and that damage to it is found.
 import assert from 'node:assert/strict';
 import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { createServer as createTcp } from 'node:net';
 import path from 'node:path';
-import { ATOLL, Fleet, configMap, run } from './lib/atoll.mjs';
+import { ATOLL, Fleet, configMap, eventually, run } from './lib/atoll.mjs';
 import { call, credentials } from './lib/rest.mjs';
 
 const fleet = new Fleet();
@@ -105,4 +107,79 @@ fleet.it('levels: none keeps no log, changes leaves reads out', async () => {
   await changes.start();
   await changes.stop();
   await whole(changes.state);
+});
+
+const collected = (records) => {
+  const seqs = records.map((r) => r.seq);
+  const unique = [...new Set(seqs)];
+  for (let i = 1; i < unique.length; i++) assert.equal(unique[i], unique[i - 1] + 1, 'no record is missing, none comes early');
+  return unique;
+};
+
+fleet.it('an HTTP sink that is down for a while gets every record, once it is up, also over a restart of the server', async () => {
+  const got = [];
+  let up = false;
+  const sink = createServer((req, res) => {
+    let text = '';
+    req.on('data', (d) => { text += d; });
+    req.on('end', () => {
+      if (up && req.headers.authorization === 'Bearer sink-token') got.push(...JSON.parse(text));
+      res.writeHead(up ? 200 : 503).end();
+    });
+  });
+  await new Promise((resolve) => sink.listen(0, '127.0.0.1', resolve));
+  const token = await fleet.file('token', 'sink-token\n');
+  const server = await fleet.server({ args: ['--audit-sink', `http://127.0.0.1:${sink.address().port}/in#token-file=${token}`] });
+  let admin = await credentials(server.kubeconfig);
+  for (let i = 0; i < 10; i++) await call(admin, 'POST', MAPS, configMap(`d${i}`));
+  await server.restart();
+  admin = await credentials(server.kubeconfig);
+  up = true;
+  await call(admin, 'POST', MAPS, configMap('last'));
+  await eventually('the sink has all', () => got.some((r) => r.name === 'last'));
+  await server.stop();
+  sink.close();
+  sink.closeAllConnections();
+  const seqs = collected(got);
+  assert.equal(seqs[0], 1);
+  for (let i = 0; i < 10; i++) assert.ok(got.some((r) => r.name === `d${i}` && r.code === 201));
+  const inLog = lines(server);
+  for (const r of got) assert.equal(inLog.find((l) => l.seq === r.seq).hash, r.hash, 'a sink can check the chain itself');
+});
+
+fleet.it('syslog over TCP gets RFC 5424 messages in frames, again after the connection was lost', async () => {
+  const messages = [];
+  const sockets = new Set();
+  let text = Buffer.alloc(0);
+  const sink = createTcp((socket) => {
+    sockets.add(socket);
+    text = Buffer.alloc(0);
+    socket.on('error', () => {});
+    socket.on('data', (d) => {
+      text = Buffer.concat([text, d]);
+      for (;;) {
+        const space = text.indexOf(' ');
+        const len = Number(text.subarray(0, space).toString());
+        if (space < 0 || text.length < space + 1 + len) return;
+        messages.push(text.subarray(space + 1, space + 1 + len).toString());
+        text = text.subarray(space + 1 + len);
+      }
+    });
+  });
+  await new Promise((resolve) => sink.listen(0, '127.0.0.1', resolve));
+  const server = await fleet.server({ args: ['--audit-sink', `syslog+tcp://127.0.0.1:${sink.address().port}`] });
+  const admin = await credentials(server.kubeconfig);
+  await call(admin, 'POST', MAPS, configMap('one'));
+  await eventually('the first is there', () => messages.some((m) => m.includes('"name":"one"')));
+  for (const socket of sockets) socket.destroy();
+  for (let i = 0; i < 5; i++) await call(admin, 'POST', MAPS, configMap(`x${i}`));
+  await eventually('the rest is there', () => messages.some((m) => m.includes('"name":"x4"')));
+  await server.stop();
+  for (const socket of sockets) socket.destroy();
+  sink.close();
+  for (const m of messages) assert.match(m, /^<110>1 \d{4}-\d\d-\d\dT[\d:.]+Z \S+ atoll - audit \[meta sequenceId="\d+"\] \{"seq":\d+,/);
+  const records = messages.map((m) => JSON.parse(m.slice(m.indexOf('{'))));
+  collected(records);
+  const bad = await run(ATOLL, ['server', '--state', await fleet.dir('bad'), '--listen', '127.0.0.1:0', '--audit-sink', 'ftp://x']);
+  assert.match(bad.err, /audit sink ftp:\/\/x: it must begin with https:\/\//);
 });
