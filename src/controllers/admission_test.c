@@ -176,6 +176,7 @@ static void a_reservation_holds_its_node_from_its_start_to_its_end(void **state)
     RIG_UNTIL(&r, 3, bound(&r, "late") == 5);
     rig_run(&r, AT_NS_PER_S);
     assert_int_equal(on_node(&r, "late", "edge-1"), 0);
+    assert_true(told(&r, "1 Reserved (edge-1: held by a reservation for others)"));
     assert_true(told(&r, "1 node is held by reservation night until 20"));
     RIG_UNTIL(&r, 20, reservation_is(&r, "Expired"));
     RIG_UNTIL(&r, 3, bound(&r, "late") == 8 && on_node(&r, "late", "edge-1") == 3);

@@ -167,7 +167,8 @@ enum at_sched_rule sched_refuse_static(const struct sched *s, const struct sched
         return AT_SCHED_SELECTOR;
     }
     if (p != NULL && !sched_node_affinity_holds(p->node_affinity, n->node, n->site)) {
-        return AT_SCHED_NODE_AFFINITY;
+        return sched_node_is_held(p->node_affinity, n->node, n->site) ? AT_SCHED_RESERVED
+                                                                      : AT_SCHED_NODE_AFFINITY;
     }
     enum at_sched_rule place = p != NULL ? sched_refuse_place(p, n) : AT_SCHED_RULE_COUNT;
     if (place != AT_SCHED_RULE_COUNT) {

@@ -136,6 +136,7 @@ const char *sched_node_label(const struct at_node *node, const struct at_site *s
         {"atoll.dev/jurisdiction", site != NULL ? site->spec.jurisdiction : NULL},
         {"kubernetes.io/arch", node->status.arch},
         {"kubernetes.io/hostname", node->meta.name},
+        {SCHED_KEY_HELD, node->meta.name},
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (strcmp(key, known[i].key) == 0) {
@@ -156,6 +157,19 @@ const struct at_expression *sched_term_refusing(const struct at_node_term *term,
         }
     }
     return NULL;
+}
+
+bool sched_node_is_held(const struct at_node_affinity *affinity, const struct at_node *node,
+                        const struct at_site *site)
+{
+    for (size_t i = 0; affinity != NULL && i < affinity->required.n; i++) {
+        const struct at_expression *e =
+            sched_term_refusing(&affinity->required.items[i], node, site);
+        if (e != NULL && strcmp(e->key, SCHED_KEY_HELD) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 bool sched_node_affinity_holds(const struct at_node_affinity *affinity, const struct at_node *node,

@@ -35,6 +35,12 @@ const struct at_expression *sched_term_refusing(const struct at_node_term *term,
                                                 const struct at_node *node,
                                                 const struct at_site *site);
 /* One of the terms holds, or there are none. */
+/* What reservations keep from an instance stands last in each term, by this key, as names of nodes;
+ * so whatever else a term asks for comes first. */
+#define SCHED_KEY_HELD "atoll.dev/held-for-others"
+/* Of a node whose affinity does not hold: only a reservation stands in the way of some term. */
+bool sched_node_is_held(const struct at_node_affinity *affinity, const struct at_node *node,
+                        const struct at_site *site);
 bool sched_node_affinity_holds(const struct at_node_affinity *affinity, const struct at_node *node,
                                const struct at_site *site);
 /* Every list that is not empty names the site. */

@@ -214,6 +214,8 @@ const char *sched_why_refused(struct sched *s, const struct sched_turn *turn,
                                taint->value != NULL ? taint->value : "");
     case AT_SCHED_SELECTOR:
         return why_selector(s, n, spec->placement);
+    case AT_SCHED_RESERVED:
+        return "held by a reservation for others";
     case AT_SCHED_NODE_AFFINITY:
         return why_affinity(s, n, spec->placement);
     case AT_SCHED_POLICY:

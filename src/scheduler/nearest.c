@@ -25,7 +25,7 @@ static const int EASE[AT_SCHED_RULE_COUNT] = {
     [AT_SCHED_SELECTOR] = 65,   [AT_SCHED_NODE_AFFINITY] = 65,  [AT_SCHED_TOPOLOGY] = 70,
     [AT_SCHED_GPU_MODEL] = 75,  [AT_SCHED_SITE] = 80,           [AT_SCHED_SITE_CLASS] = 80,
     [AT_SCHED_REGION] = 80,     [AT_SCHED_PROVIDER] = 80,       [AT_SCHED_JURISDICTION] = 85,
-    [AT_SCHED_POLICY] = 95,     [AT_SCHED_RESIDENCY] = 100,
+    [AT_SCHED_POLICY] = 95,     [AT_SCHED_RESIDENCY] = 100,     [AT_SCHED_RESERVED] = 90,
 };
 #define EASE_ROOM 40
 #define EASE_OTHER 60
@@ -238,8 +238,9 @@ static uint64_t static_bits(const struct sched *s, const struct sched_turn *t,
     bits |= sched_taint_refusing(n->node, p) != NULL ? BIT(AT_SCHED_TAINT) : 0;
     if (p != NULL) {
         bits |= sched_selector_refuses(p, n->node) ? BIT(AT_SCHED_SELECTOR) : 0;
-        bits |= sched_node_affinity_holds(p->node_affinity, n->node, n->site)
-                    ? 0
+        bits |= sched_node_affinity_holds(p->node_affinity, n->node, n->site) ? 0
+                : sched_node_is_held(p->node_affinity, n->node, n->site)
+                    ? BIT(AT_SCHED_RESERVED)
                     : BIT(AT_SCHED_NODE_AFFINITY);
         enum at_sched_rule place = sched_refuse_place(p, n);
         bits |= place != AT_SCHED_RULE_COUNT ? BIT(place) : 0;

@@ -521,7 +521,8 @@ static const struct at_model_strings *with_parts(struct at_reserve *v, const boo
 }
 
 static struct at_expression *with_expression(struct at_arena *arena,
-                                             const struct at_node_term *term, const char *operator,
+                                             const struct at_node_term *term, const char *key,
+                                             const char *operator,
                                              const struct at_model_strings * names)
 {
     size_t n = term != NULL ? term->match_expressions.n : 0;
@@ -530,21 +531,21 @@ static struct at_expression *with_expression(struct at_arena *arena,
         if (n > 0) {
             memcpy(list, term->match_expressions.items, n * sizeof(*list));
         }
-        list[n] = (struct at_expression){.key = KEY_HOSTNAME, .operator= operator};
+        list[n] = (struct at_expression){.key = key, .operator= operator};
         list[n].values = *names;
     }
     return list;
 }
 
 /* Each of the required terms, or one that is made, with one expression more. */
-static bool require(struct at_arena *arena, struct at_node_affinity *a, const char *operator,
-                    const struct at_model_strings * names)
+static bool require(struct at_arena *arena, struct at_node_affinity *a, const char *key,
+                    const char *operator, const struct at_model_strings * names)
 {
     size_t n = a->required.n;
     struct at_node_term *terms = at_arena_alloc(arena, (n + 1) * sizeof(*terms));
     for (size_t i = 0; terms != NULL && (i < n || i == 0); i++) {
         const struct at_node_term *term = i < n ? &a->required.items[i] : NULL;
-        terms[i].match_expressions.items = with_expression(arena, term, operator, names);
+        terms[i].match_expressions.items = with_expression(arena, term, key, operator, names);
         terms[i].match_expressions.n = (term != NULL ? term->match_expressions.n : 0) + 1;
         if (terms[i].match_expressions.items == NULL) {
             return false;
@@ -568,7 +569,7 @@ static bool prefer(struct at_arena *arena, struct at_node_affinity *a,
         memcpy(terms, a->preferred.items, n * sizeof(*terms));
     }
     terms[n].weight = DRAWN_WEIGHT;
-    terms[n].match_expressions.items = with_expression(arena, NULL, "In", names);
+    terms[n].match_expressions.items = with_expression(arena, NULL, KEY_HOSTNAME, "In", names);
     terms[n].match_expressions.n = 1;
     a->preferred.items = terms;
     a->preferred.n = n + 1;
@@ -609,7 +610,7 @@ const struct at_instance *at_reserve_pin(const struct at_instance *instance, con
     }
     *name = node;
     struct at_model_strings names = {name, 1};
-    return require(arena, affinity, "In", &names) ? i : NULL;
+    return require(arena, affinity, KEY_HOSTNAME, "In", &names) ? i : NULL;
 }
 
 const struct at_instance *at_reserve_narrow(struct at_reserve *v,
@@ -640,7 +641,8 @@ const struct at_instance *at_reserve_narrow(struct at_reserve *v,
     }
     struct at_node_affinity *affinity;
     struct at_instance *i = with_affinity(instance, v->arena, &affinity);
-    bool ok = i != NULL && (kept->n == 0 || require(v->arena, affinity, "NotIn", kept)) &&
+    bool ok = i != NULL &&
+              (kept->n == 0 || require(v->arena, affinity, SCHED_KEY_HELD, "NotIn", kept)) &&
               (drawn.n == 0 || prefer(v->arena, affinity, &drawn));
     return ok ? i : NULL;
 }

@@ -12,6 +12,7 @@ static const char *const RULE_NAMES[AT_SCHED_RULE_COUNT] = {
     [AT_SCHED_TAINT] = "Taint",
     [AT_SCHED_SELECTOR] = "NodeSelector",
     [AT_SCHED_NODE_AFFINITY] = "NodeAffinity",
+    [AT_SCHED_RESERVED] = "Reserved",
     [AT_SCHED_SITE] = "Site",
     [AT_SCHED_SITE_CLASS] = "SiteClass",
     [AT_SCHED_JURISDICTION] = "Jurisdiction",

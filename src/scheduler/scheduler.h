@@ -24,6 +24,7 @@ enum at_sched_rule {
     AT_SCHED_TAINT,
     AT_SCHED_SELECTOR,
     AT_SCHED_NODE_AFFINITY,
+    AT_SCHED_RESERVED, /* held by a reservation for others */
     AT_SCHED_SITE,
     AT_SCHED_SITE_CLASS,
     AT_SCHED_JURISDICTION,

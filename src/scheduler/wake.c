@@ -28,6 +28,7 @@ const char *at_sched_change_name(enum at_sched_change change)
 /* A node that joins can help whatever is missing, so every rule waits for nodes. */
 static const unsigned WAITS[AT_SCHED_RULE_COUNT] = {
     [AT_SCHED_NODE_AFFINITY] = SITE, /* by labels that stand for the site's attributes */
+    [AT_SCHED_RESERVED] = AT_SCHED_CHANGE_CAPACITY,
     [AT_SCHED_SITE] = SITE,
     [AT_SCHED_SITE_CLASS] = SITE,
     [AT_SCHED_JURISDICTION] = SITE,
