@@ -35,6 +35,7 @@ void gw_model_drop(struct gw_model *model)
     }
     gw_load_unref(model->load);
     gw_model_forget_versions(model);
+    gw_prefix_free(model->prefix);
     at_free(model->name);
     at_free(model->qualified);
     at_free(model->session_header);

@@ -261,6 +261,43 @@ static struct gw_replica *search_pinned(struct look *l)
     return best;
 }
 
+/* What a request costs at a replica, less what its cache saves. */
+static int64_t cost_with_cache(const struct gw_replica *r, size_t depth)
+{
+    return cost_milli(r) -
+           (int64_t)depth * AT_GW_PREFIX_BLOCK_BYTES * 1000 / AT_GW_PREFIX_WORTH_BYTES;
+}
+
+/* Whoever has most of the prompt, if that is worth more than what it has to do beyond best, which
+ * is the choice without looking at prompts. */
+static struct gw_replica *by_prefix(struct look *l, struct gw_replica *best)
+{
+    const struct gw_wish *wish = l->wish;
+    struct gw_worker *w = l->w;
+    struct gw_replica *have[AT_GW_PREFIX_CANDIDATES_MAX];
+    size_t n;
+    w->n_chain = gw_prefix_chain(wish->prompt, wish->prompt_seed, w->chain);
+    size_t depth = gw_prefix_find(l->model->prefix, w->chain, w->n_chain, have,
+                                  AT_GW_PREFIX_CANDIDATES_MAX, &n);
+    if (depth == 0) {
+        return best;
+    }
+    int64_t best_cost =
+        cost_with_cache(best, gw_prefix_depth(l->model->prefix, w->chain, w->n_chain, best));
+    for (size_t i = 0; i < n; i++) {
+        if (have[i] != best && have[i]->share == best->share && is_open(l, have[i]) &&
+            cost_with_cache(have[i], depth) < best_cost) {
+            best = have[i];
+            best_cost = cost_with_cache(best, depth);
+            l->why = GW_WHY_PREFIX;
+        }
+    }
+    if (gw_prefix_depth(l->model->prefix, w->chain, w->n_chain, best) == depth) {
+        l->why = GW_WHY_PREFIX;
+    }
+    return best;
+}
+
 static enum gw_choice why_none(const struct look *l)
 {
     if (l->saw_busy) {
@@ -297,7 +334,12 @@ enum gw_choice gw_choose(struct gw_worker *worker, struct gw_model *model,
                      .now_ns = now_ns,
                      .filtered = wish->pin != 0 || wish->data_class.len > 0 ||
                                  wish->jurisdictions.len > 0 || n_tried > 0};
+    worker->n_chain = 0;
     struct gw_replica *r = wish->pin != 0 ? search_pinned(&l) : search_by_weight(&l);
+    if (r != NULL && wish->prompt.len >= AT_GW_PREFIX_BLOCK_BYTES && wish->session == 0 &&
+        model->n_all > 1) {
+        r = by_prefix(&l, r);
+    }
     if (r == NULL && l.avoided != NULL && !l.saw_busy) {
         r = l.avoided; /* a request that fails is worth no less than one that is not tried */
         l.why = GW_WHY_LAST;

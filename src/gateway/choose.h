@@ -33,6 +33,7 @@ struct gw_wish {
     struct at_str jurisdictions; /* "EU, CH": where its data may be; empty: anywhere */
     struct at_str prompt;        /* JSON text of an LLM's prompt; empty: none */
     uint64_t prompt_seed;        /* of what stands before the prompt: tools */
+    bool named;                  /* the draw was made of who asks, or of the session */
     unsigned cost_milli;         /* how much work it is, in thousandths of an ordinary request */
 };
 
@@ -52,6 +53,13 @@ uint64_t gw_hash_mix(uint64_t a, uint64_t b);
 /* What the lines of a request say of all this. random: for a draw when nobody says who asks. */
 void gw_wish_read(const struct at_http_head *head, const struct gw_model *model, uint64_t random,
                   struct gw_wish *ret);
+/* What the path and the body of an OpenAI request say besides, and how much work it is. */
+struct gw_path;
+void gw_wish_add(struct gw_wish *wish, const struct gw_model *model, const struct gw_path *path,
+                 size_t body_bytes);
+/* A session begins, where the model's are known by a cookie; "": none does. */
+void gw_wish_cookie(struct gw_wish *wish, const struct gw_model *model, char cookie[17],
+                    uint64_t random);
 /* Let its slices point to copies, for when the head will be gone. */
 enum at_rc gw_wish_keep(struct gw_wish *wish, struct at_buf *words) AT_WARN_UNUSED;
 bool gw_model_has_version(const struct gw_model *model, struct at_str version);

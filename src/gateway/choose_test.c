@@ -503,6 +503,86 @@ static void a_session_that_is_too_much_for_one_is_shared(void **state)
     end(w);
 }
 
+/* 24 prompts of 4 KB, each with another beginning, come again and again in random order. */
+static void prompts_come_back_to_who_has_seen_them(void **state)
+{
+    (void)state;
+    enum { TENANTS = 24, BYTES = 4096 };
+    static char prompts[TENANTS][BYTES];
+    AT_CLEANUP(at_cleanup_free) char *routes = many(8, "");
+    struct world *w = begin(routes);
+    struct gw_replica *r, *home[TENANTS] = {NULL};
+    enum gw_why why;
+    for (int t = 0; t < TENANTS; t++) {
+        for (int i = 0; i < BYTES; i++) {
+            prompts[t][i] = (char)('a' + gw_random(&w->worker) % 26);
+        }
+    }
+    for (int i = 0; i < 1000; i++) {
+        int t = (int)(gw_random(&w->worker) % TENANTS);
+        struct gw_wish wish = NO_WISH;
+        wish.prompt = (struct at_str){prompts[t], BYTES};
+        assert_int_equal(choose(w, &wish, &r, &why), GW_CHOICE_MADE);
+        assert_int_equal(why, home[t] != NULL ? GW_WHY_PREFIX : GW_WHY_LOAD);
+        assert_true(home[t] == NULL || home[t] == r);
+        gw_learn_prefix(&w->worker, model(w), r);
+        home[t] = r;
+    }
+    /* What it has to do can outweigh what it knows: 4 KB are worth four requests. */
+    struct gw_wish wish = NO_WISH;
+    wish.prompt = (struct at_str){prompts[0], BYTES};
+    for (int i = 0; i < 3; i++) {
+        enter(w, home[0], 1000);
+        assert_ptr_equal(chosen(w, &wish), home[0]);
+    }
+    enter(w, home[0], 1000);
+    assert_ptr_not_equal(chosen(w, &wish), home[0]);
+    for (int i = 0; i < 4; i++) {
+        leave(w, home[0], 1000);
+    }
+    wish.session = session(1); /* a session that is named counts more */
+    choose(w, &wish, &r, &why);
+    assert_int_equal(why, GW_WHY_SESSION);
+    end(w);
+}
+
+/* Two gateways with the same random numbers: where no two prompts begin alike, the one that looks
+ * at prompts chooses exactly as the one that does not. */
+static void without_common_beginnings_the_choice_is_by_load_alone(void **state)
+{
+    (void)state;
+    AT_CLEANUP(at_cleanup_free) char *routes = many(8, "");
+    struct world *a = begin(routes), *b = begin(routes);
+    for (int i = 0; i < 500; i++) {
+        char prompt[1024];
+        uint64_t x = gw_hash_mix(99, (uint64_t)i);
+        for (size_t k = 0; k < sizeof prompt; k++) {
+            x = gw_hash_mix(x, k);
+            prompt[k] = (char)('a' + x % 26);
+        }
+        struct gw_wish wish = NO_WISH;
+        struct gw_replica *without = chosen(b, &wish);
+        wish.prompt = (struct at_str){prompt, sizeof prompt};
+        struct gw_replica *with = chosen(a, &wish);
+        gw_learn_prefix(&a->worker, model(a), with);
+        assert_string_equal(with->instance, without->instance);
+        if (i % 3 > 0) {
+            enter(a, with, 1000);
+            enter(b, without, 1000);
+        }
+    }
+    struct world *both[] = {a, b};
+    for (size_t k = 0; k < 2; k++) {
+        struct gw_model *m = model(both[k]);
+        for (size_t i = 0; i < m->n_all; i++) {
+            while (m->replicas[i]->outstanding > 0) {
+                leave(both[k], m->replicas[i], 1000);
+            }
+        }
+        end(both[k]);
+    }
+}
+
 static void reads_what_a_request_wants(void **state)
 {
     (void)state;
@@ -551,6 +631,8 @@ int main(void)
         cmocka_unit_test(no_replica_has_more_than_it_takes),
         cmocka_unit_test(sessions_stay_and_few_move_when_replicas_come_and_go),
         cmocka_unit_test(a_session_that_is_too_much_for_one_is_shared),
+        cmocka_unit_test(prompts_come_back_to_who_has_seen_them),
+        cmocka_unit_test(without_common_beginnings_the_choice_is_by_load_alone),
         cmocka_unit_test(reads_what_a_request_wants),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

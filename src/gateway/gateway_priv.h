@@ -10,6 +10,7 @@
 #include "gateway/health.h"
 #include "gateway/observe.h"
 #include "gateway/path.h"
+#include "gateway/prefix.h"
 #include "gateway/route.h"
 #include "gateway/services.h"
 #include "gateway/wait.h"
@@ -22,7 +23,7 @@ struct gw_metrics {
     struct at_metrics *registry;
     struct at_metric_family *requests, *duration, *retries, *upstream_errors, *first_byte,
         *client_retries, *shed, *queued, *queue_wait, *circuits, *model_circuits, *ejections, *sick,
-        *retries_shed, *choices;
+        *retries_shed, *choices, *prefix_bytes, *shadows;
     struct at_metric *outstanding, *route_models, *route_replicas, *route_age, *connected,
         *queued_bytes, *tunnels;
 };
@@ -35,11 +36,13 @@ struct gw_replica {
     int64_t latency_ns;
     struct at_metric *answered; /* requests_total with code 200 */
     char *version, *served_as, *jurisdiction;
-    uint64_t version_hash, id_hash;
+    uint64_t version_hash, id_hash, served_hash;
     size_t tier_to;                         /* in its model: the first behind it that is farther */
+    size_t share;                           /* in its model, which one */
     unsigned requests_max;                  /* with a gauge */
     struct gw_gauge *gauge;                 /* NULL: takes any number of requests */
     struct at_metric *chosen[GW_WHY_COUNT]; /* made when first needed */
+    size_t prefix_slot;                     /* in its model's index, and one; 0: none */
     int64_t load_milli;                     /* what is outstanding, by its cost */
     unsigned outstanding;
     struct gw_circuit circuit;
@@ -52,6 +55,7 @@ struct gw_replica {
 struct gw_share_view {
     size_t from, to; /* in the model's replicas; nearest first */
     int64_t weight;
+    int64_t shadow_percent;
 };
 
 struct gw_model {
@@ -66,7 +70,9 @@ struct gw_model {
     const struct gw_share_view *pool_rest; /* asked when no share has anybody; may be NULL */
     char *session_header, *session_cookie; /* may be NULL */
     enum gw_affinity affinity;
-    char **versions; /* known, with replicas or without */
+    struct at_metric *prefix_counts[2]; /* missed, hit; made when first needed */
+    struct gw_prefix *prefix;           /* NULL: no prompt has come yet */
+    char **versions;                    /* known, with replicas or without */
     size_t n_versions;
     size_t next; /* where picking begins, so that equals take turns */
     struct at_metric *duration;
@@ -108,14 +114,17 @@ struct gw_worker {
     struct gw_rules *rules; /* of plain services; NULL: none */
     struct gw_meters meters;
     struct gw_usage_cache *usage_cache;
-    struct gw_spans *spans;            /* NULL: nobody wants them */
-    struct gw_access *access;          /* NULL: no log */
-    struct at_buf scratch;             /* a line that is being made */
-    const char *key;                   /* of the token that was allowed last; NULL: none */
-    struct at_http_exchange *handling; /* by gw_handle, until it is passed on */
-    struct at_map *models;             /* name → gw_model */
-    struct at_map *aliases;            /* qualified name → gw_model, where that is another */
-    struct gw_table *table;            /* that the models were made of */
+    struct gw_spans *spans;                  /* NULL: nobody wants them */
+    struct gw_access *access;                /* NULL: no log */
+    struct at_buf scratch;                   /* a line that is being made */
+    const char *key;                         /* of the token that was allowed last; NULL: none */
+    struct at_http_exchange *handling;       /* by gw_handle, until it is passed on */
+    struct at_map *models;                   /* name → gw_model */
+    uint64_t chain[AT_GW_PREFIX_BLOCKS_MAX]; /* of the prompt that was chosen for last */
+    size_t n_chain;
+    size_t n_shadows, shadow_bytes; /* copies under way */
+    struct at_map *aliases;         /* qualified name → gw_model, where that is another */
+    struct gw_table *table;         /* that the models were made of */
     bool has_table;
     struct gw_request *free_requests;
     size_t n_waiting, waiting_bytes; /* of all models */
@@ -266,5 +275,7 @@ void gw_metrics_init(struct gw_metrics *metrics, enum at_loop_backend backend);
 void gw_count(struct gw_worker *worker, const char *model, const char *site, int status);
 void gw_count_choice(struct gw_worker *worker, const struct gw_model *model,
                      struct gw_replica *replica, enum gw_why why);
+/* The prompt that was chosen for last has gone to this replica. */
+void gw_learn_prefix(struct gw_worker *worker, struct gw_model *model, struct gw_replica *replica);
 
 #endif

@@ -387,6 +387,7 @@ static bool take_model(struct scan *s, struct members *m, struct gw_scan *out)
     } else if (d.len >= sizeof out->model) {
         m->bad_model = "is too long for a model's name";
     } else {
+        out->raw_model = raw;
         memcpy(out->model, d.text, d.len);
         out->model[d.len] = '\0';
         out->model_len = d.len;
@@ -413,6 +414,22 @@ static bool take_member(struct scan *s, struct members *m, struct gw_scan *out)
     }
     if (is_named(&name, "model")) {
         return take_model(s, m, out);
+    }
+    struct at_str *text =
+        is_named(&name, "user") || is_named(&name, "safety_identifier")        ? &out->user
+        : is_named(&name, "session_id") || is_named(&name, "prompt_cache_key") ? &out->session
+                                                                               : NULL;
+    if (text != NULL && peek(s) == '"') {
+        return take_string(s, text);
+    }
+    struct at_str *value = is_named(&name, "messages") || is_named(&name, "prompt") ? &out->prompt
+                           : is_named(&name, "tools")                               ? &out->tools
+                                                                                    : NULL;
+    if (value != NULL) {
+        value->ptr = s->at;
+        bool ok = skip_value(s);
+        value->len = (size_t)(s->at - value->ptr);
+        return ok;
     }
     if (is_named(&name, "stream")) {
         int c = peek(s);
@@ -475,6 +492,7 @@ enum at_rc gw_json_scan(struct at_str text, struct gw_scan *ret, struct at_err *
     out.model_len = 0;
     out.model[0] = '\0';
     out.stream = false;
+    out.raw_model = out.user = out.session = out.prompt = out.tools = (struct at_str){NULL, 0};
     if (!take_object(&s, &m, &out)) {
         return report(&s, err);
     }

@@ -11,6 +11,13 @@ struct gw_scan {
     char model[AT_GW_MODEL_BYTES_MAX];
     size_t model_len;
     bool stream;
+    /* Slices of the text; empty when absent or of another type. Strings without their quotes and
+     * with their escapes. */
+    struct at_str raw_model;
+    struct at_str user;    /* user or safety_identifier */
+    struct at_str session; /* session_id or prompt_cache_key */
+    struct at_str prompt;  /* the value of messages or prompt */
+    struct at_str tools;   /* of tools, which stand before the messages in most templates */
 };
 
 /* Read the members "model" (a string that must be there) and "stream" (true, false, null or absent)

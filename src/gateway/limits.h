@@ -82,8 +82,18 @@
 #define AT_GW_KEY_BYTES_MAX 64          /* of a key's name in metrics, with the NUL */
 #define AT_GW_REPLICA_CODES_MAX 8       /* statuses counted apart, per replica */
 #define AT_GW_FILE_BYTES_MAX ((size_t)16 << 20)
-#define AT_GW_SHARES_MAX 64 /* of a model: Deployments that name a weight, and the rest */
-#define AT_GW_SCAN_MAX 4    /* replicas of a place that are all looked at; of more, two */
+#define AT_GW_SHARES_MAX 64          /* of a model: Deployments that name a weight, and the rest */
+#define AT_GW_PREFIX_BLOCK_BYTES 128 /* of a prompt's text: some 30 tokens */
+#define AT_GW_PREFIX_BLOCKS_MAX 512  /* of a prompt that are looked at */
+#define AT_GW_PREFIX_BLOCKS_PER_REPLICA 8192
+#define AT_GW_PREFIX_CANDIDATES_MAX 64
+#define AT_GW_PREFIX_WORTH_BYTES 1024 /* known to a replica, outweigh a request under way */
+#define AT_GW_COST_BYTES 4096         /* of a prompt, are as much work as a short request */
+#define AT_GW_COST_MILLI_MAX 100000
+#define AT_GW_SHADOWS_MAX 64                      /* copies under way, per loop */
+#define AT_GW_SHADOW_BYTES_MAX ((size_t)16 << 20) /* of their bodies */
+#define AT_GW_SHADOW_NS (60 * AT_GW_S)            /* for an answer that nobody reads */
+#define AT_GW_SCAN_MAX 4 /* replicas of a place that are all looked at; of more, two */
 #define AT_GW_SESSION_SLACK_MILLI                                                                  \
     4000 /* requests that a session's replica may have above a quarter more than the average */
 #define AT_GW_REBUILD_NS (2 * AT_GW_MS)    /* changes this close together make one route table */

@@ -148,6 +148,11 @@ bool gw_openai_route(struct gw_worker *worker, struct at_http_exchange *ex, stru
     memcpy(path->model, scan.model, scan.model_len + 1);
     path->model_len = scan.model_len;
     path->stream = scan.stream;
+    path->raw_model = scan.raw_model;
+    path->user = scan.user;
+    path->session = scan.session;
+    path->prompt = scan.prompt;
+    path->tools = scan.tools;
     return true;
 }
 

@@ -18,6 +18,16 @@ static void choice_metrics_init(struct gw_metrics *m)
         "session's replica has too much to do), prefix, far (nearer ones have), last (none can be "
         "reached).",
         MODEL_VERSION_REASON);
+    static const char *const MODEL_STATE[] = {"model", "state", NULL};
+    static const char *const MODEL_VERSION_OUTCOME[] = {"model", "version", "outcome", NULL};
+    m->prefix_bytes = at_metrics_family(
+        r, AT_METRIC_COUNTER, "atoll_gateway_prefix_blocks_total",
+        "Blocks of prompts, by whether the replica that got them had had them (hit) or not (miss).",
+        MODEL_STATE);
+    m->shadows = at_metrics_family(
+        r, AT_METRIC_COUNTER, "atoll_gateway_shadow_requests_total",
+        "Copies of requests, by outcome: sent, and then answered or failed; dropped: too many.",
+        MODEL_VERSION_OUTCOME);
 }
 
 void gw_metrics_init(struct gw_metrics *m, enum at_loop_backend backend)
@@ -116,6 +126,21 @@ void gw_count_choice(struct gw_worker *worker, const struct gw_model *model,
         replica->chosen[why] = at_metric_with(worker->gateway->metrics.choices, labels);
     }
     at_metric_add(replica->chosen[why], 1);
+}
+
+void gw_learn_prefix(struct gw_worker *w, struct gw_model *model, struct gw_replica *replica)
+{
+    if (w->n_chain == 0) {
+        return;
+    }
+    for (int hit = 0; hit < 2 && model->prefix_counts[hit] == NULL; hit++) {
+        const char *const labels[] = {model->name, hit ? "hit" : "miss", NULL};
+        model->prefix_counts[hit] = at_metric_with(w->gateway->metrics.prefix_bytes, labels);
+    }
+    size_t depth = gw_prefix_depth(model->prefix, w->chain, w->n_chain, replica);
+    at_metric_add(model->prefix_counts[1], (int64_t)depth);
+    at_metric_add(model->prefix_counts[0], (int64_t)(w->n_chain - depth));
+    gw_prefix_learn(&model->prefix, replica, w->chain, w->n_chain);
 }
 
 static void answer_json(struct at_http_exchange *ex, int status, const char *headers, json_t *take)

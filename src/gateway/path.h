@@ -29,6 +29,7 @@ struct gw_path {
     const struct gw_rule *rule; /* of a plain service: not from the path alone */
     struct at_str raw_model; /* the name as the path spells it; slices of the path; may be empty */
     struct at_str version;   /* /versions/V */
+    struct at_str user, session, prompt, tools; /* of the body of a GW_PATH_OPENAI */
 };
 
 /* path: as at_http_head has it, percent-encoded. Segments that are empty, "." or ".." (encoded or

@@ -37,9 +37,14 @@ static struct gw_request *request_new(struct gw_worker *w)
     } else {
         w->free_requests = r->next_free;
         struct at_buf up = r->up, down = r->down, hold = r->hold, target = r->target,
-                      host = r->host, line = r->line;
-        *r = (struct gw_request){
-            .up = up, .down = down, .hold = hold, .target = target, .host = host, .line = line};
+                      host = r->host, line = r->line, named = r->body;
+        *r = (struct gw_request){.up = up,
+                                 .down = down,
+                                 .hold = hold,
+                                 .target = target,
+                                 .host = host,
+                                 .line = line,
+                                 .body = named};
         at_buf_clear(&r->target);
         at_buf_clear(&r->host);
     }
@@ -60,6 +65,9 @@ static void request_free(struct gw_request *r)
         gw_grpc_call_done(r->grpc);
         at_free(r->grpc);
     }
+    if (r->body.cap > AT_GW_HOLD_BYTES_MAX) {
+        at_buf_done(&r->body);
+    }
     if (r->hold.cap > AT_GW_HOLD_BYTES_MAX) {
         at_buf_done(&r->hold);
     }
@@ -74,6 +82,7 @@ void gw_requests_free(struct gw_worker *worker)
         worker->free_requests = r->next_free;
         at_buf_done(&r->up);
         at_buf_done(&r->target);
+        at_buf_done(&r->body);
         at_buf_done(&r->host);
         at_buf_done(&r->line);
         at_buf_done(&r->down);
@@ -203,6 +212,10 @@ static void on_head(void *ctx, const struct at_http_head *head)
     if (gw_headers_down(head, r->replica->instance, r->replica->site, r->request_id, &r->down) !=
         AT_OK) {
         at_buf_clear(&r->down);
+    }
+    if (r->cookie[0] != '\0') {
+        (void)!at_buf_printf(&r->down, "Set-Cookie: %s=%s; Path=/; HttpOnly\r\n",
+                             r->model->session_cookie, r->cookie);
     }
     say_all_tried(r, head);
     gw_observe_head(r, head);
@@ -531,6 +544,12 @@ static void fail_version(struct gw_request *r)
     gw_request_fail(r, 404, message);
 }
 
+static void count_retry(const struct gw_request *r, const char *reason)
+{
+    const char *const labels[] = {r->model->name, reason, NULL};
+    at_metric_add(at_metric_with(r->worker->gateway->metrics.retries, labels), 1);
+}
+
 /* Send the request to the best replica that has not had it. reason: of a retry, else NULL. */
 static void attempt(struct gw_request *r, const char *reason)
 {
@@ -555,9 +574,9 @@ static void attempt(struct gw_request *r, const char *reason)
         return;
     }
     gw_count_choice(w, r->model, replica, why);
+    gw_learn_prefix(w, r->model, replica);
     if (reason != NULL) {
-        const char *const labels[] = {r->model->name, reason, NULL};
-        at_metric_add(at_metric_with(w->gateway->metrics.retries, labels), 1);
+        count_retry(r, reason);
     }
     r->tried[r->n_tried++] = replica;
     r->replica = replica;
@@ -569,19 +588,28 @@ static void attempt(struct gw_request *r, const char *reason)
     gw_observe_attempt(r);
     const struct at_http_head *head = at_http_request(r->ex);
     struct at_str body = at_http_request_body(r->ex);
+    const char *renamed;
     char target[AT_HTTP_HEAD_BYTES_MAX];
     memcpy(target, head->target.ptr, head->target.len);
     target[head->target.len] = '\0';
+    if (r->grpc != NULL) {
+        body = (struct at_str){r->grpc->body.data, r->grpc->body.len};
+    }
+    enum at_rc rc =
+        gw_rename(r, replica, r->grpc != NULL ? at_str_of(r->grpc->target.data) : head->target,
+                  &renamed, &body);
+    assert(rc == AT_OK); /* buffers without a cap */
     int64_t timeout_ns = w->gateway->first_byte_timeout_ns;
     struct at_http_call call = {.addr = replica->addr,
                                 .method = r->method,
-                                .target = r->grpc != NULL     ? r->grpc->target.data
+                                .target = renamed != NULL     ? renamed
+                                          : r->grpc != NULL   ? r->grpc->target.data
                                           : r->target.len > 0 ? r->target.data
                                                               : target,
                                 .host = r->host.len > 0 ? r->host.data : NULL,
                                 .headers = r->up.data,
-                                .body = r->grpc != NULL ? r->grpc->body.data : body.ptr,
-                                .body_len = r->grpc != NULL ? r->grpc->body.len : body.len,
+                                .body = body.ptr,
+                                .body_len = body.len,
                                 .first_byte_timeout_ns =
                                     r->timeout_ns > 0 && r->timeout_ns < timeout_ns ? r->timeout_ns
                                                                                     : timeout_ns,
@@ -592,6 +620,9 @@ static void attempt(struct gw_request *r, const char *reason)
                                 .on_done = on_done};
     r->call = at_http_call(w->client, &call);
     assert(r->call != 0);
+    if (r->n_tried == 1 && reason == NULL) {
+        gw_shadow(r);
+    }
 }
 
 static void count_client_retry(const struct gw_request *r, const struct at_http_head *head)
@@ -641,10 +672,8 @@ static enum at_rc prepare_service(struct gw_request *r, const struct gw_rule *ru
     return rc == AT_OK ? at_buf_append(&r->host, forwarded->host.ptr, forwarded->host.len) : rc;
 }
 
-/* grpc: what a gRPC request became, taken; NULL: path says it all. */
-static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
-                         const struct gw_path *path, enum gw_grpc_kind grpc_kind,
-                         struct gw_grpc_call *grpc_take)
+void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const struct gw_path *path,
+                      enum gw_grpc_kind grpc_kind, struct gw_grpc_call *grpc_take)
 {
     const struct at_http_head *head = at_http_request(ex);
     struct gw_model *model = gw_model_find(w, path->model, path->model_len);
@@ -679,9 +708,10 @@ static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
     at_buf_clear(&r->down);
     gw_retry_earn(&model->retries, &model->policy);
     gw_wish_read(head, model, gw_random(w), &r->wish);
-    if (path->version.len > 0) {
-        gw_wish_pin(&r->wish, model, path->version);
-    }
+    gw_wish_add(&r->wish, model, path, at_http_request_body(ex).len);
+    gw_wish_cookie(&r->wish, model, r->cookie, gw_random(w));
+    r->asked = path->rule == NULL ? gw_hash((struct at_str){path->model, path->model_len}) : 0;
+    r->raw_model = path->raw_model;
     gw_observe_begin(r);
     struct gw_ids ids = {.trace = r->obs.trace,
                          .span = r->obs.attempt_span,
@@ -709,111 +739,4 @@ static void handle_model(struct gw_worker *w, struct at_http_exchange *ex,
     at_http_on_gone(ex, on_gone, r);
     at_http_on_writable(ex, on_writable, r);
     start(r);
-}
-
-static void handle_grpc(struct gw_worker *w, struct at_http_exchange *ex, enum gw_grpc_kind kind)
-{
-    if (kind == GW_GRPC_UNKNOWN) {
-        gw_answer_error(ex, 501, NULL, "this gRPC method is not known here");
-        return;
-    }
-    if (kind == GW_GRPC_SERVER_LIVE || kind == GW_GRPC_SERVER_READY ||
-        kind == GW_GRPC_SERVER_METADATA) {
-        AT_CLEANUP(at_cleanup_buf) struct at_buf message = {0};
-        enum at_rc rc = gw_grpc_own(kind, kind != GW_GRPC_SERVER_READY || w->has_table, &message);
-        assert(rc == AT_OK);
-        gw_answer_grpc(ex, NULL, &message);
-        return;
-    }
-    struct gw_grpc_call *call = AT_NEW(struct gw_grpc_call);
-    struct at_err err;
-    enum at_rc rc = gw_grpc_request(kind, at_http_request_body(ex), call, &err);
-    struct gw_model *model =
-        rc == AT_OK ? gw_model_find(w, call->model, strlen(call->model)) : NULL;
-    if (rc != AT_OK || (kind == GW_GRPC_MODEL_READY && model != NULL && model->n_replicas == 0)) {
-        if (rc != AT_OK) {
-            gw_count(w, "", "", at_rc_http_status(rc));
-            gw_answer_error(ex, at_rc_http_status(rc), NULL, "%s", err.msg);
-        } else {
-            AT_CLEANUP(at_cleanup_buf) struct at_buf message = {0};
-            rc = gw_grpc_own(kind, false, &message);
-            assert(rc == AT_OK);
-            gw_answer_grpc(ex, NULL, &message);
-        }
-        gw_grpc_call_done(call);
-        at_free(call);
-        return;
-    }
-    struct gw_path path = {.kind = GW_PATH_MODEL,
-                           .infer = true,
-                           .model_len = strlen(call->model),
-                           .version = at_str_of(call->version)};
-    memcpy(path.model, call->model, path.model_len + 1);
-    handle_model(w, ex, &path, kind, call);
-}
-
-static void refuse_stranger(struct gw_worker *w, struct at_http_exchange *ex)
-{
-    static const char HEADERS[] = "WWW-Authenticate: Bearer\r\n";
-    static const char MESSAGE[] = "a bearer token that this gateway knows is needed";
-    gw_count(w, "", "", 401);
-    if (gw_openai_is(at_http_request(ex))) {
-        gw_openai_answer_error(w, ex, 401, &(struct gw_openai_error){.headers = HEADERS}, "%s",
-                               MESSAGE);
-    } else {
-        gw_answer_error(ex, 401, HEADERS, "%s", MESSAGE);
-    }
-}
-
-static void handle_service(struct gw_worker *w, struct at_http_exchange *ex,
-                           const struct gw_rule *rule)
-{
-    const struct at_http_head *head = at_http_request(ex);
-    struct gw_path path = {.kind = GW_PATH_MODEL, .rule = rule, .model_len = strlen(rule->model)};
-    if (!rule->is_public && !gw_auth_allows(w, head)) {
-        refuse_stranger(w, ex);
-        return;
-    }
-    struct gw_model *model = gw_model_find(w, rule->model, path.model_len);
-    if (gw_service_path_is_unclear(head->path)) {
-        gw_count(w, rule->model, "", 400);
-        gw_answer_error(ex, 400, NULL, "a path with . or .. can be read in two ways");
-    } else if (model == NULL || path.model_len >= sizeof path.model) {
-        gw_count(w, "", "", 503);
-        gw_answer_error(ex, 503, "Retry-After: 1\r\n", "service %s: no replica is ready",
-                        rule->model);
-    } else if (gw_tunnel_wanted(head)) {
-        gw_tunnel_start(w, ex, model, rule);
-    } else {
-        memcpy(path.model, rule->model, path.model_len + 1);
-        handle_model(w, ex, &path, GW_GRPC_NONE, NULL);
-    }
-}
-
-void gw_handle(void *worker, struct at_http_exchange *ex)
-{
-    struct gw_worker *w = worker;
-    const struct at_http_head *head = at_http_request(ex);
-    struct gw_path path;
-    w->handling = ex;
-    w->key = NULL;
-    gw_path_parse(head->path, &path);
-    enum gw_grpc_kind grpc = gw_grpc_kind_of(head);
-    const struct gw_rule *rule = gw_rules_find(w->rules, head);
-    if (rule != NULL && (rule->host[0] != '\0' || path.kind == GW_PATH_NONE)) {
-        handle_service(w, ex, rule);
-        return;
-    }
-    bool open = path.kind == GW_PATH_HEALTHZ || path.kind == GW_PATH_METRICS ||
-                path.kind == GW_PATH_LIVE || path.kind == GW_PATH_READY;
-    if ((grpc != GW_GRPC_NONE || !open) && !gw_auth_allows(w, head)) {
-        refuse_stranger(w, ex);
-    } else if (grpc != GW_GRPC_NONE) {
-        handle_grpc(w, ex, grpc);
-    } else if (path.kind == GW_PATH_MODEL ||
-               (path.kind == GW_PATH_OPENAI && gw_openai_route(w, ex, &path))) {
-        handle_model(w, ex, &path, GW_GRPC_NONE, NULL);
-    } else if (path.kind != GW_PATH_OPENAI) {
-        gw_answer_own(w, ex, &path);
-    }
 }

@@ -10,8 +10,12 @@ struct gw_request {
     struct gw_request *next_free;
     struct at_http_exchange *ex; /* NULL: answered, or the client has gone */
     struct gw_model *model;
-    struct gw_wish wish;                          /* which replicas may have it */
-    struct gw_replica *replica;                   /* that has it now */
+    uint64_t asked;             /* hash of the model's name as it was asked for; 0: as it is */
+    struct at_str raw_model;    /* in the body of an OpenAI request, without its quotes */
+    struct at_buf body;         /* the body with another name in it */
+    char cookie[17];            /* of a session that begins; "": none */
+    struct gw_wish wish;        /* which replicas may have it */
+    struct gw_replica *replica; /* that has it now */
     struct gw_replica *tried[AT_GW_ATTEMPTS_MAX]; /* only compared, never followed */
     size_t n_tried;
     at_http_call_id call;
@@ -51,5 +55,18 @@ void gw_request_fail(struct gw_request *r, int status, const char *message);
 void gw_access_begin(const struct at_http_exchange *ex, struct at_buf *out);
 void gw_access_end(struct gw_request *r, int status, const struct gw_replica *replica,
                    int64_t took_ns);
+
+/* A request for a model. grpc: what a gRPC request became, taken; NULL: path says it all. */
+void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const struct gw_path *path,
+                      enum gw_grpc_kind grpc_kind, struct gw_grpc_call *grpc_take);
+/* rename.c */
+enum at_rc gw_rename_target(struct at_str target, const char *name,
+                            struct at_buf *out) AT_WARN_UNUSED;
+enum at_rc gw_rename_body(struct at_str body, struct at_str raw_model, const char *name,
+                          struct at_buf *out) AT_WARN_UNUSED;
+enum at_rc gw_rename(struct gw_request *r, const struct gw_replica *replica, struct at_str target,
+                     const char **ret_target, struct at_str *body) AT_WARN_UNUSED;
+/* shadow.c: send copies to the Deployments that want some; nobody waits for them. */
+void gw_shadow(struct gw_request *r);
 
 #endif

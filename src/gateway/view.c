@@ -33,7 +33,11 @@ static struct at_map *take_replicas(struct gw_worker *w)
             char *key = replica_key(identity(model->name, model->qualified), r->instance, r->site,
                                     r->addr, r->version, r->gauge);
             r->in_view = false;
-            gw_replica_drop(at_map_put(all, key, r)); /* the same one twice: of a static file */
+            struct gw_replica *twice = at_map_put(all, key, r); /* of a static file */
+            if (twice != NULL && twice != r) {
+                gw_prefix_forget(model->prefix, twice);
+                gw_replica_drop(twice);
+            }
         }
     }
     return all;
@@ -70,6 +74,7 @@ static struct gw_replica *replica_for(struct gw_worker *w, struct at_map *old,
     }
     r->model = model;
     set_text(&r->served_as, t->served_as);
+    r->served_hash = gw_hash(at_str_of(r->served_as));
     set_text(&r->jurisdiction, t->jurisdiction);
     r->requests_max = t->requests_max;
     r->latency_ns = t->latency_ns;
@@ -165,7 +170,9 @@ static void add_replicas(struct gw_worker *w, struct at_map *old, const struct g
 {
     for (size_t j = 0; j < route->n_targets; j++) {
         if (&route->shares[route->targets[j].share] == share) {
-            model->replicas[model->n_all++] = replica_for(w, old, model, route, &route->targets[j]);
+            struct gw_replica *r = replica_for(w, old, model, route, &route->targets[j]);
+            r->share = model->n_shares;
+            model->replicas[model->n_all++] = r;
         }
     }
 }
@@ -218,8 +225,8 @@ static void fill_model(struct gw_worker *w, struct at_map *old, const struct gw_
                              : place == PLACE_POOL  ? (left > 0 ? left : 0)
                                                     : 0;
             left -= weight;
-            model->shares[model->n_shares++] =
-                (struct gw_share_view){.from = model->n_all, .weight = weight};
+            model->shares[model->n_shares++] = (struct gw_share_view){
+                .from = model->n_all, .weight = weight, .shadow_percent = order[i]->shadow_percent};
         } /* else: past the limit they share with the last one */
         struct gw_share_view *view = &model->shares[model->n_shares - 1];
         add_replicas(w, old, route, order[i], model);
@@ -238,6 +245,7 @@ static void drop_old(struct gw_worker *w, struct at_map *replicas, struct at_map
     for (size_t it = 0; at_map_next(replicas, &it, NULL, &value);) {
         struct gw_replica *r = value;
         gw_replica_forget(gw_now(w), r->model, r);
+        gw_prefix_forget(r->model->prefix, r);
         gw_replica_drop(r);
     }
     for (size_t it = 0; at_map_next(models, &it, NULL, &value);) {

@@ -3,12 +3,14 @@
 #include "gateway/choose.h"
 #include "gateway/gateway_priv.h"
 
-#include <stdlib.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
 
 /* The 64-bit finalizer of MurmurHash3 (Appleby), over both. */
 uint64_t gw_hash_mix(uint64_t a, uint64_t b)
 {
-    uint64_t x = a ^ (b + 0x9e3779b97f4a7c15u + (a << 6) + (a >> 2));
+    uint64_t x = (a ^ a >> 32) * 0x9e3779b97f4a7c15u + b;
     x ^= x >> 33;
     x *= 0xff51afd7ed558ccdu;
     x ^= x >> 33;
@@ -123,9 +125,56 @@ void gw_wish_read(const struct at_http_head *head, const struct gw_model *model,
     if (ret->session == 0 && cookie.len > 0) {
         ret->session = gw_hash(cookie);
     }
+    ret->named = user.len > 0 || ret->session != 0;
     if (user.len > 0) {
         ret->draw = gw_hash(user);
     } else if (ret->session != 0) {
         ret->draw = ret->session;
+    }
+}
+
+static unsigned cost_of(size_t bytes)
+{
+    size_t milli =
+        bytes / AT_GW_COST_BYTES * 1000 + bytes % AT_GW_COST_BYTES * 1000 / AT_GW_COST_BYTES;
+    return 1000 + (unsigned)(milli < AT_GW_COST_MILLI_MAX ? milli : AT_GW_COST_MILLI_MAX);
+}
+
+void gw_wish_add(struct gw_wish *wish, const struct gw_model *model, const struct gw_path *path,
+                 size_t body_bytes)
+{
+    if (path->version.len > 0) {
+        gw_wish_pin(wish, model, path->version);
+    }
+    if (path->kind == GW_PATH_OPENAI) {
+        wish->cost_milli = cost_of(body_bytes);
+        wish->session =
+            wish->session == 0 && path->session.len > 0 ? gw_hash(path->session) : wish->session;
+        if (!wish->named && (path->user.len > 0 || wish->session != 0)) {
+            wish->draw = path->user.len > 0 ? gw_hash(path->user) : wish->session;
+            wish->named = true;
+        }
+        wish->prompt = path->prompt;
+        wish->prompt_seed = gw_hash(path->tools);
+    }
+    if (model->affinity == GW_AFFINITY_PREFIX || model->affinity == GW_AFFINITY_NONE) {
+        wish->session = 0;
+    }
+    if (model->affinity == GW_AFFINITY_SESSION || model->affinity == GW_AFFINITY_NONE) {
+        wish->prompt = (struct at_str){NULL, 0};
+    }
+}
+
+void gw_wish_cookie(struct gw_wish *wish, const struct gw_model *model, char cookie[17],
+                    uint64_t random)
+{
+    bool wanted = model->session_cookie != NULL && wish->session == 0 &&
+                  model->affinity != GW_AFFINITY_NONE && model->affinity != GW_AFFINITY_PREFIX;
+    cookie[0] = '\0';
+    if (wanted) {
+        snprintf(cookie, 17, "%016" PRIx64, random);
+        wish->session = gw_hash((struct at_str){cookie, 16});
+        wish->draw = wish->named ? wish->draw : wish->session;
+        wish->named = true;
     }
 }
