@@ -6,7 +6,7 @@ RELEASE := build/release
 MESON_RELEASE := -Dbuildtype=debugoptimized -Dtests=false -Donnx=enabled -Dllama=enabled
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo test bench bench-gateway bench-growth bench-report check check-format check-layers format fuzz install clean distclean help
+.PHONY: all deps demo test bench bench-gateway bench-gateway-report bench-growth bench-report check check-format check-layers format fuzz install clean distclean help
 
 all: deps ## build build/atoll (optimised, with symbols)
 	@want="$(CURDIR) $(PREFIX)"; [ -f $(RELEASE)/build.ninja ] && [ "$$(cat $(RELEASE)/.configured 2> /dev/null)" = "$$want" ] || { \
@@ -42,6 +42,10 @@ bench-report: ## make docs/control-plane-figures.md of the last bench and bench-
 bench-gateway: all ## CPU per request of the gateway beside HAProxy, nginx and the floor, at 64 connections
 	@tools/install-deps bench
 	@ATOLL_BUILD=$(RELEASE) PYTHONDONTWRITEBYTECODE=1 bench/gateway --ratios
+
+bench-gateway-report: all ## all figures of the gateway, into docs/gateway-figures.md (about four minutes)
+	@tools/install-deps bench
+	@ATOLL_BUILD=$(RELEASE) PYTHONDONTWRITEBYTECODE=1 bench/gateway_report
 
 check: check-format check-layers ## style and layers only
 

@@ -1,5 +1,6 @@
 /* The back end of bench/gateway: answers every request with the same bytes, one read and one write
- * each, on one epoll. Usage: bench-gateway-back PORT BODY_BYTES */
+ * each, on one epoll. Usage: bench-gateway-back PORT BODY_BYTES|chat; chat is an OpenAI answer with
+ * its usage */
 #include "gateway_net.h"
 
 #include <errno.h>
@@ -17,6 +18,20 @@ struct conn {
 
 static char answer[131072];
 static size_t answer_len;
+
+static void make_chat(void)
+{
+    static const char BODY[] =
+        "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"m\","
+        "\"choices\":["
+        "{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"A short answer to it.\"},"
+        "\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":210,\"completion_tokens\":6,"
+        "\"total_tokens\":216}}";
+    answer_len = (size_t)snprintf(answer, sizeof answer,
+                                  "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                                  "Content-Length: %zu\r\n\r\n%s",
+                                  sizeof BODY - 1, BODY);
+}
 
 static void make_answer(size_t body)
 {
@@ -92,7 +107,11 @@ int main(int argc, char **argv)
     int ep = epoll_create1(EPOLL_CLOEXEC);
     int listener = listen_on(argv[1]);
     struct epoll_event ev = {.events = EPOLLIN};
-    make_answer(strtoul(argv[2], NULL, 10));
+    if (strcmp(argv[2], "chat") == 0) {
+        make_chat();
+    } else {
+        make_answer(strtoul(argv[2], NULL, 10));
+    }
     epoll_ctl(ep, EPOLL_CTL_ADD, listener, &ev);
     for (;;) {
         struct epoll_event events[256];
