@@ -15,6 +15,7 @@ struct chunk {
     struct chunk *next; /* older */
     size_t size;
     size_t used;
+    char *place; /* the bytes: data, or lent */
     _Alignas(16) char data[];
 };
 
@@ -45,8 +46,24 @@ struct at_arena *at_arena_new_sized(size_t cap_bytes, size_t first_bytes)
     arena->cap = cap_bytes != 0 ? cap_bytes : AT_ARENA_BYTES_MAX_DEFAULT;
     arena->built_in = (struct chunk *)(void *)(arena + 1);
     arena->built_in->size = size;
+    arena->built_in->place = arena->built_in->data;
     arena->newest = arena->built_in;
     return arena;
+}
+
+struct at_arena *at_arena_new_lent(void)
+{
+    return at_arena_new_sized(0, 0);
+}
+
+void at_arena_lend(struct at_arena *arena, void *place, size_t bytes)
+{
+    assert(arena->newest == arena->built_in);
+    assert((uintptr_t)place % ALIGN_BYTES == 0);
+    arena->built_in->place = place;
+    arena->built_in->size = bytes;
+    arena->built_in->used = arena->used = 0;
+    arena->cap = bytes;
 }
 
 static void chunks_free(const struct at_arena *arena, const struct chunk *until)
@@ -96,7 +113,7 @@ static bool chunk_add(struct at_arena *arena, size_t need)
     if (chunk == NULL) {
         return false;
     }
-    *chunk = (struct chunk){.next = arena->newest, .size = size};
+    *chunk = (struct chunk){.next = arena->newest, .size = size, .place = chunk->data};
     arena->newest = chunk;
     return true;
 }
@@ -118,7 +135,7 @@ static void *take(struct at_arena *arena, size_t bytes, size_t align)
         chunk = arena->newest;
         pad = 0;
     }
-    void *place = chunk->data + chunk->used + pad;
+    void *place = chunk->place + chunk->used + pad;
     chunk->used += pad + bytes;
     arena->used += pad + bytes;
     return memset(place, 0, bytes);

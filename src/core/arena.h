@@ -14,6 +14,10 @@ struct at_arena *at_arena_new(size_t cap_bytes);
 /* The same with room for first_bytes already in it, for what is kept for long: when nothing more is
  * asked of it, it is one allocation of hardly more than that. */
 struct at_arena *at_arena_new_sized(size_t cap_bytes, size_t first_bytes);
+/* An arena that allocates from what it is lent, and nothing beyond: what is made there then belongs
+ * to the lender. place: at a multiple of 16. */
+struct at_arena *at_arena_new_lent(void);
+void at_arena_lend(struct at_arena *arena, void *place, size_t bytes);
 void at_arena_free(struct at_arena *arena);  /* accepts NULL */
 void at_arena_reset(struct at_arena *arena); /* keeps the first chunk for reuse */
 

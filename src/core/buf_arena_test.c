@@ -118,12 +118,33 @@ static void empty_buf_accepts_every_call(void **state)
     at_free(text);
 }
 
+static void a_lent_arena_takes_what_it_was_lent_and_no_more(void **state)
+{
+    (void)state;
+    struct at_arena *arena = at_arena_new_lent();
+    for (size_t round = 0; round < 3; round++) {
+        char *place = at_alloc(64);
+        memset(place, 'x', 64);
+        at_arena_lend(arena, place, 64);
+        assert_ptr_equal(at_arena_alloc(arena, 20), place);
+        assert_ptr_equal(at_arena_strndup(arena, "text", 4), place + 32);
+        assert_null(at_arena_alloc(arena, 32));
+        assert_ptr_equal(at_arena_alloc(arena, 16), place + 48);
+        assert_null(at_arena_strndup(arena, "", 0));
+        assert_int_equal(at_arena_used(arena), 64);
+        assert_string_equal(place + 32, "text");
+        at_free(place);
+    }
+    at_arena_free(arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(arena_memory_is_zeroed_and_aligned),
         cmocka_unit_test(arena_copies_text),
         cmocka_unit_test(arena_never_passes_any_cap),
+        cmocka_unit_test(a_lent_arena_takes_what_it_was_lent_and_no_more),
         cmocka_unit_test(buf_grows_and_stays_terminated),
         cmocka_unit_test(buf_never_passes_any_cap),
         cmocka_unit_test(empty_buf_accepts_every_call),

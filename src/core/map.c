@@ -1,5 +1,6 @@
 /* Entries lie in an array in insertion order; an open-addressed table of entry numbers finds them.
- * Removed entries leave a hole that the next growth closes, so removal never moves an entry. */
+ * Removed entries leave a hole that the next growth closes, so removal never moves an entry. Short
+ * keys lie in their entry: with 100,000 objects the allocations of some maps' keys add up. */
 #include "core/map.h"
 
 #include "core/mem.h"
@@ -10,12 +11,42 @@
 #define SLOT_EMPTY 0u /* else entry number + 1 */
 #define SLOTS_FIRST 16u
 
+#define NEAR_BYTES 24u /* with the NUL */
+#define HOLE UINT32_MAX
+
 struct entry {
-    char *key; /* NULL: a hole */
-    size_t len;
-    uint64_t hash;
+    union {
+        char near[NEAR_BYTES];
+        char *far;
+    } key;
+    uint32_t len; /* HOLE */
+    uint32_t hash;
     void *value;
 };
+
+static const char *key_of(const struct entry *entry)
+{
+    return entry->len < NEAR_BYTES ? entry->key.near : entry->key.far;
+}
+
+static void key_set(struct entry *entry, const char *key, size_t len)
+{
+    assert(len < HOLE);
+    entry->len = (uint32_t)len;
+    if (len < NEAR_BYTES) {
+        memcpy(entry->key.near, key, len);
+        entry->key.near[len] = '\0';
+    } else {
+        entry->key.far = at_strndup(key, len);
+    }
+}
+
+static void key_free(struct entry *entry)
+{
+    if (entry->len != HOLE && entry->len >= NEAR_BYTES) {
+        at_free(entry->key.far);
+    }
+}
 
 struct at_map {
     struct entry *entries;
@@ -43,7 +74,7 @@ static uint64_t fold(uint64_t a, uint64_t b)
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-static uint64_t hash_of(const struct at_map *map, const char *key, size_t len)
+static uint32_t hash_of(const struct at_map *map, const char *key, size_t len)
 {
     uint64_t h = map->seed ^ (len * UINT64_C(0xa0761d6478bd642f));
     while (len != 0) {
@@ -54,13 +85,13 @@ static uint64_t hash_of(const struct at_map *map, const char *key, size_t len)
         key += n;
         len -= n;
     }
-    return fold(h ^ UINT64_C(0x589965cc75374cc3), UINT64_C(0x1d8e4e27c47d124f));
+    return (uint32_t)fold(h ^ UINT64_C(0x589965cc75374cc3), UINT64_C(0x1d8e4e27c47d124f));
 }
 
 void at_map_clear(struct at_map *map)
 {
     for (size_t i = 0; i < map->used; i++) {
-        at_free(map->entries[i].key);
+        key_free(&map->entries[i]);
     }
     map->used = 0;
     map->live = 0;
@@ -85,7 +116,7 @@ size_t at_map_count(const struct at_map *map)
 }
 
 /* A hole keeps its slot (the chain must not break) until the next rebuild. */
-static struct entry *find(const struct at_map *map, const char *key, size_t len, uint64_t hash)
+static struct entry *find(const struct at_map *map, const char *key, size_t len, uint32_t hash)
 {
     if (map->slot_count == 0) {
         return NULL;
@@ -93,15 +124,14 @@ static struct entry *find(const struct at_map *map, const char *key, size_t len,
     size_t mask = map->slot_count - 1;
     for (size_t at = hash & mask; map->slots[at] != SLOT_EMPTY; at = (at + 1) & mask) {
         struct entry *entry = &map->entries[map->slots[at] - 1];
-        if (entry->key != NULL && entry->hash == hash && entry->len == len &&
-            memcmp(entry->key, key, len) == 0) {
+        if (entry->hash == hash && entry->len == len && memcmp(key_of(entry), key, len) == 0) {
             return entry;
         }
     }
     return NULL;
 }
 
-static void slot_put(struct at_map *map, uint64_t hash, size_t number)
+static void slot_put(struct at_map *map, uint32_t hash, size_t number)
 {
     size_t mask = map->slot_count - 1;
     size_t at = hash & mask;
@@ -116,7 +146,7 @@ static void rebuild(struct at_map *map)
 {
     size_t kept = 0;
     for (size_t i = 0; i < map->used; i++) {
-        if (map->entries[i].key != NULL) {
+        if (map->entries[i].len != HOLE) {
             map->entries[kept++] = map->entries[i];
         }
     }
@@ -151,7 +181,7 @@ void *at_map_get(const struct at_map *map, const char *key)
 void *at_map_put(struct at_map *map, const char *key, void *value)
 {
     size_t len = strlen(key);
-    uint64_t hash = hash_of(map, key, len);
+    uint32_t hash = hash_of(map, key, len);
     struct entry *entry = find(map, key, len, hash);
     if (entry != NULL) {
         void *old = entry->value;
@@ -162,7 +192,9 @@ void *at_map_put(struct at_map *map, const char *key, void *value)
         rebuild(map);
     }
     size_t number = map->used++;
-    map->entries[number] = (struct entry){at_strndup(key, len), len, hash, value};
+    map->entries[number].hash = hash;
+    map->entries[number].value = value;
+    key_set(&map->entries[number], key, len);
     map->live++;
     slot_put(map, hash, number);
     return NULL;
@@ -176,8 +208,8 @@ void *at_map_remove(struct at_map *map, const char *key)
         return NULL;
     }
     void *value = entry->value;
-    at_free(entry->key);
-    *entry = (struct entry){0};
+    key_free(entry);
+    entry->len = HOLE;
     map->live--;
     return value;
 }
@@ -186,11 +218,11 @@ bool at_map_next(const struct at_map *map, size_t *it, const char **ret_key, voi
 {
     while (*it < map->used) {
         const struct entry *entry = &map->entries[(*it)++];
-        if (entry->key == NULL) {
+        if (entry->len == HOLE) {
             continue;
         }
         if (ret_key != NULL) {
-            *ret_key = entry->key;
+            *ret_key = key_of(entry);
         }
         if (ret_value != NULL) {
             *ret_value = entry->value;

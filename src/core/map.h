@@ -17,7 +17,7 @@ void *at_map_put(struct at_map *map, const char *key,
 void *at_map_remove(struct at_map *map, const char *key); /* returns the value removed, or NULL */
 void at_map_clear(struct at_map *map);
 /* for (size_t it = 0; at_map_next(map, &it, &key, &value);) ... ; do not change the map meanwhile,
- * except that the entry just given may be removed. */
+ * except that the entry just given may be removed. *ret_key is good until the map changes. */
 bool at_map_next(const struct at_map *map, size_t *it, const char **ret_key, void **ret_value);
 
 #endif

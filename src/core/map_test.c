@@ -95,12 +95,46 @@ static void churn_neither_grows_nor_loses(void **state)
     at_map_free(map);
 }
 
+/* Short ones lie in their entry, long ones elsewhere. */
+static void keys_of_every_length_are_found_given_back_and_removed(void **state)
+{
+    (void)state;
+    struct at_map *map = at_map_new();
+    char key[101];
+    for (size_t round = 0; round < 3; round++) {
+        for (size_t len = 0; len <= 100; len++) {
+            memset(key, 'k', len);
+            key[len] = '\0';
+            assert_null(at_map_put(map, key, number((intptr_t)len + 1)));
+        }
+        assert_int_equal(at_map_count(map), 101);
+        const char *at;
+        void *value;
+        size_t len = 0;
+        for (size_t it = 0; at_map_next(map, &it, &at, &value); len++) {
+            assert_int_equal(strlen(at), len);
+            assert_ptr_equal(value, number((intptr_t)len + 1));
+            assert_ptr_equal(at_map_get_n(map, at, len), value);
+            if (round == 1) {
+                assert_ptr_equal(at_map_remove(map, at), value);
+            }
+        }
+        assert_int_equal(len, 101);
+        if (round != 1) {
+            at_map_clear(map);
+        }
+        assert_int_equal(at_map_count(map), 0);
+    }
+    at_map_free(map);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finds_what_was_put_and_nothing_else),
         cmocka_unit_test(iterates_in_insertion_order_also_after_removals),
         cmocka_unit_test(churn_neither_grows_nor_loses),
+        cmocka_unit_test(keys_of_every_length_are_found_given_back_and_removed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,9 +10,7 @@
 
 void at_state_entry_free(struct at_state_entry *entry)
 {
-    if (entry != NULL) {
-        at_arena_free(entry->arena); /* it lies in it */
-    }
+    at_free(entry);
 }
 
 static struct at_state_entry *entry_of(const void *object)

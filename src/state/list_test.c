@@ -35,11 +35,12 @@ static uint32_t next(uint32_t *random)
 
 static struct at_state_entry *entry_new(const char *ns, const char *name, int version)
 {
-    struct at_arena *arena = at_arena_new_sized(0, sizeof(struct at_state_entry) + 400);
+    AT_CLEANUP(at_cleanup_arena) struct at_arena *arena = at_arena_new_lent();
+    size_t bytes = sizeof(struct at_state_entry) + sizeof(struct at_namespace) + 400;
+    at_arena_lend(arena, at_alloc(bytes), bytes);
     struct at_state_entry *entry =
         at_arena_alloc(arena, sizeof *entry + sizeof(struct at_namespace));
     assert_non_null(entry);
-    entry->arena = arena;
     struct at_meta *meta = (struct at_meta *)(void *)entry->object;
     meta->ns = at_arena_strdup(arena, ns);
     meta->name = at_arena_strdup(arena, name);

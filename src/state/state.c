@@ -21,7 +21,6 @@ static struct at_state_entry *decode_into(const struct at_model_kind *kind, cons
         at_state_entry_meta(entry)->name == NULL) {
         return NULL;
     }
-    entry->arena = arena;
     return entry;
 }
 
@@ -44,10 +43,11 @@ static struct at_state_entry *decode(struct at_state *state, const struct at_mod
     if (decode_into(kind, json, state->scratch) == NULL) {
         return NULL;
     }
-    struct at_arena *arena =
-        at_arena_new_sized(AT_STATE_OBJECT_BYTES_MAX, at_arena_used(state->scratch));
-    struct at_state_entry *entry = decode_into(kind, json, arena);
-    assert(entry != NULL); /* it was possible just now */
+    size_t bytes = at_arena_used(state->scratch);
+    void *place = at_alloc(bytes);
+    at_arena_lend(state->lent, place, bytes);
+    struct at_state_entry *entry = decode_into(kind, json, state->lent);
+    assert(entry == place); /* it was possible just now */
     return entry;
 }
 
@@ -199,6 +199,7 @@ enum at_rc at_state_new(struct at_loop *loop, struct at_store *store, void (*rea
     state->ready = ready;
     state->ready_ctx = ctx;
     state->scratch = at_arena_new(AT_STATE_OBJECT_BYTES_MAX);
+    state->lent = at_arena_new_lent();
     state->heartbeats = at_map_new();
     state->events = at_map_new();
     at_store_range(store, ROOT_FROM, ROOT_TO, 0, 0, on_first_list, state);
@@ -239,6 +240,7 @@ void at_state_free(struct at_state *state)
         at_state_kind_done(&state->kinds[k]);
     }
     at_arena_free(state->scratch);
+    at_arena_free(state->lent);
     at_buf_done(&state->trimmed);
     at_buf_done(&state->entry_key);
     at_buf_done(&state->entry_text);

@@ -6,10 +6,9 @@
 #include "state/limits.h"
 #include "state/state.h"
 
-/* One decoded object, immutable. It lies in its own arena, just before the typed object that
- * snapshots show. */
+/* One decoded object, immutable: one allocation with everything it points at. This lies just before
+ * the typed object that snapshots show. */
 struct at_state_entry {
-    struct at_arena *arena;
     struct at_state_entry *next_dead;
     _Alignas(16) char object[]; /* begins with its struct at_meta */
 };
@@ -112,7 +111,7 @@ struct at_state {
     void (*ready)(void *ctx);
     void *ready_ctx;
     at_timer_id ready_timer;
-    struct at_arena *scratch;
+    struct at_arena *scratch, *lent;
     struct at_buf trimmed;
     struct at_buf entry_key, entry_text; /* write.c: the entry of managedFields made last */
     struct at_map *heartbeats;           /* node -> struct at_state_beat * */

@@ -21,10 +21,12 @@ struct at_store_index {
 struct at_store_version *at_store_version_new(const char *key, const void *value, size_t len)
 {
     size_t key_len = strlen(key);
+    assert(key_len < UINT32_MAX);
+    assert(len < UINT32_MAX);
     struct at_store_version *v = at_alloc(sizeof *v + key_len + len + 2);
     v->refs = 1;
-    v->key_len = key_len;
-    v->value_len = len;
+    v->key_len = (uint32_t)key_len;
+    v->value_len = (uint32_t)len;
     memcpy(v->bytes, key, key_len);
     if (len != 0) {
         memcpy(v->bytes + key_len + 1, value, len);

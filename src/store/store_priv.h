@@ -17,8 +17,8 @@ struct at_store_version {
     uint32_t ttl_s; /* 0: none */
     int64_t create_rev;
     int64_t mod_rev;
-    size_t key_len;
-    size_t value_len;
+    uint32_t key_len;
+    uint32_t value_len;
     char bytes[]; /* key, NUL, value, NUL */
 };
 
