@@ -13,8 +13,8 @@ static const char *or_empty(const char *s)
 
 void sched_item_set_gpus(struct sched_item *item, const struct at_sched_gpu *gpus, size_t n)
 {
-    item->gpus = at_realloc(item->gpus, sizeof(*gpus) * (n + 1));
-    if (n > 0) {
+    if (n > 0) { /* most have none */
+        item->gpus = at_realloc(item->gpus, sizeof(*gpus) * n);
         memcpy(item->gpus, gpus, sizeof(*gpus) * n);
     }
     item->n_gpus = n;

@@ -405,7 +405,7 @@ void sched_group_count(struct sched *s, struct sched_group *g, struct sched_node
     size_t at = group_at(g, n);
     if (at == g->n_nodes || g->nodes[at].node != n) {
         if (g->n_nodes == g->cap_nodes) {
-            g->cap_nodes = g->cap_nodes != 0 ? 2 * g->cap_nodes : 4;
+            g->cap_nodes = g->cap_nodes != 0 ? 4 * g->cap_nodes : 1; /* many have one copy */
             g->nodes = at_realloc(g->nodes, sizeof(*g->nodes) * g->cap_nodes);
         }
         memmove(&g->nodes[at + 1], &g->nodes[at], sizeof(*g->nodes) * (g->n_nodes++ - at));
