@@ -86,13 +86,10 @@ static void handle_service(struct gw_worker *w, struct at_http_exchange *ex,
     }
 }
 
-void gw_handle(void *worker, struct at_http_exchange *ex)
+static void handle(struct gw_worker *w, struct at_http_exchange *ex)
 {
-    struct gw_worker *w = worker;
     const struct at_http_head *head = at_http_request(ex);
     struct gw_path path;
-    w->handling = ex;
-    w->key = NULL;
     gw_path_parse(head->path, &path);
     enum gw_grpc_kind grpc = gw_grpc_kind_of(head);
     const struct gw_rule *rule = gw_rules_find(w->rules, head);
@@ -112,4 +109,13 @@ void gw_handle(void *worker, struct at_http_exchange *ex)
     } else if (path.kind != GW_PATH_OPENAI) {
         gw_answer_own(w, ex, &path);
     }
+}
+
+void gw_handle(void *worker, struct at_http_exchange *ex)
+{
+    struct gw_worker *w = worker;
+    w->handling = ex;
+    w->key = NULL;
+    handle(w, ex);
+    w->handling = NULL; /* what is counted later is of others */
 }

@@ -17,6 +17,7 @@ enum tunnel_state {
 struct gw_tunnel {
     struct gw_worker *worker;
     struct at_http_exchange *ex; /* NULL: gone or answered */
+    const char *key;             /* name of the client's token; NULL: none */
     struct gw_model *model;
     struct gw_wish wish;
     struct at_buf words; /* that the wish points to */
@@ -93,6 +94,10 @@ static void tunnel_free(struct gw_tunnel *t)
 
 static void count(struct gw_tunnel *t, int status)
 {
+    if (t->ex != NULL && t->worker->handling == NULL) { /* later than it was handled */
+        t->worker->key = t->key;
+        gw_observe_own(t->worker, t->ex, status);
+    }
     gw_count(t->worker, t->model->name, t->replica != NULL ? t->replica->site : "", status);
 }
 
@@ -100,8 +105,8 @@ static void count(struct gw_tunnel *t, int status)
 static void fail(struct gw_tunnel *t, int status, const char *message)
 {
     struct at_http_exchange *ex = t->ex;
-    t->ex = NULL;
     count(t, status);
+    t->ex = NULL;
     gw_answer_error(ex, status, status == 503 ? "Retry-After: 1\r\n" : NULL, "service %s: %s",
                     t->model->name, message);
     tunnel_free(t);
@@ -427,6 +432,7 @@ void gw_tunnel_start(struct gw_worker *worker, struct at_http_exchange *ex, stru
     t->worker = worker;
     t->ex = ex;
     t->model = model;
+    t->key = worker->key;
     model->refs++;
     if (model->load != NULL) {
         atomic_fetch_add_explicit(&model->load->arrived, 1, memory_order_relaxed);

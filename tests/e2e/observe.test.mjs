@@ -178,16 +178,15 @@ it('metrics by replica, site and key; time to the first token and between tokens
   await infer(gw, { Authorization: 'Bearer secret-a' }, 'chat');
   const text = await eventually('all is counted', async () => {
     const t = await gw.metrics();
-    return t.includes('atoll_gateway_replica_requests_total{model="chat",version="",site="s0",replica="chat-0",code="200"} 5') && t;
+    return t.includes('atoll_gateway_replica_requests_total{model="chat",version="1",site="s0",replica="chat-0",code="200"} 5') && t;
   });
   for (const want of [
-    'atoll_gateway_replica_request_duration_seconds_count{model="chat",version="",site="s0",replica="chat-0"} 5',
+    'atoll_gateway_replica_request_duration_seconds_count{model="chat",version="1",site="s0",replica="chat-0"} 5',
     'atoll_gateway_key_requests_total{key="team-a",model="chat",code="200"} 3',
     'atoll_gateway_key_request_duration_seconds_count{key="team-a"} 3',
     'atoll_gateway_key_requests_total{key="\\"odd \\\\ name\\"",model="chat",code="200"} 1',
-    'atoll_gateway_time_to_first_token_seconds_count{model="chat",version="",site="s0"} 1',
-    'atoll_gateway_inter_token_latency_seconds_count{model="chat",version="",site="s0"} 3',
-    'atoll_gateway_inter_token_latency_seconds_bucket{model="chat",version="",site="s0",le="0.01"} 0',
+    'atoll_gateway_time_to_first_token_seconds_count{model="chat",version="1",site="s0"} 1',
+    'atoll_gateway_inter_token_latency_seconds_count{model="chat",version="1",site="s0"} 3',
     'atoll_gateway_tokens_total{model="chat",key="team-a",kind="prompt"} 14',
     'atoll_gateway_tokens_total{model="chat",key="team-a",kind="completion"} 6',
     'atoll_gateway_replica_depth_requests_count{model="chat"} 5',
@@ -229,6 +228,20 @@ it('the access log: a line of JSON for each request, also for those that go nowh
   await infer(gw, auth);
   assert.equal((await gw.proc.stop()).code, 0);
   assert.equal((await lines(file)).length, 2); // what waited was written at the end
+});
+
+it('a failure that comes late is logged as what it is, whoever was answered meanwhile', async () => {
+  const file = `${await fleet.dir('log')}/access.log`;
+  let cut;
+  const r = await serve((req, res) => (cut = () => req.socket.destroy()));
+  const gw = await gateway({ m: [r] }, '--access-log', file, '--threads', '1');
+  const lost = fetch(`${gw.url}/v1/chat/completions`, { method: 'POST', body: '{"model":"m","messages":[]}' });
+  await eventually('the replica has it', () => cut);
+  assert.equal((await fetch(`${gw.url}/healthz`, { headers: { Connection: 'close' } })).status, 200);
+  cut();
+  assert.equal((await lost).status, 502);
+  await gw.proc.stop();
+  assert.deepEqual((await lines(file)).map((l) => [l.status, l.path]), [[502, '/v1/chat/completions']]);
 });
 
 it('the access log is sampled by the class of the status; what cannot be set is said at start', async () => {
