@@ -355,6 +355,72 @@ static void residency_keeps_replicas_out_of_the_routes(void **state)
     stop(&f);
 }
 
+struct answers {
+    size_t asked, done, failed;
+};
+
+static void on_answer_head(void *ctx, const struct at_http_head *head)
+{
+    ((struct answers *)ctx)->failed += head->status != 200;
+}
+
+static void on_answer(void *ctx, enum at_rc rc, bool sent, const struct at_err *err)
+{
+    struct answers *a = ctx;
+    (void)sent, (void)err;
+    a->done++;
+    a->failed += rc != AT_OK;
+}
+
+/* One replica stays, another comes and goes, weights move: a change for every few requests. */
+static void routes_that_change_all_the_time_fail_no_request(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct answers a = {0};
+    char steady[1024], comes[1024];
+    start(&f);
+    watch(&f);
+    const char *back = at_http_server_addr(f.back);
+    static const char OBJECT[] =
+        "{\"metadata\":{\"namespace\":\"default\",\"name\":\"%s\",\"uid\":\"u-%s\","
+        "\"resourceVersion\":\"%%d\",\"labels\":{\"atoll.dev/deployment\":\"d\"}},\"spec\":{},"
+        "\"status\":{\"site\":\"edge\",\"ready\":true,\"endpoint\":\"%s\"}}";
+    snprintf(steady, sizeof steady, OBJECT, "d-1", "d-1", back);
+    snprintf(comes, sizeof comes, OBJECT, "d-2", "d-2", back);
+    tell(&f, INSTANCES, "ADDED", steady);
+    TURN_UNTIL(f.loop, replicas(&f, "d") == 1);
+    struct at_http_client *client = at_http_client_new(f.loop, NULL);
+    const char *url = at_gateway_url(f.gateway);
+    size_t tables = 0;
+    const struct gw_table *last = NULL;
+    for (int i = 0; i < 200; i++) {
+        struct at_http_call c = {.addr = url + strlen("http://"),
+                                 .method = AT_HTTP_POST,
+                                 .target = "/v2/models/d/infer",
+                                 .body = "x",
+                                 .body_len = 1,
+                                 .ctx = &a,
+                                 .on_head = on_answer_head,
+                                 .on_done = on_answer};
+        for (int n = 0; n < 5; n++, a.asked++) {
+            at_http_call(client, &c);
+        }
+        tell(&f, INSTANCES, i % 2 == 0 ? "ADDED" : "DELETED", comes);
+        tell(&f, DEPLOYMENTS, i == 0 ? "ADDED" : "MODIFIED",
+             i % 3 == 0 ? DEPLOYMENT("default", "d", "1", "\"traffic\":{\"weight\":5}")
+                        : DEPLOYMENT("default", "d", "1", "\"traffic\":{\"affinity\":\"None\"}"));
+        at_loop_turn(f.loop, at_sys_mono_ns(at_sys_real()) + 3000000);
+        tables += f.gateway->workers[0].table != last;
+        last = f.gateway->workers[0].table;
+    }
+    TURN_UNTIL(f.loop, a.done == a.asked);
+    assert_int_equal(a.failed, 0);
+    assert_true(tables > 20);
+    at_http_client_free(client);
+    stop(&f);
+}
+
 static void keeps_the_last_routes_when_the_control_plane_is_gone(void **state)
 {
     (void)state;
@@ -380,6 +446,7 @@ int main(void)
         cmocka_unit_test(deployments_say_how_requests_are_shared),
         cmocka_unit_test(the_oldest_has_the_plain_name),
         cmocka_unit_test(residency_keeps_replicas_out_of_the_routes),
+        cmocka_unit_test(routes_that_change_all_the_time_fail_no_request),
         cmocka_unit_test(keeps_the_last_routes_when_the_control_plane_is_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

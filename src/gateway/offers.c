@@ -41,14 +41,6 @@ static char *text_or_null(const json_t *object, const char *path)
     return text[0] != '\0' ? at_strdup(text) : NULL;
 }
 
-static enum gw_affinity affinity_of(const char *text)
-{
-    return at_streq(text, "Session")  ? GW_AFFINITY_SESSION
-           : at_streq(text, "Prefix") ? GW_AFFINITY_PREFIX
-           : at_streq(text, "None")   ? GW_AFFINITY_NONE
-                                      : GW_AFFINITY_AUTO;
-}
-
 static const char *first_of(const json_t *object, const char *path, const char *other_path,
                             const char *otherwise)
 {
@@ -90,7 +82,7 @@ static struct gw_offer *offer_of(const json_t *object)
     o->weight = at_json_int_at(object, "spec.traffic.weight", -1);
     o->shadow_percent = at_json_int_at(object, "spec.traffic.shadow", 0);
     o->requests_max = at_json_int_at(object, "spec.limits.requestsPerReplica", 0);
-    o->affinity = affinity_of(at_json_str_at(object, "spec.traffic.affinity", ""));
+    o->affinity = gw_affinity_of(at_json_str_at(object, "spec.traffic.affinity", ""));
     o->session_header = text_or_null(object, "spec.traffic.session.header");
     o->session_cookie = text_or_null(object, "spec.traffic.session.cookie");
     read_policy(object, &o->policy);

@@ -2,6 +2,7 @@
 
 #include "core/json.h"
 #include "core/mem.h"
+#include "core/str.h"
 #include "core/units.h"
 
 #include <assert.h>
@@ -171,6 +172,14 @@ void gw_residency_allow(struct gw_residency *rule, const char *jurisdiction)
     rule->jurisdictions[rule->n_jurisdictions++] = at_strdup(jurisdiction);
 }
 
+enum gw_affinity gw_affinity_of(const char *text)
+{
+    return at_streq(text, "Session")  ? GW_AFFINITY_SESSION
+           : at_streq(text, "Prefix") ? GW_AFFINITY_PREFIX
+           : at_streq(text, "None")   ? GW_AFFINITY_NONE
+                                      : GW_AFFINITY_AUTO;
+}
+
 static enum at_rc add_policies(struct gw_table *table, const json_t *policies, struct at_err *err)
 {
     const char *model;
@@ -184,7 +193,11 @@ static enum at_rc add_policies(struct gw_table *table, const json_t *policies, s
         if (rc != AT_OK) {
             return at_err_wrap(err, rc, "policies: %s", model);
         }
-        gw_route_policy(gw_table_route(table, model), &policy, NULL);
+        struct gw_route *route = gw_table_route(table, model);
+        gw_route_policy(route, &policy, NULL);
+        route->affinity = gw_affinity_of(at_json_str_at(spec, "traffic.affinity", ""));
+        const char *cookie = at_json_str_at(spec, "traffic.session.cookie", "");
+        route->session_cookie = cookie[0] != '\0' ? at_strdup(cookie) : NULL;
     }
     return AT_OK;
 }

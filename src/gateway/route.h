@@ -15,6 +15,8 @@ enum gw_affinity {
     GW_AFFINITY_NONE,
 };
 
+enum gw_affinity gw_affinity_of(const char *text); /* as in a Deployment's spec.traffic */
+
 /* Requests under way at one replica, counted over all loops. Only replicas with a limit have one.
  */
 struct gw_gauge {
@@ -93,8 +95,8 @@ void gw_gauge_unref(struct gw_gauge *gauge);           /* accepts NULL */
 
 /* {"models": {"m": [{"endpoint", "instance", "site", "deployment", "version", "weight", "shadow",
  * "servedAs", "jurisdiction", "latency", "requestsPerReplica"}]}, "policies": {"m": what a
- * Deployment's spec says of waiting, health, limits, retries and hedging}}; of a replica all but
- * endpoint may be absent. err: AT_INVALID, AT_BAD_REQUEST. */
+ * Deployment's spec says of waiting, health, limits, retries, hedging and affinity}}; of a replica
+ * all but endpoint may be absent. err: AT_INVALID, AT_BAD_REQUEST. */
 enum at_rc gw_table_parse(const char *text, size_t len, struct gw_table **ret,
                           struct at_err *err) AT_WARN_UNUSED;
 

@@ -86,14 +86,15 @@ static void on_close(void *ctx, enum at_rc rc, const struct at_err *err)
 static void start(struct fixture *f, bool mux)
 {
     struct at_err err;
-    char routes[256];
+    char routes[512];
     *f = (struct fixture){.loop = kit_loop(), .routes = "/tmp/at-steady-XXXXXX"};
     struct at_http_server_options back = {.listen = "127.0.0.1:0", .mux = mux, .handler = answer};
     assert_int_equal(at_http_server_new(f->loop, &back, &f->back, &err), AT_OK);
     int n = snprintf(routes, sizeof routes,
                      "{\"models\": {\"m\": [{\"endpoint\": \"%s\", \"instance\": \"m-1\", "
-                     "\"site\": \"here\"}]}}",
-                     at_http_server_addr(f->back));
+                     "\"site\": \"here\"}, {\"endpoint\": \"%s\", \"instance\": \"m-2\", \"site\": "
+                     "\"here\", \"servedAs\": \"other\"}]}}",
+                     at_http_server_addr(f->back), at_http_server_addr(f->back));
     int fd = mkstemp(f->routes);
     assert_int_equal(write(fd, routes, (size_t)n), n);
     close(fd);
@@ -127,6 +128,8 @@ static void ask(struct fixture *f, const char *text)
     TURN_UNTIL(f->loop, f->got > 0);
 }
 
+#define B64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
 static void count(bool mux)
 {
     static const char *const REQUESTS[] = {
@@ -135,6 +138,11 @@ static void count(bool mux)
         "Content-Length: 12\r\n\r\n{\"inputs\":[]",
         "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         "Content-Length: 19\r\n\r\n{\"model\":\"m\",\"n\":1}",
+        /* A prompt of two blocks, which has its place; a session and a user; another's name. */
+        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        "Content-Length: 289\r\n\r\n{\"model\":\"m\",\"prompt\":\"" B64 B64 B64 B64 "0123\"}    ",
+        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Atoll-Session: s\r\nX-Atoll-User: u\r\n"
+        "Content-Length: 13\r\n\r\n{\"model\":\"m\"}",
     };
     struct fixture f;
     if (__sanitizer_install_malloc_and_free_hooks == NULL) {
