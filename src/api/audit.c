@@ -20,7 +20,8 @@ static enum at_audit_level worth(struct api_req *req, int status)
     if (status == 401 || status == 403) {
         return AT_AUDIT_CHANGES;
     }
-    if (req->route.target == API_HEALTH || req->route.target == API_METRICS ||
+    bool found = req->handler != NULL; /* else the route means nothing */
+    if ((found && req->route.target == API_HEALTH) || req->route.target == API_METRICS ||
         at_streq(sub, "heartbeat") || (at_streq(sub, "tunnel") && req->route.tail[0] != '\0')) {
         return AT_AUDIT_ALL;
     }

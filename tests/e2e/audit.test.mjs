@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { Agent } from 'node:https';
 import { createServer as createTcp } from 'node:net';
 import path from 'node:path';
 import { ATOLL, Fleet, configMap, eventually, run } from './lib/atoll.mjs';
@@ -25,6 +26,8 @@ fleet.it('each request leaves one line: who, by what, from where, what, decision
   await call(admin, 'POST', MAPS, configMap('a'));
   await call(admin, 'GET', `${MAPS}/a`);
   await server.kFails('get secrets --as eve', /cannot list/);
+  assert.equal((await call(admin, 'GET', '/no/such/path')).status, 404);
+  assert.equal((await call(admin, 'DELETE', '/version')).status, 405);
   const denied = await run('curl', ['-sk', `${server.url}${MAPS}`, '-H', 'Authorization: Bearer guessed-token-guessed', '-i']);
   assert.match(denied.out, /401/);
   await server.stop();
@@ -38,6 +41,7 @@ fleet.it('each request leaves one line: who, by what, from where, what, decision
   assert.match(made.from, /^127\.0\.0\.1:\d+$/);
   assert.ok(made.latencyUs > 0);
   assert.equal(all.filter((l) => l.verb === 'get' && l.path === `${MAPS}/a`).length, 1);
+  assert.deepEqual(all.filter((l) => l.path === '/no/such/path' || l.path === '/version').map((l) => [l.verb, l.code]), [['get', 404], ['delete', 405]]);
   const [eve] = all.filter((l) => l.impersonatedUser === 'eve' && l.resource === 'secrets');
   assert.deepEqual([eve.user, eve.decision, eve.code], ['admin', 'deny', 403]);
   assert.match(eve.reason, /User "eve" cannot list resource "secrets"/);
@@ -182,4 +186,38 @@ fleet.it('syslog over TCP gets RFC 5424 messages in frames, again after the conn
   collected(records);
   const bad = await run(ATOLL, ['server', '--state', await fleet.dir('bad'), '--listen', '127.0.0.1:0', '--audit-sink', 'ftp://x']);
   assert.match(bad.err, /audit sink ftp:\/\/x: it must begin with https:\/\//);
+});
+
+fleet.it('a log that is full because its sink is away refuses with a sentence, and goes on once the sink is back; nothing is lost', async () => {
+  const got = new Set();
+  let up = false;
+  const sink = createServer((req, res) => {
+    let text = '';
+    req.on('data', (d) => { text += d; });
+    req.on('end', () => {
+      if (up) for (const r of JSON.parse(text)) got.add(r.seq);
+      res.writeHead(up ? 200 : 503).end();
+    });
+  });
+  await new Promise((resolve) => sink.listen(0, '127.0.0.1', resolve));
+  const server = await fleet.server({ args: ['--audit-bytes', '1Mi', '--audit-sink', `http://127.0.0.1:${sink.address().port}/`] });
+  const admin = { ...(await credentials(server.kubeconfig)), agent: new Agent({ keepAlive: true, maxSockets: 16 }) };
+  let refusal;
+  for (let i = 0; !refusal && i < 40; i++) {
+    await Promise.all(Array.from({ length: 64 }, () => call(admin, 'GET', `/no${'/x'.repeat(490)}`)));
+    const made = await call(admin, 'POST', MAPS, configMap(`c${i}`));
+    if (made.status === 503) refusal = made.body.message;
+    else assert.equal(made.status, 201);
+  }
+  assert.match(refusal, /cannot be recorded: the audit log holds all it may \(1048576 bytes\)/);
+  assert.equal((await call(admin, 'GET', '/healthz')).status, 200);
+  up = true;
+  await eventually('it serves again', async () => (await call(admin, 'POST', MAPS, configMap(`r${Date.now()}`))).status === 201);
+  admin.agent.destroy();
+  await server.stop();
+  const report = await whole(server.state);
+  assert.ok(report.prunedSeq > 0 && report.lost === 0);
+  for (let seq = 1; seq <= report.prunedSeq; seq++) assert.ok(got.has(seq), `the sink has record ${seq}, which was deleted here`);
+  sink.close();
+  sink.closeAllConnections();
 });
