@@ -8,6 +8,7 @@
 #include "gateway/choose.h"
 #include "gateway/gateway.h"
 #include "gateway/health.h"
+#include "gateway/hedge.h"
 #include "gateway/observe.h"
 #include "gateway/path.h"
 #include "gateway/prefix.h"
@@ -22,8 +23,8 @@
 struct gw_metrics {
     struct at_metrics *registry;
     struct at_metric_family *requests, *duration, *retries, *upstream_errors, *first_byte,
-        *client_retries, *shed, *queued, *queue_wait, *circuits, *model_circuits, *ejections, *sick,
-        *retries_shed, *choices, *prefix_bytes, *shadows;
+        *client_retries, *shed, *checks, *hedges, *queued, *queue_wait, *circuits, *model_circuits,
+        *ejections, *sick, *retries_shed, *choices, *prefix_bytes, *shadows;
     struct at_metric *outstanding, *route_models, *route_replicas, *route_age, *connected,
         *queued_bytes, *tunnels;
 };
@@ -47,6 +48,7 @@ struct gw_replica {
     unsigned outstanding;
     struct gw_circuit circuit;
     unsigned checks_bad, checks_good; /* in a row */
+    int64_t check_at_ns;              /* the next one; 0: not planned */
     bool sick;                        /* by the gateway's own questions */
     bool in_view;
 };
@@ -83,7 +85,8 @@ struct gw_model {
     struct gw_load *load; /* NULL: nobody asks about it */
     struct gw_queue queue;
     struct gw_circuit circuit;
-    struct gw_budget retries;
+    struct gw_budget retries, hedges;
+    struct gw_latency latency;
     unsigned running; /* requests that a replica has */
 };
 
@@ -128,7 +131,8 @@ struct gw_worker {
     bool has_table;
     struct gw_request *free_requests;
     size_t n_waiting, waiting_bytes; /* of all models */
-    at_timer_id wait_timer;
+    at_timer_id wait_timer, check_timer;
+    unsigned checks; /* under way */
     uint64_t prng[2];
     struct gw_token tokens[AT_GW_TOKEN_CACHE]; /* accepted lately, by a hash of the text */
 };
@@ -219,6 +223,9 @@ void gw_feed_synced(struct at_gateway *gateway);  /* one of the lists is complet
 void gw_services_start(struct at_gateway *gateway);
 void gw_services_note(struct at_gateway *gateway, const json_t *deployment, bool deleted);
 void gw_services_done(struct at_gateway *gateway);
+/* check.c */
+void gw_check_start(struct gw_worker *worker);
+void gw_check_done(struct gw_worker *worker);
 /* report.c */
 void gw_report_start(struct at_gateway *gateway);
 void gw_report_poke(struct gw_worker *worker, const struct gw_model *model); /* somebody waits */

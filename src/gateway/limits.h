@@ -33,6 +33,9 @@
 #define AT_GW_EJECT_SHIFT_MAX 16     /* doublings of the time of an ejection */
 #define AT_GW_CIRCUIT_ERRORS 50      /* failed requests in a row, until a model's circuit opens */
 #define AT_GW_CIRCUIT_NS AT_GW_S     /* the first time; doubling up to AT_GW_AVOID_MAX_NS */
+#define AT_GW_HEDGE_SAVED_MAX 10     /* hedges that can be saved up */
+#define AT_GW_LATENCY_KEPT 2048      /* answers, of which then half are forgotten */
+#define AT_GW_LATENCY_LEAST 20       /* answers that a centile is made of */
 #define AT_GW_HEDGE_SHARE_MILLI 100  /* hedges per 1000 requests */
 #define AT_GW_WAIT_NS (30 * AT_GW_S) /* for a replica to take a request */
 #define AT_GW_WAIT_REQUESTS 1024     /* per model and loop */
@@ -46,6 +49,9 @@
 #define AT_GW_REPORT_NS (2 * AT_GW_S)        /* from one report of what is asked to the next */
 #define AT_GW_REPORT_MIN_NS (200 * AT_GW_MS) /* the same when somebody waits */
 #define AT_GW_REPORT_ENTRIES_MAX 10000
+#define AT_GW_CHECK_TICK_NS (50 * AT_GW_MS)
+#define AT_GW_CHECK_IDLE_NS AT_GW_S /* while no Deployment wants any */
+#define AT_GW_CHECKS_MAX 64         /* under way, per loop */
 #define AT_GW_CHECK_INTERVAL_MIN_NS (100 * AT_GW_MS)
 #define AT_GW_POLICY_BYTES_MAX ((size_t)1 << 20) /* of a Deployment, decoded */
 #define AT_GW_CONNECT_NS AT_GW_S

@@ -30,6 +30,47 @@ static void choice_metrics_init(struct gw_metrics *m)
         MODEL_VERSION_OUTCOME);
 }
 
+/* Of waiting, health and second copies. */
+static void init_waiting(struct gw_metrics *m)
+{
+    static const char *const MODEL_STATE[] = {"model", "state", NULL};
+    static const char *const MODEL_RESULT[] = {"model", "result", NULL};
+    static const char *const MODEL_PRIORITY[] = {"model", "priority", NULL};
+    static const char *const MODEL_PRIORITY_REASON[] = {"model", "priority", "reason", NULL};
+    static const char *const MODEL[] = {"model", NULL};
+    static const char *const MODEL_REASON[] = {"model", "reason", NULL};
+    struct at_metrics *r = m->registry;
+    m->queued = at_metrics_family(
+        r, AT_METRIC_GAUGE, "atoll_gateway_queue_requests",
+        "Requests that wait for a replica: more replicas, or fewer requests.", MODEL_PRIORITY);
+    m->queued_bytes = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_queue_bytes",
+                                      "Bytes of the bodies of requests that wait.");
+    m->queue_wait = at_metrics_family(r, AT_METRIC_HISTOGRAM, "atoll_gateway_queue_wait_seconds",
+                                      "How long those waited that got a replica.", MODEL);
+    m->shed = at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_shed_total",
+                                "Requests refused because too many waited, or for too long.",
+                                MODEL_PRIORITY_REASON);
+    m->circuits = at_metrics_family(
+        r, AT_METRIC_GAUGE, "atoll_gateway_replica_circuits",
+        "Replicas left alone (open) or tried (half-open) after errors, per loop.", MODEL_STATE);
+    m->model_circuits = at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_model_circuits",
+                                          "1 per loop that refuses requests for the model at once "
+                                          "(open) or lets one try (half-open).",
+                                          MODEL_STATE);
+    m->ejections =
+        at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_ejections_total",
+                          "Times that a replica was left alone, by reason.", MODEL_REASON);
+    m->checks = at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_health_checks_total",
+                                  "Replicas asked by the gateway whether they are well, by result.",
+                                  MODEL_RESULT);
+    m->hedges = at_metrics_family(
+        r, AT_METRIC_COUNTER, "atoll_gateway_hedges_total",
+        "Second copies of slow requests: sent, won, lost, failed, or not sent (shed).",
+        MODEL_RESULT);
+    m->sick = at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_unhealthy_replicas",
+                                "Replicas that fail the gateway's own checks, per loop.", MODEL);
+}
+
 void gw_metrics_init(struct gw_metrics *m, enum at_loop_backend backend)
 {
     static const char *const BACKEND[] = {"backend", NULL};
@@ -37,9 +78,6 @@ void gw_metrics_init(struct gw_metrics *m, enum at_loop_backend backend)
     static const char *const MODEL_SITE_CODE[] = {"model", "site", "code", NULL};
     static const char *const MODEL[] = {"model", NULL};
     static const char *const MODEL_REASON[] = {"model", "reason", NULL};
-    static const char *const MODEL_STATE[] = {"model", "state", NULL};
-    static const char *const MODEL_PRIORITY[] = {"model", "priority", NULL};
-    static const char *const MODEL_PRIORITY_REASON[] = {"model", "priority", "reason", NULL};
     static const char *const MODEL_SITE_REASON[] = {"model", "site", "reason", NULL};
     struct at_metrics *r = m->registry = at_metrics_new();
     m->requests = at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_requests_total",
@@ -76,28 +114,7 @@ void gw_metrics_init(struct gw_metrics *m, enum at_loop_backend backend)
                                  "WebSocket connections that are open through the gateway.");
     m->connected = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_control_plane_connected",
                                    "1 while the routes are being watched.");
-    m->queued = at_metrics_family(
-        r, AT_METRIC_GAUGE, "atoll_gateway_queue_requests",
-        "Requests that wait for a replica: more replicas, or fewer requests.", MODEL_PRIORITY);
-    m->queued_bytes = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_queue_bytes",
-                                      "Bytes of the bodies of requests that wait.");
-    m->queue_wait = at_metrics_family(r, AT_METRIC_HISTOGRAM, "atoll_gateway_queue_wait_seconds",
-                                      "How long those waited that got a replica.", MODEL);
-    m->shed = at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_shed_total",
-                                "Requests refused because too many waited, or for too long.",
-                                MODEL_PRIORITY_REASON);
-    m->circuits = at_metrics_family(
-        r, AT_METRIC_GAUGE, "atoll_gateway_replica_circuits",
-        "Replicas left alone (open) or tried (half-open) after errors, per loop.", MODEL_STATE);
-    m->model_circuits = at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_model_circuits",
-                                          "1 per loop that refuses requests for the model at once "
-                                          "(open) or lets one try (half-open).",
-                                          MODEL_STATE);
-    m->ejections =
-        at_metrics_family(r, AT_METRIC_COUNTER, "atoll_gateway_ejections_total",
-                          "Times that a replica was left alone, by reason.", MODEL_REASON);
-    m->sick = at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_unhealthy_replicas",
-                                "Replicas that fail the gateway's own checks, per loop.", MODEL);
+    init_waiting(m);
     struct at_metric_family *loops =
         at_metrics_family(r, AT_METRIC_GAUGE, "atoll_gateway_loop_backend",
                           "1 for how the event loops wait: io_uring or epoll.", BACKEND);

@@ -17,6 +17,9 @@ static const char NO_RETRY[] = "x-should-retry: false\r\n";
 
 static const char RETRY_AFTER[] = "Retry-After: 1\r\n";
 
+static const struct gw_handlers HANDLERS = {gw_request_on_head, gw_request_on_body,
+                                            gw_request_on_done};
+
 static void attempt(struct gw_request *r, const char *reason);
 
 /* xoroshiro128+, Blackman and Vigna 2018: ids must differ, not be secret. */
@@ -58,6 +61,7 @@ static void request_free(struct gw_request *r)
     struct gw_worker *w = r->worker;
     assert(r->call == 0);
     assert(r->replica == NULL);
+    gw_hedge_end(r);
     at_metric_add(w->gateway->metrics.outstanding, -1);
     r->model->refs--;
     gw_model_drop(r->model);
@@ -143,6 +147,7 @@ static void on_gone(void *ctx)
         request_free(r);
         return;
     }
+    gw_hedge_end(r);
     at_http_call_cancel(r->worker->client, r->call); /* on_done frees r */
 }
 
@@ -191,7 +196,7 @@ static void say_all_tried(struct gw_request *r, const struct at_http_head *head)
     }
 }
 
-static void on_head(void *ctx, const struct at_http_head *head)
+void gw_request_on_head(void *ctx, const struct at_http_head *head)
 {
     struct gw_request *r = ctx;
     r->status = head->status;
@@ -205,10 +210,14 @@ static void on_head(void *ctx, const struct at_http_head *head)
             AT_OK) {
         r->json_bytes = json_bytes <= SIZE_MAX / 2 ? (size_t)json_bytes : SIZE_MAX / 2;
     }
-    r->discard = is_refusal(r) && can_retry(r) && may_pay(r);
+    bool hedged = r->hedge.call != 0; /* a copy is on its way, and paid for */
+    r->discard = is_refusal(r) && (hedged || (can_retry(r) && may_pay(r)));
+    r->begun = true;
     if (r->discard) {
         return;
     }
+    gw_hedge_end(r);
+    gw_latency_add(&r->model->latency, at_loop_now_ns(r->worker->loop) - r->hedge.sent_ns);
     if (gw_headers_down(head, r->replica->instance, r->replica->site, r->request_id, &r->down) !=
         AT_OK) {
         at_buf_clear(&r->down);
@@ -336,7 +345,7 @@ static void answer_whole(struct gw_request *r, const char *data, size_t len)
     at_http_respond(ex, r->status, NULL, r->down.data, data, len);
 }
 
-static void on_body(void *ctx, const char *data, size_t len)
+void gw_request_on_body(void *ctx, const char *data, size_t len)
 {
     struct gw_request *r = ctx;
     if (r->discard || r->ex == NULL) {
@@ -402,13 +411,7 @@ static void leave_replica(struct gw_request *r, enum at_rc rc, bool sent)
     gw_observe_attempt_end(r, r->status);
     r->replica = NULL;
     r->turn.unreached |= outcome == GW_UNREACHED;
-    assert(r->model->running > 0);
-    r->model->running--;
-    gw_replica_leave(gw_now(r->worker), r->model, replica, r->wish.cost_milli, outcome);
-    if (r->model->load != NULL) {
-        atomic_fetch_sub_explicit(&r->model->load->running, 1, memory_order_relaxed);
-    }
-    gw_wait_serve(r->worker, r->model);
+    gw_request_unsend(r, replica, outcome);
 }
 
 static void count_upstream_error(struct gw_request *r, const char *reason)
@@ -467,6 +470,10 @@ static void on_attempt_failed(struct gw_request *r, enum at_rc rc, bool sent)
     }
     at_buf_clear(&r->hold);
     r->discard = false;
+    if (gw_hedge_promote(r)) {
+        r->begun = false;
+        return;
+    }
     bool safe = !sent || ((r->safe || budgeted) && rc != AT_TIMEOUT);
     /* A lone replica may just have closed an idle connection: ask it once more. */
     if (safe && sent && !can_retry(r) && r->n_tried == 1 && r->model->n_replicas == 1) {
@@ -493,11 +500,15 @@ static void on_attempt_failed(struct gw_request *r, enum at_rc rc, bool sent)
     }
 }
 
-static void on_done(void *ctx, enum at_rc rc, bool bytes_sent, const struct at_err *err)
+void gw_request_on_done(void *ctx, enum at_rc rc, bool bytes_sent, const struct at_err *err)
 {
     struct gw_request *r = ctx;
     (void)err;
     r->call = 0;
+    if (r->hedge.switching) { /* the copy was faster */
+        leave_replica(r, rc, bytes_sent);
+        return;
+    }
     if (rc == AT_OK && !r->discard) {
         gw_model_note(gw_now(r->worker), r->model, true);
         end_answer(r);
@@ -531,19 +542,6 @@ void gw_request_go(struct gw_request *r)
     attempt(r, r->turn.again ? "waited" : NULL);
 }
 
-static void fail_version(struct gw_request *r)
-{
-    char message[512] = "";
-    size_t n = (size_t)snprintf(message, sizeof message, "there is no version %.*s; there %s",
-                                r->wish.version.len < 64 ? (int)r->wish.version.len : 64,
-                                r->wish.version.ptr, r->model->n_versions == 1 ? "is" : "are");
-    for (size_t i = 0; i < r->model->n_versions && n < sizeof message; i++) {
-        n += (size_t)snprintf(message + n, sizeof message - n, "%s %.64s", i > 0 ? "," : "",
-                              r->model->versions[i]);
-    }
-    gw_request_fail(r, 404, message);
-}
-
 static void count_retry(const struct gw_request *r, const char *reason)
 {
     const char *const labels[] = {r->model->name, reason, NULL};
@@ -562,7 +560,7 @@ static void attempt(struct gw_request *r, const char *reason)
         choice = gw_choose_take(w, r->model, &r->wish, r->tried, r->n_tried, now, &replica, &why);
     }
     if (choice == GW_CHOICE_VERSION) {
-        fail_version(r);
+        gw_request_fail_version(r);
         return;
     }
     if (choice != GW_CHOICE_MADE && r->n_tried == 0) {
@@ -578,48 +576,12 @@ static void attempt(struct gw_request *r, const char *reason)
     if (reason != NULL) {
         count_retry(r, reason);
     }
-    r->tried[r->n_tried++] = replica;
     r->replica = replica;
-    r->model->running++;
-    if (r->model->load != NULL) {
-        atomic_fetch_add_explicit(&r->model->load->running, 1, memory_order_relaxed);
-    }
-    gw_replica_enter(gw_now(w), r->model, replica, r->wish.cost_milli);
+    r->begun = false;
+    r->hedge.won = false;
     gw_observe_attempt(r);
-    const struct at_http_head *head = at_http_request(r->ex);
-    struct at_str body = at_http_request_body(r->ex);
-    const char *renamed;
-    char target[AT_HTTP_HEAD_BYTES_MAX];
-    memcpy(target, head->target.ptr, head->target.len);
-    target[head->target.len] = '\0';
-    if (r->grpc != NULL) {
-        body = (struct at_str){r->grpc->body.data, r->grpc->body.len};
-    }
-    enum at_rc rc =
-        gw_rename(r, replica, r->grpc != NULL ? at_str_of(r->grpc->target.data) : head->target,
-                  &renamed, &body);
-    assert(rc == AT_OK); /* buffers without a cap */
-    int64_t timeout_ns = w->gateway->first_byte_timeout_ns;
-    struct at_http_call call = {.addr = replica->addr,
-                                .method = r->method,
-                                .target = renamed != NULL     ? renamed
-                                          : r->grpc != NULL   ? r->grpc->target.data
-                                          : r->target.len > 0 ? r->target.data
-                                                              : target,
-                                .host = r->host.len > 0 ? r->host.data : NULL,
-                                .headers = r->up.data,
-                                .body = body.ptr,
-                                .body_len = body.len,
-                                .first_byte_timeout_ns =
-                                    r->timeout_ns > 0 && r->timeout_ns < timeout_ns ? r->timeout_ns
-                                                                                    : timeout_ns,
-                                .piece_timeout_ns = timeout_ns,
-                                .ctx = r,
-                                .on_head = on_head,
-                                .on_body = on_body,
-                                .on_done = on_done};
-    r->call = at_http_call(w->client, &call);
-    assert(r->call != 0);
+    r->call = gw_request_send(r, replica, &HANDLERS);
+    gw_hedge_plan(r);
     if (r->n_tried == 1 && reason == NULL) {
         gw_shadow(r);
     }
@@ -734,6 +696,10 @@ void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const st
     }
     if (!read_priority(r, head)) {
         gw_request_fail(r, 400, "X-Atoll-Priority must be critical, high, normal or low");
+        return;
+    }
+    if (!gw_hedge_read(r, head)) {
+        gw_request_fail(r, 400, "X-Atoll-Hedge must be off, p50, p90, p95, p99 or a time as 50ms");
         return;
     }
     at_http_on_gone(ex, on_gone, r);

@@ -4,6 +4,7 @@
 
 #include "gateway/gateway_priv.h"
 #include "gateway/grpc.h"
+#include "gateway/hedge.h"
 
 struct gw_request {
     struct gw_worker *worker;
@@ -24,6 +25,7 @@ struct gw_request {
     bool infer;     /* answers come whole: hold them back even without a length */
     bool discard;   /* this answer (502, 503) is not passed on; another replica is asked */
     bool streaming; /* the answer's head is on its way to the client */
+    bool begun;     /* the answer's head has come */
     bool paused;
     bool sse; /* a stream of events: passed on event by event */
     bool has_length;
@@ -40,10 +42,26 @@ struct gw_request {
     bool openai;                /* errors are objects; only 503 is safe to ask another about */
     struct at_buf target, host; /* of a plain service; else empty */
     struct gw_observation obs;
-    struct at_buf line;  /* of the access log, as far as it is known; empty: not wanted */
-    bool stream;         /* asked for: the first byte is timed */
+    struct at_buf line; /* of the access log, as far as it is known; empty: not wanted */
+    bool stream;        /* asked for: the first byte is timed */
+    struct gw_hedge hedge;
     struct gw_turn turn; /* in the model's queue */
 };
+
+struct gw_handlers {
+    void (*on_head)(void *ctx, const struct at_http_head *head);
+    void (*on_body)(void *ctx, const char *data, size_t len);
+    void (*on_done)(void *ctx, enum at_rc rc, bool bytes_sent, const struct at_err *err);
+};
+/* proxy.c: what comes of the call that counts */
+void gw_request_on_head(void *ctx, const struct at_http_head *head);
+void gw_request_on_body(void *ctx, const char *data, size_t len);
+void gw_request_on_done(void *ctx, enum at_rc rc, bool bytes_sent, const struct at_err *err);
+/* send.c: replica has it from now on, until gw_request_unsend. */
+at_http_call_id gw_request_send(struct gw_request *r, struct gw_replica *replica,
+                                const struct gw_handlers *handlers);
+void gw_request_fail_version(struct gw_request *r); /* pinned to one that there is not */
+void gw_request_unsend(struct gw_request *r, struct gw_replica *replica, enum gw_outcome outcome);
 
 /* Whether a replica would take it now; and then it goes. */
 bool gw_request_may_go(struct gw_request *r);

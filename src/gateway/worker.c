@@ -42,6 +42,7 @@ enum at_rc gw_worker_start(struct gw_worker *worker, const struct at_http_server
                                                        .idle_timeout_ns = AT_GW_REPLICA_IDLE_NS,
                                                        .connect_timeout_ns = AT_GW_CONNECT_NS});
     gw_observe_start(worker);
+    gw_check_start(worker);
     return at_http_server_new(worker->loop, &o, &worker->server, err);
 }
 
@@ -87,6 +88,7 @@ void gw_worker_done(struct gw_worker *worker)
     }
     at_loop_timer_cancel(worker->loop, worker->drain_timer);
     gw_wait_done(worker);
+    gw_check_done(worker);
     at_http_server_free(worker->server);
     gw_spans_free(worker->spans);
     worker->spans = NULL;

@@ -213,6 +213,56 @@ for (const backend of BACKENDS) {
     for (const b of backs) await b.stop();
   });
 
+  it(`a replica that fails the gateway's own checks is left alone until it passes (${backend})`, async () => {
+    const well = [true, true];
+    const backs = [];
+    for (let i = 0; i < 2; i++) backs.push(await replica((req, res) => (req.url === '/well' ? res.writeHead(well[i] ? 200 : 503).end() : ok(res, String(i)))));
+    const policies = { m: { health: { active: { protocol: 'http', path: '/well', interval: '100ms', failures: 2 } } } };
+    const gateway = await staticGateway(fleet, { m: backs.map((b) => b.endpoint) }, { backend, policies });
+    const sick = () => gateway.metric('atoll_gateway_unhealthy_replicas', { model: 'm' });
+    const who = async () => new Set(await Promise.all(Array.from({ length: 40 }, async () => (await gateway.infer('m')).body)));
+    await eventually('both are asked', async () => (await gateway.metric('atoll_gateway_health_checks_total', { result: 'passed' })) >= 2);
+    assert.deepEqual([...(await who())].sort(), ['0', '1']);
+    well[0] = false;
+    await eventually('one is known to be sick', async () => (await sick()) === 1);
+    assert.deepEqual([...(await who())], ['1']);
+    well[1] = false;
+    await eventually('both are', async () => (await sick()) === 2);
+    assert.equal((await gateway.infer('m')).status, 200, 'somebody is asked all the same');
+    well.fill(true);
+    await eventually('both are back', async () => (await sick()) === 0);
+    assert.deepEqual([...(await who())].sort(), ['0', '1']);
+    for (const b of backs) await b.stop();
+  });
+
+  it(`a slow request is sent to a second replica when asked; the first answer counts, the other is cancelled (${backend})`, async () => {
+    const held = [];
+    const slow = await replica((req, res, body) => (body.includes('"warm"') ? ok(res, 'slow') : held.push(res)));
+    const fast = await replica((req, res) => ok(res, 'fast'));
+    const models = { m: [slow.endpoint, fast.endpoint], always: [slow.endpoint, fast.endpoint], none: [slow.endpoint, slow.endpoint] };
+    const gateway = await staticGateway(fleet, models, { backend, policies: { always: { hedging: { after: 'p95', maxPercent: 100 } }, none: {} } });
+    const hedges = (result, model = 'm') => gateway.metric('atoll_gateway_hedges_total', { model, result });
+    let n = 0;
+    while ((await hedges('won')) < 2 && n++ < 30) assert.equal((await gateway.infer('m', { headers: { 'X-Atoll-Hedge': '40ms' } })).body, 'fast');
+    assert.equal(await hedges('won'), 2);
+    await eventually('the slow ones were cancelled', () => slow.open === 0);
+    assert.equal((await gateway.infer('m', { headers: { 'X-Atoll-Hedge': 'soon' } })).status, 400);
+    assert.equal(slow.seen.length + fast.seen.length - n, await hedges('sent')); // nothing else was doubled
+    for (let i = 0; i < 30; i++) await gateway.infer('always', { body: '{"warm":1}' });
+    n = 0;
+    while ((await hedges('won', 'always')) < 1 && n++ < 30) assert.equal((await gateway.infer('always')).body, 'fast');
+    assert.equal(await hedges('won', 'always'), 1);
+    const before = await hedges('sent', 'always');
+    const chats = Promise.all([gateway.chat('always'), gateway.chat('always')]);
+    await eventually('a chat is with the slow one', () => held.length > 0 && slow.open > 0);
+    await sleep(100);
+    assert.equal(await hedges('sent', 'always'), before, 'what is sampled is never doubled');
+    held.forEach((res) => res.writableEnded || ok(res));
+    await chats;
+    await slow.stop();
+    await fast.stop();
+  });
+
   it(`when nothing helps the model's circuit opens, lets one try, and closes (${backend})`, async () => {
     const back = await rawReplica((s, head) => (self.well ? s.end(`HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}`) : s.resetAndDestroy()));
     const self = { well: false };
