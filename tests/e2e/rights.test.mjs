@@ -138,3 +138,26 @@ fleet.it('an account acts with its own token and rights only, and to impersonate
   assert.equal(await can('ivan', 'impersonate serviceaccounts/robot -n team'), true);
   assert.equal(await can('ivan', 'impersonate serviceaccounts/default -n team'), false);
 });
+
+fleet.it('a tenant learns nothing of another one: not from refusals, lists, Events, watches or metrics, and holds nothing of it by ownership', async () => {
+  const admin = await credentials(server.kubeconfig);
+  await server.k('create namespace other');
+  await server.k('create secret generic there --from-literal=a=b -n other');
+  await server.apply({ ...deployment('d', { replicas: 0 }), metadata: { name: 'd', namespace: 'other' } });
+  await server.apply(bind('eve', NAMED('edit'), ['eve'], 'team'));
+  const eve = (method, target, body) => call(admin, method, target, body, { 'Impersonate-User': 'eve' });
+  const told = async (ns, name) => {
+    const r = await eve('GET', `/api/v1/namespaces/${ns}/secrets/${name}`);
+    return [r.status, JSON.stringify(r.body).replaceAll(ns, 'NS').replaceAll(name, 'NAME')];
+  };
+  assert.deepEqual(await told('other', 'there'), await told('nonesuch', 'missing'), 'what is there is refused as what is not');
+  for (const target of ['/api/v1/namespaces', '/api/v1/events', '/api/v1/secrets', '/api/v1/namespaces/other/events', '/api/v1/namespaces/other/configmaps?watch=true', '/apis/atoll.dev/v1/nodes', '/metrics']) {
+    assert.equal((await eve('GET', target)).status, 403, target);
+  }
+  assert.equal((await eve('DELETE', '/api/v1/namespaces/team')).status, 403);
+  const d = (await call(admin, 'GET', '/apis/atoll.dev/v1/namespaces/other/deployments/d')).body;
+  const ownerReferences = [{ apiVersion: 'atoll.dev/v1', kind: 'Deployment', name: 'd', uid: d.metadata.uid, blockOwnerDeletion: true, controller: true }];
+  await eve('POST', '/api/v1/namespaces/team/configmaps', { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'leech', ownerReferences } });
+  assert.equal((await call(admin, 'DELETE', '/apis/atoll.dev/v1/namespaces/other/deployments/d?propagationPolicy=Foreground')).status, 200);
+  await eventually('its owner\'s deletion is not held up by her', async () => (await call(admin, 'GET', '/apis/atoll.dev/v1/namespaces/other/deployments/d')).status === 404);
+});
