@@ -17,6 +17,48 @@ static void name_key(struct at_gateway *g)
     }
 }
 
+/* "priority=low" at the end of a token's line: its requests' class, and the highest that they may
+ * ask for. It is taken off name. */
+static enum at_rc take_class(struct at_gateway *g, struct at_str *name, struct at_err *err)
+{
+    static const char WORD[] = "priority=";
+    size_t at = name->len;
+    while (at > 0 && name->ptr[at - 1] != ' ') {
+        at--;
+    }
+    struct at_str last = {name->ptr + at, name->len - at};
+    enum gw_priority class = GW_PRIORITIES;
+    if (at_str_starts(last, WORD)) {
+        last = (struct at_str){last.ptr + sizeof WORD - 1, last.len - (sizeof WORD - 1)};
+        if (!gw_priority_parse(last, &class)) {
+            return at_err_set(err, AT_INVALID,
+                              "priority=%.*s: must be critical, high, normal or low", (int)last.len,
+                              last.ptr);
+        }
+        name->len = at;
+        *name = at_str_trim(*name);
+    }
+    g->classes = at_realloc(g->classes, (g->n_digests + 1) * sizeof *g->classes);
+    g->classes[g->n_digests] = class;
+    return AT_OK;
+}
+
+bool gw_auth_priority(const struct gw_worker *worker, struct at_str text, enum gw_priority *ret)
+{
+    const struct at_gateway *g = worker->gateway;
+    enum gw_priority most = GW_PRIORITIES;
+    if (worker->key != NULL && g->keys != NULL) {
+        most = g->classes[(worker->key - g->keys[0]) / AT_GW_KEY_BYTES_MAX];
+    }
+    *ret = most != GW_PRIORITIES ? most : GW_NORMAL;
+    enum gw_priority wanted = *ret;
+    if (text.ptr != NULL && !gw_priority_parse(text, &wanted)) {
+        return false;
+    }
+    *ret = wanted < most ? wanted : most;
+    return true;
+}
+
 /* A token, or sha256: and its digest; then, after a space, its name in metrics and logs. */
 static enum at_rc add(struct at_gateway *g, struct at_str line, struct at_err *err)
 {
@@ -27,6 +69,10 @@ static enum at_rc add(struct at_gateway *g, struct at_str line, struct at_err *e
     struct at_str name = line;
     line = at_str_cut(&name, ' ');
     name = at_str_trim(name);
+    enum at_rc rc = take_class(g, &name, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
     g->digests = at_realloc(g->digests, (g->n_digests + 1) * sizeof *g->digests);
     g->keys = at_realloc(g->keys, (g->n_digests + 1) * sizeof *g->keys);
     g->keys[g->n_digests][0] = '\0';

@@ -358,6 +358,7 @@ void at_gateway_free(struct at_gateway *gateway)
     at_metrics_free(g->metrics.registry);
     at_free(g->workers);
     at_free(g->digests);
+    at_free(g->classes);
     at_free(g->name);
     at_free(g->keys);
     at_free(g->site);

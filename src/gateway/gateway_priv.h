@@ -168,6 +168,7 @@ struct at_gateway {
     struct at_map *services;      /* "namespace/name" → json_t: Deployments with a service */
     unsigned char (*digests)[32]; /* of accepted tokens */
     size_t n_digests;
+    enum gw_priority *classes;         /* of the tokens; GW_PRIORITIES: none */
     char (*keys)[AT_GW_KEY_BYTES_MAX]; /* names of the tokens, digest by digest */
     uint64_t trace_share, access_rates[6];
     char *access_file;
@@ -253,6 +254,9 @@ void gw_model_forget_versions(struct gw_model *model);
 enum at_rc gw_auth_load(struct at_gateway *gateway, const char *file,
                         struct at_err *err) AT_WARN_UNUSED;
 bool gw_auth_allows(struct gw_worker *worker, const struct at_http_head *head);
+/* The class of a request whose header says text; never above that of its token. false: there is no
+ * such class. */
+bool gw_auth_priority(const struct gw_worker *worker, struct at_str text, enum gw_priority *ret);
 void gw_auth_done(struct gw_worker *worker);
 /* openai.c: paths below /v1/ */
 struct gw_openai_error { /* all may be NULL */

@@ -620,9 +620,8 @@ static void start(struct gw_request *r)
 /* false: it asks for one that there is not. */
 static bool read_priority(struct gw_request *r, const struct at_http_head *head)
 {
-    struct at_str text = at_http_header_get(head, "x-atoll-priority");
-    r->turn.priority = GW_NORMAL;
-    return text.ptr == NULL || gw_priority_parse(text, &r->turn.priority);
+    return gw_auth_priority(r->worker, at_http_header_get(head, "x-atoll-priority"),
+                            &r->turn.priority);
 }
 
 /* A plain service keeps its client's Host, and has its own view of the path. */

@@ -54,6 +54,29 @@ async function rawClient(url, { write } = {}) {
 
 const closed = (socket) => (socket.closed ? Promise.resolve() : once(socket, 'close'));
 
+it('a token has a class, and its requests ask for none above it', async () => {
+  const held = [];
+  const back = await replica((req, res) => held.push(res));
+  const tokens = await fleet.file('tokens', 'plain\nbatch nightly runs priority=low\nvip priority=CRITICAL\n');
+  const gateway = await staticGateway(fleet, { m: [back.endpoint] }, { args: ['--auth-token-file', tokens], policies: { m: { limits: { requests: 1 }, waiting: { timeout: '9s' } } } });
+  gateway.token = 'plain';
+  const all = [gateway.infer('m')];
+  await eventually('it is there', () => held.length === 1);
+  const cases = [['plain', '', 'normal'], ['plain', 'high', 'high'], ['batch', '', 'low'], ['batch', 'critical', 'low'], ['vip', '', 'critical'], ['vip', 'low', 'low']];
+  const want = {};
+  for (const [token, asked, is] of cases) {
+    want[is] = (want[is] ?? 0) + 1;
+    all.push(gateway.infer('m', { headers: { Authorization: `Bearer ${token}`, ...(asked ? { 'X-Atoll-Priority': asked } : {}) } }));
+    await eventually(`${token} ${asked} waits as ${is}`, async () => (await gateway.metric('atoll_gateway_queue_requests', { model: 'm', priority: is })) === want[is]);
+  }
+  for (let i = 0; i < all.length; i++) {
+    await eventually('the next is there', () => held.length === 1);
+    ok(held.pop());
+  }
+  assert.deepEqual([...new Set((await Promise.all(all)).map((a) => a.status))], [200]);
+  await back.stop();
+});
+
 for (const backend of BACKENDS) {
   it(`those who wait go by priority, then in order; the lowest is shed first (${backend})`, async () => {
     const held = [];
