@@ -216,6 +216,37 @@ static struct gw_request *first_in_turn(const struct gw_queue *q)
     return best;
 }
 
+/* A version or a place of its own: it may have to wait while others need not, and the reverse. */
+static bool is_narrow(const struct gw_request *r)
+{
+    return r->wish.pin != 0 || r->wish.data_class.len > 0 || r->wish.jurisdictions.len > 0;
+}
+
+/* Whose turn it is of those that may go. Who waits for a version or a place holds up nobody else;
+ * of the others the first one speaks for all. */
+static struct gw_request *next_to_go(const struct gw_queue *q)
+{
+    struct gw_request *first = first_in_turn(q);
+    if (first == NULL || gw_request_may_go(first)) {
+        return first;
+    }
+    bool blocked = !is_narrow(first);
+    int tries = AT_GW_WAIT_TRIES_MAX;
+    for (int p = GW_PRIORITIES - 1; p >= 0; p--) {
+        for (struct gw_request *r = q->lines[p].first; r != NULL && tries > 0; r = r->turn.next) {
+            tries--;
+            if (r == first || (blocked && !is_narrow(r))) {
+                continue;
+            }
+            if (gw_request_may_go(r)) {
+                return r;
+            }
+            blocked = blocked || !is_narrow(r);
+        }
+    }
+    return NULL;
+}
+
 void gw_wait_serve(struct gw_worker *worker, struct gw_model *model)
 {
     struct gw_queue *q = &model->queue;
@@ -223,7 +254,7 @@ void gw_wait_serve(struct gw_worker *worker, struct gw_model *model)
         return;
     }
     model->refs++; /* the last request may end in it */
-    for (struct gw_request *r; (r = first_in_turn(q)) != NULL && gw_request_may_go(r);) {
+    for (struct gw_request *r; (r = next_to_go(q)) != NULL;) {
         if (q->waited == NULL) {
             const char *const labels[] = {model->name, NULL};
             q->waited = at_metric_with(worker->gateway->metrics.queue_wait, labels);

@@ -77,6 +77,31 @@ it('prompts go where their beginning is; sessions stay, by header, body and cook
   }
 });
 
+it('who waits for a busy version holds up nobody else, and a replica never has more than it takes', async () => {
+  const held = [];
+  const [stable] = await backs(1);
+  const [busy] = await backs(1, (req, res) => held.push(res));
+  const g = await staticGateway(
+    fleet,
+    {
+      m: [
+        { endpoint: stable.endpoint, instance: 'stable', deployment: 'stable', version: '1' },
+        { endpoint: busy.endpoint, instance: 'busy', deployment: 'busy', version: '2', weight: 0, requestsPerReplica: 2 },
+      ],
+    },
+    { policies: { m: { waiting: { timeout: '30s' } } }, threads: 2 },
+  );
+  const pinned = Array.from({ length: 6 }, () => g.infer('m', { headers: { 'X-Atoll-Version': '2' } }));
+  await eventually('two are there, four wait', async () => busy.open === 2 && (await g.metric('atoll_gateway_queue_requests', { model: 'm' })) === 4);
+  for (let i = 0; i < 30; i++) assert.equal((await g.infer('m')).headers['x-atoll-instance'], 'stable');
+  for (let n = 0; n < 6; n++) {
+    await eventually('one is held', () => held.length > 0);
+    held.shift().writeHead(200, { 'Content-Type': 'application/json' }).end('{}');
+  }
+  for (const a of await Promise.all(pinned)) assert.equal(a.status, 200, a.body);
+  assert.equal(busy.most, 2);
+});
+
 const served = (name, namespace, replicas, traffic, model = {}) => ({
   apiVersion: 'atoll.dev/v1',
   kind: 'Deployment',
