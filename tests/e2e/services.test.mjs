@@ -4,8 +4,9 @@ import { once } from 'node:events';
 import http from 'node:http';
 import http2 from 'node:http2';
 import net from 'node:net';
+import tls from 'node:tls';
 import { WebSocket, WebSocketServer } from 'ws';
-import { eventually, Fleet } from './lib/atoll.mjs';
+import { eventually, Fleet, run } from './lib/atoll.mjs';
 import { Cluster, web, webRoot } from './lib/cluster.mjs';
 import { call } from './lib/rest.mjs';
 
@@ -36,7 +37,7 @@ async function gateway(replicas, services, ...args) {
   const models = Object.fromEntries(Object.entries(replicas).map(([m, list]) => [m, list.map((r, i) => ({ endpoint: r.endpoint, instance: `${m}-${i}` }))]));
   const routes = await fleet.file('routes.json', JSON.stringify({ models, services }));
   const proc = fleet.start('atoll gateway', ['gateway', '--listen', '127.0.0.1:0', '--static-routes', routes, '--threads', '1', ...args]);
-  const [, url] = await proc.line(/^ready gateway (http:\/\/\S+)$/m);
+  const [, url] = await proc.line(/^ready gateway (https?:\/\/\S+)$/m);
   const { port } = new URL(url);
   const ask = (path, { host = 'x', method = 'GET', headers = {} } = {}) =>
     new Promise((resolve, reject) => {
@@ -225,6 +226,39 @@ it('one side of a tunnel may end while the other goes on; bytes sent before the 
   }
 });
 
+it('the same over TLS: WebSockets, and half close by close_notify', async () => {
+  const dir = await fleet.dir('certs');
+  const made = await run('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', `${dir}/key.pem`, '-out', `${dir}/cert.pem`, '-days', '2', '-subj', '/CN=localhost']);
+  assert.equal(made.code, 0, made.err);
+  for (const backend of ['epoll', 'auto']) {
+    const [e, b] = [await sockets('echo'), await bare()];
+    const gw = await gateway({ echo: [e], bare: [b] }, [{ model: 'echo', path: '/ws' }, { model: 'bare', path: '/bare' }], '--loop-backend', backend, '--tls-cert', `${dir}/cert.pem`, '--tls-key', `${dir}/key.pem`);
+    const ws = new WebSocket(`wss://127.0.0.1:${gw.port}/ws`, { rejectUnauthorized: false });
+    await once(ws, 'open');
+    assert.equal(e.last.req.headers['x-forwarded-proto'], 'https');
+    const big = Buffer.alloc(2_000_000, 'xyz');
+    ws.send(big);
+    assert.ok((await once(ws, 'message'))[0].equals(big));
+    ws.close(4000);
+    assert.equal((await once(ws, 'close'))[0], 4000);
+    const client = tls.connect({ port: gw.port, host: '127.0.0.1', rejectUnauthorized: false, allowHalfOpen: true });
+    client.write(`${UPGRADE('/bare')}up`);
+    const { socket, head } = await b.opened;
+    let up = head.toString();
+    socket.on('data', (d) => (up += d));
+    let down = '';
+    client.on('data', (d) => (down += d));
+    await eventually('it is open', () => down.includes('101'));
+    socket.end('last word'); // the replica's side ends; the client's goes on
+    await once(client, 'end');
+    assert.ok(down.endsWith('last word'));
+    client.write(' and on');
+    await eventually('it still arrives', () => up === 'up and on');
+    client.end();
+    await once(socket, 'end');
+  }
+});
+
 it('who does not read holds the other side back; who goes away takes the other side along; silence ends it', async () => {
   const r = await bare();
   const gw = await gateway({ bare: [r] }, [{ model: 'bare', path: '/' }], '--tunnel-idle', '2s');
@@ -326,7 +360,7 @@ it('a Deployment with spec.service is served by host and path as soon as it is r
   await c.server.apply([made]);
   const token = await call(c.admin, 'POST', '/join/v1/tokens', { role: 'gateway', site: 'local', ttl: '1h' });
   const proc = fleet.start('atoll gateway', ['gateway', '--server', c.server.url, '--token', token.body.token, '--ca-pin', token.body.caPin, '--name', 'gw-1', '--state', await fleet.dir('gw'), '--listen', '127.0.0.1:0']);
-  const [, url] = await proc.line(/^ready gateway (http:\/\/\S+)$/m);
+  const [, url] = await proc.line(/^ready gateway (https?:\/\/\S+)$/m);
   const { port } = new URL(url);
   const ask = (host, path) => new Promise((resolve, reject) => http.get({ port, path, headers: { Host: host } }, async (res) => {
     let text = '';
