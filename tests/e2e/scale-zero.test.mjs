@@ -13,7 +13,7 @@ let dev;
 
 async function start() {
   const state = await fleet.dir('atoll-zero');
-  const proc = fleet.start('atoll dev', ['dev', '--state', state, '--free-ports', '--site', 'here']);
+  const proc = fleet.start('atoll dev', ['dev', '--state', state, '--free-ports', '--gateway-threads', '2', '--site', 'here']);
   await proc.line(/^ready dev$/m);
   const [, url] = await proc.line(/^gateway\s+(http\S+)$/m);
   const kubeconfig = path.join(state, 'admin.kubeconfig');
@@ -29,6 +29,10 @@ async function start() {
     },
     patch: async (name, body) => {
       const r = await call(admin, 'PATCH', at('deployments', name), body, { 'Content-Type': 'application/merge-patch+json' });
+      assert.equal(r.status, 200, JSON.stringify(r.body));
+    },
+    remove: async (name) => {
+      const r = await call(admin, 'DELETE', at('deployments', name));
       assert.equal(r.status, 200, JSON.stringify(r.body));
     },
     get: async (name) => (await call(admin, 'GET', at('deployments', name))).body,
@@ -62,6 +66,18 @@ it('requests to a Deployment with no copy make one, and all are answered', async
   await eventually('nothing of it is left', async () => (await dev.list('instances')).length === 0, { timeoutMs: 15_000 });
   const again = await dev.gateway.chat('zero');
   assert.equal(again.status, 200, again.body);
+  // Who waits for what is deleted is told at once.
+  await dev.apply(modelServer('never', script, { replicas: 0, env: { START_MS: 60_000 }, spec: { autoscaling: { min: 0 } } }));
+  await known('never');
+  const waits = dev.gateway.infer('never');
+  await eventually('it waits', async () => (await dev.gateway.metric('atoll_gateway_queue_requests', { model: 'never' })) === 1);
+  await eventually('a copy is made', async () => (await replicas('never')) === 1);
+  await dev.remove('never');
+  assert.equal((await waits).status, 404);
+  // And what was told by hand to have no copy answers at once.
+  await dev.apply(modelServer('off', script, { replicas: 0 }));
+  await known('off');
+  assert.equal((await dev.gateway.infer('off')).status, 503);
 }, { timeout: 90_000 });
 
 // Keeps n requests of each kind under way until stop() is called, which resolves to what went wrong.
