@@ -96,7 +96,8 @@
 #define AT_GW_PREFIX_WORTH_BYTES 1024 /* known to a replica, outweigh a request under way */
 #define AT_GW_COST_BYTES 4096         /* of a prompt, are as much work as a short request */
 #define AT_GW_COST_MILLI_MAX 100000
-#define AT_GW_SHADOWS_MAX 64                      /* copies under way, per loop */
+#define AT_GW_RENAME_BYTES_MAX 8192 /* that a body may grow by another name of its model */
+#define AT_GW_SHADOWS_MAX 64        /* copies under way, per loop */
 #define AT_GW_SHADOW_BYTES_MAX ((size_t)16 << 20) /* of their bodies */
 #define AT_GW_SHADOW_NS (60 * AT_GW_S)            /* for an answer that nobody reads */
 #define AT_GW_SCAN_MAX 4 /* replicas of a place that are all looked at; of more, two */

@@ -51,6 +51,10 @@ enum at_rc gw_rename(struct gw_request *r, const struct gw_replica *replica, str
                      const char **ret_target, struct at_str *body)
 {
     *ret_target = NULL;
+    if (r->asked != 0) {
+        at_buf_clear(&r->target); /* of another replica; plain services have theirs in it */
+    }
+    r->body.max = body->len + AT_GW_RENAME_BYTES_MAX;
     if (r->asked == 0 || r->asked == replica->served_hash) {
         return AT_OK;
     }

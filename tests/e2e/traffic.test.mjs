@@ -29,6 +29,22 @@ it('requests are renamed for replicas that know the model by another name', asyn
   assert.equal((await g.ask('/v1/chat/completions', { body: ' {"n":1, "model" : "team\\/chat","x":"team/chat"}' })).status, 200);
   assert.equal(back.seen.at(-1).body, ' {"n":1, "model" : "llama \\"8b\\"/q4","x":"team/chat"}');
   assert.equal(Number(back.seen.at(-1).headers['content-length']), back.seen.at(-1).body.length);
+  // The next replica, and the copy, are asked by their own names.
+  const [plain, copy] = await backs(2);
+  const [cuts] = await backs(1, (req) => req.socket.destroy());
+  const two = await staticGateway(fleet, {
+    m: [
+      { endpoint: cuts.endpoint, instance: 'cuts', servedAs: 'other' },
+      { endpoint: plain.endpoint, instance: 'plain' },
+      { endpoint: copy.endpoint, instance: 'copy', deployment: 'copy', version: '9', shadow: 100, servedAs: 'third' },
+    ],
+  });
+  for (let i = 0; i < 4; i++) assert.equal((await two.infer('m')).status, 200);
+  assert.ok(cuts.seen.length > 0);
+  assert.ok(cuts.seen.every((r) => r.url === '/v2/models/other/infer'));
+  assert.ok(plain.seen.length === 4 && plain.seen.every((r) => r.url === '/v2/models/m/infer'));
+  await eventually('copies have come', () => copy.seen.length === 4);
+  assert.ok(copy.seen.every((r) => r.url === '/v2/models/third/infer'));
 });
 
 it('copies go out beside requests; a copy that hangs or fails is nobody\'s trouble', async () => {
