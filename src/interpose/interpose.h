@@ -138,7 +138,9 @@ bool share_attach(void);
 /* Position of a device in the pages. NO_DEVICE: it is not among what this instance was given. */
 int share_device(cu_device device);
 int share_device_of_uuid(const uint8_t uuid[AT_SHARE_UUID_BYTES]);
-int share_device_current(void); /* of the calling thread's context */
+int share_device_current(void);                 /* of the calling thread's context */
+int share_device_of_context(cu_handle context); /* which is the calling thread's; remembered */
+void share_forget_contexts(void);               /* one is gone: its handle may mean another */
 const struct at_share_limit *share_limit(int device);
 uint64_t share_period_ns(void);
 struct at_share_count *share_count(int device);

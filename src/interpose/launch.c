@@ -267,7 +267,7 @@ static struct lane *before(struct stream stream, enum launch_kind kind, cu_resul
         context == NULL) {
         return NULL; /* the driver says what is wrong */
     }
-    int device = share_device_current();
+    int device = share_device_of_context(context);
     if (device == NO_DEVICE) {
         *ret = CU_NOT_PERMITTED;
         return NULL;

@@ -114,6 +114,7 @@ void memory_forget_context(cu_handle context)
         give_entry(&e);
     }
     launch_forget_context(context);
+    share_forget_contexts();
 }
 
 /* An allocation of the form `call` into *ret, under the share. */

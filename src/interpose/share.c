@@ -210,6 +210,29 @@ int share_device_current(void)
                                                                             : NO_DEVICE;
 }
 
+static atomic_uint context_generation;
+
+int share_device_of_context(cu_handle context)
+{
+    static __thread struct {
+        cu_handle context;
+        unsigned generation;
+        int device;
+    } last __attribute__((tls_model("initial-exec")));
+    unsigned generation = atomic_load_explicit(&context_generation, memory_order_acquire);
+    if (last.context != context || last.generation != generation || last.device == NO_DEVICE) {
+        last.context = context;
+        last.generation = generation;
+        last.device = share_device_current();
+    }
+    return last.device;
+}
+
+void share_forget_contexts(void)
+{
+    atomic_fetch_add(&context_generation, 1);
+}
+
 const struct at_share_limit *share_limit(int device)
 {
     return &share.limits->devices[device];

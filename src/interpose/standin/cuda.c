@@ -52,7 +52,7 @@ struct held {
 static struct {
     pthread_mutex_t lock;
     struct standin_state *state;
-    pid_t pid;
+    bool forked; /* a context does not live on in a child */
     int visible[STANDIN_DEVICES_MAX], n_visible;
     int rows[STANDIN_DEVICES_MAX];
     struct context contexts[CONTEXTS_MAX];
@@ -79,6 +79,11 @@ static void sleep_until(int64_t at)
     struct timespec t = {.tv_sec = at / 1000000000, .tv_nsec = at % 1000000000};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR) {
     }
+}
+
+static void on_fork(void)
+{
+    d.forked = d.state != NULL;
 }
 
 /* --- devices --- */
@@ -168,7 +173,7 @@ SHOWN cu_result cuInit(unsigned flags)
         }
         if (at != MAP_FAILED) {
             d.state = at;
-            d.pid = getpid();
+            pthread_atfork(NULL, NULL, on_fork);
             choose_visible();
             for (int i = 0; i < STANDIN_DEVICES_MAX; i++) {
                 d.rows[i] = -1;
@@ -181,7 +186,7 @@ SHOWN cu_result cuInit(unsigned flags)
 
 static int checked(cu_device device)
 {
-    return d.state == NULL || d.pid != getpid()  ? -CU_NOT_INITIALIZED
+    return d.state == NULL || d.forked           ? -CU_NOT_INITIALIZED
            : device < 0 || device >= d.n_visible ? -CU_INVALID_DEVICE
                                                  : d.visible[device];
 }
@@ -295,13 +300,13 @@ SHOWN cu_result cuCtxSetCurrent(cu_handle context)
 
 SHOWN cu_result cuCtxGetCurrent(cu_handle *ret)
 {
-    *ret = d.pid == getpid() ? current : NULL;
+    *ret = d.forked ? NULL : current;
     return CU_OK;
 }
 
 static cu_result check_context(void)
 {
-    if (d.state == NULL || d.pid != getpid()) {
+    if (d.state == NULL || d.forked) {
         return CU_NOT_INITIALIZED;
     }
     if (current == NULL || !current->used) {
@@ -312,7 +317,7 @@ static cu_result check_context(void)
 
 SHOWN cu_result cuCtxGetDevice(cu_device *ret)
 {
-    if (current == NULL || !current->used || d.pid != getpid()) {
+    if (current == NULL || !current->used || d.forked) {
         return CU_INVALID_CONTEXT;
     }
     for (int i = 0; i < d.n_visible; i++) {
