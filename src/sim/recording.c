@@ -107,7 +107,7 @@ static const char *class_key(struct recording *r, const json_t *value)
     char *text = json_dumps(parts, JSON_COMPACT | JSON_SORT_KEYS);
     enum at_rc rc = text == NULL ? AT_NOMEM : at_buf_append_str(&r->key, text);
     json_decref(parts);
-    free(text);
+    at_json_dumped_free(text);
     return rc == AT_OK ? r->key.data : NULL;
 }
 
