@@ -236,7 +236,7 @@ static enum at_rc make_engine(struct at_llm_service *s, const struct at_llm_metr
     const struct {
         const char *stage;
         int64_t ns;
-    } stages[] = {{"library", s->options.library_ns},
+    } stages[] = {{"library", s->options.engine_ns},
                   {"load", s->options.load_ns},
                   {"prepare", at_sys_mono_ns(sys) - begun}};
     for (size_t i = 0; i < AT_ARRAY_LEN(stages); i++) {

@@ -379,7 +379,7 @@ static int open_and_load(struct process *p, struct options *o)
                    "beside the executable as llama/ or at /usr/lib/atoll/llama, or name it by "
                    "ATOLL_LLAMA.");
     }
-    o->service.library_ns = at_sys_mono_ns(sys) - begun;
+    o->service.engine_ns = at_sys_mono_ns(sys) - begun;
     l->ggml_set_abort_callback(on_engine_abort);
     int status = load(p, l, o);
     at_free(l);

@@ -18,7 +18,7 @@ struct at_llm_options {
     size_t queue_max;
     int threads;
     enum ggml_type cache_type;
-    int64_t library_ns, load_ns;
+    int64_t engine_ns, load_ns;
 };
 
 enum at_rc at_llm_service_new(struct at_loop *loop, const struct at_llama *llama,

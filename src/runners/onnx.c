@@ -131,7 +131,7 @@ void at_onnx_service_started(struct at_onnx_service *service, const struct at_on
         const char *stage;
         int64_t ns;
     } rows[] = {
-        {"library", start->library_ns}, {"load", start->load_ns}, {"prepare", start->prepare_ns}};
+        {"library", start->engine_ns}, {"load", start->load_ns}, {"prepare", start->prepare_ns}};
     for (size_t i = 0; i < AT_ARRAY_LEN(rows); i++) {
         at_metric_observe_ns(
             at_metric_with(service->start, (const char *const[]){rows[i].stage, NULL}), rows[i].ns);

@@ -290,7 +290,7 @@ static int load_and_serve(struct process *p, const struct options *o)
             "\n  In the source tree run `make`, which fetches it; elsewhere put it beside the "
             "executable or in /usr/lib/atoll, or name it by ATOLL_ONNXRUNTIME.");
     }
-    start.library_ns = at_sys_mono_ns(sys) - begun;
+    start.engine_ns = at_sys_mono_ns(sys) - begun;
     AT_CLEANUP(at_cleanup_free) char *name = name_of_file(o->model);
     struct at_onnx_options service = o->service;
     service.name = service.name != NULL ? service.name : name;

@@ -20,7 +20,7 @@ struct at_onnx_options {
 
 /* How long each part of the start took. */
 struct at_onnx_start {
-    int64_t library_ns, load_ns, prepare_ns;
+    int64_t engine_ns, load_ns, prepare_ns;
 };
 
 /* Serve model on loop. own: at_onnx_service_free, before the loop's. */
