@@ -8,13 +8,12 @@
 #include <string.h>
 
 #define JSON_TYPE "application/json"
-#define DRAIN_CHECK_NS (2 * AT_NS_PER_MS)
 
 static void count(struct at_llm_service *s, int status)
 {
     char code[8];
     snprintf(code, sizeof code, "%d", status);
-    at_metric_add(at_metric_with(s->requests, (const char *const[]){code, NULL}), 1);
+    at_metric_add(at_metric_with(s->serving.requests, (const char *const[]){code, NULL}), 1);
 }
 
 void llm_respond_error(struct at_llm_service *s, struct at_http_exchange *ex,
@@ -82,7 +81,7 @@ static json_t *metadata_json(const struct at_llm_service *s)
 static void serve_metrics(struct at_llm_service *s, struct at_http_exchange *ex)
 {
     AT_CLEANUP(at_cleanup_buf) struct at_buf body = {0};
-    if (at_metrics_expose(s->metrics, &body) != AT_OK) {
+    if (at_metrics_expose(s->serving.metrics, &body) != AT_OK) {
         refuse(s, ex, 500, NULL, "the metrics are too large");
         return;
     }
@@ -113,7 +112,8 @@ static bool serve_get(struct at_llm_service *s, struct at_http_exchange *ex, str
         respond_json(s, ex, model_json(s));
     } else if (at_str_eq(path, "/v2/health/live")) {
         respond_json(s, ex, json_pack("{s:b}", "live", 1));
-    } else if ((at_str_eq(path, "/v2/health/ready") || at_str_eq(path, "/health")) && s->draining) {
+    } else if ((at_str_eq(path, "/v2/health/ready") || at_str_eq(path, "/health")) &&
+               s->serving.draining) {
         refuse(s, ex, 503, NULL, "shutting down");
     } else if (at_str_eq(path, "/v2/health/ready") || at_str_eq(path, "/health")) {
         respond_json(s, ex, json_pack("{s:b, s:s}", "ready", 1, "status", "ok"));
@@ -124,8 +124,8 @@ static bool serve_get(struct at_llm_service *s, struct at_http_exchange *ex, str
     } else if (is_model_path(s, path, "/v2/models/", &rest) && rest.len == 0) {
         respond_json(s, ex, metadata_json(s));
     } else if (is_model_path(s, path, "/v2/models/", &rest) && at_str_eq(rest, "/ready")) {
-        respond_json(s, ex,
-                     json_pack("{s:s, s:b}", "name", s->options.name, "ready", !s->draining));
+        respond_json(
+            s, ex, json_pack("{s:s, s:b}", "name", s->options.name, "ready", !s->serving.draining));
     } else {
         return false;
     }
@@ -163,20 +163,11 @@ static void on_request(void *ctx, struct at_http_exchange *ex)
 static struct at_metric *plain(struct at_llm_service *s, enum at_metric_type type, const char *name,
                                const char *help)
 {
-    return at_metric_plain(s->metrics, type, name, help);
+    return at_metric_plain(s->serving.metrics, type, name, help);
 }
 
 static void make_metrics(struct at_llm_service *s, struct at_llm_metrics *m)
 {
-    s->metrics = at_metrics_new();
-    s->requests = at_metrics_family(s->metrics, AT_METRIC_COUNTER, "atoll_runner_requests_total",
-                                    "Requests answered, by HTTP status.",
-                                    (const char *const[]){"code", NULL});
-    s->start = at_metrics_family(s->metrics, AT_METRIC_HISTOGRAM, "atoll_runner_start_seconds",
-                                 "Time of the start, by stage; one of each.",
-                                 (const char *const[]){"stage", NULL});
-    s->in_flight = plain(s, AT_METRIC_GAUGE, "atoll_runner_in_flight",
-                         "Requests read and not yet answered to the end.");
     s->total_time = plain(s, AT_METRIC_HISTOGRAM, "atoll_llm_request_seconds",
                           "From a request to the end of its answer.");
     m->first_token = plain(s, AT_METRIC_HISTOGRAM, "atoll_llm_first_token_seconds",
@@ -230,40 +221,13 @@ static enum at_rc make_engine(struct at_llm_service *s, const struct at_llm_metr
                                             .metrics = *metrics,
                                             .on_event = llm_on_event,
                                             .ctx = s};
-    const struct at_sys *sys = at_loop_sys(s->loop);
-    int64_t begun = at_sys_mono_ns(sys);
-    enum at_rc rc = at_llm_engine_new(s->loop, &options, &s->engine, err);
-    const struct {
-        const char *stage;
-        int64_t ns;
-    } stages[] = {{"library", s->options.engine_ns},
-                  {"load", s->options.load_ns},
-                  {"prepare", at_sys_mono_ns(sys) - begun}};
-    for (size_t i = 0; i < AT_ARRAY_LEN(stages); i++) {
-        at_metric_observe_ns(at_metric_with(s->start, (const char *const[]){stages[i].stage, NULL}),
-                             stages[i].ns);
-    }
-    return rc;
+    return at_llm_engine_new(s->loop, &options, &s->engine, err);
 }
 
-static enum at_rc listen_on(struct at_llm_service *s, struct at_err *err)
+static bool is_busy(void *ctx)
 {
-    struct at_http_server_options http = {
-        .listen = s->options.listen,
-        .body_bytes_max = AT_LLM_BODY_BYTES_MAX,
-        .connections_max = AT_RUNNER_CONNECTIONS_MAX,
-        .idle_timeout_ns = 300 * AT_NS_PER_S,
-        .head_timeout_ns = 60 * AT_NS_PER_S,
-        .mux = true,
-        .handler = on_request,
-        .ctx = s,
-    };
-    enum at_rc rc = at_http_server_new(s->loop, &http, &s->server, err);
-    if (rc == AT_OK && s->options.local_listen != NULL) {
-        http.listen = s->options.local_listen;
-        (void)!at_http_server_new(s->loop, &http, &s->local, err);
-    }
-    return rc;
+    const struct at_llm_service *s = ctx;
+    return s->calls != NULL;
 }
 
 enum at_rc at_llm_service_new(struct at_loop *loop, const struct at_llama *llama,
@@ -272,7 +236,10 @@ enum at_rc at_llm_service_new(struct at_loop *loop, const struct at_llama *llama
 {
     struct at_llm_service *s = AT_NEW(struct at_llm_service);
     struct at_llm_metrics metrics;
+    const struct at_sys *sys = at_loop_sys(loop);
+    int64_t begun = at_sys_mono_ns(sys);
     s->loop = loop;
+    s->serving = (struct runner_serving){.loop = loop, .is_busy = is_busy, .ctx = s};
     s->l = llama;
     s->model = model;
     s->vocab = llama->llama_model_get_vocab(model);
@@ -284,20 +251,26 @@ enum at_rc at_llm_service_new(struct at_loop *loop, const struct at_llama *llama
                            : llama->llama_model_chat_template(model, NULL);
     s->chats = template_works(s);
     llama->llama_model_desc(model, s->description, sizeof s->description);
+    runner_serving_init(&s->serving);
     make_metrics(s, &metrics);
+    struct runner_addresses at = {.listen = options->listen,
+                                  .local_listen = options->local_listen,
+                                  .body_bytes_max = AT_LLM_BODY_BYTES_MAX,
+                                  .handler = on_request};
     enum at_rc rc = make_engine(s, &metrics, err);
-    rc = rc != AT_OK ? rc : listen_on(s, err);
+    rc = rc != AT_OK ? rc : runner_serving_listen(&s->serving, &at, err);
     if (rc != AT_OK) {
         at_llm_service_free(s);
         return rc;
     }
+    runner_serving_started(&s->serving, &options->start, at_sys_mono_ns(sys) - begun);
     *ret = s;
     return AT_OK;
 }
 
 const char *at_llm_service_addr(const struct at_llm_service *service)
 {
-    return at_http_server_addr(service->server);
+    return at_http_server_addr(service->serving.server);
 }
 
 bool at_llm_service_chats(const struct at_llm_service *service)
@@ -305,30 +278,9 @@ bool at_llm_service_chats(const struct at_llm_service *service)
     return service->chats;
 }
 
-static void drain_check(void *ctx)
-{
-    struct at_llm_service *s = ctx;
-    s->drain_timer = 0;
-    size_t open = at_http_server_connections(s->server);
-    open += s->local != NULL ? at_http_server_connections(s->local) : 0;
-    if (s->calls == NULL && open == 0) {
-        s->drained(s->drained_ctx);
-        return;
-    }
-    s->drain_timer = at_loop_timer(s->loop, DRAIN_CHECK_NS, drain_check, s);
-}
-
 void at_llm_service_drain(struct at_llm_service *service, at_post_fn *done, void *ctx)
 {
-    assert(!service->draining);
-    service->draining = true;
-    service->drained = done;
-    service->drained_ctx = ctx;
-    at_http_server_drain(service->server);
-    if (service->local != NULL) {
-        at_http_server_drain(service->local);
-    }
-    drain_check(service);
+    runner_serving_drain(&service->serving, done, ctx);
 }
 
 void at_llm_service_free(struct at_llm_service *service)
@@ -336,14 +288,12 @@ void at_llm_service_free(struct at_llm_service *service)
     if (service == NULL) {
         return;
     }
-    at_loop_timer_cancel(service->loop, service->drain_timer);
-    at_http_server_free(service->server);
-    at_http_server_free(service->local);
+    runner_serving_close(&service->serving);
     while (service->calls != NULL) {
         llm_call_free(service->calls);
     }
     at_llm_engine_free(service->engine);
     at_map_free(service->choices);
-    at_metrics_free(service->metrics);
+    runner_serving_done(&service->serving);
     at_free(service);
 }

@@ -47,7 +47,7 @@ void llm_call_free(struct llm_call *call)
     if (call->next != NULL) {
         call->next->prev = call->prev;
     }
-    at_metric_add(s->in_flight, -1);
+    at_metric_add(s->serving.in_flight, -1);
     at_metric_observe_ns(s->total_time, at_sys_mono_ns(at_loop_sys(s->loop)) - call->arrived_ns);
     at_free(call->choices);
     at_openai_request_done(&call->request);
@@ -366,7 +366,7 @@ void llm_call_new(struct at_llm_service *s, struct at_http_exchange *ex, enum at
         s->calls->prev = call;
     }
     s->calls = call;
-    at_metric_add(s->in_flight, 1);
+    at_metric_add(s->serving.in_flight, 1);
     enum at_rc rc = at_openai_parse(kind, body.ptr, body.len, &call->request, &error);
     rc = rc != AT_OK ? rc : check_model(call, &error);
     rc = rc != AT_OK ? rc : submit_all(call, &error);

@@ -5,24 +5,13 @@
 #include "core/units.h"
 #include "runners/batching.h"
 #include "runners/gguf.h"
+#include "runners/process.h"
 #include "sys/file.h"
 #include "sys/machine.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* sysexits(3), as the ONNX runner. */
-enum {
-    STATUS_USAGE = 2,
-    STATUS_BAD_MODEL = 65,
-    STATUS_NO_MODEL = 66,
-    STATUS_NO_LIBRARY = 69,
-    STATUS_ENGINE = 70,
-    STATUS_OS = 71,
-    STATUS_NO_MEMORY = 75
-};
 
 #define SMALL_MODEL_BYTES ((int64_t)100 << 20) /* gains nothing from more than one thread */
 #define THREADS_DEFAULT_MAX 8
@@ -64,10 +53,7 @@ struct options {
 
 static enum at_rc parse_options(int argc, char **argv, struct options *ret, struct at_err *err)
 {
-    const struct {
-        const char *name;
-        const char **value;
-    } rows[] = {
+    const struct runner_option rows[] = {
         {"--model", &ret->model},
         {"--listen", &ret->service.listen},
         {"--local-listen", &ret->service.local_listen},
@@ -83,27 +69,7 @@ static enum at_rc parse_options(int argc, char **argv, struct options *ret, stru
         {"--chat-template", &ret->chat_template},
         {"--batching", &ret->batching},
     };
-    for (int i = 1; i < argc; i++) {
-        size_t row = 0, len = 0;
-        for (; row < AT_ARRAY_LEN(rows); row++) {
-            len = strlen(rows[row].name);
-            if (strncmp(argv[i], rows[row].name, len) == 0 &&
-                (argv[i][len] == '=' || argv[i][len] == '\0')) {
-                break;
-            }
-        }
-        if (row == AT_ARRAY_LEN(rows)) {
-            return at_err_set(err, AT_BAD_REQUEST, "unknown option %s", argv[i]);
-        }
-        if (argv[i][len] == '=') {
-            *rows[row].value = argv[i] + len + 1;
-        } else if (i + 1 < argc) {
-            *rows[row].value = argv[++i];
-        } else {
-            return at_err_set(err, AT_BAD_REQUEST, "%s needs a value", argv[i]);
-        }
-    }
-    return ret->model != NULL ? AT_OK : at_err_set(err, AT_BAD_REQUEST, "--model is needed");
+    return runner_options(argc, argv, rows, AT_ARRAY_LEN(rows), err);
 }
 
 static enum at_rc parse_count(const char *option, const char *text, uint64_t least, uint64_t most,
@@ -240,66 +206,17 @@ static char *try_folder(char *dir_take)
     return NULL;
 }
 
-/* Where libllama is: $ATOLL_LLAMA, llama/ beside the executable, third_party/ in a folder above it,
- * an installation. own: caller at_free; NULL: nowhere. */
-static char *find_library(void)
-{
-    const char *told = at_sys_getenv("ATOLL_LLAMA");
-    if (told != NULL && told[0] != '\0') {
-        return at_strdup(told);
-    }
-    AT_CLEANUP(at_cleanup_free) char *dir = at_sys_self_exe();
-    char *found = NULL;
-    for (int level = 0; level < 4 && dir != NULL && found == NULL; level++) {
-        char *slash = strrchr(dir, '/');
-        if (slash == NULL) {
-            break;
-        }
-        *slash = '\0';
-        found = try_folder(level == 0 ? at_asprintf("%s/llama", dir)
-                                      : at_asprintf("%s/third_party/llama/lib", dir));
-        found = found != NULL ? found : try_folder(at_asprintf("%s/lib/atoll/llama", dir));
-    }
-    return found != NULL ? found : try_folder(at_strdup("/usr/lib/atoll/llama"));
-}
-
-static char *name_of_file(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    const char *base = slash != NULL ? slash + 1 : path;
-    const char *dot = strrchr(base, '.');
-    return at_strndup(base, dot != NULL && dot != base ? (size_t)(dot - base) : strlen(base));
-}
-
-struct process {
-    struct at_loop *loop;
-    struct at_llm_service *service;
-    bool stopping;
-};
-
-static void stop_loop(void *ctx)
-{
-    struct process *p = ctx;
-    at_loop_stop(p->loop);
-}
-
-static void on_signal(void *ctx, int signal_number)
-{
-    struct process *p = ctx;
-    (void)signal_number;
-    if (p->stopping) {
-        at_loop_stop(p->loop);
-        return;
-    }
-    p->stopping = true;
-    at_loop_timer(p->loop, AT_RUNNER_DRAIN_NS, stop_loop, p);
-    at_llm_service_drain(p->service, stop_loop, p);
-}
+static const struct runner_library LIBRARY = {
+    .variable = "ATOLL_LLAMA", .name = "llama", .third_party = "llama/lib", .try_take = try_folder};
 
 static int say(int status, const struct at_err *err, const char *advice)
 {
-    fprintf(stderr, "atoll runner llm: %s%s\n", err->msg, advice);
-    return status;
+    return runner_say("llm", status, err, advice);
+}
+
+static void drain(void *service, at_post_fn *done, void *ctx)
+{
+    at_llm_service_drain(service, done, ctx);
 }
 
 /* The library ends the process when it meets what it did not expect: at least it says so first, in
@@ -307,37 +224,37 @@ static int say(int status, const struct at_err *err, const char *advice)
 static void on_engine_abort(const char *message)
 {
     fprintf(stderr, "atoll runner llm: the engine gave up: %.300s\n", message);
-    _Exit(STATUS_ENGINE);
+    _Exit(RUNNER_ENGINE);
 }
 
-static int serve(struct process *p, const struct at_llama *l, struct llama_model *model,
+static int serve(struct runner_process *p, const struct at_llama *l, struct llama_model *model,
                  const struct options *o)
 {
     struct at_err err = {0};
-    enum at_rc rc = at_llm_service_new(p->loop, l, model, &o->service, &p->service, &err);
+    struct at_llm_service *service;
+    enum at_rc rc = at_llm_service_new(p->loop, l, model, &o->service, &service, &err);
     if (rc != AT_OK) {
         return rc == AT_NOMEM
-                   ? say(STATUS_NO_MEMORY, &err, "\n  Give it less: --context, --sequences.")
-                   : say(STATUS_OS, &err, "");
+                   ? say(RUNNER_NO_MEMORY, &err, "\n  Give it less: --context, --sequences.")
+                   : say(RUNNER_OS, &err, "");
     }
-    if (!at_llm_service_chats(p->service)) {
+    if (!at_llm_service_chats(service)) {
         fputs("atoll runner llm: no chat template that is known here: chats are refused, "
               "completions are served (see --chat-template)\n",
               stderr);
     }
-    const char *addr = at_llm_service_addr(p->service);
-    printf("ready runner %s%s\n", strncmp(addr, "unix:", 5) == 0 ? "" : "http://", addr);
-    fflush(stdout);
+    p->service = service;
+    runner_say_ready(at_llm_service_addr(service));
     at_loop_run(p->loop);
-    at_llm_service_free(p->service);
+    at_llm_service_free(service);
     return 0;
 }
 
-static int load(struct process *p, const struct at_llama *l, struct options *o)
+static int load(struct runner_process *p, const struct at_llama *l, struct options *o)
 {
     struct at_err err = {0};
     const struct at_sys *sys = at_loop_sys(p->loop);
-    AT_CLEANUP(at_cleanup_free) char *name = name_of_file(o->model);
+    AT_CLEANUP(at_cleanup_free) char *name = runner_model_name(o->model);
     o->service.name = o->service.name != NULL ? o->service.name : name;
     o->service.listen = o->service.listen != NULL ? o->service.listen : "127.0.0.1:0";
     o->service.threads = o->service.threads != 0 ? o->service.threads : threads_for(o->model);
@@ -345,28 +262,28 @@ static int load(struct process *p, const struct at_llama *l, struct options *o)
     params.n_gpu_layers = l->gpu ? o->n_gpu_layers : 0;
     int64_t begun = at_sys_mono_ns(sys);
     struct llama_model *model = l->llama_model_load_from_file(o->model, params);
-    o->service.load_ns = at_sys_mono_ns(sys) - begun;
+    o->service.start.load_ns = at_sys_mono_ns(sys) - begun;
     if (model == NULL) {
         bool memory = strstr(l->last_log, "alloc") != NULL || strstr(l->last_log, "mmap") != NULL;
         (void)!at_err_set(&err, AT_CORRUPT, "%s: %s", o->model,
                           l->last_log[0] != '\0' ? l->last_log : "libllama refuses it");
         return memory
-                   ? say(STATUS_NO_MEMORY, &err, "\n  There is not enough memory for this model.")
-                   : say(STATUS_BAD_MODEL, &err, "\n  This file cannot be served as a model.");
+                   ? say(RUNNER_NO_MEMORY, &err, "\n  There is not enough memory for this model.")
+                   : say(RUNNER_BAD_MODEL, &err, "\n  This file cannot be served as a model.");
     }
     int status = serve(p, l, model, o);
     l->llama_model_free(model);
     return status;
 }
 
-static int open_and_load(struct process *p, struct options *o)
+static int open_and_load(struct runner_process *p, struct options *o)
 {
     struct at_err err = {0};
-    AT_CLEANUP(at_cleanup_free) char *dir = find_library();
+    AT_CLEANUP(at_cleanup_free) char *dir = runner_library_find(&LIBRARY);
     struct at_llama *l = NULL;
     enum at_rc rc = at_gguf_check_file(o->model, &err);
     if (rc != AT_OK) {
-        return say(STATUS_BAD_MODEL, &err, "\n  This file cannot be served as a model.");
+        return say(RUNNER_BAD_MODEL, &err, "\n  This file cannot be served as a model.");
     }
     const struct at_sys *sys = at_loop_sys(p->loop);
     int64_t begun = at_sys_mono_ns(sys);
@@ -374,12 +291,12 @@ static int open_and_load(struct process *p, struct options *o)
         (void)!at_err_set(&err, AT_NOT_FOUND, "libllama.v" AT_LLAMA_VERSION ".so was not found");
     }
     if (dir == NULL || at_llama_open(dir, &l, &err) != AT_OK) {
-        return say(STATUS_NO_LIBRARY, &err,
+        return say(RUNNER_NO_LIBRARY, &err,
                    "\n  In the source tree run `make`, which fetches it; elsewhere put its folder "
                    "beside the executable as llama/ or at /usr/lib/atoll/llama, or name it by "
                    "ATOLL_LLAMA.");
     }
-    o->service.engine_ns = at_sys_mono_ns(sys) - begun;
+    o->service.start.engine_ns = at_sys_mono_ns(sys) - begun;
     l->ggml_set_abort_callback(on_engine_abort);
     int status = load(p, l, o);
     at_free(l);
@@ -397,20 +314,15 @@ int at_runner_llm_main(const struct at_sys *sys, int argc, char **argv)
     if (parse_options(argc, argv, &o, &err) != AT_OK || parse_words(&o, &err) != AT_OK ||
         parse_sizes(&o, &err) != AT_OK) {
         fprintf(stderr, "atoll runner llm: %s\n%s", err.msg, USAGE);
-        return STATUS_USAGE;
+        return RUNNER_USAGE;
     }
     if (!at_file_exists(o.model)) {
         (void)!at_err_set(&err, AT_NOT_FOUND, "%s: no such file", o.model);
-        return say(STATUS_NO_MODEL, &err, "");
+        return say(RUNNER_NO_MODEL, &err, "");
     }
-    struct process p = {.loop = at_loop_new(sys)};
-    int status;
-    if (at_loop_signal(p.loop, SIGTERM, on_signal, &p, &err) != AT_OK ||
-        at_loop_signal(p.loop, SIGINT, on_signal, &p, &err) != AT_OK) {
-        status = say(STATUS_OS, &err, "");
-    } else {
-        status = open_and_load(&p, &o);
-    }
+    struct runner_process p = {.loop = at_loop_new(sys), .drain = drain};
+    int status = runner_process_signals(&p, &err) != AT_OK ? say(RUNNER_OS, &err, "")
+                                                           : open_and_load(&p, &o);
     at_loop_free(p.loop);
     at_free(o.template_text);
     return status;

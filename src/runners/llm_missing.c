@@ -1,9 +1,8 @@
 /* Stands in for the LLM runner in builds without libllama's header. */
 #include "runners/llm.h"
+#include "runners/process.h"
 
 #include <stdio.h>
-
-#define EXIT_NO_LIBRARY 69
 
 int at_runner_llm_main(const struct at_sys *sys, int argc, char **argv)
 {
@@ -11,5 +10,5 @@ int at_runner_llm_main(const struct at_sys *sys, int argc, char **argv)
     fputs("atoll runner llm: this build has no LLM runner; run `make`, which fetches what it "
           "needs, and build again\n",
           stderr);
-    return EXIT_NO_LIBRARY;
+    return RUNNER_NO_LIBRARY;
 }

@@ -4,9 +4,9 @@
 #define AT_RUNNERS_LLM_PRIV_H
 
 #include "core/map.h"
-#include "net/http_server.h"
 #include "runners/llm_engine.h"
 #include "runners/llm_openai.h"
+#include "runners/serving.h"
 
 struct at_llm_service;
 
@@ -18,7 +18,7 @@ struct at_llm_options {
     size_t queue_max;
     int threads;
     enum ggml_type cache_type;
-    int64_t engine_ns, load_ns;
+    struct runner_start start;
 };
 
 enum at_rc at_llm_service_new(struct at_loop *loop, const struct at_llama *llama,
@@ -67,7 +67,7 @@ struct at_llm_service {
     const struct llama_vocab *vocab;
     struct at_llm_options options;
     struct at_llm_engine *engine;
-    struct at_http_server *server, *local;
+    struct runner_serving serving;
     const char *chat_template;
     bool chats;
     char description[128];
@@ -76,13 +76,7 @@ struct at_llm_service {
     size_t n_inside; /* sequences in the engine */
     uint64_t next_id;
     int64_t started_s;
-    bool draining;
-    at_timer_id drain_timer;
-    at_post_fn *drained;
-    void *drained_ctx;
-    struct at_metrics *metrics;
-    struct at_metric_family *requests, *start;
-    struct at_metric *in_flight, *total_time;
+    struct at_metric *total_time;
 };
 
 void llm_call_new(struct at_llm_service *s, struct at_http_exchange *ex, enum at_openai_kind kind);

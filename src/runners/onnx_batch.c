@@ -62,7 +62,7 @@ static void job_free(struct job *job)
     if (job->next != NULL) {
         job->next->prev = job->prev;
     }
-    at_metric_add(s->in_flight, -1);
+    at_metric_add(s->serving.in_flight, -1);
     at_arena_free(job->arena);
     at_buf_done(&job->answer);
     at_free(job);
@@ -314,7 +314,7 @@ static struct job *job_new(struct at_onnx_service *s)
         s->jobs->prev = job;
     }
     s->jobs = job;
-    at_metric_add(s->in_flight, 1);
+    at_metric_add(s->serving.in_flight, 1);
     return job;
 }
 

@@ -21,9 +21,8 @@ struct at_onnx_service {
     struct at_loop *loop;
     const struct at_ort_model *model;
     const struct at_oip_spec *spec;
-    struct at_http_server *server;
-    struct at_http_server *local; /* on a Unix socket; NULL: none asked for */
-    struct at_pool *pool;         /* NULL: run on the loop's thread */
+    struct runner_serving serving;
+    struct at_pool *pool; /* NULL: run on the loop's thread */
     struct at_batching_options batching;
     char unbatched[256]; /* why not; "": batched */
     struct at_batcher *batcher;
@@ -32,15 +31,10 @@ struct at_onnx_service {
     struct at_loop_task dispatch; /* at the end of each turn that brought something */
     at_timer_id timer;            /* for delays and timeouts */
     struct job *jobs;             /* all in flight */
-    bool draining;
-    bool ending; /* nothing new is run */
-    at_timer_id drain_timer;
-    at_post_fn *drained;
-    void *drained_ctx;
+    bool ending;                  /* nothing new is run */
 
-    struct at_metrics *metrics;
-    struct at_metric_family *requests, *refused, *start;
-    struct at_metric *in_flight, *waiting, *queue_time, *run_time, *total_time;
+    struct at_metric_family *refused;
+    struct at_metric *waiting, *queue_time, *run_time, *total_time;
     struct at_metric *rows, *batches, *split, *batch_sizes[BATCH_SIZE_STEPS];
     /* for /stats, as Triton's clients read them */
     struct onnx_sum good, bad, queued, ran, *by_rows;

@@ -1,23 +1,13 @@
 #include "runners/onnx.h"
 #include "runners/onnx_priv.h"
+#include "runners/process.h"
 
 #include "core/mem.h"
 #include "core/units.h"
 #include "sys/file.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-
-/* sysexits(3), so that whoever starts a runner can tell a bad model from a bad machine. */
-enum {
-    STATUS_USAGE = 2,
-    STATUS_BAD_MODEL = 65,
-    STATUS_NO_MODEL = 66,
-    STATUS_NO_LIBRARY = 69,
-    STATUS_OS = 71,
-    STATUS_NO_MEMORY = 75
-};
 
 static const char USAGE[] =
     "usage: atoll runner onnx --model FILE [options]\n"
@@ -50,10 +40,7 @@ struct options {
 
 static enum at_rc parse_options(int argc, char **argv, struct options *ret, struct at_err *err)
 {
-    const struct {
-        const char *name;
-        const char **value;
-    } rows[] = {
+    const struct runner_option rows[] = {
         {"--model", &ret->model},
         {"--listen", &ret->service.listen},
         {"--local-listen", &ret->service.local_listen},
@@ -66,31 +53,7 @@ static enum at_rc parse_options(int argc, char **argv, struct options *ret, stru
         {"--batching", &ret->batching},
         {"--provider", &ret->provider},
     };
-    for (int i = 1; i < argc; i++) {
-        size_t row = 0;
-        size_t len = 0;
-        for (; row < AT_ARRAY_LEN(rows); row++) {
-            len = strlen(rows[row].name);
-            if (strncmp(argv[i], rows[row].name, len) == 0 &&
-                (argv[i][len] == '=' || argv[i][len] == '\0')) {
-                break;
-            }
-        }
-        if (row == AT_ARRAY_LEN(rows)) {
-            return at_err_set(err, AT_BAD_REQUEST, "unknown option %s", argv[i]);
-        }
-        if (argv[i][len] == '=') {
-            *rows[row].value = argv[i] + len + 1;
-        } else if (i + 1 < argc) {
-            *rows[row].value = argv[++i];
-        } else {
-            return at_err_set(err, AT_BAD_REQUEST, "%s needs a value", argv[i]);
-        }
-    }
-    if (ret->model == NULL) {
-        return at_err_set(err, AT_BAD_REQUEST, "--model is needed");
-    }
-    return AT_OK;
+    return runner_options(argc, argv, rows, AT_ARRAY_LEN(rows), err);
 }
 
 /* "digits.onnx" has its settings in "digits.batching.yaml", if it has any. */
@@ -158,125 +121,68 @@ static enum at_rc parse_provider(struct options *o, struct at_err *err)
     return at_err_set(err, AT_BAD_REQUEST, "--provider %s: there are auto, cpu, cuda", o->provider);
 }
 
-/* Where libonnxruntime.so.1 is: $ATOLL_ONNXRUNTIME, beside the executable, third_party/ in a folder
- * above it (a source tree's build), an installation. own: caller at_free; NULL: nowhere. */
-static char *find_library(void)
+static char *try_file(char *path_take)
 {
-    static const char FILE_NAME[] = "libonnxruntime.so.1";
-    const char *told = at_sys_getenv("ATOLL_ONNXRUNTIME");
-    if (told != NULL && told[0] != '\0') {
-        return at_strdup(told);
+    if (at_file_exists(path_take)) {
+        return path_take;
     }
-    AT_CLEANUP(at_cleanup_free) char *dir = at_sys_self_exe();
-    for (int level = 0; level < 4 && dir != NULL; level++) {
-        char *slash = strrchr(dir, '/');
-        if (slash == NULL) {
-            break;
-        }
-        *slash = '\0';
-        char *path = level == 0 ? at_asprintf("%s/%s", dir, FILE_NAME)
-                                : at_asprintf("%s/third_party/onnxruntime/lib/%s", dir, FILE_NAME);
-        if (at_file_exists(path)) {
-            return path;
-        }
-        at_free(path);
-        path = at_asprintf("%s/lib/atoll/%s", dir, FILE_NAME); /* PREFIX/bin/atoll */
-        if (at_file_exists(path)) {
-            return path;
-        }
-        at_free(path);
-    }
-    char *installed = at_asprintf("/usr/lib/atoll/%s", FILE_NAME);
-    if (at_file_exists(installed)) {
-        return installed;
-    }
-    at_free(installed);
+    at_free(path_take);
     return NULL;
 }
 
-/* "models/digits.onnx" is "digits". own: caller at_free. */
-static char *name_of_file(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    const char *base = slash != NULL ? slash + 1 : path;
-    const char *dot = strrchr(base, '.');
-    return at_strndup(base, dot != NULL && dot != base ? (size_t)(dot - base) : strlen(base));
-}
-
-struct process {
-    struct at_loop *loop;
-    struct at_onnx_service *service;
-    bool stopping;
-};
-
-static void stop_loop(void *ctx)
-{
-    struct process *p = ctx;
-    at_loop_stop(p->loop);
-}
-
-/* First signal: finish what is in flight, for a while. Second: end at once. */
-static void on_signal(void *ctx, int signal_number)
-{
-    struct process *p = ctx;
-    (void)signal_number;
-    if (p->stopping) {
-        at_loop_stop(p->loop);
-        return;
-    }
-    p->stopping = true;
-    at_loop_timer(p->loop, AT_RUNNER_DRAIN_NS, stop_loop, p);
-    at_onnx_service_drain(p->service, stop_loop, p);
-}
+static const struct runner_library LIBRARY = {.variable = "ATOLL_ONNXRUNTIME",
+                                              .name = "libonnxruntime.so.1",
+                                              .third_party = "onnxruntime/lib/libonnxruntime.so.1",
+                                              .try_take = try_file};
 
 static int say(int status, const struct at_err *err, const char *advice)
 {
-    fprintf(stderr, "atoll runner onnx: %s%s\n", err->msg, advice);
-    return status;
+    return runner_say("onnx", status, err, advice);
 }
 
-static int serve(struct process *p, const struct at_ort_model *model,
-                 const struct at_onnx_options *options, struct at_onnx_start *start)
+static void drain(void *service, at_post_fn *done, void *ctx)
+{
+    at_onnx_service_drain(service, done, ctx);
+}
+
+static int serve(struct runner_process *p, const struct at_ort_model *model,
+                 const struct at_onnx_options *options)
 {
     struct at_err err = {0};
-    const struct at_sys *sys = at_loop_sys(p->loop);
-    int64_t begun = at_sys_mono_ns(sys);
-    if (at_onnx_service_new(p->loop, model, options, &p->service, &err) != AT_OK) {
-        return say(STATUS_OS, &err, "");
+    struct at_onnx_service *service;
+    if (at_onnx_service_new(p->loop, model, options, &service, &err) != AT_OK) {
+        return say(RUNNER_OS, &err, "");
     }
-    start->prepare_ns = at_sys_mono_ns(sys) - begun;
-    at_onnx_service_started(p->service, start);
-    const char *unbatched = at_onnx_service_unbatched(p->service);
+    const char *unbatched = at_onnx_service_unbatched(service);
     if (unbatched[0] != '\0' && options->batching.batch_max > 1) {
         fprintf(stderr, "atoll runner onnx: requests are not batched: %s\n", unbatched);
     }
-    const char *addr = at_onnx_service_addr(p->service);
-    printf("ready runner %s%s\n", strncmp(addr, "unix:", 5) == 0 ? "" : "http://", addr);
-    fflush(stdout);
+    p->service = service;
+    runner_say_ready(at_onnx_service_addr(service));
     at_loop_run(p->loop);
-    at_onnx_service_free(p->service);
+    at_onnx_service_free(service);
     return 0;
 }
 
 static int say_load(enum at_rc rc, const struct at_err *err)
 {
     if (rc == AT_NOMEM) {
-        return say(STATUS_NO_MEMORY, err, "\n  There is not enough memory for this model.");
+        return say(RUNNER_NO_MEMORY, err, "\n  There is not enough memory for this model.");
     }
     if (rc == AT_UNAVAILABLE) {
-        return say(STATUS_NO_LIBRARY, err, "");
+        return say(RUNNER_NO_LIBRARY, err, "");
     }
-    return say(STATUS_BAD_MODEL, err, "\n  This file cannot be served as an ONNX model.");
+    return say(RUNNER_BAD_MODEL, err, "\n  This file cannot be served as an ONNX model.");
 }
 
-static int load_and_serve(struct process *p, const struct options *o)
+static int load_and_serve(struct runner_process *p, const struct options *o)
 {
     struct at_err err = {0};
-    AT_CLEANUP(at_cleanup_free) char *library = find_library();
+    AT_CLEANUP(at_cleanup_free) char *library = runner_library_find(&LIBRARY);
     struct at_ort *ort = NULL;
     struct at_ort_model *model = NULL;
     const struct at_sys *sys = at_loop_sys(p->loop);
-    struct at_onnx_start start = {0};
+    struct at_onnx_options service = o->service;
     int64_t begun = at_sys_mono_ns(sys);
     if (library == NULL) {
         at_err_set(&err, AT_NOT_FOUND, "libonnxruntime.so.1 was not found");
@@ -286,13 +192,12 @@ static int load_and_serve(struct process *p, const struct options *o)
             return say_load(AT_NOMEM, &err);
         }
         return say(
-            STATUS_NO_LIBRARY, &err,
+            RUNNER_NO_LIBRARY, &err,
             "\n  In the source tree run `make`, which fetches it; elsewhere put it beside the "
             "executable or in /usr/lib/atoll, or name it by ATOLL_ONNXRUNTIME.");
     }
-    start.engine_ns = at_sys_mono_ns(sys) - begun;
-    AT_CLEANUP(at_cleanup_free) char *name = name_of_file(o->model);
-    struct at_onnx_options service = o->service;
+    service.start.engine_ns = at_sys_mono_ns(sys) - begun;
+    AT_CLEANUP(at_cleanup_free) char *name = runner_model_name(o->model);
     service.name = service.name != NULL ? service.name : name;
     service.listen = service.listen != NULL ? service.listen : "127.0.0.1:0";
     struct at_ort_load load = {.path = o->model,
@@ -302,8 +207,8 @@ static int load_and_serve(struct process *p, const struct options *o)
                                .provider = o->ort_provider};
     begun = at_sys_mono_ns(sys);
     enum at_rc rc = at_ort_model_load_with(ort, &load, &model, &err);
-    start.load_ns = at_sys_mono_ns(sys) - begun;
-    int status = rc != AT_OK ? say_load(rc, &err) : serve(p, model, &service, &start);
+    service.start.load_ns = at_sys_mono_ns(sys) - begun;
+    int status = rc != AT_OK ? say_load(rc, &err) : serve(p, model, &service);
     at_ort_model_free(model);
     at_ort_free(ort);
     return status;
@@ -319,25 +224,20 @@ int at_runner_onnx_main(const struct at_sys *sys, int argc, char **argv)
     }
     if (parse_options(argc, argv, &o, &err) != AT_OK || parse_provider(&o, &err) != AT_OK) {
         fprintf(stderr, "atoll runner onnx: %s\n%s", err.msg, USAGE);
-        return STATUS_USAGE;
+        return RUNNER_USAGE;
     }
     if (!at_file_exists(o.model)) {
         at_err_set(&err, AT_NOT_FOUND, "%s: no such file", o.model);
-        return say(STATUS_NO_MODEL, &err, "");
+        return say(RUNNER_NO_MODEL, &err, "");
     }
     if (parse_batching(&o, &err) != AT_OK) {
         fprintf(stderr, "atoll runner onnx: %s\n%s", err.msg, USAGE);
-        return STATUS_USAGE;
+        return RUNNER_USAGE;
     }
     /* Before the library is opened: threads that it makes must inherit the blocked signals. */
-    struct process p = {.loop = at_loop_new(sys)};
-    int status;
-    if (at_loop_signal(p.loop, SIGTERM, on_signal, &p, &err) != AT_OK ||
-        at_loop_signal(p.loop, SIGINT, on_signal, &p, &err) != AT_OK) {
-        status = say(STATUS_OS, &err, "");
-    } else {
-        status = load_and_serve(&p, &o);
-    }
+    struct runner_process p = {.loop = at_loop_new(sys), .drain = drain};
+    int status = runner_process_signals(&p, &err) != AT_OK ? say(RUNNER_OS, &err, "")
+                                                           : load_and_serve(&p, &o);
     at_loop_free(p.loop);
     return status;
 }

@@ -1,9 +1,8 @@
 /* Stands in for the ONNX runner in builds without ONNX Runtime's header. */
 #include "runners/onnx.h"
+#include "runners/process.h"
 
 #include <stdio.h>
-
-#define EXIT_NO_LIBRARY 69
 
 int at_runner_onnx_main(const struct at_sys *sys, int argc, char **argv)
 {
@@ -11,5 +10,5 @@ int at_runner_onnx_main(const struct at_sys *sys, int argc, char **argv)
     fputs("atoll runner onnx: this build has no ONNX runner; run `make`, which fetches what it "
           "needs, and build again\n",
           stderr);
-    return EXIT_NO_LIBRARY;
+    return RUNNER_NO_LIBRARY;
 }

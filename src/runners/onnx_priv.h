@@ -2,11 +2,10 @@
 #ifndef AT_RUNNERS_ONNX_PRIV_H
 #define AT_RUNNERS_ONNX_PRIV_H
 
-#include "core/metrics.h"
 #include "loop/pool.h"
-#include "net/http_server.h"
 #include "runners/batching.h"
 #include "runners/ort.h"
+#include "runners/serving.h"
 
 struct at_onnx_service;
 
@@ -16,11 +15,7 @@ struct at_onnx_options {
     const char *name;                    /* of the model, as the protocol says it */
     const char *version;                 /* NULL: none */
     struct at_batching_options batching; /* instances 0: one, run by the loop's own thread */
-};
-
-/* How long each part of the start took. */
-struct at_onnx_start {
-    int64_t engine_ns, load_ns, prepare_ns;
+    struct runner_start start;
 };
 
 /* Serve model on loop. own: at_onnx_service_free, before the loop's. */
@@ -29,7 +24,6 @@ enum at_rc at_onnx_service_new(struct at_loop *loop, const struct at_ort_model *
                                struct at_err *err) AT_WARN_UNUSED;
 /* Why requests are not batched; "" when they are. */
 const char *at_onnx_service_unbatched(const struct at_onnx_service *service);
-void at_onnx_service_started(struct at_onnx_service *service, const struct at_onnx_start *start);
 const char *at_onnx_service_addr(const struct at_onnx_service *service);
 /* Accept nothing new and say "not ready"; done is called on the loop once nothing is in flight. */
 void at_onnx_service_drain(struct at_onnx_service *service, at_post_fn *done, void *ctx);

@@ -20,7 +20,7 @@ static void serve_metadata(struct at_onnx_service *s, struct at_http_exchange *e
 static void serve_model_ready(struct at_onnx_service *s, struct at_http_exchange *ex)
 {
     AT_CLEANUP(at_cleanup_json)
-    json_t *value = json_pack("{s:s, s:b}", "name", s->spec->model, "ready", !s->draining);
+    json_t *value = json_pack("{s:s, s:b}", "name", s->spec->model, "ready", !s->serving.draining);
     AT_CLEANUP(at_cleanup_buf) struct at_buf body = {0};
     if (value == NULL || at_json_dump(value, &body) != AT_OK) {
         onnx_respond_error(s, ex, 500, "the model's name cannot be said in JSON");
@@ -32,7 +32,7 @@ static void serve_model_ready(struct at_onnx_service *s, struct at_http_exchange
 static void serve_metrics(struct at_onnx_service *s, struct at_http_exchange *ex)
 {
     AT_CLEANUP(at_cleanup_buf) struct at_buf body = {0};
-    if (at_metrics_expose(s->metrics, &body) != AT_OK) {
+    if (at_metrics_expose(s->serving.metrics, &body) != AT_OK) {
         onnx_respond_error(s, ex, 500, "the metrics are too large");
         return;
     }
@@ -214,7 +214,7 @@ void onnx_on_request(void *ctx, struct at_http_exchange *ex)
         serve_metrics(s, ex);
     } else if (at_str_eq(head->path, "/v2/health/live")) {
         serve_text(s, ex, "{\"live\":true}");
-    } else if (at_str_eq(head->path, "/v2/health/ready") && s->draining) {
+    } else if (at_str_eq(head->path, "/v2/health/ready") && s->serving.draining) {
         onnx_respond_error(s, ex, STATUS_UNAVAILABLE, "shutting down");
     } else if (at_str_eq(head->path, "/v2/health/ready")) {
         serve_text(s, ex, "{\"ready\":true}");
