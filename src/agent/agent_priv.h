@@ -74,6 +74,7 @@ struct at_agent {
     at_timer_id share_timer; /* 0: no share was ever made */
     int64_t share_looked_ns;
     struct share_look *share_look; /* under way in the pool */
+    struct at_gpu_watch *gpu_watch;
 };
 
 /* agent.c */

@@ -306,7 +306,8 @@ static bool lay_out_all(struct at_agent *a, int64_t now)
 /* --- the driver's word --- */
 
 struct share_look {
-    struct at_agent *agent; /* NULL: it went away meanwhile */
+    struct at_agent *agent;     /* NULL: it went away meanwhile */
+    struct at_gpu_watch *watch; /* the agent's; ours when it went away */
     enum at_rc rc;
     size_t n;
     struct at_gpu_use uses[AT_GPU_USES_MAX];
@@ -315,7 +316,7 @@ struct share_look {
 static void look_work(void *ctx)
 {
     struct share_look *look = ctx;
-    look->rc = at_gpu_uses("libnvidia-ml.so.1", look->uses, AT_GPU_USES_MAX, &look->n);
+    look->rc = at_gpu_watch_look(look->watch, look->uses, AT_GPU_USES_MAX, &look->n);
 }
 
 /* What the driver counts beside allocations is taken off the room; of two looks the smaller, as one
@@ -374,9 +375,6 @@ static void look_at(struct agent_instance *i, const struct share_look *look)
         take_beside(s, k);
         check_device(i, &s->devices[k]);
     }
-    if (is_news(s, at_loop_now_ns(i->agent->loop))) {
-        agent_report(i);
-    }
 }
 
 static void look_done(void *ctx)
@@ -384,6 +382,7 @@ static void look_done(void *ctx)
     struct share_look *look = ctx;
     struct at_agent *a = look->agent;
     if (a == NULL) {
+        at_gpu_watch_free(look->watch);
         at_free(look);
         return;
     }
@@ -392,8 +391,14 @@ static void look_done(void *ctx)
     void *value;
     for (size_t it = 0; at_map_next(a->instances, &it, &uid, &value);) {
         struct agent_instance *i = value;
-        if (i->share != NULL && i->task != NULL) {
+        if (i->share == NULL || i->task == NULL) {
+            continue;
+        }
+        if (look->rc == AT_OK) { /* else nothing is known, which is not: nothing is held */
             look_at(i, look);
+        }
+        if (is_news(i->share, at_loop_now_ns(a->loop))) {
+            agent_report(i);
         }
     }
     at_free(look);
@@ -406,7 +411,9 @@ static void look_begin(struct at_agent *a)
         return;
     }
     struct share_look *look = AT_NEW(struct share_look);
+    a->gpu_watch = a->gpu_watch != NULL ? a->gpu_watch : at_gpu_watch_new(NULL);
     look->agent = a;
+    look->watch = a->gpu_watch;
     if (at_pool_submit(a->pool, a->loop, look_work, look_done, look) != AT_OK) {
         at_free(look);
         return;
@@ -431,6 +438,8 @@ void agent_shares_done(struct at_agent *a)
 {
     at_loop_timer_cancel(a->loop, a->share_timer);
     if (a->share_look != NULL) {
-        a->share_look->agent = NULL;
+        a->share_look->agent = NULL; /* it frees the watch */
+    } else {
+        at_gpu_watch_free(a->gpu_watch);
     }
 }

@@ -1,35 +1,13 @@
-/* GPUs by NVIDIA's management library, which is loaded when it is there (its driver brings it). */
+#include "devices/nvml.h"
+
 #include "core/units.h"
 #include "devices/devices_priv.h"
 
 #include <dlfcn.h>
 
-typedef struct nvml_device *nvml_handle;
-struct nvml_memory {
-    unsigned long long total, free, used;
-};
-struct nvml_pci {
-    char bus_id_legacy[16];
-    unsigned domain, bus, device, pci_device_id, pci_subsystem_id;
-    char bus_id[32];
-};
 #define P2P_BY_NVLINK 2 /* NVML_P2P_CAPS_INDEX_NVLINK; status 0: it works */
 
-/* The few calls in use, as nvml.h of CUDA 12 declares them. 0 is success. */
-struct nvml {
-    int (*init)(void);
-    int (*shutdown)(void);
-    int (*count)(unsigned *ret);
-    int (*handle)(unsigned index, nvml_handle *ret);
-    int (*uuid)(nvml_handle device, char *out, unsigned size);
-    int (*name)(nvml_handle device, char *out, unsigned size);
-    int (*memory)(nvml_handle device, struct nvml_memory *ret);
-    /* NULL where the library is too old: */
-    int (*pci)(nvml_handle device, struct nvml_pci *ret);
-    int (*p2p)(nvml_handle a, nvml_handle b, int how, int *ret_status);
-};
-
-static bool load(void *lib, struct nvml *nvml)
+static bool load(struct nvml *nvml)
 {
     const struct {
         const char *symbol;
@@ -44,14 +22,42 @@ static bool load(void *lib, struct nvml *nvml)
         {"nvmlDeviceGetMemoryInfo", (void **)&nvml->memory},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        *rows[i].to = dlsym(lib, rows[i].symbol);
+        *rows[i].to = dlsym(nvml->library, rows[i].symbol);
         if (*rows[i].to == NULL) {
             return false;
         }
     }
-    *(void **)&nvml->pci = dlsym(lib, "nvmlDeviceGetPciInfo_v3");
-    *(void **)&nvml->p2p = dlsym(lib, "nvmlDeviceGetP2PStatus");
+    *(void **)&nvml->pci = dlsym(nvml->library, "nvmlDeviceGetPciInfo_v3");
+    *(void **)&nvml->p2p = dlsym(nvml->library, "nvmlDeviceGetP2PStatus");
+    *(void **)&nvml->compute = dlsym(nvml->library, "nvmlDeviceGetComputeRunningProcesses_v3");
+    *(void **)&nvml->graphics = dlsym(nvml->library, "nvmlDeviceGetGraphicsRunningProcesses_v3");
     return true;
+}
+
+bool nvml_open(const char *library, struct nvml *ret)
+{
+    struct nvml nvml = {.library = dlopen(library, RTLD_NOW | RTLD_LOCAL)};
+    if (nvml.library == NULL) {
+        return false;
+    }
+    if (!load(&nvml) || nvml.init() != 0) {
+        dlclose(nvml.library);
+        return false;
+    }
+    *ret = nvml;
+    return true;
+}
+
+void nvml_close(struct nvml *nvml)
+{
+    nvml->shutdown();
+    dlclose(nvml->library);
+}
+
+unsigned nvml_devices(const struct nvml *nvml)
+{
+    unsigned n = 0;
+    return nvml->count(&n) != 0 ? 0 : n < AT_DEVICES_GPUS_MAX ? n : AT_DEVICES_GPUS_MAX;
 }
 
 /* GPUs that reach each other over NVLink share a group, named by the first of them. */
@@ -107,19 +113,12 @@ static void add_gpu(const struct nvml *nvml, unsigned index, json_t *gpus)
 
 void at_devices_nvml(const char *library, json_t *gpus)
 {
-    void *lib = dlopen(library, RTLD_NOW | RTLD_LOCAL);
-    if (lib == NULL) {
+    struct nvml nvml;
+    if (!nvml_open(library, &nvml)) {
         return;
     }
-    struct nvml nvml;
-    if (load(lib, &nvml) && nvml.init() == 0) {
-        unsigned count = 0;
-        if (nvml.count(&count) == 0) {
-            for (unsigned i = 0; i < count && i < AT_DEVICES_GPUS_MAX; i++) {
-                add_gpu(&nvml, i, gpus);
-            }
-        }
-        nvml.shutdown();
+    for (unsigned i = 0; i < nvml_devices(&nvml); i++) {
+        add_gpu(&nvml, i, gpus);
     }
-    dlclose(lib);
+    nvml_close(&nvml);
 }

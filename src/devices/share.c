@@ -13,31 +13,10 @@
 #define HOST_PRELOAD_BYTES_MAX ((size_t)64 << 10)
 #define SAID_MAX (INT64_C(1) << 50) /* bytes, ns: more is no number */
 
-static bool parse_id(const char *id, uint8_t uuid[AT_SHARE_UUID_BYTES])
-{
-    if (id == NULL || (strncmp(id, "GPU-", 4) != 0 && strncmp(id, "MIG-", 4) != 0)) {
-        return false;
-    }
-    static const char HEX[] = "0123456789abcdef";
-    unsigned n = 0;
-    for (const char *c = id + 4; *c != '\0'; c++) {
-        const char *digit = strchr(HEX, *c | 0x20);
-        if (*c == '-') {
-            continue;
-        }
-        if (digit == NULL || n == 2 * AT_SHARE_UUID_BYTES) {
-            return false;
-        }
-        uuid[n / 2] = (uint8_t)(uuid[n / 2] << 4 | (digit - HEX));
-        n++;
-    }
-    return n == 2 * AT_SHARE_UUID_BYTES;
-}
-
 bool at_share_is_enforceable(const char *id)
 {
     uint8_t unused[AT_SHARE_UUID_BYTES];
-    return parse_id(id, unused);
+    return at_share_parse_id(id, unused);
 }
 
 static uint64_t positive(int64_t value)
@@ -56,7 +35,7 @@ static enum at_rc write_limits(const char *dir, const struct at_share_want *want
     struct at_share_limits page = {
         .magic = AT_SHARE_MAGIC, .n_devices = n, .period_us = AT_SHARE_PERIOD_US};
     for (size_t d = 0; d < n; d++) {
-        if (!parse_id(wants[d].id, page.devices[d].uuid)) {
+        if (!at_share_parse_id(wants[d].id, page.devices[d].uuid)) {
             return at_err_set(err, AT_INVALID, "no share of a GPU called %s can be enforced",
                               wants[d].id);
         }
@@ -152,24 +131,35 @@ static int64_t bounded(int64_t value)
     return value < 0 ? 0 : value > SAID_MAX ? SAID_MAX : value;
 }
 
+/* Read, not mapped: the instance may cut the file off under us. */
+static bool read_part(const char *path, size_t offset, void *ret, size_t bytes)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    size_t len = 0;
+    if (at_file_read_at(path, (int64_t)offset, bytes, &text, &len, NULL) != AT_OK || len != bytes) {
+        return false;
+    }
+    memcpy(ret, text.data, bytes);
+    return true;
+}
+
 void at_share_see(const char *dir, size_t n, struct at_share_seen ret[AT_SHARE_DEVICES_MAX])
 {
     AT_CLEANUP(at_cleanup_free) char *path = path_of(dir, AT_SHARE_USAGE_NAME);
-    AT_CLEANUP(at_cleanup_buf) struct at_buf bytes = {0};
-    size_t len = 0;
+    AT_CLEANUP(at_cleanup_free) struct at_share_usage *page = AT_NEW(struct at_share_usage);
+    size_t head = offsetof(struct at_share_usage, processes);
     memset(ret, 0, AT_SHARE_DEVICES_MAX * sizeof *ret);
-    /* Read, not mapped: the instance may cut the file off under us. */
-    if (at_file_read_at(path, 0, sizeof(struct at_share_usage), &bytes, &len, NULL) != AT_OK ||
-        len != sizeof(struct at_share_usage)) {
+    if (!read_part(path, 0, page, head)) {
         return;
     }
-    const struct at_share_usage *page = (const void *)bytes.data;
     size_t rows = page->rows < AT_SHARE_PROCESSES_MAX ? page->rows : AT_SHARE_PROCESSES_MAX;
+    if (rows > 0 && !read_part(path, head, page->processes, rows * sizeof page->processes[0])) {
+        return;
+    }
     for (size_t d = 0; d < n && d < AT_SHARE_DEVICES_MAX; d++) {
         const struct at_share_count *c = &page->counts[d];
         ret[d] = (struct at_share_seen){.launches = bounded((int64_t)c->launches),
                                         .waited_ns = bounded((int64_t)c->waited_ns),
-                                        .gpu_ns = bounded((int64_t)c->gpu_ns),
                                         .refused = bounded((int64_t)c->refused)};
         for (size_t row = 0; row < rows; row++) {
             const struct at_share_use *use = &page->processes[row].devices[d];

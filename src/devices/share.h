@@ -17,7 +17,7 @@ struct at_share_want {
 struct at_share_seen {
     int64_t memory_bytes,
         spill_bytes; /* of all of them, dead ones included until they are missed */
-    int64_t launches, waited_ns, gpu_ns, refused;
+    int64_t launches, waited_ns, refused;
 };
 
 /* Can a share of that device be enforced here? Pretended devices have other names. */
@@ -46,9 +46,14 @@ struct at_gpu_use {
     int64_t memory_bytes;
 };
 #define AT_GPU_USES_MAX 1024
-/* Append what runs on each device to ret[0..max). May take long when a driver hangs. A value that
- * cannot be (more than the device has) is left out. AT_NOT_FOUND: this machine has no NVML. */
-enum at_rc at_gpu_uses(const char *library, struct at_gpu_use *ret, size_t max,
-                       size_t *ret_n) AT_WARN_UNUSED;
+/* own: at_gpu_watch_free. library NULL: NVIDIA's. */
+struct at_gpu_watch;
+struct at_gpu_watch *at_gpu_watch_new(const char *library);
+void at_gpu_watch_free(struct at_gpu_watch *watch);
+/* What runs on each device, to ret[0..max). One call at a time; may take long when a driver hangs.
+ * A value that cannot be (more than the device has) is left out. AT_NOT_FOUND: this machine has no
+ * NVML. */
+enum at_rc at_gpu_watch_look(struct at_gpu_watch *watch, struct at_gpu_use *ret, size_t max,
+                             size_t *ret_n) AT_WARN_UNUSED;
 
 #endif

@@ -12,7 +12,9 @@
 #ifndef AT_DEVICES_SHARE_PAGE_H
 #define AT_DEVICES_SHARE_PAGE_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #define AT_SHARE_MAGIC UINT64_C(0x31657261685f7461) /* "at_share1" cut to a word */
 #define AT_SHARE_DEVICES_MAX 16
@@ -65,11 +67,9 @@ struct at_share_process {
 struct at_share_count {
     uint64_t launches;    /* kernels and graphs */
     uint64_t waited_ns;   /* time that launches waited for their turn */
-    uint64_t gpu_ns;      /* time on the device, measured by events while turns are in force */
     uint64_t refused;     /* allocations that found no room */
     uint64_t allocations; /* made */
-    int64_t debt_ns;      /* ran over the end of a slot, to be taken off the next ones */
-    uint64_t reserved[2];
+    uint64_t reserved[4];
 };
 
 struct at_share_usage {
@@ -79,5 +79,30 @@ struct at_share_usage {
     struct at_share_count counts[AT_SHARE_DEVICES_MAX];
     struct at_share_process processes[AT_SHARE_PROCESSES_MAX];
 };
+
+/* "GPU-..." or "MIG-...", as NVML names a device: the identity in hexadecimal digits with dashes.
+ * In the header, as the library is linked with nothing of Atoll. */
+static inline bool at_share_parse_id(const char *id, uint8_t uuid[AT_SHARE_UUID_BYTES])
+{
+    unsigned n = 0;
+    if (id == NULL || (strncmp(id, "GPU-", 4) != 0 && strncmp(id, "MIG-", 4) != 0)) {
+        return false;
+    }
+    for (const char *c = id + 4; *c != '\0'; c++) {
+        int lower = *c | 0x20;
+        int digit = *c >= '0' && *c <= '9'         ? *c - '0'
+                    : lower >= 'a' && lower <= 'f' ? lower - 'a' + 10
+                                                   : -1;
+        if (*c == '-') {
+            continue;
+        }
+        if (digit < 0 || n == 2 * AT_SHARE_UUID_BYTES) {
+            return false;
+        }
+        uuid[n / 2] = (uint8_t)(uuid[n / 2] << 4 | digit);
+        n++;
+    }
+    return n == 2 * AT_SHARE_UUID_BYTES;
+}
 
 #endif

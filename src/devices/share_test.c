@@ -123,7 +123,9 @@ static void processes_are_asked_from_the_driver(void **state)
     (void)state;
     struct at_gpu_use uses[4];
     size_t n = 99;
-    assert_int_equal(at_gpu_uses("/no/such/library.so", uses, 4, &n), AT_NOT_FOUND);
+    struct at_gpu_watch *watch = at_gpu_watch_new("/no/such/library.so");
+    assert_int_equal(at_gpu_watch_look(watch, uses, 4, &n), AT_NOT_FOUND);
+    at_gpu_watch_free(watch);
 }
 
 int main(void)

@@ -89,9 +89,7 @@ struct nvml_memory_v2;
     X(cuCtxGetCurrent, (cu_handle * ret))                                                          \
     X(cuCtxGetDevice, (cu_device * ret))                                                           \
     X(cuMemAdvise, (cu_ptr at, size_t bytes, int advice, cu_device device))                        \
-    X(cuPointerGetAttribute, (void *ret, int attribute, cu_ptr at))                                \
     X(cuEventCreate, (cu_handle * ret, unsigned flags))                                            \
-    X(cuEventDestroy_v2, (cu_handle event))                                                        \
     X(cuEventRecord, (cu_handle event, cu_handle stream))                                          \
     X(cuEventRecord_ptsz, (cu_handle event, cu_handle stream))                                     \
     X(cuEventQuery, (cu_handle event))                                                             \
@@ -99,7 +97,6 @@ struct nvml_memory_v2;
     X(cuStreamIsCapturing, (cu_handle stream, int *ret))                                           \
     X(cuStreamIsCapturing_ptsz, (cu_handle stream, int *ret))                                      \
     X(cuThreadExchangeStreamCaptureMode, (int *mode))                                              \
-    X(cuDeviceGetGraphMemAttribute, (cu_device device, int attribute, void *ret))                  \
     X(nvmlDeviceGetUUID, (cu_handle device, char *out, unsigned size))
 
 struct cu_launch_config { /* CUlaunchConfig, its beginning */

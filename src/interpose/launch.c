@@ -105,7 +105,6 @@ static void finish(struct lane *lane, const struct gate_turn *turn, int64_t now)
     if (lane->last.event != NULL &&
         real()->cuEventElapsedTime(&ms, lane->last.event, m->event) == CU_OK && ms >= 0) {
         int64_t between = (int64_t)((double)ms * 1e6);
-        __atomic_add_fetch(&share_count(lane->device)->gpu_ns, (uint64_t)between, __ATOMIC_RELAXED);
         /* Across slots the time of others lies between. */
         took = lane->last.slot == m->slot ? between : -1;
     }

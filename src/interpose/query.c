@@ -146,30 +146,6 @@ cu_result cuDevicePrimaryCtxReset_v2(cu_device device)
 
 /* --- NVIDIA's management library --- */
 
-static int hex(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* "GPU-" or "MIG-", then the identity in hexadecimal digits with dashes. */
-static int device_of_text(const char *text)
-{
-    uint8_t uuid[AT_SHARE_UUID_BYTES] = {0};
-    unsigned n = 0;
-    for (const char *c = text + 4; *c != '\0'; c++) {
-        int digit = hex(*c);
-        if (*c == '-') {
-            continue;
-        }
-        if (digit < 0 || n == 2 * AT_SHARE_UUID_BYTES) {
-            return NO_DEVICE;
-        }
-        uuid[n / 2] = (uint8_t)(uuid[n / 2] << 4 | digit);
-        n++;
-    }
-    return n == 2 * AT_SHARE_UUID_BYTES ? share_device_of_uuid(uuid) : NO_DEVICE;
-}
-
 static int device_of_nvml(cu_handle device)
 {
     char text[96] = "";
@@ -178,9 +154,8 @@ static int device_of_nvml(cu_handle device)
         return NO_DEVICE;
     }
     text[sizeof text - 1] = '\0';
-    return text[0] != '\0' && text[1] != '\0' && text[2] != '\0' && text[3] == '-'
-               ? device_of_text(text)
-               : NO_DEVICE;
+    uint8_t uuid[AT_SHARE_UUID_BYTES] = {0};
+    return at_share_parse_id(text, uuid) ? share_device_of_uuid(uuid) : NO_DEVICE;
 }
 
 cu_result nvmlDeviceGetMemoryInfo(cu_handle device, struct nvml_memory *ret)
