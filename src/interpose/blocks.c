@@ -34,25 +34,6 @@ static uint64_t array_bytes(uint64_t width, uint64_t height, uint64_t depth, int
                : bytes;
 }
 
-static cu_result array_made(cu_result result, cu_handle *ret, uint64_t bytes, int device)
-{
-    inside = false;
-    if (result != CU_OK) {
-        memory_give(device, bytes);
-        return result;
-    }
-    cu_handle context = NULL;
-    (void)real()->cuCtxGetCurrent(&context);
-    struct book_entry e = {.key = (uintptr_t)*ret,
-                           .bytes = bytes,
-                           .owner = (uintptr_t)context,
-                           .device = (uint16_t)device,
-                           .kind = BOOK_ARRAY,
-                           .holds = 1};
-    book_put(&e);
-    return CU_OK;
-}
-
 cu_result cuArrayCreate_v2(cu_handle *ret, const struct cu_array_desc *desc)
 {
     const struct real_calls *r = real();
@@ -65,7 +46,8 @@ cu_result cuArrayCreate_v2(cu_handle *ret, const struct cu_array_desc *desc)
         return CU_OUT_OF_MEMORY;
     }
     inside = true;
-    return array_made(r->cuArrayCreate_v2(ret, desc), ret, bytes, device);
+    cu_result result = r->cuArrayCreate_v2(ret, desc);
+    return memory_made(BOOK_ARRAY, device, bytes, (uintptr_t)*ret, result);
 }
 
 #define ARRAY_SPARSE 0x40 /* CUDA_ARRAY3D_SPARSE: without memory until blocks are mapped */
@@ -83,7 +65,8 @@ cu_result cuArray3DCreate_v2(cu_handle *ret, const struct cu_array3d_desc *desc)
         return CU_OUT_OF_MEMORY;
     }
     inside = true;
-    return array_made(r->cuArray3DCreate_v2(ret, desc), ret, bytes, device);
+    cu_result result = r->cuArray3DCreate_v2(ret, desc);
+    return memory_made(BOOK_ARRAY, device, bytes, (uintptr_t)*ret, result);
 }
 
 cu_result cuMipmappedArrayCreate(cu_handle *ret, const struct cu_array3d_desc *desc,
@@ -102,7 +85,8 @@ cu_result cuMipmappedArrayCreate(cu_handle *ret, const struct cu_array3d_desc *d
         return CU_OUT_OF_MEMORY;
     }
     inside = true;
-    return array_made(r->cuMipmappedArrayCreate(ret, desc, levels), ret, with_levels, device);
+    cu_result result = r->cuMipmappedArrayCreate(ret, desc, levels);
+    return memory_made(BOOK_ARRAY, device, with_levels, (uintptr_t)*ret, result);
 }
 
 static cu_result destroy(cu_result (*call)(cu_handle), cu_handle array)
@@ -143,15 +127,7 @@ cu_result cuMemCreate(cu_alloc_handle *ret, size_t bytes, const struct cu_alloc_
     }
     inside = true;
     cu_result result = r->cuMemCreate(ret, bytes, prop, flags);
-    inside = false;
-    if (result != CU_OK) {
-        memory_give(device, bytes);
-        return result;
-    }
-    struct book_entry e = {
-        .key = *ret, .bytes = bytes, .device = (uint16_t)device, .kind = BOOK_HANDLE, .holds = 1};
-    book_put(&e);
-    return CU_OK;
+    return memory_made(BOOK_HANDLE, device, bytes, *ret, result);
 }
 
 static void let_go(cu_alloc_handle handle)

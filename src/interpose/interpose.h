@@ -145,14 +145,19 @@ struct at_share_use *share_own(int device); /* this process's row */
 int64_t share_used(int device, bool spill); /* by all processes of the instance */
 bool share_reclaim(void); /* rows of processes that ended; true: some were given back */
 
+enum book_kind { BOOK_ADDRESS, BOOK_SPILLED, BOOK_HANDLE, BOOK_MAPPING, BOOK_ARRAY };
+
 /* memory.c. Take room before it is allocated, give it back when the allocation failed. */
 bool memory_take(int device, uint64_t bytes);
 void memory_give(int device, uint64_t bytes);
+/* After the driver's answer: what was made stands in the book, what was refused gives back its
+ * room. `inside`, set before the call, ends. Returns result. */
+cu_result memory_made(enum book_kind kind, int device, uint64_t bytes, uint64_t key,
+                      cu_result result);
 int64_t memory_free_bytes(int device);
 void memory_forget_context(cu_handle context); /* it is gone, with all that it held */
 
 /* book.c: what this process holds, by address or handle. */
-enum book_kind { BOOK_ADDRESS, BOOK_SPILLED, BOOK_HANDLE, BOOK_MAPPING, BOOK_ARRAY, BOOK_KINDS };
 struct book_entry {
     uint64_t key; /* address or handle; never 0 */
     uint64_t bytes;

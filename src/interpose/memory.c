@@ -95,15 +95,19 @@ static uint64_t context_now(void)
                                                                                : 0;
 }
 
-static void note(enum book_kind kind, uint64_t key, uint64_t bytes, int device)
+cu_result memory_made(enum book_kind kind, int device, uint64_t bytes, uint64_t key,
+                      cu_result result)
 {
-    struct book_entry e = {.key = key,
-                           .bytes = bytes,
-                           .owner = context_now(),
-                           .device = (uint16_t)device,
-                           .kind = (uint8_t)kind,
-                           .holds = 1};
-    book_put(&e);
+    struct book_entry e = {
+        .key = key, .bytes = bytes, .device = (uint16_t)device, .kind = (uint8_t)kind, .holds = 1};
+    inside = false;
+    if (result != CU_OK) {
+        give_entry(&e);
+    } else {
+        e.owner = context_now();
+        book_put(&e);
+    }
+    return result;
 }
 
 void memory_forget_context(cu_handle context)
@@ -130,13 +134,7 @@ void memory_forget_context(cu_handle context)
         }                                                                                          \
         inside = true;                                                                             \
         cu_result result_ = call;                                                                  \
-        inside = false;                                                                            \
-        if (result_ != CU_OK) {                                                                    \
-            memory_give(device_, bytes_);                                                          \
-        } else {                                                                                   \
-            note(kind, (uint64_t)(uintptr_t) * (ret), bytes_, device_);                            \
-        }                                                                                          \
-        return result_;                                                                            \
+        return memory_made(kind, device_, bytes_, (uint64_t)(uintptr_t) * (ret), result_);         \
     } while (0)
 
 /* --- the forms of the first CUDA, with addresses of 32 bits: nothing made since 2011 uses them ---
@@ -174,14 +172,7 @@ static cu_result alloc_spilled(int device, cu_ptr *ret, size_t bytes)
     if (result == CU_OK && r->cuMemAdvise != NULL) {
         (void)r->cuMemAdvise(*ret, bytes, CU_ADVISE_PREFERRED_LOCATION, CU_DEVICE_CPU);
     }
-    inside = false;
-    struct book_entry e = {.bytes = bytes, .device = (uint16_t)device, .kind = BOOK_SPILLED};
-    if (result != CU_OK) {
-        give_entry(&e);
-    } else {
-        note(BOOK_SPILLED, *ret, bytes, device);
-    }
-    return result;
+    return memory_made(BOOK_SPILLED, device, bytes, *ret, result);
 }
 
 static bool spills(int device)
@@ -201,13 +192,7 @@ cu_result cuMemAlloc_v2(cu_ptr *ret, size_t bytes)
     }
     inside = true;
     cu_result result = r->cuMemAlloc_v2(ret, bytes);
-    inside = false;
-    if (result != CU_OK) {
-        memory_give(device, bytes);
-        return result;
-    }
-    note(BOOK_ADDRESS, *ret, bytes, device);
-    return CU_OK;
+    return memory_made(BOOK_ADDRESS, device, bytes, *ret, result);
 }
 
 /* Rows begin at addresses that suit the device; 512 bytes is the pitch of all there are. */
