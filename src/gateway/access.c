@@ -130,7 +130,7 @@ static void on_timer(void *ctx)
     struct gw_access *a = ctx;
     a->timer = 0;
     gw_access_flush(a);
-    if (gw_access_busy(a)) {
+    if (a->is_writing || a->lines.len > 0) { /* something is not written yet */
         a->timer = at_loop_timer(a->loop, AT_GW_ACCESS_NS, on_timer, a);
     }
 }
@@ -177,11 +177,6 @@ void gw_access_put(struct gw_access *a, const char *line, size_t len)
     } else if (a->timer == 0) {
         a->timer = at_loop_timer(a->loop, AT_GW_ACCESS_NS, on_timer, a);
     }
-}
-
-bool gw_access_busy(const struct gw_access *a)
-{
-    return a != NULL && (a->is_writing || a->lines.len > 0);
 }
 
 /* The pool has ended before: the other thread has nothing of it any more. */

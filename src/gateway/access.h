@@ -19,9 +19,8 @@ enum at_rc gw_access_rates(const char *text, uint64_t ret_rates[6],
 struct gw_access *gw_access_new(struct at_loop *loop, struct at_pool *pool,
                                 struct at_metrics *metrics, const char *path,
                                 const uint64_t rates[6]);
-void gw_access_free(struct gw_access *access);       /* writes what is left; accepts NULL */
-void gw_access_flush(struct gw_access *access);      /* soon; accepts NULL */
-bool gw_access_busy(const struct gw_access *access); /* something is not written yet */
+void gw_access_free(struct gw_access *access);  /* writes what is left; accepts NULL */
+void gw_access_flush(struct gw_access *access); /* soon; accepts NULL */
 /* Would a request with this random number be in the log with this status? -1: with any? access may
  * be NULL: no. */
 bool gw_access_wants(const struct gw_access *access, uint32_t random, int status);

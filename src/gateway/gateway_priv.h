@@ -205,11 +205,6 @@ static inline struct gw_moment gw_now(const struct gw_worker *worker)
     return (struct gw_moment){&worker->gateway->metrics, at_loop_now_ns(worker->loop)};
 }
 
-static inline const char *gw_replica_version(const struct gw_replica *replica)
-{
-    return replica->version;
-}
-
 /* gateway.c */
 void gw_tell(struct at_gateway *gateway, enum at_rc rc,
              const struct at_err *err); /* on_ready, once */
@@ -269,7 +264,6 @@ bool gw_openai_is(const struct at_http_head *head);
 void gw_openai_answer_error(struct gw_worker *worker, struct at_http_exchange *ex, int status,
                             const struct gw_openai_error *error, const char *fmt, ...)
     AT_PRINTF(5, 6);
-void gw_openai_no_model(struct gw_worker *worker, struct at_http_exchange *ex, const char *model);
 /* Which model the body asks for, into path; false: answered with what is wrong. */
 bool gw_openai_route(struct gw_worker *worker, struct at_http_exchange *ex, struct gw_path *path);
 void gw_openai_answer_models(struct gw_worker *worker, struct at_http_exchange *ex);

@@ -83,7 +83,7 @@ static struct gw_replica_meters *meters_of(struct gw_request *r, struct gw_repli
         struct gw_replica_meters *m = replica->meters = AT_NEW(struct gw_replica_meters);
         m->of = &r->worker->meters;
         m->model = at_strdup(r->model->name);
-        m->version = at_strdup(gw_replica_version(replica));
+        m->version = at_strdup(replica->version);
         m->site = at_strdup(replica->site);
         m->instance = at_strdup(replica->instance);
         const char *const labels[] = {m->model, m->version, m->site, m->instance, NULL};

@@ -119,7 +119,7 @@ void gw_access_end(struct gw_request *r, int status, const struct gw_replica *re
     }
     put_member(out, ",\"model\":", at_str_of(r->model->name));
     if (replica != NULL) {
-        put_member(out, ",\"version\":", at_str_of(gw_replica_version(replica)));
+        put_member(out, ",\"version\":", at_str_of(replica->version));
         put_member(out, ",\"instance\":", at_str_of(replica->instance));
         put_member(out, ",\"site\":", at_str_of(replica->site));
     }

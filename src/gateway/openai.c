@@ -102,7 +102,7 @@ static void refuse_body(struct gw_worker *w, struct at_http_exchange *ex, enum a
     }
 }
 
-void gw_openai_no_model(struct gw_worker *worker, struct at_http_exchange *ex, const char *model)
+static void no_model(struct gw_worker *worker, struct at_http_exchange *ex, const char *model)
 {
     int status = worker->has_table ? 404 : 503;
     gw_count(worker, "", "", status);
@@ -142,7 +142,7 @@ bool gw_openai_route(struct gw_worker *worker, struct at_http_exchange *ex, stru
         return false;
     }
     if (gw_model_find(worker, scan.model, scan.model_len) == NULL) {
-        gw_openai_no_model(worker, ex, scan.model);
+        no_model(worker, ex, scan.model);
         return false;
     }
     memcpy(path->model, scan.model, scan.model_len + 1);
@@ -194,7 +194,7 @@ void gw_openai_answer_model(struct gw_worker *worker, struct at_http_exchange *e
 {
     const struct gw_model *model = gw_model_find(worker, path->model, path->model_len);
     if (model == NULL) {
-        gw_openai_no_model(worker, ex, path->model);
+        no_model(worker, ex, path->model);
         return;
     }
     answer_json(worker, ex, card_of(model));

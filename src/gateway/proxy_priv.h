@@ -78,10 +78,6 @@ void gw_access_end(struct gw_request *r, int status, const struct gw_replica *re
 void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const struct gw_path *path,
                       enum gw_grpc_kind grpc_kind, struct gw_grpc_call *grpc_take);
 /* rename.c */
-enum at_rc gw_rename_target(struct at_str target, const char *name,
-                            struct at_buf *out) AT_WARN_UNUSED;
-enum at_rc gw_rename_body(struct at_str body, struct at_str raw_model, const char *name,
-                          struct at_buf *out) AT_WARN_UNUSED;
 enum at_rc gw_rename(struct gw_request *r, const struct gw_replica *replica, struct at_str target,
                      const char **ret_target, struct at_str *body) AT_WARN_UNUSED;
 /* shadow.c: send copies to the Deployments that want some; nobody waits for them. */

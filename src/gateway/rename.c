@@ -20,7 +20,7 @@ static enum at_rc put_segment(struct at_buf *out, const char *text)
     return rc;
 }
 
-enum at_rc gw_rename_target(struct at_str target, const char *name, struct at_buf *out)
+static enum at_rc rename_target(struct at_str target, const char *name, struct at_buf *out)
 {
     static const char MODELS[] = "/v2/models/";
     size_t from = sizeof MODELS - 1, to = from;
@@ -34,8 +34,8 @@ enum at_rc gw_rename_target(struct at_str target, const char *name, struct at_bu
     return rc == AT_OK ? at_buf_append(out, target.ptr + to, target.len - to) : rc;
 }
 
-enum at_rc gw_rename_body(struct at_str body, struct at_str raw_model, const char *name,
-                          struct at_buf *out)
+static enum at_rc rename_body(struct at_str body, struct at_str raw_model, const char *name,
+                              struct at_buf *out)
 {
     assert(raw_model.ptr > body.ptr);
     size_t before = (size_t)(raw_model.ptr - body.ptr) - 1, after = before + raw_model.len + 2;
@@ -59,13 +59,13 @@ enum at_rc gw_rename(struct gw_request *r, const struct gw_replica *replica, str
         return AT_OK;
     }
     if (r->openai) {
-        enum at_rc rc = gw_rename_body(*body, r->raw_model, replica->served_as, &r->body);
+        enum at_rc rc = rename_body(*body, r->raw_model, replica->served_as, &r->body);
         if (rc == AT_OK) {
             *body = (struct at_str){r->body.data, r->body.len};
         }
         return rc;
     }
-    enum at_rc rc = gw_rename_target(target, replica->served_as, &r->target);
+    enum at_rc rc = rename_target(target, replica->served_as, &r->target);
     *ret_target = r->target.data;
     return rc;
 }

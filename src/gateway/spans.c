@@ -134,8 +134,10 @@ static enum at_rc put_resource(const char *service, const char *host, struct at_
     return rc == AT_OK ? gw_pb_put_bytes(out, 1, resource.data, resource.len) : rc;
 }
 
-enum at_rc gw_spans_encode(const struct gw_span *spans, size_t n, const char *service,
-                           const char *host, int64_t wall_ns, int64_t mono_ns, struct at_buf *out)
+/* ExportTraceServiceRequest of n spans (opentelemetry-proto 1.x, collector/trace/v1). wall_ns: of
+ * now, mono_ns likewise: spans' times become wall times by them. err: AT_TOO_LARGE. */
+static enum at_rc put_spans(const struct gw_span *spans, size_t n, const char *service,
+                            const char *host, int64_t wall_ns, int64_t mono_ns, struct at_buf *out)
 {
     static const char SCOPE[] = {
         0x0a, 13,  'a', 't', 'o', 'l', 'l', '.',
@@ -219,8 +221,8 @@ static bool encode(struct gw_spans *s)
     size_t n = s->n < AT_GW_SPANS_BATCH ? s->n : AT_GW_SPANS_BATCH;
     n = n < AT_GW_SPANS_MAX - s->first ? n : AT_GW_SPANS_MAX - s->first;
     const struct at_sys *sys = at_loop_sys(s->loop);
-    enum at_rc rc = gw_spans_encode(&s->ring[s->first], n, s->service, s->host, at_sys_wall_ns(sys),
-                                    at_sys_mono_ns(sys), &s->batch);
+    enum at_rc rc = put_spans(&s->ring[s->first], n, s->service, s->host, at_sys_wall_ns(sys),
+                              at_sys_mono_ns(sys), &s->batch);
     s->first = (s->first + n) % AT_GW_SPANS_MAX;
     s->n -= n;
     s->batch_n = n;

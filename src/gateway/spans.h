@@ -39,10 +39,4 @@ struct gw_span *gw_spans_next(struct gw_spans *spans);
 /* Is there anything that was not sent yet? Sends it now. false: no, or nobody takes it. */
 bool gw_spans_flush(struct gw_spans *spans);
 
-/* ExportTraceServiceRequest of n spans (opentelemetry-proto 1.x, collector/trace/v1). wall_ns: of
- * now, mono_ns likewise: spans' times become wall times by them. err: AT_TOO_LARGE. */
-enum at_rc gw_spans_encode(const struct gw_span *spans, size_t n, const char *service,
-                           const char *host, int64_t wall_ns, int64_t mono_ns,
-                           struct at_buf *out) AT_WARN_UNUSED;
-
 #endif

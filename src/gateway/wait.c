@@ -7,11 +7,6 @@
 static const char *const NAMES[GW_PRIORITIES] = {
     [GW_LOW] = "low", [GW_NORMAL] = "normal", [GW_HIGH] = "high", [GW_CRITICAL] = "critical"};
 
-const char *gw_priority_name(enum gw_priority priority)
-{
-    return NAMES[priority];
-}
-
 bool gw_priority_parse(struct at_str text, enum gw_priority *ret)
 {
     for (int p = 0; p < GW_PRIORITIES; p++) {

@@ -46,6 +46,5 @@ void gw_wait_end(struct gw_model *model, int status, const char *message);
 void gw_wait_done(struct gw_worker *worker);
 /* "critical", "high", "normal", "low". false: none of them. */
 bool gw_priority_parse(struct at_str text, enum gw_priority *ret);
-const char *gw_priority_name(enum gw_priority priority);
 
 #endif
