@@ -264,8 +264,3 @@ void at_tls_config_unref(struct at_tls_config *config)
     at_free(config->server_name);
     at_free(config);
 }
-
-bool at_tls_config_is_server(const struct at_tls_config *config)
-{
-    return config->is_server;
-}

@@ -31,6 +31,5 @@ enum at_rc at_tls_session_write(struct at_tls_session *session, const void *data
                                 struct at_err *err) AT_WARN_UNUSED;
 void at_tls_session_shutdown(struct at_tls_session *session); /* queues close_notify */
 const struct at_tls_peer *at_tls_session_peer(const struct at_tls_session *session);
-bool at_tls_config_is_server(const struct at_tls_config *config);
 
 #endif
