@@ -1,6 +1,31 @@
-/* Replicas and models of a loop's view come to an end when nobody holds them. */
+/* Replicas and models of a loop's view: what they have to do, and their end when nobody holds them.
+ */
 #include "core/mem.h"
 #include "gateway/gateway_priv.h"
+
+#include <assert.h>
+
+void gw_model_enter(struct gw_worker *worker, struct gw_model *model, struct gw_replica *replica,
+                    unsigned cost_milli)
+{
+    model->running++;
+    if (model->load != NULL) {
+        atomic_fetch_add_explicit(&model->load->running, 1, memory_order_relaxed);
+    }
+    gw_replica_enter(gw_now(worker), model, replica, cost_milli);
+}
+
+void gw_model_leave(struct gw_worker *worker, struct gw_model *model, struct gw_replica *replica,
+                    unsigned cost_milli, enum gw_outcome outcome)
+{
+    assert(model->running > 0);
+    model->running--;
+    if (model->load != NULL) {
+        atomic_fetch_sub_explicit(&model->load->running, 1, memory_order_relaxed);
+    }
+    gw_replica_leave(gw_now(worker), model, replica, cost_milli, outcome);
+    gw_wait_serve(worker, model);
+}
 
 void gw_replica_drop(struct gw_replica *replica)
 {

@@ -242,6 +242,12 @@ void gw_handle(void *worker, struct at_http_exchange *ex);
 void gw_requests_free(struct gw_worker *worker); /* the spare ones */
 uint64_t gw_random(struct gw_worker *worker);    /* for ids: differs, is no secret */
 /* balance.c */
+/* A request is at the replica from now on; and then it has ended there: its place, and the model's,
+ * are for those that wait. The caller holds the model. */
+void gw_model_enter(struct gw_worker *worker, struct gw_model *model, struct gw_replica *replica,
+                    unsigned cost_milli);
+void gw_model_leave(struct gw_worker *worker, struct gw_model *model, struct gw_replica *replica,
+                    unsigned cost_milli, enum gw_outcome outcome);
 void gw_replica_drop(struct gw_replica *replica);
 void gw_model_drop(struct gw_model *model);
 void gw_model_forget_versions(struct gw_model *model);

@@ -11,11 +11,7 @@ at_http_call_id gw_request_send(struct gw_request *r, struct gw_replica *replica
     struct gw_worker *w = r->worker;
     assert(r->n_tried < AT_GW_ATTEMPTS_MAX);
     r->tried[r->n_tried++] = replica;
-    r->model->running++;
-    if (r->model->load != NULL) {
-        atomic_fetch_add_explicit(&r->model->load->running, 1, memory_order_relaxed);
-    }
-    gw_replica_enter(gw_now(w), r->model, replica, r->wish.cost_milli);
+    gw_model_enter(w, r->model, replica, r->wish.cost_milli);
     const struct at_http_head *head = at_http_request(r->ex);
     struct at_str body = at_http_request_body(r->ex);
     const char *renamed;
@@ -54,13 +50,7 @@ at_http_call_id gw_request_send(struct gw_request *r, struct gw_replica *replica
 
 void gw_request_unsend(struct gw_request *r, struct gw_replica *replica, enum gw_outcome outcome)
 {
-    assert(r->model->running > 0);
-    r->model->running--;
-    gw_replica_leave(gw_now(r->worker), r->model, replica, r->wish.cost_milli, outcome);
-    if (r->model->load != NULL) {
-        atomic_fetch_sub_explicit(&r->model->load->running, 1, memory_order_relaxed);
-    }
-    gw_wait_serve(r->worker, r->model);
+    gw_model_leave(r->worker, r->model, replica, r->wish.cost_milli, outcome);
 }
 
 void gw_request_fail_version(struct gw_request *r)

@@ -5,8 +5,6 @@
 #include "gateway/headers.h"
 #include "gateway/services.h"
 
-#include <assert.h>
-
 enum tunnel_state {
     TUNNEL_CONNECTING,
     TUNNEL_ASKED,  /* the request is on its way, the answer's head is not complete */
@@ -50,30 +48,17 @@ bool gw_tunnel_wanted(const struct at_http_head *head)
 static void leave(struct gw_tunnel *t, enum gw_outcome outcome)
 {
     struct gw_replica *replica = t->replica;
-    struct gw_model *model = t->model;
     t->replica = NULL;
-    if (replica == NULL) {
-        return;
+    if (replica != NULL) {
+        gw_model_leave(t->worker, t->model, replica, t->wish.cost_milli, outcome);
     }
-    assert(model->running > 0);
-    model->running--;
-    if (model->load != NULL) {
-        atomic_fetch_sub_explicit(&model->load->running, 1, memory_order_relaxed);
-    }
-    gw_replica_leave(gw_now(t->worker), model, replica, t->wish.cost_milli, outcome);
-    gw_wait_serve(t->worker, model);
 }
 
 static void enter(struct gw_tunnel *t, struct gw_replica *replica)
 {
-    struct gw_model *model = t->model;
     t->tried[t->n_tried++] = replica;
     t->replica = replica;
-    model->running++;
-    if (model->load != NULL) {
-        atomic_fetch_add_explicit(&model->load->running, 1, memory_order_relaxed);
-    }
-    gw_replica_enter(gw_now(t->worker), model, replica, t->wish.cost_milli);
+    gw_model_enter(t->worker, t->model, replica, t->wish.cost_milli);
 }
 
 static void tunnel_free(struct gw_tunnel *t)
