@@ -151,11 +151,7 @@ bool gw_auth_allows(struct gw_worker *worker, const struct at_http_head *head)
     if (token.len == 0 || token.len > AT_GW_TOKEN_BYTES_MAX) {
         return false;
     }
-    uint64_t hash = 14695981039346656037ull; /* FNV-1a: only picks a place */
-    for (size_t i = 0; i < token.len; i++) {
-        hash = (hash ^ (unsigned char)token.ptr[i]) * 1099511628211ull;
-    }
-    struct gw_token *cached = &worker->tokens[(hash >> 32) % AT_GW_TOKEN_CACHE];
+    struct gw_token *cached = &worker->tokens[gw_hash(token) % AT_GW_TOKEN_CACHE];
     if (cached->len == token.len && at_equal_const_time(cached->text, token.ptr, token.len)) {
         worker->key = cached->key;
         return true;

@@ -136,11 +136,8 @@ static struct at_metric *code_metric(struct gw_replica_meters *m, int code)
 
 static struct cached *cached_of(struct gw_worker *w, const char *key, const char *model)
 {
-    uint64_t hash = (uintptr_t)key;
-    for (const char *c = model; *c != '\0'; c++) {
-        hash = (hash ^ (unsigned char)*c) * 1099511628211ull;
-    }
-    struct cached *slot = &w->usage_cache->slots[(hash >> 32) % CACHE_SLOTS];
+    uint64_t hash = gw_hash_mix((uintptr_t)key, gw_hash(at_str_of(model)));
+    struct cached *slot = &w->usage_cache->slots[hash % CACHE_SLOTS];
     if (slot->key != key || slot->model == NULL || strcmp(slot->model, model) != 0) {
         at_free(slot->model);
         const char *const ok[] = {key, model, "200", NULL}, *const duration[] = {key, NULL};
