@@ -262,7 +262,8 @@ void gw_observe_attempt_end(struct gw_request *r, int status)
 void gw_observe_head(struct gw_request *r, const struct at_http_head *head)
 {
     uint64_t rows;
-    r->obs.is_sse = at_str_starts(at_http_header_get(head, "content-type"), "text/event-stream");
+    r->obs.is_sse =
+        r->openai && at_str_starts(at_http_header_get(head, "content-type"), "text/event-stream");
     if (r->infer && at_str_to_u64(at_http_header_get(head, "x-atoll-batch-size"), &rows) == AT_OK &&
         rows <= INT32_MAX) {
         if (r->model->batch == NULL) {

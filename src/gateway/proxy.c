@@ -272,15 +272,14 @@ static void send_on(struct gw_request *r, const char *data, size_t len)
 /* Events go when they are whole; what has begun stays in hold. */
 static void pass_on(struct gw_request *r, const char *data, size_t len)
 {
-    size_t whole = r->sse ? gw_sse_whole((struct at_str){data, len}) : len;
     if (r->sse && r->hold.len > 0) {
         if (at_buf_append(&r->hold, data, len) != AT_OK) {
             return; /* the end finds the answer short */
         }
         data = r->hold.data;
         len = r->hold.len;
-        whole = gw_sse_whole((struct at_str){data, len});
     }
+    size_t whole = r->sse ? gw_sse_whole((struct at_str){data, len}) : len;
     bool endless = len - whole > AT_GW_HOLD_BYTES_MAX;
     r->sse = r->sse && !endless;
     whole = endless ? len : whole;
