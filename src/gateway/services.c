@@ -321,10 +321,13 @@ enum at_rc gw_rules_parse(const char *text, size_t len, struct gw_rules **ret, s
 {
     AT_CLEANUP(at_cleanup_json) json_t *root = NULL;
     enum at_rc rc = at_json_parse(text, len, &root, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
     struct gw_rules *rules = rules_new();
     size_t i;
     json_t *service;
-    json_array_foreach(rc == AT_OK ? at_json_at(root, "services") : NULL, i, service)
+    json_array_foreach(at_json_at(root, "services"), i, service)
     {
         rc = check_static(service, err);
         if (rc != AT_OK) {
@@ -337,5 +340,5 @@ enum at_rc gw_rules_parse(const char *text, size_t len, struct gw_rules **ret, s
     }
     settle(rules, NULL);
     *ret = rules;
-    return rc;
+    return AT_OK;
 }
