@@ -243,11 +243,10 @@ enum at_rc api_oidc_check(const struct at_api *api, struct at_str token, struct 
                           int64_t *ret_expires_ns, struct at_err *err)
 {
     const struct api_oidc *o = api->oidc;
-    if (o == NULL || !at_jwt_is_of(token, o->issuer)) {
-        return at_err_set(err, AT_UNAUTHENTICATED, "the token is not known");
-    }
-    return at_jwt_check(o->keys, &o->policy, token, at_sys_wall_ns(api->sys), ret, ret_expires_ns,
-                        err);
+    enum at_rc rc = o == NULL ? AT_INVALID
+                              : at_jwt_check(o->keys, &o->policy, token, at_sys_wall_ns(api->sys),
+                                             ret, ret_expires_ns, err);
+    return rc == AT_INVALID ? at_err_set(err, AT_UNAUTHENTICATED, "the token is not known") : rc;
 }
 
 bool api_oidc_wait(struct api_req *req)

@@ -4,6 +4,7 @@
 #include "api/api_priv.h"
 #include "core/mem.h"
 #include "core/str.h"
+#include "security/jwt.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -39,20 +40,6 @@ static bool is_there(const struct at_api *api, const struct at_model_kind *kind,
 
 /* --- who sends it --- */
 
-static bool is_for(const json_t *claims, const char *audience)
-{
-    const json_t *list = json_object_get(claims, "aud");
-    size_t i;
-    json_t *item;
-    json_array_foreach((json_t *)list, i, item)
-    {
-        if (at_streq(json_string_value(item), audience)) {
-            return true;
-        }
-    }
-    return at_streq(json_string_value(list), audience);
-}
-
 static bool still_good(const struct at_api *api, const json_t *claims)
 {
     const json_t *own = json_object_get(claims, PRIVATE_CLAIMS);
@@ -80,13 +67,14 @@ json_t *api_service_claims(const struct at_api *api, struct at_str token, const 
         return NULL;
     }
     bool meant = json_array_size(audiences) == 0
-                     ? is_for(claims, at_service_key_issuer(api->service_key))
+                     ? at_jwt_meant_for(claims, at_service_key_issuer(api->service_key))
                      : false;
     size_t i;
     json_t *audience;
     json_array_foreach((json_t *)audiences, i, audience)
     {
-        meant = meant || (json_is_string(audience) && is_for(claims, json_string_value(audience)));
+        meant = meant ||
+                (json_is_string(audience) && at_jwt_meant_for(claims, json_string_value(audience)));
     }
     if (!meant || !still_good(api, claims)) {
         json_decref(claims);

@@ -3,17 +3,16 @@
 #include "core/digest.h"
 #include "core/mem.h"
 #include "core/units.h"
+#include "security/jose_priv.h"
 
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
-#include <openssl/ecdsa.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/param_build.h>
 #include <stdio.h>
 #include <string.h>
 
-#define EC_HALF_BYTES 32
 #define RSA_BITS_MIN 2048
 #define RSA_BITS_MAX 8192
 
@@ -77,15 +76,15 @@ static EVP_PKEY *ec_key(const json_t *jwk)
 {
     AT_CLEANUP(at_cleanup_buf) struct at_buf x = {0};
     AT_CLEANUP(at_cleanup_buf) struct at_buf y = {0};
-    unsigned char point[1 + 2 * EC_HALF_BYTES] = {4};
+    unsigned char point[1 + 2 * AT_JOSE_HALF_BYTES] = {4};
     if (!at_streq(at_json_str_at(jwk, "crv", NULL), "P-256") ||
         !decoded(at_json_str_at(jwk, "x", NULL), &x) ||
-        !decoded(at_json_str_at(jwk, "y", NULL), &y) || x.len != EC_HALF_BYTES ||
-        y.len != EC_HALF_BYTES) {
+        !decoded(at_json_str_at(jwk, "y", NULL), &y) || x.len != AT_JOSE_HALF_BYTES ||
+        y.len != AT_JOSE_HALF_BYTES) {
         return NULL;
     }
-    memcpy(point + 1, x.data, EC_HALF_BYTES);
-    memcpy(point + 1 + EC_HALF_BYTES, y.data, EC_HALF_BYTES);
+    memcpy(point + 1, x.data, AT_JOSE_HALF_BYTES);
+    memcpy(point + 1 + AT_JOSE_HALF_BYTES, y.data, AT_JOSE_HALF_BYTES);
     OSSL_PARAM_BLD *build = OSSL_PARAM_BLD_new();
     EVP_PKEY *key = NULL;
     if (build != NULL &&
@@ -155,124 +154,7 @@ void at_jwks_free(struct at_jwks *keys)
 
 /* --- a token --- */
 
-struct parts {
-    json_t *head, *claims;
-    struct at_str signed_text;
-    struct at_buf signature;
-};
-
-static void parts_done(struct parts *p)
-{
-    json_decref(p->head);
-    json_decref(p->claims);
-    at_buf_done(&p->signature);
-}
-
-/* Base64url without padding (RFC 7515 §2). */
-static bool part_decode(struct at_str part, struct at_buf *out)
-{
-    for (size_t i = 0; i < part.len; i++) {
-        char c = part.ptr[i];
-        bool letter = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
-        if (!letter && !(c >= '0' && c <= '9') && c != '-' && c != '_') {
-            return false;
-        }
-    }
-    return part.len > 0 && at_base64_decode(part.ptr, part.len, out) == AT_OK;
-}
-
-/* Members named twice are refused: whoever looked before might have taken the other one. */
-static json_t *part_json(struct at_str part)
-{
-    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
-    json_t *value = NULL;
-    if (!part_decode(part, &text) ||
-        at_json_parse(text.data != NULL ? text.data : "", text.len, &value, NULL) != AT_OK ||
-        !json_is_object(value)) {
-        json_decref(value);
-        return NULL;
-    }
-    return value;
-}
-
-static bool parts_read(struct at_str text, struct parts *ret)
-{
-    struct at_str rest = text;
-    struct parts p = {0};
-    if (text.len > AT_JWT_BYTES_MAX || text.len == 0) {
-        return false;
-    }
-    struct at_str head = at_str_cut(&rest, '.');
-    struct at_str claims = at_str_cut(&rest, '.');
-    if (rest.len == 0 || memchr(rest.ptr, '.', rest.len) != NULL) {
-        return false;
-    }
-    p.signed_text = (struct at_str){text.ptr, head.len + 1 + claims.len};
-    p.head = part_json(head);
-    p.claims = part_json(claims);
-    if (p.head == NULL || p.claims == NULL || !part_decode(rest, &p.signature)) {
-        parts_done(&p);
-        return false;
-    }
-    *ret = p;
-    return true;
-}
-
-bool at_jwt_is_of(struct at_str text, const char *issuer)
-{
-    struct parts p;
-    if (!parts_read(text, &p)) {
-        return false;
-    }
-    bool is = at_streq(at_json_str_at(p.claims, "iss", NULL), issuer);
-    parts_done(&p);
-    return is;
-}
-
-/* r and s (RFC 7518 §3.4) as OpenSSL wants them. own: OPENSSL_free. */
-static int ecdsa_der(const struct at_buf *raw, unsigned char **ret)
-{
-    ECDSA_SIG *sig = ECDSA_SIG_new();
-    const unsigned char *bytes = (const unsigned char *)raw->data;
-    BIGNUM *r = BN_bin2bn(bytes, EC_HALF_BYTES, NULL);
-    BIGNUM *s = BN_bin2bn(bytes + EC_HALF_BYTES, EC_HALF_BYTES, NULL);
-    int len = -1;
-    if (sig != NULL && r != NULL && s != NULL && ECDSA_SIG_set0(sig, r, s) == 1) {
-        r = NULL;
-        s = NULL;
-        len = i2d_ECDSA_SIG(sig, ret);
-    }
-    BN_free(r);
-    BN_free(s);
-    ECDSA_SIG_free(sig);
-    return len;
-}
-
-static bool signature_good(const struct key *key, const struct parts *p)
-{
-    unsigned char *der = NULL;
-    const unsigned char *sig = (const unsigned char *)p->signature.data;
-    size_t len = p->signature.len;
-    if (key->algorithm == ES256) {
-        int n = len == 2 * (size_t)EC_HALF_BYTES ? ecdsa_der(&p->signature, &der) : -1;
-        if (n <= 0) {
-            OPENSSL_free(der);
-            return false;
-        }
-        sig = der;
-        len = (size_t)n;
-    }
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    bool ok = ctx != NULL && EVP_DigestVerifyInit(ctx, NULL, EVP_sha256(), NULL, key->key) == 1 &&
-              EVP_DigestVerify(ctx, sig, len, (const unsigned char *)p->signed_text.ptr,
-                               p->signed_text.len) == 1;
-    EVP_MD_CTX_free(ctx);
-    OPENSSL_free(der);
-    ERR_clear_error();
-    return ok;
-}
-
-static enum at_rc signature_check(const struct at_jwks *keys, const struct parts *p,
+static enum at_rc signature_check(const struct at_jwks *keys, const struct at_jose *p,
                                   struct at_err *err)
 {
     const char *alg = at_json_str_at(p->head, "alg", "");
@@ -291,7 +173,7 @@ static enum at_rc signature_check(const struct at_jwks *keys, const struct parts
             continue;
         }
         tried = true;
-        if (signature_good(key, p)) {
+        if (at_jose_signed_by(p, key->key, algorithm == ES256)) {
             return AT_OK;
         }
     }
@@ -299,7 +181,7 @@ static enum at_rc signature_check(const struct at_jwks *keys, const struct parts
                  : at_err_set(err, AT_NOT_FOUND, "the issuer has no such key");
 }
 
-static bool meant_for(const json_t *claims, const char *audience)
+bool at_jwt_meant_for(const json_t *claims, const char *audience)
 {
     const json_t *aud = json_object_get(claims, "aud");
     size_t i;
@@ -408,20 +290,20 @@ enum at_rc at_jwt_check(const struct at_jwks *keys, const struct at_jwt_policy *
                         struct at_str text, int64_t now_wall_ns, struct at_identity *ret,
                         int64_t *ret_expires_ns, struct at_err *err)
 {
-    struct parts p;
-    if (!parts_read(text, &p)) {
-        return at_err_set(err, AT_UNAUTHENTICATED, "it is no JSON Web Token");
+    struct at_jose p;
+    if (!at_jose_read(text, AT_JWT_BYTES_MAX, &p)) {
+        return at_err_set(err, AT_INVALID, "it is no JSON Web Token");
     }
     enum at_rc rc = AT_OK;
     if (!at_streq(at_json_str_at(p.claims, "iss", NULL), policy->issuer)) {
-        rc = at_err_set(err, AT_UNAUTHENTICATED, "it is of another issuer");
+        rc = at_err_set(err, AT_INVALID, "it is of another issuer");
     }
     rc = rc == AT_OK ? signature_check(keys, &p, err) : rc;
-    if (rc == AT_OK && !meant_for(p.claims, policy->audience)) {
+    if (rc == AT_OK && !at_jwt_meant_for(p.claims, policy->audience)) {
         rc = at_err_set(err, AT_UNAUTHENTICATED, "it is meant for another audience");
     }
     rc = rc == AT_OK ? times_check(p.claims, policy->skew_s, now_wall_ns, ret_expires_ns, err) : rc;
     rc = rc == AT_OK ? identity_take(p.claims, policy, ret, err) : rc;
-    parts_done(&p);
+    at_jose_done(&p);
     return rc;
 }

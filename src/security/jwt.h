@@ -24,10 +24,11 @@ struct at_jwt_policy {
     int64_t skew_s;                               /* how far clocks may be apart */
 };
 
-/* Unchecked: does it look like a token of that issuer? So that others are not asked about it. */
-bool at_jwt_is_of(struct at_str text, const char *issuer);
-/* Checks all, and fills in who. err: AT_UNAUTHENTICATED with the reason, which is for logs, not for
- * whoever sent it | AT_NOT_FOUND no such key: the set may be old. *ret_expires_ns: wall clock. */
+/* Is audience the one, or one of those, that the claims are meant for? */
+bool at_jwt_meant_for(const json_t *claims, const char *audience);
+/* Checks all, and fills in who. err: AT_INVALID it does not even say that it is of this issuer |
+ * AT_UNAUTHENTICATED with the reason, which is for logs, not for whoever sent it | AT_NOT_FOUND no
+ * such key: the set may be old. *ret_expires_ns: wall clock. */
 enum at_rc at_jwt_check(const struct at_jwks *keys, const struct at_jwt_policy *policy,
                         struct at_str text, int64_t now_wall_ns, struct at_identity *ret,
                         int64_t *ret_expires_ns, struct at_err *err) AT_WARN_UNUSED;

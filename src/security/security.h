@@ -79,8 +79,6 @@ const char *at_service_key_issuer(const struct at_service_key *key);
 /* Sign claims; "iss" is put in. err: AT_TOO_LARGE | AT_INTERNAL of OpenSSL. own: caller at_free. */
 enum at_rc at_service_token_sign(const struct at_service_key *key, json_t *claims, char **ret,
                                  struct at_err *err) AT_WARN_UNUSED;
-/* Does its head say that it is one of these? Nothing is checked. */
-bool at_service_token_is(const struct at_service_key *key, struct at_str text);
 /* The claims of a token whose signature, issuer and times are good; audience and accounts are the
  * caller's to check. err: AT_UNAUTHENTICATED. own: caller decrefs. */
 enum at_rc at_service_token_open(const struct at_service_key *key, struct at_str text,

@@ -6,20 +6,19 @@
 #include "core/mem.h"
 #include "core/str.h"
 #include "core/units.h"
+#include "security/jose_priv.h"
 #include "security/security.h"
 #include "security/x509_priv.h"
 
 #include <openssl/core_names.h>
 #include <openssl/ec.h>
 #include <openssl/ecdsa.h>
-#include <openssl/err.h>
 #include <openssl/kdf.h>
 #include <openssl/param_build.h>
 #include <stdio.h>
 #include <string.h>
 
 #define ALGORITHM "ES256"
-#define HALF_BYTES 32 /* of a signature: r and s */
 /* More than the group's order has, so that the remainder is even (FIPS 186-5 A.2.1). */
 #define SEED_BYTES 48
 #define TOKEN_BYTES_MAX 4096
@@ -169,24 +168,6 @@ static enum at_rc url64(const void *data, size_t len, struct at_buf *out)
     return rc;
 }
 
-static enum at_rc un_url64(struct at_str text, struct at_buf *out)
-{
-    AT_CLEANUP(at_cleanup_buf) struct at_buf plain = {.max = TOKEN_BYTES_MAX + 8};
-    enum at_rc rc = AT_OK;
-    for (size_t i = 0; rc == AT_OK && i < text.len; i++) {
-        char c = text.ptr[i];
-        if (c == '+' || c == '/' || c == '=') {
-            return AT_UNAUTHENTICATED;
-        }
-        c = c == '-' ? '+' : c == '_' ? '/' : c;
-        rc = at_buf_append(&plain, &c, 1);
-    }
-    while (rc == AT_OK && plain.len % 4 != 0) {
-        rc = at_buf_append(&plain, "=", 1);
-    }
-    return rc == AT_OK ? at_base64_decode(plain.data, plain.len, out) : rc;
-}
-
 static enum at_rc url64_json(json_t *value_take, struct at_buf *out)
 {
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
@@ -195,24 +176,10 @@ static enum at_rc url64_json(json_t *value_take, struct at_buf *out)
     return rc == AT_OK ? url64(text.data, text.len, out) : rc;
 }
 
-static json_t *un_url64_json(struct at_str text)
-{
-    AT_CLEANUP(at_cleanup_buf) struct at_buf plain = {.max = TOKEN_BYTES_MAX};
-    json_t *value = NULL;
-    if (text.len == 0 || un_url64(text, &plain) != AT_OK || plain.data == NULL ||
-        at_json_parse(plain.data, plain.len, &value, NULL) != AT_OK) {
-        return NULL;
-    }
-    if (!json_is_object(value)) {
-        json_decref(value);
-        return NULL;
-    }
-    return value;
-}
-
 /* --- signatures: OpenSSL's are DER, JWTs' are r and s (RFC 7518 §3.4) --- */
 
-static bool sign(EVP_PKEY *key, const char *text, size_t len, unsigned char out[2 * HALF_BYTES])
+static bool sign(EVP_PKEY *key, const char *text, size_t len,
+                 unsigned char out[2 * AT_JOSE_HALF_BYTES])
 {
     unsigned char der[128];
     size_t der_len = sizeof der;
@@ -222,32 +189,11 @@ static bool sign(EVP_PKEY *key, const char *text, size_t len, unsigned char out[
     EVP_MD_CTX_free(ctx);
     const unsigned char *at = der;
     ECDSA_SIG *pair = ok ? d2i_ECDSA_SIG(NULL, &at, (long)der_len) : NULL;
-    ok = pair != NULL && BN_bn2binpad(ECDSA_SIG_get0_r(pair), out, HALF_BYTES) == HALF_BYTES &&
-         BN_bn2binpad(ECDSA_SIG_get0_s(pair), out + HALF_BYTES, HALF_BYTES) == HALF_BYTES;
+    ok = pair != NULL &&
+         BN_bn2binpad(ECDSA_SIG_get0_r(pair), out, AT_JOSE_HALF_BYTES) == AT_JOSE_HALF_BYTES &&
+         BN_bn2binpad(ECDSA_SIG_get0_s(pair), out + AT_JOSE_HALF_BYTES, AT_JOSE_HALF_BYTES) ==
+             AT_JOSE_HALF_BYTES;
     ECDSA_SIG_free(pair);
-    return ok;
-}
-
-static bool verify(EVP_PKEY *key, struct at_str text, const unsigned char *signature)
-{
-    ECDSA_SIG *pair = ECDSA_SIG_new();
-    BIGNUM *r = BN_bin2bn(signature, HALF_BYTES, NULL);
-    BIGNUM *s = BN_bin2bn(signature + HALF_BYTES, HALF_BYTES, NULL);
-    bool set = pair != NULL && r != NULL && s != NULL && ECDSA_SIG_set0(pair, r, s) == 1;
-    if (!set) {
-        BN_free(r);
-        BN_free(s);
-    }
-    unsigned char *der = NULL;
-    int len = set ? i2d_ECDSA_SIG(pair, &der) : 0;
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    bool ok =
-        len > 0 && ctx != NULL && EVP_DigestVerifyInit(ctx, NULL, EVP_sha256(), NULL, key) == 1 &&
-        EVP_DigestVerify(ctx, der, (size_t)len, (const unsigned char *)text.ptr, text.len) == 1;
-    EVP_MD_CTX_free(ctx);
-    OPENSSL_free(der);
-    ECDSA_SIG_free(pair);
-    ERR_clear_error();
     return ok;
 }
 
@@ -257,7 +203,7 @@ enum at_rc at_service_token_sign(const struct at_service_key *key, json_t *claim
                                  struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_buf) struct at_buf out = {0};
-    unsigned char signature[2 * HALF_BYTES];
+    unsigned char signature[2 * AT_JOSE_HALF_BYTES];
     json_object_set_new(claims, "iss", json_string(key->issuer));
     enum at_rc rc = url64_json(
         json_pack("{s:s, s:s, s:s}", "alg", ALGORITHM, "kid", key->id, "typ", "JWT"), &out);
@@ -284,18 +230,6 @@ enum at_rc at_service_token_sign(const struct at_service_key *key, json_t *claim
     return AT_OK;
 }
 
-bool at_service_token_is(const struct at_service_key *key, struct at_str text)
-{
-    struct at_str rest = text;
-    struct at_str head = at_str_cut(&rest, '.');
-    if (text.len > TOKEN_BYTES_MAX || rest.len == 0) {
-        return false;
-    }
-    AT_CLEANUP(at_cleanup_json) json_t *header = un_url64_json(head);
-    return header != NULL && at_streq(at_json_str_at(header, "alg", ""), ALGORITHM) &&
-           at_streq(at_json_str_at(header, "kid", ""), key->id);
-}
-
 /* Clocks of servers differ a little. */
 static bool in_time(const json_t *claims, int64_t now_s)
 {
@@ -306,30 +240,35 @@ static bool in_time(const json_t *claims, int64_t now_s)
             (json_is_integer(from) && json_integer_value(from) <= now_s + CLOCKS_APART_S));
 }
 
+static enum at_rc token_check(const struct at_service_key *key, const struct at_jose *token,
+                              int64_t now_wall_ns, struct at_err *err)
+{
+    if (!at_streq(at_json_str_at(token->head, "alg", ""), ALGORITHM) ||
+        !at_streq(at_json_str_at(token->head, "kid", ""), key->id)) {
+        return at_err_set(err, AT_UNAUTHENTICATED, "not a token of this authority");
+    }
+    if (!at_jose_signed_by(token, key->key, true)) {
+        return at_err_set(err, AT_UNAUTHENTICATED, "the token's signature does not fit");
+    }
+    if (!at_streq(at_json_str_at(token->claims, "iss", ""), key->issuer)) {
+        return at_err_set(err, AT_UNAUTHENTICATED, "the token is of another issuer");
+    }
+    return in_time(token->claims, now_wall_ns / AT_NS_PER_S)
+               ? AT_OK
+               : at_err_set(err, AT_UNAUTHENTICATED, "the token has expired, or is not valid yet");
+}
+
 enum at_rc at_service_token_open(const struct at_service_key *key, struct at_str text,
                                  int64_t now_wall_ns, json_t **ret, struct at_err *err)
 {
-    struct at_str rest = text;
-    struct at_str head = at_str_cut(&rest, '.');
-    struct at_str body = at_str_cut(&rest, '.');
-    AT_CLEANUP(at_cleanup_buf) struct at_buf signature = {.max = TOKEN_BYTES_MAX};
-    if (!at_service_token_is(key, text) || un_url64(rest, &signature) != AT_OK ||
-        signature.len != 2 * HALF_BYTES) {
+    struct at_jose token;
+    if (!at_jose_read(text, TOKEN_BYTES_MAX, &token)) {
         return at_err_set(err, AT_UNAUTHENTICATED, "not a token of this authority");
     }
-    struct at_str signed_part = {text.ptr, head.len + 1 + body.len};
-    if (!verify(key->key, signed_part, (const unsigned char *)signature.data)) {
-        return at_err_set(err, AT_UNAUTHENTICATED, "the token's signature does not fit");
+    enum at_rc rc = token_check(key, &token, now_wall_ns, err);
+    if (rc == AT_OK) {
+        *ret = json_incref(token.claims);
     }
-    json_t *claims = un_url64_json(body);
-    if (claims == NULL || !at_streq(at_json_str_at(claims, "iss", ""), key->issuer)) {
-        json_decref(claims);
-        return at_err_set(err, AT_UNAUTHENTICATED, "the token is of another issuer");
-    }
-    if (!in_time(claims, now_wall_ns / AT_NS_PER_S)) {
-        json_decref(claims);
-        return at_err_set(err, AT_UNAUTHENTICATED, "the token has expired, or is not valid yet");
-    }
-    *ret = claims;
-    return AT_OK;
+    at_jose_done(&token);
+    return rc;
 }
