@@ -288,11 +288,6 @@ uint64_t at_audit_add(struct at_audit *a, const char *members, size_t len, bool 
     return ticket;
 }
 
-uint64_t at_audit_settled(const struct at_audit *audit)
-{
-    return audit->told_ticket;
-}
-
 bool at_audit_refuses(const struct at_audit *audit, const char **ret_why)
 {
     if (!atomic_load_explicit(&audit->refuses, memory_order_relaxed)) {
@@ -302,14 +297,4 @@ bool at_audit_refuses(const struct at_audit *audit, const char **ret_why)
                                      : "what is asked cannot be recorded: the audit log's disk is "
                                        "too slow";
     return true;
-}
-
-void at_audit_note(struct at_audit *a, const char *event, const char *members)
-{
-    char when[AT_UNITS_TEXT_BYTES_MAX];
-    AT_CLEANUP(at_cleanup_free)
-    char *text = at_asprintf("\"time\":\"%s\",\"event\":\"%s\"%s%s",
-                             at_time_format_micro(at_sys_wall_ns(at_loop_sys(a->loop)), when),
-                             event, members[0] != '\0' ? "," : "", members);
-    (void)at_audit_add(a, text, strlen(text), true);
 }

@@ -52,11 +52,8 @@ enum at_audit_level at_audit_level_of(const struct at_audit *audit);
  * settled says when it is safe. Never fails: what cannot be kept is counted, and said in the log
  * once it can be written again. thread: loop. */
 uint64_t at_audit_add(struct at_audit *audit, const char *members, size_t len, bool durable);
-uint64_t at_audit_settled(const struct at_audit *audit);
 /* Must requests that would be recorded be refused, because the disk fails or is full? why: a
  * sentence. */
 bool at_audit_refuses(const struct at_audit *audit, const char **ret_why);
-/* Its members for something that is no request, such as a rotation of keys. */
-void at_audit_note(struct at_audit *audit, const char *event, const char *members);
 
 #endif
