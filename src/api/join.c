@@ -18,7 +18,6 @@ struct join_op {
     char key[128];
     json_t *record;
     char *certificate;
-    unsigned rounds;
 };
 
 static void op_done(struct join_op *op)

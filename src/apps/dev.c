@@ -49,13 +49,13 @@ struct dev {
     struct at_server *server;
     struct at_client *client;
     struct at_client_kubeconfig *config;
-    const char *models_dir, *listen, *gateway_listen, *gateway_threads, *node_timeout;
+    const char *models_dir, *listen, *gateway_listen, *gateway_threads;
     char *state_dir, *exe, *inference_token_file, *gateway_file;
     struct child children[DEV_CHILDREN_MAX];
     size_t n_children;
     bool stopping;
     int exit_status;
-    at_timer_id stop_timer, restart_timer;
+    at_timer_id restart_timer;
     char *gateway_addr; /* where it served first, and serves again when it was restarted */
     bool told;
 };
@@ -393,7 +393,7 @@ static void dev_stop(void *ctx, int signal_number)
         at_loop_stop(d->loop);
         return;
     }
-    d->stop_timer = at_loop_timer(d->loop, DEV_STOP_TIMEOUT_NS, stop_late, d);
+    at_loop_timer(d->loop, DEV_STOP_TIMEOUT_NS, stop_late, d);
 }
 
 static void dev_fail(struct dev *d, const struct at_err *err)

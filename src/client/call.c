@@ -86,16 +86,6 @@ at_client_call_id at_client_patch(struct at_client *client, const struct at_mode
                              done, ctx);
 }
 
-at_client_call_id at_client_delete(struct at_client *client, const struct at_model_kind *kind,
-                                   const char *ns, const char *name, at_client_done_fn *done,
-                                   void *ctx)
-{
-    char path[PATH_BYTES_MAX];
-    AT_CLEANUP(at_cleanup_json) json_t *body = json_pack("{ss}", "propagationPolicy", "Background");
-    at_client_path(kind, ns, name, NULL, path, sizeof path);
-    return at_client_request(client, AT_HTTP_DELETE, path, NULL, body, done, ctx);
-}
-
 void at_client_result_done(void *ctx, enum at_rc rc, int status, json_t *body,
                            const struct at_err *err)
 {

@@ -519,12 +519,6 @@ at_client_call_id at_client_post_text_to(struct at_client *client, const char *s
                                                     .ctx = ctx});
 }
 
-at_client_call_id at_client_post_text(struct at_client *client, const char *path, const char *text,
-                                      size_t len, at_client_done_fn *done, void *ctx)
-{
-    return at_client_post_text_to(client, NULL, path, text, len, done, ctx);
-}
-
 /* Its first byte may take as long as it likes: a log that nobody writes to. */
 at_client_call_id at_client_stream_from(struct at_client *client, const char *server,
                                         const char *path, void (*stream_open)(void *ctx),

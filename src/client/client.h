@@ -57,9 +57,6 @@ typedef uint64_t at_client_call_id;
 at_client_call_id at_client_request(struct at_client *client, enum at_http_method method,
                                     const char *path, const char *content_type, const json_t *body,
                                     at_client_done_fn *done, void *ctx);
-/* POST of plain text instead of JSON (log pieces). text is copied. */
-at_client_call_id at_client_post_text(struct at_client *client, const char *path, const char *text,
-                                      size_t len, at_client_done_fn *done, void *ctx);
 /* The same with an Accept header of its own (NULL: application/json), for Tables. */
 at_client_call_id at_client_request_accept(struct at_client *client, enum at_http_method method,
                                            const char *path, const char *content_type,
@@ -102,9 +99,6 @@ at_client_call_id at_client_create(struct at_client *client, const struct at_mod
 at_client_call_id at_client_patch(struct at_client *client, const struct at_model_kind *kind,
                                   const char *ns, const char *name, const char *subresource,
                                   const json_t *patch, at_client_done_fn *done, void *ctx);
-at_client_call_id at_client_delete(struct at_client *client, const struct at_model_kind *kind,
-                                   const char *ns, const char *name, at_client_done_fn *done,
-                                   void *ctx);
 
 /* Blocking calls, for the command line only (they turn the loop):
  *     struct at_client_result result = {0};
@@ -145,8 +139,9 @@ void at_informer_free(struct at_informer *informer);
 at_client_call_id at_client_stream(struct at_client *client, const char *path,
                                    void (*on_body)(void *ctx, const char *data, size_t len),
                                    at_client_done_fn *done, void *ctx);
-/* The same, and a POST of plain text, at exactly this server (NULL: the one in use). done with
- * AT_UNAVAILABLE when it is not among those that are known any more. */
+/* The same, and a POST of plain text instead of JSON (log pieces; text is copied), at exactly this
+ * server (NULL: the one in use). done with AT_UNAVAILABLE when it is not among those that are known
+ * any more. */
 at_client_call_id at_client_stream_from(struct at_client *client, const char *server,
                                         const char *path, void (*on_open)(void *ctx),
                                         void (*on_body)(void *ctx, const char *data, size_t len),
