@@ -61,11 +61,11 @@ struct ctl_owned ctl_owned_by(struct ctl_pass *p, const char *uid)
 
 const char *ctl_template_hash(struct ctl_pass *p, const json_t *template_json)
 {
-    char *text = json_dumps(template_json, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);
-    assert(text != NULL);
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    enum at_rc rc = at_json_dump_sorted(template_json, &text);
+    assert(rc == AT_OK);
     char hex[AT_SHA256_HEX_BYTES];
-    at_sha256_hex(text, strlen(text), hex);
-    at_json_dumped_free(text);
+    at_sha256_hex(text.data, text.len, hex);
     return at_arena_strndup(p->arena, hex, HASH_LABEL_LEN);
 }
 

@@ -214,6 +214,26 @@ enum at_rc at_json_dump_pretty(const json_t *value, struct at_buf *buf)
     return dump(value, buf, 0);
 }
 
+struct sink {
+    struct at_buf *buf;
+    enum at_rc rc;
+};
+
+static int on_sorted(const char *text, size_t len, void *ctx)
+{
+    struct sink *sink = ctx;
+    sink->rc = at_buf_append(sink->buf, text, len);
+    return sink->rc == AT_OK ? 0 : -1;
+}
+
+enum at_rc at_json_dump_sorted(const json_t *value, struct at_buf *buf)
+{
+    struct sink sink = {.buf = buf, .rc = AT_OK};
+    int failed = json_dump_callback(value, on_sorted, &sink,
+                                    JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);
+    return failed != 0 && sink.rc == AT_OK ? AT_INVALID : sink.rc;
+}
+
 size_t at_json_measure(const json_t *value, size_t *nodes)
 {
     size_t deepest = 0;

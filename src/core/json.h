@@ -21,6 +21,9 @@ enum at_rc at_json_parse_last(const char *text, size_t len, json_t **ret,
 enum at_rc at_json_dump(const json_t *value, struct at_buf *buf) AT_WARN_UNUSED;
 /* As dump, indented by two for people. */
 enum at_rc at_json_dump_pretty(const json_t *value, struct at_buf *buf) AT_WARN_UNUSED;
+/* Compact text appended to buf, keys sorted, to the byte as json_dumps writes it: labels of stored
+ * objects are hashes of it. err: AT_TOO_LARGE, AT_INVALID no such text. */
+enum at_rc at_json_dump_sorted(const json_t *value, struct at_buf *buf) AT_WARN_UNUSED;
 
 /* One JSON string with its quotes; bytes that are no UTF-8 become U+FFFD. */
 enum at_rc at_json_dump_text(const char *s, size_t len, struct at_buf *buf) AT_WARN_UNUSED;
@@ -46,12 +49,11 @@ enum at_rc at_json_patch(const json_t *target, const json_t *ops, json_t **ret,
 
 /* For json_set_alloc_funcs, once, before anything is made. As malloc and free, but a thread that
  * said so keeps small blocks that it frees for what it makes next: at most 2 MiB, until it says the
- * opposite, which it does before it ends. What jansson's dumps give is freed by at_json_dumped_free
- * alone. */
+ * opposite, which it does before it ends. So what json_dumps gives is no block of malloc's:
+ * tools/check-layers refuses it, and at_json_dump_sorted stands in for it. */
 void *at_json_alloc(size_t bytes);
 void at_json_free(void *p); /* accepts NULL */
 void at_json_keep(bool on); /* this thread */
-void at_json_dumped_free(char *text);
 
 static inline void at_cleanup_json(json_t **value)
 {

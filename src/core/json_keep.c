@@ -105,11 +105,3 @@ void at_json_keep(bool on)
         kept.bytes[k] = 0;
     }
 }
-
-void at_json_dumped_free(char *text)
-{
-    json_malloc_t allocate;
-    json_free_t release;
-    json_get_alloc_funcs(&allocate, &release);
-    release(text);
-}

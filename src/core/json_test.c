@@ -1,6 +1,8 @@
 #include "core/json.h"
 #include "core/mem.h"
+#include "core/yaml.h"
 
+#include <glob.h>
 #include <string.h>
 
 #include <setjmp.h>
@@ -110,6 +112,121 @@ static void dump_stops_at_the_cap(void **state)
         assert_int_equal(at_json_dump(value, &buf), cap < whole.len ? AT_TOO_LARGE : AT_OK);
     }
     json_decref(value);
+}
+
+/* Labels of stored objects are hashes of this text, made with json_dumps before. */
+static void assert_sorted_as_ever(const json_t *value)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf buf = {0};
+    assert_int_equal(at_json_dump_sorted(value, &buf), AT_OK);
+    char *text = json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);
+    assert_string_equal(buf.data, text);
+    assert_int_equal(buf.len, strlen(text));
+    free(text);
+}
+
+static uint64_t next(uint64_t *seed)
+{
+    *seed = *seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return *seed >> 11;
+}
+
+static void random_text(uint64_t *seed, struct at_buf *out)
+{
+    static const char *const PIECES[] = {"a",    "b",    "\"",   "\\",     "/",      "\n",
+                                         "\x1f", "\x01", "\x7f", "\u00e9", "\u2028", "\U0001f600",
+                                         "\b",   "\f",   "\r",   "\t",     "\ufeff", "Z"};
+    at_buf_clear(out);
+    assert_int_equal(at_buf_append_str(out, ""), AT_OK);
+    for (size_t n = next(seed) % 6; n > 0; n--) {
+        const char *piece = PIECES[next(seed) % (sizeof PIECES / sizeof PIECES[0])];
+        assert_int_equal(at_buf_append_str(out, piece), AT_OK);
+    }
+}
+
+static json_t *random_value(uint64_t *seed, int levels)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    double real;
+    uint64_t bits = next(seed) << 11;
+    json_t *value;
+    switch (next(seed) % (levels > 0 ? 7 : 5)) {
+    case 0:
+        random_text(seed, &text);
+        return json_string(text.len > 0 ? text.data : "");
+    case 1:
+        return json_integer((json_int_t)bits >> (bits % 61));
+    case 2:
+        memcpy(&real, &bits, sizeof real);
+        value = json_real(real); /* NULL: no number */
+        return value != NULL ? value : json_real(0.1);
+    case 3:
+        return json_real((double)(int64_t)bits / 1e17);
+    case 4:
+        return next(seed) % 3 == 0 ? json_null() : json_boolean(next(seed) % 2);
+    case 5:
+        value = json_array();
+        for (size_t n = next(seed) % 5; n > 0; n--) {
+            json_array_append_new(value, random_value(seed, levels - 1));
+        }
+        return value;
+    default:
+        value = json_object();
+        for (size_t n = next(seed) % 7; n > 0; n--) {
+            random_text(seed, &text);
+            json_object_set_new(value, text.len > 0 ? text.data : "",
+                                random_value(seed, levels - 1));
+        }
+        return value;
+    }
+}
+
+static void a_sorted_dump_is_to_the_byte_what_json_dumps_writes(void **state)
+{
+    (void)state;
+    json_t *known = parse("{\"b\":[0.1,1e300,-0.0,5.0,9007199254740993],"
+                          "\"a\":\"\\u001f/\\b\\\"\\u00e9\\u007f\",\"\":{}}");
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    assert_int_equal(at_json_dump_sorted(known, &text), AT_OK);
+    assert_string_equal(text.data, "{\"\":{},\"a\":\"\\u001F/\\b\\\"\u00e9\x7f\","
+                                   "\"b\":[0.10000000000000001,1.0000000000000001e300,-0.0,5.0,"
+                                   "9007199254740993]}");
+    AT_CLEANUP(at_cleanup_buf) struct at_buf small = {.max = 20};
+    assert_int_equal(at_json_dump_sorted(known, &small), AT_TOO_LARGE);
+    assert_int_equal(at_json_dump_sorted(NULL, &small), AT_INVALID);
+    json_decref(known);
+    uint64_t seed = 1;
+    for (int k = 0; k < 20000; k++) {
+        AT_CLEANUP(at_cleanup_json) json_t *value = random_value(&seed, 4);
+        assert_sorted_as_ever(value);
+    }
+}
+
+static void a_sorted_dump_of_the_examples_is_what_json_dumps_writes(void **state)
+{
+    (void)state;
+    glob_t found;
+    assert_int_equal(glob(AT_SOURCE_ROOT "/examples/*/*.yaml", 0, NULL, &found), 0);
+    assert_int_equal(glob(AT_SOURCE_ROOT "/examples/*/*/*.json", GLOB_APPEND, NULL, &found), 0);
+    size_t n_values = 0;
+    for (size_t k = 0; k < found.gl_pathc; k++) {
+        static char text[1 << 20];
+        FILE *file = fopen(found.gl_pathv[k], "r");
+        assert_non_null(file);
+        size_t len = fread(text, 1, sizeof text, file);
+        assert_true(feof(file));
+        fclose(file);
+        struct at_yaml_doc *docs = NULL;
+        size_t n = 0;
+        assert_int_equal(at_yaml_parse(text, len, &docs, &n, NULL), AT_OK);
+        for (size_t d = 0; d < n; d++) {
+            assert_sorted_as_ever(docs[d].value);
+            n_values++;
+        }
+        at_yaml_docs_free(docs, n);
+    }
+    assert_true(n_values > 5);
+    globfree(&found);
 }
 
 static void text_that_is_not_utf8_is_made_so(void **state)
@@ -356,6 +473,8 @@ int main(void)
         cmocka_unit_test(parse_refuses_with_line_and_column),
         cmocka_unit_test(parse_refuses_what_is_nested_too_deep),
         cmocka_unit_test(dump_stops_at_the_cap),
+        cmocka_unit_test(a_sorted_dump_is_to_the_byte_what_json_dumps_writes),
+        cmocka_unit_test(a_sorted_dump_of_the_examples_is_what_json_dumps_writes),
         cmocka_unit_test(text_that_is_not_utf8_is_made_so),
         cmocka_unit_test(paths_read_write_and_delete),
         cmocka_unit_test(kept_memory_is_used_again_and_given_back),

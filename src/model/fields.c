@@ -168,11 +168,7 @@ static bool item_name(const struct node *n, const json_t *item, struct at_buf *o
             return false;
         }
     }
-    char *text = json_dumps(key, JSON_COMPACT | JSON_SORT_KEYS);
-    bool ok = text != NULL && at_buf_append(out, "k:", 2) == AT_OK &&
-              at_buf_append_str(out, text) == AT_OK;
-    at_json_dumped_free(text);
-    return ok;
+    return at_buf_append(out, "k:", 2) == AT_OK && at_json_dump_sorted(key, out) == AT_OK;
 }
 
 /* Items by their names; of several with one name the first. own: caller decrefs. */

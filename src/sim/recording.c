@@ -104,10 +104,8 @@ static const char *class_key(struct recording *r, const json_t *value)
     json_t *parts = json_pack("{s:O?,s:O?,s:O?}", "l", at_json_at(value, "metadata.labels"), "o",
                               at_json_at(value, "metadata.ownerReferences"), "s",
                               json_object_get(value, "spec"));
-    char *text = json_dumps(parts, JSON_COMPACT | JSON_SORT_KEYS);
-    enum at_rc rc = text == NULL ? AT_NOMEM : at_buf_append_str(&r->key, text);
+    enum at_rc rc = at_json_dump_sorted(parts, &r->key);
     json_decref(parts);
-    at_json_dumped_free(text);
     return rc == AT_OK ? r->key.data : NULL;
 }
 
