@@ -193,6 +193,8 @@ const char *api_node_of(struct api_req *req, const struct api_route *route, bool
 /* Rights to Pods are those to Instances. */
 void api_access_map(struct at_access *what);
 bool api_is_agent(const struct api_req *req, const char **ret_node);
+/* Have both objects the same under key, or neither anything? */
+bool api_same_member(const json_t *a, const json_t *b, const char *key);
 /* What agents may not change of their own objects. object is the new version, old may be NULL. */
 enum at_rc api_agent_admits(struct api_req *req, const json_t *old, const json_t *object,
                             struct at_err *err) AT_WARN_UNUSED;

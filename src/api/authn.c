@@ -214,7 +214,7 @@ bool api_authorize(struct api_req *req)
     return false;
 }
 
-static bool same(const json_t *a, const json_t *b, const char *key)
+bool api_same_member(const json_t *a, const json_t *b, const char *key)
 {
     const json_t *x = json_object_get(a, key);
     const json_t *y = json_object_get(b, key);
@@ -241,13 +241,13 @@ static json_t *finalizers_of_others(const json_t *object)
 static enum at_rc agent_changes(const json_t *old, const json_t *object, struct at_err *err)
 {
     static const char *const KEPT[] = {"labels", "annotations", "ownerReferences"};
-    if (!same(old, object, "spec")) {
+    if (!api_same_member(old, object, "spec")) {
         return at_err_set(err, AT_FORBIDDEN, "an agent may not change spec");
     }
     const json_t *meta_old = json_object_get(old, "metadata");
     const json_t *meta = json_object_get(object, "metadata");
     for (size_t i = 0; i < AT_ARRAY_LEN(KEPT); i++) {
-        if (!same(meta_old, meta, KEPT[i])) {
+        if (!api_same_member(meta_old, meta, KEPT[i])) {
             return at_err_set(err, AT_FORBIDDEN, "an agent may not change metadata.%s", KEPT[i]);
         }
     }

@@ -151,13 +151,6 @@ static bool has_verb(struct api_req *req, const char *verb, const char *resource
     return at_book_allowed(req->api->book, &req->who, &what, NULL, 0);
 }
 
-static bool same(const json_t *a, const json_t *b, const char *key)
-{
-    const json_t *x = json_object_get(a, key);
-    const json_t *y = json_object_get(b, key);
-    return (x == NULL && y == NULL) || (x != NULL && y != NULL && json_equal(x, y) == 1);
-}
-
 /* What picks a role into another one is as good as its rules. */
 static bool role_admits(struct api_req *req, const json_t *old, const json_t *object)
 {
@@ -166,11 +159,11 @@ static bool role_admits(struct api_req *req, const json_t *old, const json_t *ob
     const struct api_route *r = &req->route;
     const char *name = at_object_name(object);
     char missing[512] = "";
-    bool labels =
-        at_streq(r->resource, "clusterroles") &&
-        !same(json_object_get(old, "metadata"), json_object_get(object, "metadata"), "labels");
-    if (old != NULL && !labels && same(old, object, "rules") &&
-        same(old, object, "aggregationRule")) {
+    bool labels = at_streq(r->resource, "clusterroles") &&
+                  !api_same_member(json_object_get(old, "metadata"),
+                                   json_object_get(object, "metadata"), "labels");
+    if (old != NULL && !labels && api_same_member(old, object, "rules") &&
+        api_same_member(old, object, "aggregationRule")) {
         return true;
     }
     if (has_verb(req, "escalate", r->resource, r->ns, name)) {
@@ -184,7 +177,7 @@ static bool role_admits(struct api_req *req, const json_t *old, const json_t *ob
                       req->who.user, missing);
     }
     if (json_object_get(object, "aggregationRule") == NULL ||
-        (old != NULL && same(old, object, "aggregationRule"))) {
+        (old != NULL && api_same_member(old, object, "aggregationRule"))) {
         return true;
     }
     AT_CLEANUP(at_cleanup_json) json_t *all = json_loads(ALL, 0, NULL);
@@ -198,7 +191,8 @@ static bool binding_admits(struct api_req *req, const json_t *old, const json_t 
     const char *kind = at_json_str_at(object, "roleRef.kind", "");
     const char *name = at_json_str_at(object, "roleRef.name", "");
     char missing[512] = "";
-    if (old != NULL && same(old, object, "roleRef") && same(old, object, "subjects")) {
+    if (old != NULL && api_same_member(old, object, "roleRef") &&
+        api_same_member(old, object, "subjects")) {
         return true;
     }
     const char *resource = at_streq(kind, "ClusterRole") ? "clusterroles" : "roles";
