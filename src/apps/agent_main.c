@@ -70,18 +70,15 @@ static int agent_run(struct agent_app *app, struct at_agent_options *o, bool wit
 
 int at_app_agent(int argc, char **argv)
 {
-    const char *servers[AT_APP_LIST_MAX + 1] = {NULL};
-    const char *token = NULL;
-    const char *token_file = NULL;
-    const char *state_dir = NULL;
+    AT_CLEANUP(at_app_join_done) struct at_app_join join = {0};
     const char *labels[AT_APP_LIST_MAX + 1] = {NULL};
     struct at_agent_options o = {
         .name = at_sys_hostname(), .listen_host = "127.0.0.1", .labels = labels};
     bool with_stdin = false;
     const struct at_app_option options[] = {
-        AT_APP_JOIN_OPTIONS(servers, &token, &token_file, &o.ca_pin),
+        AT_APP_JOIN_OPTIONS(&join, &o.ca_pin),
         {"name", &o.name, NULL, NULL, "NAME", "Node name (default: host name)."},
-        {"state", &state_dir, NULL, NULL, "DIR",
+        {"state", &join.state_dir, NULL, NULL, "DIR",
          "Where everything is kept (default /var/lib/atoll/agent as root, else "
          "~/.local/state/atoll/agent)."},
         {"devices", &o.devices_file, NULL, NULL, "FILE",
@@ -101,18 +98,14 @@ int at_app_agent(int argc, char **argv)
         return exit_status;
     }
     struct agent_app app = {.name = o.name};
-    AT_CLEANUP(at_cleanup_free)
-    char *dir = state_dir != NULL ? at_strdup(state_dir) : at_app_state_dir("agent");
     AT_CLEANUP(at_cleanup_free) char *exe = at_sys_self_exe();
-    AT_CLEANUP(at_cleanup_free) char *secret = NULL;
-    AT_CLEANUP(at_cleanup_free) char *server = at_app_list_join(servers);
-    o.server = server;
     at_app_log_start("agent");
-    if (at_app_token(token, token_file, &secret, &app.err) != AT_OK) {
+    if (at_app_join_read("agent", &join, &app.err) != AT_OK) {
         return at_app_fail("agent", &app.err);
     }
-    o.token = secret;
-    o.state_dir = dir;
+    o.server = join.server;
+    o.token = join.secret;
+    o.state_dir = join.dir;
     o.self_exe = exe;
     return agent_run(&app, &o, with_stdin);
 }

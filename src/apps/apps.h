@@ -28,18 +28,23 @@ struct at_app_option {
     const char *help;
 };
 #define AT_APP_LIST_MAX 32
-/* The rows by which a machine joins; agents and gateways have the same. */
-#define AT_APP_JOIN_OPTIONS(servers, token, token_file, ca_pin)                                    \
+/* How a machine joins: as it was written, and what at_app_join_read makes of it. */
+struct at_app_join {
+    const char *servers[AT_APP_LIST_MAX + 1], *token, *token_file, *state_dir;
+    char *server, *secret, *dir; /* "a,b"; the token; the folder. NULL: none given; dir: never */
+};
+/* The rows for it; agents and gateways have the same. */
+#define AT_APP_JOIN_OPTIONS(join, ca_pin)                                                          \
     {"server", NULL,                                                                               \
-     NULL,     (servers),                                                                          \
+     NULL,     (join)->servers,                                                                    \
      "URL",    "Control plane, https://host:port. Repeat for each server; more are learned."},     \
         {"token",                                                                                  \
-         (token),                                                                                  \
+         &(join)->token,                                                                           \
          NULL,                                                                                     \
          NULL,                                                                                     \
          "TOKEN",                                                                                  \
          "Join token; needed the first time only. Others can see it: --token-file is safer."},     \
-        {"token-file", (token_file), NULL, NULL, "FILE", "File with the join token."},             \
+        {"token-file", &(join)->token_file, NULL, NULL, "FILE", "File with the join token."},      \
     {                                                                                              \
         "ca-pin", (ca_pin), NULL, NULL, "PIN",                                                     \
             "sha256:<hex> of the control plane's CA; printed with the token."                      \
@@ -48,8 +53,6 @@ struct at_app_option {
  */
 bool at_app_options(const char *role, const char *summary, const struct at_app_option *options,
                     int argc, char **argv, int *ret_exit);
-/* "a,b" of a list; NULL when it is empty. own: caller at_free. */
-char *at_app_list_join(const char *const *list);
 /* Duration option with a default; prints and returns false when malformed. */
 bool at_app_duration(const char *option, const char *text, int64_t default_ns, int64_t *ret_ns);
 /* Structured log to standard error: text on a terminal, JSON lines otherwise; level from
@@ -70,9 +73,11 @@ void at_app_on_stdin_eof(struct at_loop *loop, at_signal_fn *fn, void *ctx);
 bool at_app_began(struct at_loop *loop, enum at_rc rc, const struct at_err *err,
                   struct at_err *ret_err);
 void at_app_stopped(void *loop); /* a callback: the loop ends */
-/* The token itself, or the first line of file. own: caller at_free; NULL when neither was given. */
-enum at_rc at_app_token(const char *token, const char *file, char **ret,
-                        struct at_err *err) AT_WARN_UNUSED;
+/* The token is the first line of its file where one is named. own: at_app_join_done, also after an
+ * error. */
+enum at_rc at_app_join_read(const char *role, struct at_app_join *join,
+                            struct at_err *err) AT_WARN_UNUSED;
+void at_app_join_done(struct at_app_join *join);
 /* Default state folder of a role: $ATOLL_STATE/<role>, else /var/lib/atoll/<role> as root, else
  * ~/.local/state/atoll/<role>. own:
  * at_free. */

@@ -49,7 +49,8 @@ static bool list_add(const char **list, const char *value)
     return true;
 }
 
-char *at_app_list_join(const char *const *list)
+/* "a,b" of a list; NULL when it is empty. own: caller at_free. */
+static char *list_join(const char *const *list)
 {
     char *all = at_strdup(list[0]);
     for (size_t i = 1; all != NULL && list[i] != NULL; i++) {
@@ -253,7 +254,7 @@ void at_app_on_stdin_eof(struct at_loop *loop, at_signal_fn *fn, void *ctx)
 }
 
 /* The token itself, or the first line of a file. own: caller at_free. */
-enum at_rc at_app_token(const char *token, const char *file, char **ret, struct at_err *err)
+static enum at_rc read_token(const char *token, const char *file, char **ret, struct at_err *err)
 {
     *ret = NULL;
     if (file == NULL) {
@@ -286,4 +287,18 @@ char *at_app_state_dir(const char *role)
     }
     const char *home = at_sys_getenv("HOME");
     return at_asprintf("%s/.local/state/atoll/%s", home != NULL ? home : "/var/lib", role);
+}
+
+enum at_rc at_app_join_read(const char *role, struct at_app_join *join, struct at_err *err)
+{
+    join->server = list_join(join->servers);
+    join->dir = join->state_dir != NULL ? at_strdup(join->state_dir) : at_app_state_dir(role);
+    return read_token(join->token, join->token_file, &join->secret, err);
+}
+
+void at_app_join_done(struct at_app_join *join)
+{
+    at_free(join->server);
+    at_free(join->secret);
+    at_free(join->dir);
 }

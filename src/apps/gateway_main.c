@@ -150,20 +150,14 @@ static enum at_rc bounds_of(const struct bounds *b, struct at_gateway_options *o
 
 /* What the options say, as it was written. */
 struct texts {
-    const char *servers[AT_APP_LIST_MAX + 1];
-    const char *token, *token_file, *state_dir, *threads, *backend;
+    struct at_app_join join;
+    const char *threads, *backend;
     struct bounds bounds;
 };
 
-static int with_texts(struct at_gateway_options *o, const struct texts *texts, bool with_stdin)
+static int with_texts(struct at_gateway_options *o, struct texts *texts, bool with_stdin)
 {
     struct gateway_app app = {0};
-    AT_CLEANUP(at_cleanup_free)
-    char *dir =
-        texts->state_dir != NULL ? at_strdup(texts->state_dir) : at_app_state_dir("gateway");
-    AT_CLEANUP(at_cleanup_free) char *secret = NULL;
-    AT_CLEANUP(at_cleanup_free) char *server = at_app_list_join(texts->servers);
-    o->server = server;
     uint64_t n = 0;
     at_app_log_start("gateway");
     enum at_rc rc = threads_of(texts->threads, &n, &app.err);
@@ -171,13 +165,14 @@ static int with_texts(struct at_gateway_options *o, const struct texts *texts, b
         rc = bounds_of(&texts->bounds, o, &app.err);
     }
     if (rc == AT_OK) {
-        rc = at_app_token(texts->token, texts->token_file, &secret, &app.err);
+        rc = at_app_join_read("gateway", &texts->join, &app.err);
     }
     if (rc != AT_OK) {
         return at_app_fail("gateway", &app.err);
     }
-    o->token = secret;
-    o->state_dir = dir;
+    o->server = texts->join.server;
+    o->token = texts->join.secret;
+    o->state_dir = texts->join.dir;
     o->n_threads = (unsigned)n;
     return gateway_run(&app, o, texts->backend, with_stdin);
 }
@@ -188,10 +183,10 @@ int at_app_gateway(int argc, char **argv)
     bool with_stdin = false;
     struct at_gateway_options o = {.name = at_sys_hostname(), .listen = "127.0.0.1:7080"};
     const struct at_app_option options[] = {
-        AT_APP_JOIN_OPTIONS(texts.servers, &texts.token, &texts.token_file, &o.ca_pin),
+        AT_APP_JOIN_OPTIONS(&texts.join, &o.ca_pin),
         {"name", &o.name, NULL, NULL, "NAME", "Name of this gateway (default: host name)."},
         {"site", &o.site, NULL, NULL, "NAME", "Site where it stands: near replicas are preferred."},
-        {"state", &texts.state_dir, NULL, NULL, "DIR",
+        {"state", &texts.join.state_dir, NULL, NULL, "DIR",
          "Where its certificate is kept (default /var/lib/atoll/gateway as root, else "
          "~/.local/state/atoll/gateway)."},
         {"listen", &o.listen, NULL, NULL, "ADDR",
@@ -241,5 +236,7 @@ int at_app_gateway(int argc, char **argv)
                         &exit_status)) {
         return exit_status;
     }
-    return with_texts(&o, &texts, with_stdin);
+    exit_status = with_texts(&o, &texts, with_stdin);
+    at_app_join_done(&texts.join);
+    return exit_status;
 }
