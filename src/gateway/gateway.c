@@ -79,8 +79,7 @@ static enum at_rc check(const struct at_gateway_options *o, struct at_err *err)
         return at_err_set_field(err, AT_INVALID, "tls-cert",
                                 "--tls-cert and --tls-key go together");
     }
-    bool has_tls = o->tls != NULL || o->tls_cert_file != NULL;
-    if (!is_loopback(o->listen) && (!has_tls || o->auth_token_file == NULL)) {
+    if (!is_loopback(o->listen) && (o->tls_cert_file == NULL || o->auth_token_file == NULL)) {
         return at_err_set_field(err, AT_FORBIDDEN, "listen",
                                 "%s is no loopback address: there, TLS and tokens are needed",
                                 o->listen);
@@ -101,10 +100,10 @@ static enum at_rc start_workers(struct at_gateway *g, const struct at_gateway_op
     struct at_http_server_options server = {
         .listen = o->listen,
         .reuse_port = g->n_workers > 1 && strncmp(o->listen, "unix:", 5) != 0,
-        .tls = g->certs != NULL ? gw_certs_config(g->certs) : o->tls,
+        .tls = g->certs != NULL ? gw_certs_config(g->certs) : NULL,
         .http2 = true,
-        .body_bytes_max = g->body_bytes_max,
-        .connections_max = o->connections_max != 0 ? o->connections_max : AT_GW_CONNECTIONS_MAX,
+        .body_bytes_max = AT_GW_BODY_BYTES_MAX,
+        .connections_max = AT_GW_CONNECTIONS_MAX,
         .idle_timeout_ns = AT_GW_CLIENT_IDLE_NS,
         .head_timeout_ns =
             o->client_timeout_ns != 0 ? o->client_timeout_ns : AT_GW_CLIENT_REQUEST_NS};
@@ -237,9 +236,8 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
     g->loop = o->loop;
     g->site = at_strdup(o->site);
     g->name = at_strdup(o->name);
-    g->is_tls = o->tls != NULL || o->tls_cert_file != NULL;
+    g->is_tls = o->tls_cert_file != NULL;
     g->is_loopback = is_loopback(o->listen);
-    g->body_bytes_max = o->body_bytes_max != 0 ? o->body_bytes_max : AT_GW_BODY_BYTES_MAX;
     g->first_byte_timeout_ns =
         o->first_byte_timeout_ns != 0 ? o->first_byte_timeout_ns : AT_GW_FIRST_BYTE_NS;
     g->wait_requests_max =

@@ -7,7 +7,6 @@
 #define AT_GATEWAY_GATEWAY_H
 
 #include "loop/loop.h"
-#include "net/tls.h"
 
 struct at_gateway;
 
@@ -24,9 +23,8 @@ struct at_gateway_options {
                                     may come, which only a loopback address may offer */
     const char *static_routes;   /* file: {"models": {"m": [{"endpoint": "127.0.0.1:81",
                                     "instance": "m-1", "site": "s"}]}}; replaces the watch */
-    struct at_tls_config *tls;   /* NULL: plain, on loopback addresses and Unix sockets only */
-    const char *tls_cert_file, *tls_key_file; /* instead of tls: read now, and again when they
-                                                 change; NULL: none */
+    const char *tls_cert_file, *tls_key_file; /* read now, and again when they change; NULL: plain,
+                                                 on loopback addresses and Unix sockets only */
     unsigned n_threads;                       /* 0: 1 */
     /* What is told of requests; NULL: nothing, or the default. */
     const char *access_log;       /* a file, or "-" */
@@ -35,8 +33,6 @@ struct at_gateway_options {
     const char *otlp_headers_file, *otlp_ca_file;
     const char *trace_ratio; /* of the traces that begin here: "0.1" */
     /* Limits; 0: the default. */
-    size_t body_bytes_max;
-    size_t connections_max;        /* of clients, per loop */
     size_t wait_requests_max;      /* that wait for a replica, per loop */
     size_t wait_bytes_max;         /* of their bodies */
     int64_t first_byte_timeout_ns; /* and between pieces of an answer */

@@ -24,7 +24,7 @@ struct gw_metrics {
     struct at_metrics *registry;
     struct at_metric_family *requests, *duration, *retries, *upstream_errors, *first_byte,
         *client_retries, *shed, *checks, *hedges, *queued, *queue_wait, *circuits, *model_circuits,
-        *ejections, *sick, *retries_shed, *choices, *prefix_bytes, *shadows;
+        *ejections, *sick, *retries_shed, *choices, *prefix_blocks, *shadows;
     struct at_metric *outstanding, *route_models, *route_replicas, *route_age, *connected,
         *queued_bytes, *tunnels;
 };
@@ -179,7 +179,6 @@ struct at_gateway {
         struct at_tls_config *tls;
     } otlp;
     bool open; /* no tokens: all may come */
-    size_t body_bytes_max;
     int64_t first_byte_timeout_ns, drain_timeout_ns, tunnel_idle_ns;
     size_t wait_requests_max, wait_bytes_max; /* of all models, per loop */
     struct gw_metrics metrics;

@@ -20,7 +20,7 @@ static void choice_metrics_init(struct gw_metrics *m)
         MODEL_VERSION_REASON);
     static const char *const MODEL_STATE[] = {"model", "state", NULL};
     static const char *const MODEL_VERSION_OUTCOME[] = {"model", "version", "outcome", NULL};
-    m->prefix_bytes = at_metrics_family(
+    m->prefix_blocks = at_metrics_family(
         r, AT_METRIC_COUNTER, "atoll_gateway_prefix_blocks_total",
         "Blocks of prompts, by whether the replica that got them had had them (hit) or not (miss).",
         MODEL_STATE);
@@ -152,7 +152,7 @@ void gw_learn_prefix(struct gw_worker *w, struct gw_model *model, struct gw_repl
     }
     for (int hit = 0; hit < 2 && model->prefix_counts[hit] == NULL; hit++) {
         const char *const labels[] = {model->name, hit ? "hit" : "miss", NULL};
-        model->prefix_counts[hit] = at_metric_with(w->gateway->metrics.prefix_bytes, labels);
+        model->prefix_counts[hit] = at_metric_with(w->gateway->metrics.prefix_blocks, labels);
     }
     size_t depth = gw_prefix_depth(model->prefix, w->chain, w->n_chain, replica);
     at_metric_add(model->prefix_counts[1], (int64_t)depth);

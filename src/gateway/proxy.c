@@ -358,7 +358,7 @@ void gw_request_on_body(void *ctx, const char *data, size_t len)
         answer_whole(r, data, len); /* the usual case: nothing is copied */
         return;
     }
-    size_t hold_max = r->grpc != NULL ? r->worker->gateway->body_bytes_max : AT_GW_HOLD_BYTES_MAX;
+    size_t hold_max = r->grpc != NULL ? AT_GW_BODY_BYTES_MAX : AT_GW_HOLD_BYTES_MAX;
     bool may_hold = r->has_length ? r->length <= hold_max : r->infer;
     if (may_hold && r->hold.len + len <= hold_max && at_buf_append(&r->hold, data, len) == AT_OK) {
         return;
