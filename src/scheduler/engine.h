@@ -73,9 +73,7 @@ void sched_give_back(struct sched_node *n, const struct sched_demand *d,
 bool sched_is_leaving(const struct sched_item *item);
 /* How many of its owner's copies may go, besides those given up already. */
 int64_t sched_budget_left(const struct sched *s, const struct at_instance *i);
-/* A budget kept somebody: sched.keeps has its owner, with its generation. When it may allow more,
- * sched.budgets grows. */
-void sched_budget_keeps(struct sched *s, const struct at_instance *victim);
+/* When a budget that kept somebody may allow more, sched.budgets grows. */
 void sched_budget_grew(struct sched *s, const char *uid, int64_t generation); /* -1: copies came */
 void sched_budgets_grew(struct sched *s); /* of some owner, if it keeps anybody */
 void sched_victim_set(struct sched *s, struct sched_item *item, bool victim);

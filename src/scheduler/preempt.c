@@ -129,7 +129,8 @@ static int64_t costs_owner(const struct candidate *c, const char *uid)
     return n;
 }
 
-void sched_budget_keeps(struct sched *s, const struct at_instance *victim)
+/* A budget kept somebody: sched.keeps has its owner, with its generation. */
+static void budget_keeps(struct sched *s, const struct at_instance *victim)
 {
     const struct at_owner_ref *owner = at_meta_controller(&victim->meta);
     const struct at_deployment *d =
@@ -177,7 +178,7 @@ static bool budgets_allow(const struct search *f, const struct candidate *c)
             left -= f->list[i].taken && &f->list[i] != c ? costs_owner(&f->list[i], asked) : 0;
         }
         if (left < 0) {
-            sched_budget_keeps(f->s, x->instance);
+            budget_keeps(f->s, x->instance);
             return false;
         }
     }

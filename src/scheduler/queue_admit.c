@@ -45,7 +45,7 @@ void queue_verdict(struct queue_pass *p, const struct queue_item *item, enum at_
 
 /* --- items --- */
 
-bool queue_item_amounts(struct queue_item *item, const struct queue_quota *quota)
+static bool item_amounts(struct queue_item *item, const struct queue_quota *quota)
 {
     item->quota = quota;
     memset(item->amounts, 0, quota->n * sizeof(*item->amounts));
@@ -131,11 +131,11 @@ static enum fit choose_quota(const struct queue_pass *p, struct queue_item *item
             continue;
         }
         only_gpus = false;
-        enum fit fit = !queue_item_amounts(item, &node->quotas[i]) ? FIT_NEVER
-                       : room_for(item, QUEUE_PRESENT)             ? FIT_NOW
-                       : room_for(item, QUEUE_FUTURE)              ? FIT_SOON
-                       : within_nominal(item)                      ? FIT_OWNED
-                                                                   : FIT_WAITS;
+        enum fit fit = !item_amounts(item, &node->quotas[i]) ? FIT_NEVER
+                       : room_for(item, QUEUE_PRESENT)       ? FIT_NOW
+                       : room_for(item, QUEUE_FUTURE)        ? FIT_SOON
+                       : within_nominal(item)                ? FIT_OWNED
+                                                             : FIT_WAITS;
         if (fit < best) {
             best = fit;
             chosen = &node->quotas[i];
@@ -143,7 +143,7 @@ static enum fit choose_quota(const struct queue_pass *p, struct queue_item *item
     }
     item->quota = NULL;
     if (chosen != NULL) {
-        (void)queue_item_amounts(item, chosen);
+        (void)item_amounts(item, chosen);
     } else if (only_gpus) {
         return FIT_NOW; /* nothing that it wants is limited */
     }

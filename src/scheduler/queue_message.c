@@ -3,7 +3,8 @@
 
 #include <assert.h>
 
-const char *queue_amount_text(struct at_arena *arena, const char *resource, int64_t amount)
+/* "2 GPUs", "500m cpu", in arena */
+static const char *amount_text(struct at_arena *arena, const char *resource, int64_t amount)
 {
     char text[AT_UNITS_TEXT_BYTES_MAX];
     (void)at_model_amount_format(resource, amount, text);
@@ -53,14 +54,14 @@ static const char *why_not_more(struct queue_pass *p, const struct queue_cell *c
     }
     if (lack->at_limit) {
         return at_arena_printf(p->arena, "its borrowing limit is %s",
-                               queue_amount_text(p->arena, r, c->borrow));
+                               amount_text(p->arena, r, c->borrow));
     }
     int64_t free_own = c->subtree - c->used[QUEUE_PRESENT];
     free_own = free_own > 0 ? free_own : 0;
     if (lack->available >= free_own && lack->available > 0 && lack->wanted > free_own) {
         int64_t more = lack->available - free_own;
         return more > 0 ? at_arena_printf(p->arena, "only %s to borrow in cohort %s",
-                                          queue_amount_text(p->arena, r, more), lack->cohort)
+                                          amount_text(p->arena, r, more), lack->cohort)
                         : at_arena_printf(p->arena, "nothing to borrow in cohort %s", lack->cohort);
     }
     return lack->wanted <= free_own
@@ -90,12 +91,12 @@ const char *queue_lack_message(struct queue_pass *p, const struct queue_item *it
     const char *where = c->place[0] != '\0' ? at_arena_printf(p->arena, " (%s)", c->place) : "";
     if (item->amounts[at] > c->most) {
         return at_arena_printf(p->arena, "queue %s: %s wanted%s, it can never have more than %s",
-                               queue, queue_amount_text(p->arena, c->resource, item->amounts[at]),
-                               where, number(p->arena, c->resource, c->most));
+                               queue, amount_text(p->arena, c->resource, item->amounts[at]), where,
+                               number(p->arena, c->resource, c->most));
     }
     return at_arena_printf(p->arena, "queue %s: %s of %s used%s, %s wanted, %s", queue,
                            number(p->arena, c->resource, c->used[QUEUE_PRESENT]),
-                           queue_amount_text(p->arena, c->resource, c->subtree), where,
+                           amount_text(p->arena, c->resource, c->subtree), where,
                            number(p->arena, c->resource, item->amounts[at]),
                            why_not_more(p, c, ret_lack));
 }

@@ -137,7 +137,6 @@ struct queue_pass {
 };
 
 /* queue_admit.c */
-bool queue_item_amounts(struct queue_item *item, const struct queue_quota *quota);
 void queue_item_count(struct queue_item *item, int sign, enum queue_column column);
 void queue_verdict(struct queue_pass *p, const struct queue_item *item, enum at_queue_reason reason,
                    const char *message, const struct at_queue_lack *lack);
@@ -148,8 +147,6 @@ void queue_displace(struct queue_pass *p);
 /* queue_message.c: the cell of item's quotas that lacks least; NULL: none. */
 const char *queue_lack_message(struct queue_pass *p, const struct queue_item *item,
                                struct at_queue_lack *ret_lack);
-/* "2 GPUs", "500m cpu", in arena */
-const char *queue_amount_text(struct at_arena *arena, const char *resource, int64_t amount);
 
 static inline const char *queue_text(const char *s)
 {

@@ -215,9 +215,9 @@ static const struct at_deployment *deployment_of(const struct at_snapshot *snap,
     return d != NULL && at_streq(d->meta.uid, owner->uid) ? d : NULL;
 }
 
-const char *at_reschedule_obstacle(const struct at_snapshot *snap,
-                                   const struct at_rescheduling *policy,
-                                   const struct at_instance *i, int64_t now)
+/* May the instance be moved at all? NULL: yes; else why not. */
+static const char *obstacle(const struct at_snapshot *snap, const struct at_rescheduling *policy,
+                            const struct at_instance *i, int64_t now)
 {
     const struct at_deployment *d = deployment_of(snap, i);
     if (d == NULL) {
@@ -498,7 +498,7 @@ static size_t find_candidates(struct pass *p, struct candidate **ret)
         struct sched_item *item = sched_item_find(p->s, i->meta.ns, i->meta.name);
         if (item != NULL && item->node != NULL &&
             item->request->demand.gpu_count <= AT_PACK_GPUS_MAX &&
-            at_reschedule_obstacle(p->snap, p->policy, i, p->now) == NULL) {
+            obstacle(p->snap, p->policy, i, p->now) == NULL) {
             list[n++] = (struct candidate){.item = item, .hope = hope_of(p, item)};
         }
     }

@@ -52,9 +52,5 @@ bool at_reschedule_is_moving(const struct at_instance *instance);
 /* A move of it was called off: its status.move names itself as replaced, and when that was. */
 bool at_reschedule_was_called_off(const struct at_instance *instance);
 #define AT_RESCHEDULE_AGAIN_NS (3600 * AT_NS_PER_S) /* after which it may be tried again */
-/* May the instance be moved at all? NULL: yes; else why not. */
-const char *at_reschedule_obstacle(const struct at_snapshot *snap,
-                                   const struct at_rescheduling *policy,
-                                   const struct at_instance *instance, int64_t now_wall_ns);
 
 #endif

@@ -31,8 +31,9 @@ static bool named(const struct at_model_strings *list, const char *s)
     return s != NULL && sched_strings_have(list, s);
 }
 
-bool at_reserve_entitles(const struct at_snapshot *snap, const struct at_reservation *r,
-                         const struct at_instance *i)
+/* Whether the instance may use what is held. */
+static bool entitles(const struct at_snapshot *snap, const struct at_reservation *r,
+                     const struct at_instance *i)
 {
     return named(&r->spec.namespaces, i->meta.ns) ||
            (r->spec.queues.n > 0 && named(&r->spec.queues, at_queue_name_of(snap, i)));
@@ -193,7 +194,7 @@ static enum at_rc choose(const struct at_snapshot *snap, const struct at_reserva
         const struct at_instance *x = snap->instances[i];
         struct candidate *c =
             sched_instance_holds(x) ? at_map_get(in_way, x->spec.node_name) : NULL;
-        if (c != NULL && !at_reserve_entitles(snap, r, x)) {
+        if (c != NULL && !entitles(snap, r, x)) {
             c->in_way++;
         }
     }
@@ -308,7 +309,7 @@ static enum at_rc find_victims(const struct at_snapshot *snap, const struct at_r
             continue;
         }
         struct amounts a = wanted_by(x);
-        bool own = at_reserve_entitles(snap, r, x);
+        bool own = entitles(snap, r, x);
         plan->instances += own;
         if (x->meta.deletion_wall_ns != 0 && !own) {
             continue; /* on its way out */
@@ -402,7 +403,7 @@ static bool load_parts(struct at_reserve *v, struct held *h)
         if (p != NULL) {
             struct amounts a = wanted_by(x);
             add(&p->space.left, &a, -1);
-            add(&p->space.own, &a, at_reserve_entitles(v->snap, h->r, x) ? -1 : 0);
+            add(&p->space.own, &a, entitles(v->snap, h->r, x) ? -1 : 0);
         }
     }
     at_map_free(by_node);
@@ -445,8 +446,7 @@ void at_reserve_done(struct at_reserve *v)
 static bool keeps_away(const struct at_reserve *v, const struct held *h,
                        const struct at_instance *i)
 {
-    return !at_reserve_entitles(v->snap, h->r, i) &&
-           end_of(v->snap, i, v->now) > h->r->spec.from_wall_ns;
+    return !entitles(v->snap, h->r, i) && end_of(v->snap, i, v->now) > h->r->spec.from_wall_ns;
 }
 
 static bool part_refuses(const struct partial *p, const struct amounts *wanted)
@@ -625,8 +625,7 @@ const struct at_instance *at_reserve_narrow(struct at_reserve *v,
         const struct at_reservation *r = v->held[i].r;
         away[i] = keeps_away(v, &v->held[i], instance);
         *ret_example = away[i] && *ret_example == NULL ? r : *ret_example;
-        if (drawn.n == 0 && v->now >= r->spec.from_wall_ns &&
-            at_reserve_entitles(v->snap, r, instance)) {
+        if (drawn.n == 0 && v->now >= r->spec.from_wall_ns && entitles(v->snap, r, instance)) {
             drawn = r->status.nodes;
         }
     }

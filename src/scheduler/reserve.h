@@ -16,10 +16,6 @@ enum at_reserve_phase {
 };
 const char *at_reserve_phase_name(enum at_reserve_phase phase); /* "Scheduled" */
 
-/* Whether the instance may use what is held. */
-bool at_reserve_entitles(const struct at_snapshot *snap, const struct at_reservation *reservation,
-                         const struct at_instance *instance);
-
 struct at_reserve_plan {
     enum at_reserve_phase phase;
     const char **nodes; /* by name; what was chosen before stays as long as it matches */

@@ -59,7 +59,8 @@ uint32_t at_fleet_node(struct at_fleet *f, const char *name)
     return (uint32_t)(at - 1);
 }
 
-uint32_t at_fleet_model(struct at_fleet *f, const char *name)
+/* The index of a GPU model; the last one stands for all that are too many. */
+static uint32_t model_index(struct at_fleet *f, const char *name)
 {
     const char *model = name != NULL ? name : "";
     for (uint32_t i = 0; i < f->n_models; i++) {
@@ -111,7 +112,7 @@ static struct at_pack_request pack_of(struct at_fleet *f, const struct at_worklo
         p.gpus = share ? 1 : (uint32_t)within(whole, 1 << 20);
         p.gpu_milli = share ? (uint32_t)r->gpu_milli : AT_PACK_GPU_MILLI;
         for (size_t i = 0; i < r->gpu_models.n; i++) {
-            p.models |= UINT64_C(1) << at_fleet_model(f, r->gpu_models.items[i]);
+            p.models |= UINT64_C(1) << model_index(f, r->gpu_models.items[i]);
         }
     }
     return p;
@@ -270,6 +271,6 @@ struct at_pack_node at_fleet_node_size(struct at_fleet *f, const struct at_node 
         size.memory_mib = within(r->memory_bytes >> 20, AT_PACK_AMOUNT_MAX);
         size.gpus = (uint32_t)within(r->gpu_milli / AT_PACK_GPU_MILLI, AT_PACK_GPUS_MAX);
     }
-    size.model = at_fleet_model(f, n->status.gpus.n > 0 ? n->status.gpus.items[0].model : "");
+    size.model = model_index(f, n->status.gpus.n > 0 ? n->status.gpus.items[0].model : "");
     return size;
 }

@@ -87,8 +87,6 @@ enum at_rc at_fleet_replace_nodes(struct at_fleet *fleet, const struct at_trace 
 
 /* --- for those who make one, or change it --- */
 uint32_t at_fleet_node(struct at_fleet *fleet, const char *name); /* index; made when new */
-/* The index of a GPU model; the last one stands for all that are too many. */
-uint32_t at_fleet_model(struct at_fleet *fleet, const char *name);
 /* err: AT_TOO_LARGE */
 enum at_rc at_fleet_change(struct at_fleet *fleet, const struct at_fleet_change *change,
                            struct at_err *err) AT_WARN_UNUSED;

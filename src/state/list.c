@@ -8,11 +8,6 @@
 
 #define LIST_CAP_MIN 16
 
-void at_state_entry_free(struct at_state_entry *entry)
-{
-    at_free(entry);
-}
-
 static struct at_state_entry *entry_of(const void *object)
 {
     return (void *)((uintptr_t)object - offsetof(struct at_state_entry, object));
@@ -30,7 +25,7 @@ int at_state_compare(const struct at_meta *meta, const char *ns, const char *nam
 static void list_retire(struct at_state_list *older, struct at_state_entry *entry)
 {
     if (older == NULL) {
-        at_state_entry_free(entry);
+        at_free(entry);
         return;
     }
     entry->next_dead = older->dead;
@@ -152,7 +147,7 @@ static void edits_sort(struct at_state_kind *k)
     for (size_t i = 0; i < k->n_edits; i++) {
         if (i + 1 < k->n_edits && same_object(&k->edits[i], &k->edits[i + 1])) {
             edit_done(&k->edits[i]);
-            at_state_entry_free(k->edits[i].entry); /* nobody has seen it */
+            at_free(k->edits[i].entry); /* nobody has seen it */
         } else {
             k->edits[kept++] = k->edits[i];
         }

@@ -126,8 +126,3 @@ const struct at_namespace *at_snapshot_namespace(const struct at_snapshot *snap,
 {
     return find((const void *const *)snap->namespaces, snap->n_namespaces, NULL, name);
 }
-
-const struct at_queue *at_snapshot_queue(const struct at_snapshot *snap, const char *name)
-{
-    return find((const void *const *)snap->queues, snap->n_queues, NULL, name);
-}

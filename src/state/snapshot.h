@@ -41,6 +41,5 @@ const struct at_instance *at_snapshot_instance(const struct at_snapshot *snap, c
 const struct at_job *at_snapshot_job(const struct at_snapshot *snap, const char *ns,
                                      const char *name);
 const struct at_namespace *at_snapshot_namespace(const struct at_snapshot *snap, const char *name);
-const struct at_queue *at_snapshot_queue(const struct at_snapshot *snap, const char *name);
 
 #endif

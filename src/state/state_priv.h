@@ -16,7 +16,6 @@ static inline const struct at_meta *at_state_entry_meta(const struct at_state_en
 {
     return (const struct at_meta *)(const void *)entry->object;
 }
-void at_state_entry_free(struct at_state_entry *entry); /* accepts NULL */
 /* By (namespace, name); NULL is the empty namespace. */
 int at_state_compare(const struct at_meta *meta, const char *ns, const char *name);
 
