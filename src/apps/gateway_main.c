@@ -5,11 +5,10 @@
 #include "core/str.h"
 #include "core/units.h"
 #include "gateway/gateway.h"
+#include "gateway/limits.h"
 #include "sys/machine.h"
 
 #include <signal.h>
-
-#define GATEWAY_THREADS_MAX 256
 
 struct gateway_app {
     struct at_loop *loop;
@@ -97,12 +96,12 @@ static enum at_rc threads_of(const char *text, uint64_t *ret, struct at_err *err
     struct at_machine machine;
     if (text == NULL) {
         at_machine_read(&machine);
-        *ret = machine.cpus < GATEWAY_THREADS_MAX ? (uint64_t)machine.cpus : GATEWAY_THREADS_MAX;
+        *ret = machine.cpus < AT_GW_THREADS_MAX ? (uint64_t)machine.cpus : AT_GW_THREADS_MAX;
         return AT_OK;
     }
-    if (at_str_to_u64(at_str_of(text), ret) != AT_OK || *ret == 0 || *ret > GATEWAY_THREADS_MAX) {
+    if (at_str_to_u64(at_str_of(text), ret) != AT_OK || *ret == 0 || *ret > AT_GW_THREADS_MAX) {
         return at_err_set_field(err, AT_INVALID, "threads", "%s: must be 1 to %d", text,
-                                GATEWAY_THREADS_MAX);
+                                AT_GW_THREADS_MAX);
     }
     return AT_OK;
 }

@@ -28,7 +28,6 @@
 #define AT_HTTP_REFUSALS_MAX 64               /* connections over the maximum that are told so */
 #define AT_HTTP_CONNECTIONS_MAX_DEFAULT 10000
 #define AT_HTTP_BODY_BYTES_MAX_DEFAULT ((size_t)16 << 20)
-#define AT_HTTP_PIPELINE_BYTES_MAX 65536 /* held back while a request is being answered */
 #define AT_HTTP_STREAM_QUEUE_BYTES_MAX ((size_t)16 << 20) /* per streamed answer */
 /* Who holds an answer for so long is cut off when the server's memory for answers is spent. */
 #define AT_HTTP_SLOW_NS (2 * AT_S)
