@@ -23,6 +23,17 @@ void gw_tell(struct at_gateway *gateway, enum at_rc rc, const struct at_err *err
     }
 }
 
+/* Tell a loop that something lies ready for it; the first one is this one. */
+static void call_worker(struct gw_worker *w, void (*take)(void *worker), const char *event,
+                        const char *what)
+{
+    if (w == w->gateway->workers) {
+        take(w);
+    } else if (at_loop_post(w->loop, take, w) != AT_OK) {
+        at_log(AT_LOG_WARN, event, "a loop is too busy to take %s", what);
+    }
+}
+
 void gw_publish(struct at_gateway *gateway, struct gw_table *table_take)
 {
     int64_t now = at_loop_now_ns(gateway->loop);
@@ -32,11 +43,7 @@ void gw_publish(struct at_gateway *gateway, struct gw_table *table_take)
     for (unsigned i = 0; i < gateway->n_workers; i++) {
         struct gw_worker *w = &gateway->workers[i];
         gw_table_unref(atomic_exchange(&w->next_table, gw_table_ref(table_take)));
-        if (i == 0) {
-            gw_worker_take_table(w);
-        } else if (at_loop_post(w->loop, gw_worker_take_table, w) != AT_OK) {
-            at_log(AT_LOG_WARN, "routes.late", "a loop is too busy to take new routes");
-        }
+        call_worker(w, gw_worker_take_table, "routes.late", "new routes");
     }
     gw_table_unref(table_take);
 }
@@ -46,11 +53,7 @@ void gw_publish_rules(struct at_gateway *gateway, struct gw_rules *rules_take)
     for (unsigned i = 0; i < gateway->n_workers; i++) {
         struct gw_worker *w = &gateway->workers[i];
         gw_rules_unref(atomic_exchange(&w->next_rules, gw_rules_ref(rules_take)));
-        if (i == 0) {
-            gw_worker_take_rules(w);
-        } else if (at_loop_post(w->loop, gw_worker_take_rules, w) != AT_OK) {
-            at_log(AT_LOG_WARN, "services.late", "a loop is too busy to take new services");
-        }
+        call_worker(w, gw_worker_take_rules, "services.late", "new services");
     }
     gw_rules_unref(rules_take);
 }
@@ -140,11 +143,7 @@ static void on_certs(void *ctx, struct at_tls_config *config)
     for (unsigned i = 0; i < g->n_workers; i++) {
         struct gw_worker *w = &g->workers[i];
         at_tls_config_unref(atomic_exchange(&w->next_tls, at_tls_config_ref(config)));
-        if (i == 0) {
-            gw_worker_take_tls(w);
-        } else if (at_loop_post(w->loop, gw_worker_take_tls, w) != AT_OK) {
-            at_log(AT_LOG_WARN, "tls.late", "a loop is too busy to take the new certificate");
-        }
+        call_worker(w, gw_worker_take_tls, "tls.late", "the new certificate");
     }
 }
 
