@@ -216,8 +216,8 @@ static void schemas_add(json_t *schemas, const struct at_model_kind *kind)
     json_decref(own);
 }
 
-/* kubectl explain prints a field's description and that of its type: once is enough when they are
- * the same. */
+/* kubectl explain prints a field's description and that of its type, but in lists of fields the
+ * field's alone: when they are the same, that of the type is one too many. */
 static void drop_repeated(json_t *schemas)
 {
     const char *name, *field;
@@ -230,10 +230,9 @@ static void drop_repeated(json_t *schemas)
                 json_array_get(json_object_get(property_schema, "allOf"), 0), "$ref"));
             const char *target = ref != NULL ? strrchr(ref, '/') : NULL;
             const char *own = at_json_str_at(property_schema, "description", NULL);
-            if (target != NULL && own != NULL &&
-                at_streq(own, json_string_value(json_object_get(
-                                  json_object_get(schemas, target + 1), "description")))) {
-                json_object_del(property_schema, "description");
+            json_t *type = target != NULL ? json_object_get(schemas, target + 1) : NULL;
+            if (own != NULL && at_streq(own, at_json_str_at(type, "description", NULL))) {
+                json_object_del(type, "description");
             }
         }
     }

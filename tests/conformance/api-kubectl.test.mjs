@@ -369,7 +369,12 @@ it('explain documents every field of every kind', async () => {
     assert.match(text, /^KIND:\s+\w+$/m);
     assert.match(text, /^FIELDS:$/m);
     assert.doesNotMatch(text, /<no description>|<Object>\s+<no/);
+    assert.doesNotMatch(await s.k(`explain ${kind}`), /<no description>/);
   }
+  for (const field of ['deployment.spec', 'deployment.spec.template.spec', 'instance.status', 'pod.spec', 'policy.spec']) {
+    assert.doesNotMatch(await s.k(`explain ${field}`), /<no description>/, field);
+  }
+  assert.equal((await s.k('explain deployment.spec.autoscaling')).split('Copies by what is asked').length, 2, 'said once');
   const text = await s.k('explain deployment.spec.template.spec.resources');
   assert.match(text, /cpu\s+<string>\n\s+CPU cores/);
   assert.match(await s.k('explain pods.status.containerStatuses.state.terminated'), /exitCode\s+<integer>/);
