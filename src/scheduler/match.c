@@ -186,8 +186,9 @@ bool sched_node_affinity_holds(const struct at_node_affinity *affinity, const st
     return false;
 }
 
-bool sched_site_matches(const struct at_site_pattern *p, const struct at_site *site,
-                        const char *site_name)
+/* Every list that is not empty names the site. */
+static bool site_matches(const struct at_site_pattern *p, const struct at_site *site,
+                         const char *site_name)
 {
     const struct {
         const struct at_model_strings *list;
@@ -233,13 +234,13 @@ const struct at_placement_rule *sched_policy_refusing(const struct at_policy *po
             return rule; /* nobody can tell what law holds there */
         }
         for (size_t k = 0; k < rule->deny.n; k++) {
-            if (sched_site_matches(&rule->deny.items[k], site, site_name)) {
+            if (site_matches(&rule->deny.items[k], site, site_name)) {
                 return rule;
             }
         }
         bool allowed = rule->allow.n == 0;
         for (size_t k = 0; k < rule->allow.n && !allowed; k++) {
-            allowed = sched_site_matches(&rule->allow.items[k], site, site_name);
+            allowed = site_matches(&rule->allow.items[k], site, site_name);
         }
         if (!allowed) {
             return rule;

@@ -34,18 +34,15 @@ const char *sched_node_label(const struct at_node *node, const struct at_site *s
 const struct at_expression *sched_term_refusing(const struct at_node_term *term,
                                                 const struct at_node *node,
                                                 const struct at_site *site);
-/* One of the terms holds, or there are none. */
 /* What reservations keep from an instance stands last in each term, by this key, as names of nodes;
  * so whatever else a term asks for comes first. */
 #define SCHED_KEY_HELD "atoll.dev/held-for-others"
 /* Of a node whose affinity does not hold: only a reservation stands in the way of some term. */
 bool sched_node_is_held(const struct at_node_affinity *affinity, const struct at_node *node,
                         const struct at_site *site);
+/* One of the terms holds, or there are none. */
 bool sched_node_affinity_holds(const struct at_node_affinity *affinity, const struct at_node *node,
                                const struct at_site *site);
-/* Every list that is not empty names the site. */
-bool sched_site_matches(const struct at_site_pattern *pattern, const struct at_site *site,
-                        const char *site_name);
 /* The policy's rule that keeps the instance away from the site; NULL: none. deny wins over allow.
  * Where the site's object is missing, every rule that concerns the instance refuses. */
 const struct at_placement_rule *sched_policy_refusing(const struct at_policy *policy,
