@@ -58,9 +58,11 @@ void gw_publish_rules(struct at_gateway *gateway, struct gw_rules *rules_take)
     gw_rules_unref(rules_take);
 }
 
+/* Numbers only: a name such as 127.example.org leads anywhere. */
 static bool is_loopback(const char *addr)
 {
-    return strncmp(addr, "127.", 4) == 0 || strncmp(addr, "[::1]", 5) == 0 ||
+    bool numeric = addr[strspn(addr, "0123456789.")] == ':';
+    return (strncmp(addr, "127.", 4) == 0 && numeric) || strncmp(addr, "[::1]:", 6) == 0 ||
            strncmp(addr, "localhost:", 10) == 0 || strncmp(addr, "unix:", 5) == 0;
 }
 

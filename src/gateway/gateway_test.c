@@ -605,6 +605,23 @@ static void refuses_bad_options(void **state)
     at_loop_free(loop);
 }
 
+/* A name is looked up: it may lead anywhere, whatever it begins with. */
+static void only_loopback_goes_without_tls_and_tokens(void **state)
+{
+    (void)state;
+    struct at_loop *loop = kit_loop();
+    static const char *const OPEN[] = {"0.0.0.0:0", "127.example.org:0", "127.0.0.1.nip.io:0",
+                                       "[::1].example.org:0", "10.0.0.1:0"};
+    for (size_t i = 0; i < AT_ARRAY_LEN(OPEN); i++) {
+        struct at_gateway_options o = {.loop = loop, .listen = OPEN[i], .static_routes = "x"};
+        struct at_gateway *g = NULL;
+        struct at_err err = {0};
+        assert_int_equal(at_gateway_new(&o, &g, &err), AT_FORBIDDEN);
+        assert_string_equal(err.field, "listen");
+    }
+    at_loop_free(loop);
+}
+
 static void bounds_retries(void **state)
 {
     (void)state;
@@ -713,6 +730,7 @@ int main(void)
         cmocka_unit_test(cuts_what_does_not_end_in_time),
         cmocka_unit_test(serves_on_several_loops),
         cmocka_unit_test(refuses_bad_options),
+        cmocka_unit_test(only_loopback_goes_without_tls_and_tokens),
         cmocka_unit_test(bounds_retries),
         cmocka_unit_test(reads_paths),
         cmocka_unit_test(refuses_bad_route_files),

@@ -392,7 +392,7 @@ static enum at_rc put_request(struct gw_tunnel *t, const struct gw_rule *rule)
     struct gw_ids ids = {
         .span = gw_random(w) | 1, .request = gw_random(w), .forwarded = &forwarded};
     const uint64_t random[] = {gw_random(w), gw_random(w), gw_random(w)};
-    gw_trace_take(head, random, (uint64_t)1 << 32, &ids.trace);
+    gw_trace_take(head, random, w->gateway->trace_share, &ids.trace);
     enum at_rc rc = gw_service_target(rule, head, &target);
     if (rc == AT_OK) {
         rc = gw_headers_up(head, &ids, t->id_text, &t->request_id, &lines);
