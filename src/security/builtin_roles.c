@@ -25,15 +25,20 @@ static json_t *rule(json_t *verbs_take, const char *group, json_t *resources_tak
                      resources_take);
 }
 
+bool at_bounds_tenants(const struct at_model_kind *kind)
+{
+    return kind == &AT_KIND_RESOURCE_QUOTA || kind == &AT_KIND_LIMIT_RANGE;
+}
+
 /* Kinds of a group that live in namespaces, themselves and (writing) their scale. */
-static json_t *namespaced(const char *group, bool secrets, bool scale)
+static json_t *namespaced(const char *group, bool writes, bool scale)
 {
     json_t *list = json_array();
     size_t n = 0;
     const struct at_model_kind *const *kinds = at_model_kinds(&n);
     for (size_t i = 0; i < n; i++) {
         if (!kinds[i]->namespaced || !at_streq(kinds[i]->group, group) ||
-            (!secrets && at_streq(kinds[i]->plural, "secrets"))) {
+            (writes ? at_bounds_tenants(kinds[i]) : at_streq(kinds[i]->plural, "secrets"))) {
             continue;
         }
         json_array_append_new(list, json_string(kinds[i]->plural));

@@ -2,6 +2,7 @@
 #include "core/mem.h"
 #include "core/str.h"
 #include "model/model.h"
+#include "security/builtin_roles.h"
 #include "security/security.h"
 
 #include <stdio.h>
@@ -152,6 +153,7 @@ static bool scope_holds(enum scope scope, const struct at_identity *who,
     case SCOPE_NAMESPACED_KINDS:
         kind = at_model_kind_by_plural(what->group, "v1", what->resource);
         return kind != NULL && kind->namespaced && !at_streq(what->group, GROUP_RBAC) &&
+               !at_bounds_tenants(kind) &&
                (is_empty(what->subresource) || at_streq(what->subresource, "scale"));
     case SCOPE_OWN_NAME:
         return own_name(who) != NULL && at_streq(own_name(who), what->name);
@@ -242,7 +244,8 @@ static json_t *scoped_resources(enum scope scope)
     const struct at_model_kind *const *kinds = at_model_kinds(&n);
     for (size_t i = 0; i < n; i++) {
         bool in = scope == SCOPE_NAMESPACED_KINDS
-                      ? kinds[i]->namespaced && !at_streq(kinds[i]->group, GROUP_RBAC)
+                      ? kinds[i]->namespaced && !at_streq(kinds[i]->group, GROUP_RBAC) &&
+                            !at_bounds_tenants(kinds[i])
                       : !at_streq(kinds[i]->plural, "secrets");
         if (in) {
             json_array_append_new(list, json_string(kinds[i]->plural));
