@@ -120,6 +120,9 @@ static bool secret_used_on(struct api_req *req, const char *ns, const char *secr
             used = used ||
                    (var->secret_key_ref != NULL && at_streq(var->secret_key_ref->name, secret));
         }
+        const struct at_instance_prefetch *next = in->status.prefetch;
+        used = used || (in->spec.model != NULL && at_streq(in->spec.model->pull_secret, secret)) ||
+               (next != NULL && at_streq(next->pull_secret, secret));
     }
     at_snapshot_unref(snap);
     return used;

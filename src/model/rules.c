@@ -50,11 +50,27 @@ static void resources_check(struct at_model_check *check, const struct at_model_
 static void model_check(struct at_model_check *check, const struct at_model_path *path,
                         const json_t *model)
 {
+    static const char *const BEGINNINGS[] = {"file:",  "http://",     "https://",
+                                             "oci://", "oci-layout:", "oci-archive:"};
     struct at_str uri = at_str_of(text_at(model, "uri"));
-    if (!at_str_starts(uri, "file:") && !at_str_starts(uri, "http://") &&
-        !at_str_starts(uri, "https://")) {
+    const char *digest = text_at(model, "digest");
+    const char *pinned = strstr(uri.ptr, "@sha256:");
+    bool known = false;
+    for (size_t i = 0; i < AT_ARRAY_LEN(BEGINNINGS); i++) {
+        known = known || at_str_starts(uri, BEGINNINGS[i]);
+    }
+    if (!known) {
         at_model_invalid_add(check, path, "uri", json_object_get(model, "uri"),
-                             "must begin with file:, http:// or https://");
+                             "must begin with file:, http://, https://, oci://, oci-layout: or "
+                             "oci-archive:");
+    }
+    if (at_str_starts(uri, "oci") && pinned != NULL && digest[0] != '\0' &&
+        strcmp(pinned + 1, digest) != 0) {
+        at_model_invalid_add(check, path, "digest", json_object_get(model, "digest"),
+                             "differs from the one in uri; leave it out");
+    }
+    if (!at_str_starts(uri, "oci://") && text_at(model, "pullSecret")[0] != '\0') {
+        forbidden(check, path, "pullSecret", "may only be set with a uri that begins with oci://");
     }
 }
 
@@ -257,6 +273,20 @@ static void policy_check(struct at_model_check *check, const json_t *object, con
         if (json_array_size(json_object_get(rule, "allow")) == 0 &&
             json_array_size(json_object_get(rule, "deny")) == 0) {
             required(check, ITEM(rules, i), "allow", "a rule allows or denies some sites");
+        }
+    }
+    const struct at_model_path *signatures = PATH(PATH(NULL, "spec"), "signatures");
+    const json_t *signed_list = at_json_at(object, "spec.signatures");
+    for (size_t i = 0; i < json_array_size(signed_list); i++) {
+        const json_t *keys = json_object_get(json_array_get(signed_list, i), "keys");
+        for (size_t k = 0; k < json_array_size(keys); k++) {
+            const json_t *key = json_array_get(keys, k);
+            if (strstr(json_string_value(key), "-----BEGIN PUBLIC KEY-----") == NULL) {
+                at_model_cause_add(check, ITEM(PATH(ITEM(signatures, i), "keys"), k), NULL,
+                                   "FieldValueInvalid",
+                                   "Invalid value: must be a public key in PEM (-----BEGIN PUBLIC "
+                                   "KEY-----)");
+            }
         }
     }
 }

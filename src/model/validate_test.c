@@ -202,7 +202,8 @@ static void rules_look_at_several_fields(void **state)
          "Invalid value: 3: must be one of the priorityLevels"},
         {&AT_KIND_DEPLOYMENT, DEPLOY("{'runner':'onnx','model':{'uri':'x.onnx'}}"),
          "FieldValueInvalid", "spec.template.spec.model.uri",
-         "Invalid value: \"x.onnx\": must begin with file:, http:// or https://"},
+         "Invalid value: \"x.onnx\": must begin with file:, http://, https://, oci://, oci-layout: "
+         "or oci-archive:"},
         {&AT_KIND_DEPLOYMENT, DEPLOY("{'runner':'onnx','model':{'uri':'file:x'},'command':['x']}"),
          "FieldValueForbidden", "spec.template.spec.command",
          "Forbidden: may not be set together with runner"},

@@ -67,6 +67,7 @@ static const struct rule RULES[] = {
     {WHO_GROUP, AT_GROUP_NODES, NODE_USER_PREFIX, "create", GROUP_ATOLL,
      "nodes/heartbeat nodes/tunnel", SCOPE_OWN_NAME},
     {WHO_GROUP, AT_GROUP_NODES, NODE_USER_PREFIX, "get", GROUP_ATOLL, "sites", SCOPE_ALL},
+    {WHO_GROUP, AT_GROUP_NODES, NODE_USER_PREFIX, "list", GROUP_ATOLL, "policies", SCOPE_ALL},
     {WHO_GROUP, AT_GROUP_NODES, NODE_USER_PREFIX, "get", "", "secrets", SCOPE_OWN_NODE},
     {WHO_GROUP, AT_GROUP_NODES, NODE_USER_PREFIX, "create", NULL, "/join/v1/renew", SCOPE_ALL},
     {WHO_GROUP, AT_GROUP_NODES, NODE_USER_PREFIX, "get", NULL, "/join/v1/servers", SCOPE_ALL},
