@@ -225,6 +225,27 @@ static void marked_processes_are_found_and_killed(void **state)
     assert_int_equal(at_process_kill_marked(mark), 0);
 }
 
+/* Between exec and the moment at which the new environment can be read, /proc shows an empty one:
+ * this one is there most of the time. */
+static void a_marked_process_is_found_while_it_execs(void **state)
+{
+    (void)state;
+    struct at_process_options options = PLAIN;
+    options.argv = (const char *[]){"sh", "-c", "exec sh -c \"$AGAIN\"", NULL};
+    for (int i = 0; i < 100; i++) {
+        char mark[64];
+        snprintf(mark, sizeof mark, "ATOLL_TASK=exec-%d-%d", (int)getpid(), i);
+        options.envp =
+            (const char *[]){"PATH=/usr/bin:/bin", "AGAIN=exec sh -c \"$AGAIN\"", mark, NULL};
+        struct at_process p;
+        assert_int_equal(at_process_start(&options, true, &p, NULL, NULL), AT_OK);
+        assert_int_equal(at_process_kill_marked(mark), 1);
+        int code, sig;
+        finish(&p, &code, &sig);
+        assert_int_equal(sig, SIGKILL);
+    }
+}
+
 static void an_outliving_process_is_adopted_by_pid_and_start(void **state)
 {
     (void)state;
@@ -334,6 +355,7 @@ int main(void)
         cmocka_unit_test(capabilities_are_gone_even_for_root),
         cmocka_unit_test(a_run_collects_output_and_ends_in_time_or_when_cancelled),
         cmocka_unit_test(marked_processes_are_found_and_killed),
+        cmocka_unit_test(a_marked_process_is_found_while_it_execs),
         cmocka_unit_test(an_outliving_process_is_adopted_by_pid_and_start),
         cmocka_unit_test(a_group_kills_all_members_and_goes),
         cmocka_unit_test(a_sweep_spares_groups_that_are_young),

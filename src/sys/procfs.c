@@ -16,6 +16,8 @@
 #define ENVIRON_BYTES_MAX ((size_t)4 << 20)
 #define MARKED_ROUNDS_MAX 100
 #define MARKED_ROUND_NS 10000000
+#define FIELD_ENVIRON_START 50
+#define FLAG_KERNEL_THREAD 0x00200000u
 
 /* Fields of /proc/PID/stat by their numbers in proc(5): 14 utime, 15 stime, 22 starttime, 24 rss.
  */
@@ -83,36 +85,71 @@ enum at_rc at_process_usage(pid_t pid, int64_t *ret_rss_bytes, int64_t *ret_cpu_
     return AT_OK;
 }
 
+/* Was its environment read as empty only because exec was under way? Until that is done the kernel
+ * shows an empty one, and 0 for where it ends (field 51). An ended process and a thread of the
+ * kernel (field 9) show the same for ever. */
+static bool was_in_exec(pid_t pid)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    if (at_file_read(path, STAT_BYTES_MAX, &text, NULL) != AT_OK || text.data == NULL) {
+        return false;
+    }
+    const char *rest = strrchr(text.data, ')');
+    char state;
+    unsigned flags;
+    unsigned long long start, end;
+    if (rest == NULL || sscanf(rest, ") %c %*d %*d %*d %*d %*d %u", &state, &flags) != 2) {
+        return false;
+    }
+    for (int field = 2; field < FIELD_ENVIRON_START && rest != NULL; field++) {
+        rest = strchr(rest + 1, ' ');
+    }
+    return rest != NULL && sscanf(rest, "%llu %llu", &start, &end) == 2 &&
+           (end == 0 || end > start) && (flags & FLAG_KERNEL_THREAD) == 0 &&
+           strchr("ZXx", state) == NULL;
+}
+
+enum marked { MARKED_NO, MARKED_YES, MARKED_UNKNOWN };
+
 /* Was it started with this entry in its environment, and does it still run? */
-static bool is_marked(pid_t pid, const char *entry)
+static enum marked is_marked(pid_t pid, const char *entry)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/environ", (int)pid);
-    struct at_buf text = {0};
-    bool found = false;
-    if (at_file_read(path, ENVIRON_BYTES_MAX, &text, NULL) == AT_OK) {
-        struct at_str rest = {text.data, text.len};
-        while (rest.len > 0 && !found) {
-            found = at_str_eq(at_str_cut(&rest, '\0'), entry);
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    if (at_file_read(path, ENVIRON_BYTES_MAX, &text, NULL) != AT_OK) {
+        return MARKED_NO;
+    }
+    if (text.len == 0) {
+        return was_in_exec(pid) ? MARKED_UNKNOWN : MARKED_NO;
+    }
+    struct at_str rest = {text.data, text.len};
+    while (rest.len > 0) {
+        if (at_str_eq(at_str_cut(&rest, '\0'), entry)) {
+            return MARKED_YES;
         }
     }
-    at_buf_done(&text);
-    return found;
+    return MARKED_NO;
 }
 
-static int kill_marked_once(const char *entry)
+/* Kills those that can be seen; *unknown is how many may be marked and cannot be told yet. */
+static int kill_marked_once(const char *entry, int *unknown)
 {
     char **names = NULL;
     size_t n = 0;
     int killed = 0;
+    *unknown = 0;
     if (at_dir_list("/proc", &names, &n, NULL) != AT_OK) {
         return 0;
     }
     for (size_t i = 0; i < n; i++) {
         uint64_t pid;
-        if (at_str_to_u64(at_str_of(names[i]), &pid) == AT_OK && pid > 1 &&
-            is_marked((pid_t)pid, entry)) {
-            killed += kill((pid_t)pid, SIGKILL) == 0;
+        if (at_str_to_u64(at_str_of(names[i]), &pid) == AT_OK && pid > 1) {
+            enum marked marked = is_marked((pid_t)pid, entry);
+            killed += marked == MARKED_YES && kill((pid_t)pid, SIGKILL) == 0;
+            *unknown += marked == MARKED_UNKNOWN;
         }
         at_free(names[i]);
     }
@@ -124,9 +161,10 @@ int at_process_kill_marked(const char *entry)
 {
     int total = 0;
     for (int round = 0; round < MARKED_ROUNDS_MAX; round++) {
-        int killed = kill_marked_once(entry);
+        int unknown = 0;
+        int killed = kill_marked_once(entry, &unknown);
         total = killed > total ? killed : total;
-        if (killed == 0) {
+        if (killed == 0 && unknown == 0) {
             break;
         }
         struct timespec ts = {.tv_nsec = MARKED_ROUND_NS};
