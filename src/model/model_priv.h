@@ -142,6 +142,11 @@ void at_model_selector_check(struct at_model_check *check, const struct at_model
 void at_model_rules_check(struct at_model_check *check, const struct at_model_kind *kind,
                           const json_t *object, const json_t *old);
 /* rules_capacity.c */
+#define AT_MODEL_GROUP_BYTES_MAX 127 /* of a group that someone is in */
+void at_model_access_token_check(struct at_model_check *check, const json_t *object,
+                                 const json_t *old);
+void at_model_certificate_revocation_check(struct at_model_check *check, const json_t *object,
+                                           const json_t *old);
 void at_model_queue_check(struct at_model_check *check, const json_t *object, const json_t *old);
 void at_model_reservation_check(struct at_model_check *check, const json_t *object,
                                 const json_t *old);

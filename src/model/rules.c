@@ -476,6 +476,8 @@ static const struct {
     {&AT_KIND_QUEUE, at_model_queue_check, NULL},
     {&AT_KIND_RESERVATION, at_model_reservation_check, NULL},
     {&AT_KIND_EVENT, event_check, NULL},
+    {&AT_KIND_ACCESS_TOKEN, at_model_access_token_check, NULL},
+    {&AT_KIND_CERTIFICATE_REVOCATION, at_model_certificate_revocation_check, NULL},
     {&AT_KIND_ROLE, at_model_role_check, NULL},
     {&AT_KIND_CLUSTER_ROLE, at_model_cluster_role_check, NULL},
     {&AT_KIND_ROLE_BINDING, at_model_role_binding_check, at_model_binding_default},

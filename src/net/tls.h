@@ -35,6 +35,11 @@ struct at_tls_peer {
     char organizations[8][128]; /* O= values: Kubernetes groups */
     size_t n_organizations;
     char issuer_spki_sha256_hex[65]; /* of the chain's root */
+    char
+        issuer_name_sha256_hex[65]; /* of the issuer's name (DER): whose revocation list it is in */
+    char serial_hex[65];            /* upper case, no leading zeros; empty: too long */
+    char fingerprint_sha256_hex[65]; /* of the certificate (DER) */
+    int64_t not_before_wall_ns, not_after_wall_ns;
     bool verified;
 };
 

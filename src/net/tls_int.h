@@ -21,6 +21,8 @@ struct at_tls_config {
 /* Fill err from OpenSSL's error queue and empty the queue. */
 enum at_rc at_tls_fail(struct at_err *err, enum at_rc rc, const char *what);
 void at_tls_spki_sha256_hex(X509 *cert, char out[65]);
+/* What a certificate says of its holder; nothing of it is checked. */
+void at_tls_peer_of(X509 *cert, struct at_tls_peer *ret);
 BIO_METHOD *at_tls_bio_method_new(void);
 
 #endif

@@ -144,44 +144,20 @@ struct at_buf *at_tls_session_output(struct at_tls_session *session)
     return &session->out;
 }
 
-static void copy_entry(X509_NAME_ENTRY *entry, char *out, size_t size)
-{
-    unsigned char *text = NULL;
-    int len = ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(entry));
-    /* An embedded NUL would make one name look like another: such a name is no name. */
-    if (len > 0 && (size_t)len < size && memchr(text, '\0', (size_t)len) == NULL) {
-        memcpy(out, text, (size_t)len);
-        out[len] = '\0';
-    }
-    OPENSSL_free(text);
-}
-
 static void note_peer(struct at_tls_session *s)
 {
     X509 *cert = SSL_get0_peer_certificate(s->ssl);
     if (cert == NULL) {
         return;
     }
-    struct at_tls_peer *p = &s->peer;
-    X509_NAME *name = X509_get_subject_name(cert);
-    int at = X509_NAME_get_index_by_NID(name, NID_commonName, -1);
-    if (at >= 0) {
-        copy_entry(X509_NAME_get_entry(name, at), p->common_name, sizeof p->common_name);
-    }
-    at = -1;
-    while ((at = X509_NAME_get_index_by_NID(name, NID_organizationName, at)) >= 0 &&
-           p->n_organizations < AT_ARRAY_LEN(p->organizations)) {
-        char *out = p->organizations[p->n_organizations];
-        copy_entry(X509_NAME_get_entry(name, at), out, sizeof p->organizations[0]);
-        p->n_organizations += out[0] != '\0';
-    }
+    at_tls_peer_of(cert, &s->peer);
     STACK_OF(X509) *chain = SSL_get0_verified_chain(s->ssl);
     if (sk_X509_num(chain) > 0) {
         at_tls_spki_sha256_hex(sk_X509_value(chain, sk_X509_num(chain) - 1),
-                               p->issuer_spki_sha256_hex);
+                               s->peer.issuer_spki_sha256_hex);
     }
-    p->verified = SSL_get_verify_mode(s->ssl) != SSL_VERIFY_NONE &&
-                  SSL_get_verify_result(s->ssl) == X509_V_OK;
+    s->peer.verified = SSL_get_verify_mode(s->ssl) != SSL_VERIFY_NONE &&
+                       SSL_get_verify_result(s->ssl) == X509_V_OK;
 }
 
 /* An SSL_* call returned ret <= 0: what it means. */
