@@ -206,6 +206,26 @@ static void policies_name_sites_and_shared_links_need_gpus(void **state)
                "Forbidden: SameLink is for GPUs, and gpu is not set");
 }
 
+static void sharing_goes_with_what_is_asked_for(void **state)
+{
+    (void)state;
+#define SHARING(r, sharing)                                                                        \
+    "{'metadata':{'name':'d'},'spec':{'template':{'spec':{'command':['x'],'resources':{" r         \
+    "},'gpuSharing':{" sharing "}}}}}"
+    check_text(&AT_KIND_DEPLOYMENT, SHARING("'gpu':'0.5'", "'mode':'MPS','spill':'1Gi'"), NULL,
+               NULL);
+    check_text(&AT_KIND_DEPLOYMENT, SHARING("'gpu':2", "'mode':'Exclusive'"), NULL, NULL);
+    check_text(&AT_KIND_DEPLOYMENT, SHARING("'cpu':2", "'mode':'MPS'"),
+               "spec.template.spec.gpuSharing",
+               "Forbidden: may only be set together with resources.gpu");
+    check_text(&AT_KIND_DEPLOYMENT, SHARING("'gpu':'0.5'", "'mode':'Exclusive'"),
+               "spec.template.spec.gpuSharing.mode",
+               "Forbidden: Exclusive is for whole GPUs, and resources asks for a part");
+    check_text(&AT_KIND_DEPLOYMENT, SHARING("'gpu':'0.5'", "'mode':'MPS','strict':true"),
+               "spec.template.spec.gpuSharing.strict",
+               "Forbidden: time is held in mode Share only");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -214,6 +234,7 @@ int main(void)
         cmocka_unit_test(cost_is_another_word_for_price),
         cmocka_unit_test(preferences_have_weights_and_requirements_none),
         cmocka_unit_test(tolerations_spread_rules_and_demand_make_sense),
+        cmocka_unit_test(sharing_goes_with_what_is_asked_for),
         cmocka_unit_test(policies_name_sites_and_shared_links_need_gpus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

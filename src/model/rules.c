@@ -47,6 +47,34 @@ static void resources_check(struct at_model_check *check, const struct at_model_
     }
 }
 
+static void sharing_check(struct at_model_check *check, const struct at_model_path *path,
+                          const json_t *sharing, const json_t *resources)
+{
+    const json_t *gpu = json_object_get(resources, "gpu");
+    const char *mode = text_at(sharing, "mode");
+    int64_t milli = 0;
+    if (sharing == NULL ||
+        (gpu != NULL && at_model_unit_parse(AT_MODEL_UNIT_GPU, gpu, &milli, NULL) != AT_OK)) {
+        return; /* said elsewhere */
+    }
+    if (milli == 0) {
+        forbidden(check, path, NULL, "may only be set together with resources.gpu");
+        return;
+    }
+    bool whole = milli % 1000 == 0 && json_object_get(resources, "gpuMemory") == NULL;
+    if (strcmp(mode, "Exclusive") == 0 && !whole) {
+        forbidden(check, path, "mode",
+                  "Exclusive is for whole GPUs, and resources asks for a part");
+    }
+    if (json_is_true(json_object_get(sharing, "strict")) && strcmp(mode, "") != 0 &&
+        strcmp(mode, "Share") != 0) {
+        forbidden(check, path, "strict", "time is held in mode Share only");
+    }
+    if (json_object_get(sharing, "spill") != NULL && strcmp(mode, "Exclusive") == 0) {
+        forbidden(check, path, "spill", "a whole GPU has no share to spill from");
+    }
+}
+
 static void model_check(struct at_model_check *check, const struct at_model_path *path,
                         const json_t *model)
 {
@@ -143,7 +171,9 @@ static void workload_check(struct at_model_check *check, const struct at_model_p
         model_check(check, PATH(path, "model"), model);
     }
     batching_check(check, PATH(path, "batching"), json_object_get(spec, "batching"));
-    resources_check(check, PATH(path, "resources"), json_object_get(spec, "resources"));
+    const json_t *resources = json_object_get(spec, "resources");
+    resources_check(check, PATH(path, "resources"), resources);
+    sharing_check(check, PATH(path, "gpuSharing"), json_object_get(spec, "gpuSharing"), resources);
     const json_t *env = json_object_get(spec, "env");
     for (size_t i = 0; i < json_array_size(env); i++) {
         const json_t *var = json_array_get(env, i);
