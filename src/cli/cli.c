@@ -46,6 +46,12 @@ void cli_report(const struct cli *cli, const struct at_err *err)
     }
 }
 
+/* Where an exit status tells what was found, an error must not look like it. */
+static int error_status(const struct cli_verb *verb, enum at_rc rc)
+{
+    return verb != NULL && verb->error_status != 0 ? verb->error_status : at_rc_exit_status(rc);
+}
+
 int at_cli_main(struct at_cli_env *env, int argc, char **argv)
 {
     struct at_err err = {0};
@@ -64,10 +70,11 @@ int at_cli_main(struct at_cli_env *env, int argc, char **argv)
     if (rc != AT_OK && err.msg[0] != '\0') {
         cli_report(cli, &err);
     }
+    int status = rc == AT_OK ? cli->exit_status : error_status(cli->verb, rc);
     fflush(env->out);
     cli_disconnect(cli);
     at_arena_free(cli->arena);
     at_free(cli->args);
     at_free(cli);
-    return at_rc_exit_status(rc);
+    return status;
 }

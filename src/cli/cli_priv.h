@@ -11,6 +11,7 @@
 
 enum cli_option {
     OPT_ALL,
+    OPT_ADDRESS,
     OPT_ALL_NAMESPACES,
     OPT_CLIENT,
     OPT_CONCURRENCY,
@@ -39,12 +40,16 @@ enum cli_option {
     OPT_ROLE,
     OPT_SCALE,
     OPT_SELECTOR,
+    OPT_SINCE,
     OPT_SITE,
+    OPT_STDIN,
     OPT_TAIL,
     OPT_TENSOR,
     OPT_TIMEOUT,
+    OPT_TIMESTAMPS,
     OPT_TOKEN_FILE,
     OPT_TTL,
+    OPT_TTY,
     OPT_WAIT,
     OPT_WATCH,
     OPT_HELP,
@@ -72,6 +77,7 @@ struct cli_verb {
     int args_min, args_max; /* -1: no maximum */
     bool takes_kinds;       /* arguments are kinds, for completion */
     enum at_rc (*run)(struct cli *cli, struct at_err *err);
+    int error_status; /* of every error, where others mean something else; 0: that of the code */
 };
 extern const struct cli_verb CLI_VERBS[];
 extern const size_t CLI_VERBS_COUNT;
@@ -95,13 +101,16 @@ struct cli {
     const struct cli_verb *verb; /* NULL: none given */
     const char **args;           /* positional, borrowed from argv */
     size_t n_args;
+    size_t args_dash; /* how many stand before "--"; 0: it is not there */
     struct cli_values values[OPT_COUNT];
     struct at_arena *arena; /* lives as long as the command */
     struct at_loop *loop;
     struct at_client_kubeconfig *config;
     struct at_client *client;
-    const char *ns;  /* NULL: all namespaces */
-    bool many_kinds; /* rows name their kind */
+    const char *ns;   /* NULL: all namespaces */
+    bool many_kinds;  /* rows name their kind */
+    bool interrupted; /* by a signal: what waits ends */
+    int exit_status;  /* of a success that says more than 0, such as a command's own; 0: none */
 };
 
 /* --- options.c --- */
@@ -224,24 +233,6 @@ json_t *cli_merge3(const json_t *last, const json_t *wanted, const json_t *live)
 json_t *cli_with_last_applied(const json_t *wanted);
 json_t *cli_last_applied(const json_t *live); /* own: caller decrefs; NULL when there is none */
 
-/* --- waiting.c --- */
-struct cli_condition {
-    enum { CLI_UNTIL_DELETED, CLI_UNTIL_CONDITION, CLI_UNTIL_JSONPATH } what;
-    const char *type, *status; /* condition */
-    const char *path, *value;  /* jsonpath; value NULL: anything but empty */
-    const char *uid;           /* deleted: this object, not a later one of its name; may be NULL */
-};
-enum at_rc cli_condition_parse(const struct cli *cli, const char *text, struct cli_condition *ret,
-                               struct at_err *err) AT_WARN_UNUSED;
-/* Does object (NULL: absent) meet it? why: what it is instead, for people. */
-bool cli_condition_met(const struct cli_condition *condition, const json_t *object, char *why,
-                       size_t why_size);
-/* err: AT_TIMEOUT; AT_NOT_FOUND it is not there, or vanished, while something else is waited for.
- */
-enum at_rc cli_wait_until(struct cli *cli, const struct at_model_kind *kind, const char *ns,
-                          const char *name, const struct cli_condition *condition,
-                          int64_t deadline_mono_ns, struct at_err *err) AT_WARN_UNUSED;
-
 /* --- gateway_find.c --- */
 struct cli_gateway {
     struct at_url url;
@@ -281,6 +272,7 @@ enum at_rc cli_backup(struct cli *cli, struct at_err *err);
 enum at_rc cli_record(struct cli *cli, struct at_err *err);
 enum at_rc cli_delete(struct cli *cli, struct at_err *err);
 enum at_rc cli_describe(struct cli *cli, struct at_err *err);
+enum at_rc cli_exec(struct cli *cli, struct at_err *err);
 enum at_rc cli_explain(struct cli *cli, struct at_err *err);
 enum at_rc cli_get(struct cli *cli, struct at_err *err);
 enum at_rc cli_help_verb(struct cli *cli, struct at_err *err);
@@ -289,6 +281,7 @@ enum at_rc cli_label(struct cli *cli, struct at_err *err);
 enum at_rc cli_load(struct cli *cli, struct at_err *err);
 enum at_rc cli_logs(struct cli *cli, struct at_err *err);
 enum at_rc cli_plan(struct cli *cli, struct at_err *err);
+enum at_rc cli_port_forward(struct cli *cli, struct at_err *err);
 enum at_rc cli_scale(struct cli *cli, struct at_err *err);
 enum at_rc cli_secrets(struct cli *cli, struct at_err *err);
 enum at_rc cli_token(struct cli *cli, struct at_err *err);

@@ -1,4 +1,4 @@
-#include "cli/cli_priv.h"
+#include "cli/waiting.h"
 
 #include <string.h>
 

@@ -1,4 +1,4 @@
-#include "cli/cli_priv.h"
+#include "cli/reach.h"
 
 #include <string.h>
 
@@ -16,6 +16,7 @@ struct stream {
 struct logs {
     struct cli *cli;
     bool prefix;
+    const char *since; /* seconds; NULL: from the beginning */
     struct stream streams[STREAMS_MAX];
     size_t n, running;
     enum at_rc rc;
@@ -84,12 +85,19 @@ static void on_done(void *ctx, enum at_rc rc, int status, json_t *body, const st
     logs->running--;
 }
 
-static void start(struct logs *logs, struct stream *s, const struct at_model_kind *kind)
+static void start(struct logs *logs, struct stream *s)
 {
     struct cli *cli = logs->cli;
-    const char *pairs[] = {"tailLines", cli_value(cli, OPT_TAIL, NULL), "follow",
-                           cli_flag(cli, OPT_FOLLOW) ? "true" : NULL, NULL};
-    const char *path = cli_query(cli, cli_path(cli, kind, s->name, "log"), pairs);
+    const char *pairs[] = {"tailLines",
+                           cli_value(cli, OPT_TAIL, NULL),
+                           "follow",
+                           cli_flag(cli, OPT_FOLLOW) ? "true" : NULL,
+                           "sinceSeconds",
+                           logs->since,
+                           "timestamps",
+                           cli_flag(cli, OPT_TIMESTAMPS) ? "true" : NULL,
+                           NULL};
+    const char *path = cli_query(cli, cli_path(cli, &AT_KIND_INSTANCE, s->name, "log"), pairs);
     logs->running++;
     at_client_stream(cli->client, path, on_body, on_done, s);
 }
@@ -105,65 +113,59 @@ static void add(struct logs *logs, const char *name)
 }
 
 /* The instances that the words mean. */
-static enum at_rc find(struct logs *logs, const struct cli_target *target,
-                       const struct at_model_kind *instance, struct at_err *err)
+static enum at_rc find(struct logs *logs, struct at_err *err)
 {
     struct cli *cli = logs->cli;
-    if (target->kind == instance) {
-        add(logs, target->name);
-        return AT_OK;
-    }
-    bool job = strcmp(target->kind->singular, "job") == 0;
-    if (!job && strcmp(target->kind->singular, "deployment") != 0) {
-        return at_err_set(err, AT_BAD_REQUEST,
-                          "a %s writes no logs; instances, deployments and "
-                          "jobs do",
-                          target->kind->singular);
-    }
+    struct cli_target target = {0};
     json_t *items = NULL;
-    const char *selector = at_arena_printf(
-        cli->arena, job ? "atoll.dev/job=%s" : "atoll.dev/deployment=%s", target->name);
-    enum at_rc rc = cli_list(cli, instance, selector, &items, err);
-    if (rc != AT_OK) {
-        return rc;
+    const char *selector = cli_value(cli, OPT_SELECTOR, NULL);
+    if (cli->n_args == 0 && selector == NULL) {
+        return at_err_set(err, AT_BAD_REQUEST,
+                          "whose logs? atoll logs NAME, KIND/NAME or -l LABELS");
     }
-    for (size_t i = 0; i < json_array_size(items); i++) {
+    if (cli->n_args != 0 && selector != NULL) {
+        return at_err_set(err, AT_BAD_REQUEST, "either a name or --selector");
+    }
+    enum at_rc rc = AT_OK;
+    if (selector != NULL) {
+        rc = cli_list(cli, &AT_KIND_INSTANCE, selector, &items, err);
+        if (rc == AT_OK && json_array_size(items) == 0) {
+            rc = at_err_set(err, AT_NOT_FOUND, "no instance has the labels %s", selector);
+        }
+    } else {
+        rc = cli_instance_target(cli, cli->args, cli->n_args, &target, err);
+        rc = rc == AT_OK ? cli_instances(cli, &target, &items, err) : rc;
+    }
+    for (size_t i = 0; i < json_array_size(items) && rc == AT_OK; i++) {
         add(logs, at_json_str_at(json_array_get(items, i), "metadata.name", ""));
     }
+    if (json_array_size(items) > STREAMS_MAX) {
+        fprintf(cli->env->err, "only %d of %zu instances are shown; choose some with -l\n",
+                STREAMS_MAX, json_array_size(items));
+    }
     json_decref(items);
-    return logs->n != 0 ? AT_OK
-                        : at_err_set(err, AT_NOT_FOUND, "%s has no instances",
-                                     cli_ref(cli, target->kind, target->name));
+    return rc;
 }
 
-static enum at_rc target_of(const struct cli *cli, const struct at_model_kind *instance,
-                            struct cli_target *ret, struct at_err *err)
+/* --since as whole seconds, at least one. */
+static enum at_rc since_of(struct logs *logs, struct at_err *err)
 {
-    if (cli->n_args == 1 && strchr(cli->args[0], '/') == NULL) {
-        *ret = (struct cli_target){instance, cli->args[0]};
-        return AT_OK;
-    }
-    struct cli_target *targets = NULL;
-    size_t n = 0;
-    enum at_rc rc = cli_targets(cli, cli->args, cli->n_args, true, &targets, &n, err);
-    if (rc == AT_OK && n != 1) {
-        rc = at_err_set(err, AT_BAD_REQUEST, "logs of one thing at a time");
-    }
-    if (rc == AT_OK) {
-        *ret = targets[0];
+    int64_t ns = 0;
+    enum at_rc rc = cli_duration(logs->cli, OPT_SINCE, 0, &ns, err);
+    if (rc == AT_OK && ns > 0) {
+        int64_t seconds = (ns + AT_NS_PER_S - 1) / AT_NS_PER_S;
+        logs->since = at_arena_printf(logs->cli->arena, "%lld", (long long)seconds);
     }
     return rc;
 }
 
 enum at_rc cli_logs(struct cli *cli, struct at_err *err)
 {
-    const struct at_model_kind *instance = NULL;
-    struct cli_target target = {0};
     struct logs *logs = at_arena_alloc(cli->arena, sizeof *logs);
     int64_t lines = 0;
     logs->cli = cli;
     logs->err = err;
-    enum at_rc rc = cli_kind("instance", &instance, err);
+    enum at_rc rc = since_of(logs, err);
     if (rc == AT_OK && cli->values[OPT_TAIL].n != 0) {
         rc = cli_integer(cli, OPT_TAIL, 0, INT32_MAX, &lines, err);
     }
@@ -171,17 +173,14 @@ enum at_rc cli_logs(struct cli *cli, struct at_err *err)
         rc = cli_connect(cli, err);
     }
     if (rc == AT_OK) {
-        rc = target_of(cli, instance, &target, err);
-    }
-    if (rc == AT_OK) {
-        rc = find(logs, &target, instance, err);
+        rc = find(logs, err);
     }
     if (rc != AT_OK) {
         return rc;
     }
     logs->prefix = logs->n > 1;
     for (size_t i = 0; i < logs->n; i++) {
-        start(logs, &logs->streams[i], instance);
+        start(logs, &logs->streams[i]);
         while (!cli_flag(cli, OPT_FOLLOW) && logs->running != 0 &&
                at_loop_turn(cli->loop, INT64_MAX)) {
         }

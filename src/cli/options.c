@@ -183,6 +183,7 @@ enum at_rc cli_parse(struct cli *cli, int argc, char **argv, struct at_err *err)
     for (int at = 2; at < argc && rc == AT_OK; at++) {
         if (!only_args && strcmp(argv[at], "--") == 0) {
             only_args = true;
+            cli->args_dash = cli->n_args;
         } else if (!only_args && argv[at][0] == '-' && argv[at][1] != '\0') {
             rc = take_option(cli, argc, argv, &at, err);
         } else {

@@ -1,5 +1,5 @@
 /* Merging, paths, tables, conditions and images. */
-#include "cli/cli_priv.h"
+#include "cli/waiting.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

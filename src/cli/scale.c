@@ -1,4 +1,4 @@
-#include "cli/cli_priv.h"
+#include "cli/waiting.h"
 
 #define REPLICAS_MAX 100000
 #define TIMEOUT_NS_DEFAULT (300 * AT_NS_PER_S)

@@ -3,6 +3,7 @@
 
 const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
     [OPT_ALL] = {"all", 0, NULL, NULL, "every object of the kind in the namespace"},
+    [OPT_ADDRESS] = {"address", 0, "ADDRESS[,...]", NULL, "listen there (default 127.0.0.1)"},
     [OPT_ALL_NAMESPACES] = {"all-namespaces", 'A', NULL, NULL, "in all namespaces"},
     [OPT_CLIENT] = {"client", 0, NULL, NULL, "of this program only; ask no server"},
     [OPT_CONCURRENCY] = {"concurrency", 'c', "N", NULL,
@@ -45,15 +46,19 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
     [OPT_SCALE] = {"scale", 0, "MAX", NULL,
                    "value of a white pixel (default: the image's own maximum)"},
     [OPT_SELECTOR] = {"selector", 'l', "LABELS", NULL, "only objects with these labels"},
+    [OPT_SINCE] = {"since", 0, "DURATION", NULL, "only what is not older, such as 5m"},
     [OPT_SITE] = {"site", 0, "NAME", NULL, "site that it joins"},
+    [OPT_STDIN] = {"stdin", 'i', NULL, NULL, "pass standard input on"},
     [OPT_TAIL] = {"tail", 0, "LINES", NULL, "only the last lines"},
     [OPT_TENSOR] = {"tensor", 0, "FILE.json", "@file",
                     "input tensors: {name, shape, datatype, data}, or a list of them"},
     [OPT_TIMEOUT] = {"timeout", 0, "DURATION", NULL, "give up after so long, such as 30s or 5m"},
+    [OPT_TIMESTAMPS] = {"timestamps", 0, NULL, NULL, "the time before each line"},
     [OPT_TOKEN_FILE] = {"token-file", 0, "FILE", "@file",
                         "inference token (else $ATOLL_TOKEN_FILE, else the file inference.token "
                         "beside the kubeconfig)"},
     [OPT_TTL] = {"ttl", 0, "DURATION", NULL, "how long it may be used (default 1h)"},
+    [OPT_TTY] = {"tty", 't', NULL, NULL, "with a terminal"},
     [OPT_WAIT] = {"wait", 0, NULL, NULL, "wait until it is done (--wait=false: do not)"},
     [OPT_WATCH] = {"watch", 'w', NULL, NULL, "go on with changes until interrupted"},
     [OPT_HELP] = {"help", 'h', NULL, NULL, "show help"},
@@ -92,10 +97,23 @@ const struct cli_verb CLI_VERBS[] = {
      "wait deployment/digits --for=condition=Available --timeout=2m\n"
      "wait instance/x --for=delete\nwait job/j --for=jsonpath='{.status.succeeded}'=3",
      OPTIONS(OPT_FOR, OPT_TIMEOUT, OPT_SELECTOR, OPT_ALL, CONNECT), 1, -1, true, cli_wait},
-    {"logs", "[KIND/]NAME", "Print what instances wrote",
-     "NAME is an instance; deployment/NAME and job/NAME mean all their instances.",
-     "logs digits-x1y2z-abcde\nlogs deployment/digits -f --tail 20",
-     OPTIONS(OPT_FOLLOW, OPT_TAIL, CONNECT), 1, 2, false, cli_logs},
+    {"logs", "[KIND/]NAME | -l LABELS", "Print what instances wrote",
+     "NAME is an instance; KIND/NAME means all its instances, whatever kind made them.",
+     "logs digits-x1y2z-abcde\nlogs deployment/digits -f --tail 20\n"
+     "logs -l atoll.dev/deployment=digits --since 10m --timestamps",
+     OPTIONS(OPT_FOLLOW, OPT_TAIL, OPT_SINCE, OPT_TIMESTAMPS, OPT_SELECTOR, CONNECT), 0, 2, false,
+     cli_logs},
+    {"exec", "[KIND/]NAME [-it] -- COMMAND...", "Run a command beside an instance",
+     "NAME is an instance; KIND/NAME means one of its instances that runs, a ready one first. The\n"
+     "exit status is the command's. It sees the instance's files, environment and limits.",
+     "exec deployment/digits -- env\nexec -it deployment/digits -- sh",
+     OPTIONS(OPT_STDIN, OPT_TTY, CONNECT), 1, -1, false, cli_exec},
+    {"port-forward", "[KIND/]NAME [[LOCAL]:[REMOTE]...]", "Reach the port of an instance from here",
+     "NAME is an instance; KIND/NAME means one of its instances that is ready, chosen anew for "
+     "each\nconnection. 8080: listens on port 8080 and means the port that the instance serves; "
+     "without a\nport any free one is taken. It goes on until Ctrl-C.",
+     "port-forward deployment/digits 8080:\nport-forward digits-x1y2z-abcde :",
+     OPTIONS(OPT_ADDRESS, CONNECT), 1, -1, false, cli_port_forward},
     {"scale", "KIND NAME... | KIND/NAME... --replicas=N", "Set how many copies run", NULL,
      "scale deployment digits --replicas=5\nscale deployment/digits --replicas=0 --wait",
      OPTIONS(OPT_REPLICAS, OPT_WAIT, OPT_TIMEOUT, CONNECT), 1, -1, true, cli_scale},

@@ -1,4 +1,4 @@
-#include "cli/cli_priv.h"
+#include "cli/waiting.h"
 
 #define TIMEOUT_NS_DEFAULT (30 * AT_NS_PER_S)
 

@@ -1,5 +1,5 @@
 /* Waiting for one object to become something: an informer on it, a deadline, a progress line. */
-#include "cli/cli_priv.h"
+#include "cli/waiting.h"
 #include "core/str.h"
 
 #include <string.h>

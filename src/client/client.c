@@ -51,14 +51,28 @@ static bool is_header_text(const char *text)
     return text == NULL || strpbrk(text, "\r\n") == NULL;
 }
 
+enum at_rc at_client_set_token(struct at_client *client, const char *token, struct at_err *err)
+{
+    if (!is_header_text(token)) {
+        return at_err_set(err, AT_INVALID, "the token holds a line break");
+    }
+    const char *more = client->more_headers != NULL ? client->more_headers : "";
+    at_free(client->headers);
+    client->headers = token != NULL
+                          ? at_asprintf("User-Agent: %s\r\nAuthorization: Bearer %s\r\n%s",
+                                        client->agent, token, more)
+                          : at_asprintf("User-Agent: %s\r\n%s", client->agent, more);
+    return AT_OK;
+}
+
 static enum at_rc client_fill(struct at_client *client, const struct at_client_options *options,
                               struct at_err *err)
 {
     if (options->server == NULL) {
         return at_err_set(err, AT_INVALID, "no server address is configured");
     }
-    if (!is_header_text(options->token) || !is_header_text(options->user_agent)) {
-        return at_err_set(err, AT_INVALID, "the token holds a line break");
+    if (!is_header_text(options->user_agent)) {
+        return at_err_set(err, AT_INVALID, "the user agent holds a line break");
     }
     enum at_rc rc = at_client_servers_open(client, options->server, options->prefer_first, err);
     if (rc != AT_OK) {
@@ -68,11 +82,14 @@ static enum at_rc client_fill(struct at_client *client, const struct at_client_o
     client->ca_pin = at_strdup(options->ca_pin_sha256_hex);
     client->cert_pem = at_strdup(options->cert_pem);
     client->key_pem = at_strdup(options->key_pem);
-    const char *agent = options->user_agent != NULL ? options->user_agent : "atoll/" AT_VERSION;
-    client->headers =
-        options->token != NULL
-            ? at_asprintf("User-Agent: %s\r\nAuthorization: Bearer %s\r\n", agent, options->token)
-            : at_asprintf("User-Agent: %s\r\n", agent);
+    client->tls_name = at_strdup(options->tls_server_name);
+    client->agent =
+        at_strdup(options->user_agent != NULL ? options->user_agent : "atoll/" AT_VERSION);
+    client->more_headers = at_strdup(options->more_headers);
+    rc = at_client_set_token(client, options->token, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
     return strcmp(client->current->url.scheme, "https") == 0 ? tls_of(client, &client->tls, err)
                                                              : AT_OK;
 }
@@ -133,6 +150,9 @@ void at_client_free(struct at_client *client)
     at_free(client->cert_pem);
     at_free(client->key_pem);
     at_free(client->headers);
+    at_free(client->tls_name);
+    at_free(client->agent);
+    at_free(client->more_headers);
     at_free(client);
 }
 
@@ -375,7 +395,7 @@ static void call_send(struct call *call)
     struct at_http_call http = {
         .addr = server->url.addr,
         .tls = client->tls,
-        .server_name = server->url.host,
+        .server_name = client->tls_name != NULL ? client->tls_name : server->url.host,
         .method = call->method,
         .target = call->path,
         .headers = call->headers,

@@ -20,6 +20,8 @@ struct at_client_options {
     const char *cert_pem, *key_pem; /* client certificate, or NULL */
     const char *token;              /* bearer token, or NULL */
     const char *user_agent;         /* "atoll-agent/0.1" */
+    const char *tls_server_name;    /* what the certificate must name; NULL: the host of server */
+    const char *more_headers;       /* "Name: value\r\n" lines for each call, or NULL */
 };
 /* err: AT_INVALID no server, a malformed address, token or certificate. own: at_client_free, which
  * ends all calls without telling. Options are copied. */
@@ -30,6 +32,9 @@ void at_client_free(struct at_client *client);
  * not fit together; the old ones stay. */
 enum at_rc at_client_set_identity(struct at_client *client, const char *cert_pem,
                                   const char *key_pem, struct at_err *err) AT_WARN_UNUSED;
+/* The same with a bearer token; NULL: none. err: AT_INVALID it holds a line break. */
+enum at_rc at_client_set_token(struct at_client *client, const char *token,
+                               struct at_err *err) AT_WARN_UNUSED;
 
 /* Options from a kubeconfig file (path NULL: $KUBECONFIG, then ~/.kube/config; context NULL: the
  * current one). err: AT_NOT_FOUND no such file or context | AT_INVALID, AT_BAD_REQUEST with the

@@ -27,6 +27,8 @@ struct at_client {
     void (*on_servers)(void *ctx);
     void *on_servers_ctx;
     char *ca_pem, *ca_pin, *cert_pem, *key_pem;
+    char *tls_name; /* to be named by the server's certificate; NULL: its address */
+    char *agent, *more_headers;
     char *headers; /* Authorization and User-Agent lines */
     struct call *calls;
     at_client_call_id last_id;

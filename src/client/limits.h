@@ -22,6 +22,11 @@
 #define AT_CLIENT_BACKOFF_NS_MIN (200 * AT_NS_PER_MS)
 #define AT_CLIENT_BACKOFF_NS_MAX (10 * AT_NS_PER_S)
 
+#define AT_CLIENT_CHANNELS_QUEUE_BYTES_MAX ((size_t)1 << 20) /* not yet taken by the server */
+#define AT_CLIENT_CHANNELS_REFUSAL_BYTES_MAX ((size_t)1 << 20)
+#define AT_CLIENT_CHANNELS_PING_NS (20 * AT_NS_PER_S)
+#define AT_CLIENT_CHANNELS_SILENCE_NS (70 * AT_NS_PER_S) /* three pings without an answer */
+
 #define AT_JOIN_FILE_BYTES_MAX ((size_t)256 << 10) /* identity.json */
 #define AT_JOIN_TRIES_MAX 20                       /* while the server cannot be reached */
 #define AT_JOIN_RETRY_NS (500 * AT_NS_PER_MS)

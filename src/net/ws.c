@@ -17,6 +17,17 @@ void at_ws_init(struct at_ws *ws)
     memset(ws, 0, sizeof *ws);
 }
 
+void at_ws_init_client(struct at_ws *ws)
+{
+    at_ws_init(ws);
+    ws->from_server = true;
+}
+
+static size_t mask_bytes(const struct at_ws *ws)
+{
+    return ws->from_server ? 0 : AT_WS_MASK_BYTES;
+}
+
 static bool is_control(enum at_ws_opcode opcode)
 {
     return opcode >= AT_WS_CLOSE;
@@ -29,7 +40,7 @@ static size_t head_bytes(const struct at_ws *ws)
         return 2;
     }
     size_t length = ws->head[1] & 0x7f;
-    return 2 + (length == 126 ? 2u : length == 127 ? 8u : 0u) + 4u;
+    return 2 + (length == 126 ? 2u : length == 127 ? 8u : 0u) + mask_bytes(ws);
 }
 
 static uint64_t length_of(const struct at_ws *ws)
@@ -54,8 +65,10 @@ static enum at_rc check_start(const struct at_ws *ws, struct at_err *err)
     if ((ws->head[0] & 0x70) != 0) {
         return at_err_set(err, AT_BAD_REQUEST, "a frame uses an extension that was not agreed on");
     }
-    if ((ws->head[1] & 0x80) == 0) {
-        return at_err_set(err, AT_BAD_REQUEST, "a client's frame is not masked");
+    if (((ws->head[1] & 0x80) == 0) != ws->from_server) {
+        return at_err_set(err, AT_BAD_REQUEST,
+                          ws->from_server ? "a server's frame is masked"
+                                          : "a client's frame is not masked");
     }
     if (opcode > AT_WS_PONG || (opcode > AT_WS_BINARY && opcode < AT_WS_CLOSE)) {
         return at_err_set(err, AT_BAD_REQUEST, "a frame has the unknown opcode %u", opcode);
@@ -82,7 +95,8 @@ static enum at_rc begin_frame(struct at_ws *ws, struct at_err *err)
     ws->opcode = (enum at_ws_opcode)(ws->head[0] & 0x0f);
     ws->fin = (ws->head[0] & 0x80) != 0;
     ws->left = length;
-    memcpy(ws->mask, ws->head + head_bytes(ws) - 4, 4);
+    memset(ws->mask, 0, sizeof ws->mask);
+    memcpy(ws->mask, ws->head + head_bytes(ws) - mask_bytes(ws), mask_bytes(ws));
     ws->mask_at = 0;
     ws->piece_len = 0;
     ws->head_len = 0;
@@ -194,6 +208,23 @@ size_t at_ws_head(char out[AT_WS_HEAD_BYTES_MAX], enum at_ws_opcode opcode, uint
         out[2 + i] = (char)(len >> (8 * (wide - 1 - i)));
     }
     return 2 + wide;
+}
+
+size_t at_ws_head_masked(char out[AT_WS_HEAD_BYTES_MAX + AT_WS_MASK_BYTES],
+                         enum at_ws_opcode opcode, uint64_t len,
+                         const uint8_t mask[AT_WS_MASK_BYTES])
+{
+    size_t n = at_ws_head(out, opcode, len);
+    out[1] = (char)((uint8_t)out[1] | 0x80);
+    memcpy(out + n, mask, AT_WS_MASK_BYTES);
+    return n + AT_WS_MASK_BYTES;
+}
+
+void at_ws_mask(char *data, size_t len, size_t at, const uint8_t mask[AT_WS_MASK_BYTES])
+{
+    for (size_t i = 0; i < len; i++) {
+        data[i] = (char)((uint8_t)data[i] ^ mask[(at + i) & 3]);
+    }
 }
 
 enum at_rc at_ws_accept(const char *key, size_t len, char out[AT_WS_ACCEPT_BYTES],

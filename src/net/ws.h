@@ -1,5 +1,5 @@
-/* WebSocket frames, RFC 6455: a machine without I/O for the server's side, and the handshake's one
- * computation. Frames in come masked, frames out are not. */
+/* WebSocket frames, RFC 6455: a machine without I/O for either side, and the handshake's one
+ * computation. Frames of clients are masked, those of servers are not. */
 #ifndef AT_NET_WS_H
 #define AT_NET_WS_H
 
@@ -7,6 +7,7 @@
 
 #define AT_WS_PIECE_BYTES 4096
 #define AT_WS_HEAD_BYTES_MAX 10
+#define AT_WS_MASK_BYTES 4
 #define AT_WS_CONTROL_BYTES_MAX 125 /* RFC 6455 §5.5 */
 #define AT_WS_ACCEPT_BYTES 29
 /* A message; pieces are given out as they come, so this only bounds nonsense. */
@@ -36,6 +37,7 @@ struct at_ws_event {
 };
 
 struct at_ws {
+    bool from_server; /* the frames that come are a server's */
     uint8_t head[14];
     size_t head_len;
     bool in_frame, in_message, fin, first;
@@ -48,7 +50,8 @@ struct at_ws {
     size_t piece_len; /* of a control frame so far */
 };
 
-void at_ws_init(struct at_ws *ws);
+void at_ws_init(struct at_ws *ws);        /* for frames of a client */
+void at_ws_init_client(struct at_ws *ws); /* at the client: for frames of a server */
 /* Take bytes until something has come or all are taken.
  * out: *ret_used <= len; *ret.
  * err: AT_BAD_REQUEST the peer breaks the protocol: close with 1002; the machine is of no use any
@@ -57,6 +60,12 @@ enum at_rc at_ws_take(struct at_ws *ws, const char *data, size_t len, size_t *re
                       struct at_ws_event *ret, struct at_err *err) AT_WARN_UNUSED;
 /* Head of an unmasked, final frame of len bytes. Returns its length. */
 size_t at_ws_head(char out[AT_WS_HEAD_BYTES_MAX], enum at_ws_opcode opcode, uint64_t len);
+/* The same for a client's frame: its payload follows, masked with at_ws_mask from byte 0 on. mask:
+ * random bytes, new ones for each frame (§5.3). */
+size_t at_ws_head_masked(char out[AT_WS_HEAD_BYTES_MAX + AT_WS_MASK_BYTES],
+                         enum at_ws_opcode opcode, uint64_t len,
+                         const uint8_t mask[AT_WS_MASK_BYTES]);
+void at_ws_mask(char *data, size_t len, size_t at, const uint8_t mask[AT_WS_MASK_BYTES]);
 /* Sec-WebSocket-Accept for a Sec-WebSocket-Key. err: AT_BAD_REQUEST the key is not 16 bytes of
  * base64. */
 enum at_rc at_ws_accept(const char *key, size_t len, char out[AT_WS_ACCEPT_BYTES],

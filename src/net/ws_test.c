@@ -135,10 +135,41 @@ static void what_breaks_the_protocol_is_refused(void **state)
     assert_int_equal(at_ws_take(&ws, HUGE_FRAME, 14, &used, &e, NULL), AT_TOO_LARGE);
 }
 
+/* What the client's side writes is what the server's side reads, and the reverse. */
+static void both_sides_understand_each_other(void **state)
+{
+    (void)state;
+    static const uint8_t MASK[AT_WS_MASK_BYTES] = {0xa1, 0x02, 0xff, 0x40};
+    char wire[64];
+    struct at_ws server;
+    struct at_ws client;
+    struct at_ws_event e;
+    size_t used = 0;
+    at_ws_init(&server);
+    size_t n = at_ws_head_masked(wire, AT_WS_BINARY, 5, MASK);
+    memcpy(wire + n, "hello", 5);
+    at_ws_mask(wire + n, 2, 0, MASK); /* in two pieces */
+    at_ws_mask(wire + n + 2, 3, 2, MASK);
+    assert_int_equal(at_ws_take(&server, wire, n + 5, &used, &e, NULL), AT_OK);
+    assert_int_equal(used, n + 5);
+    assert_memory_equal(e.data, "hello", 5);
+    at_ws_init_client(&client);
+    n = at_ws_head(wire, AT_WS_BINARY, 0);
+    n += at_ws_head(wire + n, AT_WS_TEXT, 2);
+    memcpy(wire + n, "ok", 2);
+    assert_int_equal(at_ws_take(&client, wire, n + 2, &used, &e, NULL), AT_OK);
+    assert_true(e.first && e.last && e.len == 0);
+    assert_int_equal(at_ws_take(&client, wire + used, n + 2 - used, &used, &e, NULL), AT_OK);
+    assert_memory_equal(e.data, "ok", 2);
+    n = at_ws_head_masked(wire, AT_WS_PING, 0, MASK);
+    assert_int_equal(at_ws_take(&client, wire, n, &used, &e, NULL), AT_BAD_REQUEST);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_handshakes_answer_is_the_standards_example),
+        cmocka_unit_test(both_sides_understand_each_other),
         cmocka_unit_test(messages_come_out_whole_however_they_are_cut),
         cmocka_unit_test(what_breaks_the_protocol_is_refused),
     };

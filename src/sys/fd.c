@@ -1,10 +1,13 @@
 #include "sys/fd.h"
 
+#include "core/mem.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <termios.h>
 #include <unistd.h>
 
 enum at_rc at_fd_pipe(int ret_fds[2], struct at_err *err)
@@ -88,6 +91,42 @@ void at_fd_terminal_resize(int master, unsigned columns, unsigned rows)
 {
     struct winsize size = {.ws_col = (unsigned short)columns, .ws_row = (unsigned short)rows};
     ioctl(master, TIOCSWINSZ, &size);
+}
+
+struct at_fd_terminal_mode {
+    struct termios kept;
+};
+
+struct at_fd_terminal_mode *at_fd_terminal_raw(int fd)
+{
+    struct termios mode;
+    if (tcgetattr(fd, &mode) != 0) {
+        return NULL;
+    }
+    struct at_fd_terminal_mode *kept = AT_NEW(struct at_fd_terminal_mode);
+    kept->kept = mode;
+    cfmakeraw(&mode);
+    tcsetattr(fd, TCSADRAIN, &mode);
+    return kept;
+}
+
+void at_fd_terminal_restore(int fd, struct at_fd_terminal_mode *mode)
+{
+    if (mode != NULL) {
+        tcsetattr(fd, TCSADRAIN, &mode->kept);
+        at_free(mode);
+    }
+}
+
+bool at_fd_terminal_size(int fd, unsigned *ret_columns, unsigned *ret_rows)
+{
+    struct winsize size = {0};
+    if (ioctl(fd, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) {
+        return false;
+    }
+    *ret_columns = size.ws_col;
+    *ret_rows = size.ws_row;
+    return true;
 }
 
 void at_fd_close(int fd)

@@ -18,6 +18,12 @@ void at_fd_set_nonblocking(int fd);
 enum at_rc at_fd_terminal(int *ret_master, int *ret_terminal, struct at_err *err) AT_WARN_UNUSED;
 int at_fd_dup(int fd); /* close-on-exec; -1: there are no more descriptors */
 void at_fd_terminal_resize(int master, unsigned columns, unsigned rows);
+/* Our own terminal: every key as it comes, nothing echoed, no signals made of keys. own: give it to
+ * at_fd_terminal_restore. NULL: fd is no terminal. */
+struct at_fd_terminal_mode;
+struct at_fd_terminal_mode *at_fd_terminal_raw(int fd);
+void at_fd_terminal_restore(int fd, struct at_fd_terminal_mode *mode); /* accepts NULL */
+bool at_fd_terminal_size(int fd, unsigned *ret_columns, unsigned *ret_rows);
 void at_fd_close(int fd); /* accepts -1 */
 bool at_fd_is_terminal(int fd);
 /* A write to a closed pipe gives an error instead of ending the process. Once, at start. */
