@@ -65,6 +65,7 @@ static enum at_rc sign(struct at_api *api, const char *csr, const char *role, co
     struct at_cert_request request = {.common_name = common_name,
                                       .organizations = organizations,
                                       .client = true,
+                                      .server = agent, /* to gateways, for its instances */
                                       .lifetime_s = AT_API_CERT_LIFETIME_S};
     return at_ca_sign_csr(api->options.ca, csr, &request, ret, err);
 }
