@@ -18,7 +18,7 @@
 
 #define PHASES 20 /* milliseconds between two events of a stream */
 #define STREAMS_MAX 16384
-#define BUCKETS 100000 /* of latencies, a microsecond each; the last is for all above */
+#define BUCKETS 1000000 /* of latencies, a microsecond each; the last is for all above */
 #define STREAM_BODY                                                                                \
     "{\"model\":\"m\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}"
 

@@ -6,6 +6,7 @@
 #include "core/units.h"
 #include "gateway/gateway.h"
 #include "gateway/limits.h"
+#include "sys/fd.h"
 #include "sys/machine.h"
 
 #include <signal.h>
@@ -173,6 +174,7 @@ static int with_texts(struct at_gateway_options *o, struct texts *texts, bool wi
     o->token = texts->join.secret;
     o->state_dir = texts->join.dir;
     o->n_threads = (unsigned)n;
+    o->descriptors = at_fd_raise_limit();
     return gateway_run(&app, o, texts->backend, with_stdin);
 }
 

@@ -18,6 +18,7 @@ struct at_join {
     int64_t renew_min_ns;
     void (*on_ready)(void *ctx, enum at_rc rc, struct at_client *client, const char *site,
                      const struct at_err *err);
+    void (*on_identity)(void *ctx, const char *cert_pem, const char *key_pem, const char *ca_pem);
     void *ctx;
 
     char *cert_pem, *key_pem, *ca_pem, *site;
@@ -160,6 +161,13 @@ static void servers_ask(void *ctx)
                                                "/join/v1/servers", NULL, on_servers, j);
 }
 
+static void tell_identity(const struct at_join *j)
+{
+    if (j->on_identity != NULL) {
+        j->on_identity(j->ctx, j->cert_pem, j->key_pem, j->ca_pem);
+    }
+}
+
 /* The certificate is there: a client that carries it, for good. */
 static void begin(struct at_join *j)
 {
@@ -177,6 +185,7 @@ static void begin(struct at_join *j)
     at_client_learn_servers(j->client, j->servers);
     renew_later(j);
     servers_later(j);
+    tell_identity(j);
     j->on_ready(j->ctx, AT_OK, j->client, j->site, NULL);
 }
 
@@ -275,6 +284,7 @@ enum at_rc at_join_start(const struct at_join_options *o, struct at_join **ret, 
     j->servers_ns = o->servers_ns > 0 ? o->servers_ns : AT_JOIN_SERVERS_NS;
     j->renew_min_ns = o->renew_min_ns > 0 ? o->renew_min_ns : AT_JOIN_RENEW_MIN_NS;
     j->on_ready = o->on_ready;
+    j->on_identity = o->on_identity;
     j->ctx = o->ctx;
     if (identity_load(j)) {
         j->timer = at_loop_timer(j->loop, 0, begin_stored, j);
@@ -336,6 +346,7 @@ static void on_renewed(void *ctx, enum at_rc rc, int status, json_t *body, const
         return;
     }
     at_log(AT_LOG_INFO, "identity.renewed", "certificate renewed");
+    tell_identity(j);
     renew_later(j);
 }
 

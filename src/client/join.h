@@ -26,6 +26,9 @@ struct at_join_options {
      * nothing; nothing is tried any more. */
     void (*on_ready)(void *ctx, enum at_rc rc, struct at_client *client, const char *site,
                      const struct at_err *err);
+    /* The machine's certificate, its key and the CA, PEM, for what else it proves itself with: just
+     * before on_ready, and after each renewal. May be NULL. */
+    void (*on_identity)(void *ctx, const char *cert_pem, const char *key_pem, const char *ca_pem);
     void *ctx;
 };
 

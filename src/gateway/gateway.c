@@ -99,6 +99,17 @@ static void *thread_main(void *ctx)
     return NULL;
 }
 
+/* Clients leave a quarter of a loop's descriptors for connections to replicas: many an idle client
+ * needs none. */
+static void share_descriptors(struct at_gateway *g, size_t all)
+{
+    size_t each =
+        (all - (all > AT_GW_SPARE_DESCRIPTORS ? AT_GW_SPARE_DESCRIPTORS : all)) / g->n_workers;
+    each = each < AT_GW_LOOP_DESCRIPTORS_MIN ? AT_GW_LOOP_DESCRIPTORS_MIN : each;
+    g->clients_max =
+        all == 0 || each / 4 * 3 > AT_GW_CONNECTIONS_MAX ? AT_GW_CONNECTIONS_MAX : each / 4 * 3;
+}
+
 static enum at_rc start_workers(struct at_gateway *g, const struct at_gateway_options *o,
                                 struct at_err *err)
 {
@@ -108,7 +119,7 @@ static enum at_rc start_workers(struct at_gateway *g, const struct at_gateway_op
         .tls = g->certs != NULL ? gw_certs_config(g->certs) : NULL,
         .http2 = true,
         .body_bytes_max = AT_GW_BODY_BYTES_MAX,
-        .connections_max = AT_GW_CONNECTIONS_MAX,
+        .connections_max = g->clients_max,
         .idle_timeout_ns = AT_GW_CLIENT_IDLE_NS,
         .head_timeout_ns =
             o->client_timeout_ns != 0 ? o->client_timeout_ns : AT_GW_CLIENT_REQUEST_NS};
@@ -249,6 +260,7 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
     g->on_ready = o->on_ready;
     g->ctx = o->ctx;
     g->n_workers = o->n_threads != 0 ? o->n_threads : 1;
+    share_descriptors(g, o->descriptors);
     g->workers = at_alloc(g->n_workers * sizeof *g->workers);
     gw_metrics_init(&g->metrics, at_loop_backend(o->loop));
     rc = gw_auth_load(g, o->auth_token_file, err);

@@ -33,6 +33,7 @@ struct at_gateway_options {
     const char *otlp_headers_file, *otlp_ca_file;
     const char *trace_ratio; /* of the traces that begin here: "0.1" */
     /* Limits; 0: the default. */
+    size_t descriptors;            /* that the process may have */
     size_t wait_requests_max;      /* that wait for a replica, per loop */
     size_t wait_bytes_max;         /* of their bodies */
     int64_t first_byte_timeout_ns; /* and between pieces of an answer */

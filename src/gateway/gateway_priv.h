@@ -181,6 +181,7 @@ struct at_gateway {
     bool open; /* no tokens: all may come */
     int64_t first_byte_timeout_ns, drain_timeout_ns, tunnel_idle_ns;
     size_t wait_requests_max, wait_bytes_max; /* of all models, per loop */
+    size_t clients_max;                       /* connections, per loop */
     struct gw_metrics metrics;
     struct gw_worker *workers;
     unsigned n_workers;

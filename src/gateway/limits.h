@@ -59,7 +59,9 @@
 #define AT_GW_CLIENT_IDLE_NS (75 * AT_GW_S)
 #define AT_GW_CLIENT_REQUEST_NS (60 * AT_GW_S) /* for a client to send a whole request */
 #define AT_GW_REPLICA_IDLE_NS (4 * AT_GW_S)    /* Node and uvicorn close theirs after 5 s */
-#define AT_GW_REPLICA_CONNECTIONS_MAX 512      /* per loop and replica */
+#define AT_GW_REPLICA_CONNECTIONS_MAX 8192     /* per loop and replica */
+#define AT_GW_SPARE_DESCRIPTORS 128            /* of a process: loops, files, the control plane */
+#define AT_GW_LOOP_DESCRIPTORS_MIN 64
 #define AT_GW_REPLICA_WAITING_MAX 8192
 /* What a stream's queue takes together with a head. */
 #define AT_GW_BODY_BYTES_MAX (((size_t)64 << 20) - 131072)

@@ -208,7 +208,11 @@ static enum at_rc set_up(struct at_tls_config *config, const struct at_tls_optio
         SSL_CTX_set_verify(ctx, ask | must, NULL);
         return AT_OK;
     }
-    SSL_CTX_set_alpn_protos(ctx, ALPN_HTTP11, ALPN_HTTP11_BYTES);
+    if (o->http2) {
+        SSL_CTX_set_alpn_protos(ctx, ALPN_H2, ALPN_H2_BYTES);
+    } else {
+        SSL_CTX_set_alpn_protos(ctx, ALPN_HTTP11, ALPN_HTTP11_BYTES);
+    }
     bool verify = o->verify_peer || o->ca_pin_sha256_hex != NULL;
     SSL_CTX_set_verify(ctx, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
     if (o->ca_pin_sha256_hex != NULL) {
@@ -228,7 +232,8 @@ enum at_rc at_tls_config_new(const struct at_tls_options *options, struct at_tls
     config->refs = 1;
     config->is_server = options->is_server;
     config->http2 = options->http2;
-    config->check_name = options->verify_peer;
+    config->check_name = options->verify_peer && !options->by_subject;
+    config->by_subject = options->by_subject;
     config->server_name = at_strdup(options->server_name);
     config->bio = at_tls_bio_method_new();
     config->ctx = SSL_CTX_new(options->is_server ? TLS_server_method() : TLS_client_method());

@@ -9,7 +9,7 @@ struct at_tls_config; /* immutable after creation, reference counted, shared by 
 
 struct at_tls_options {
     bool is_server;
-    bool http2;           /* server: choose h2 when the client offers it, else http/1.1 */
+    bool http2; /* server: choose h2 when the client offers it, else http/1.1; client: offer it */
     const char *cert_pem; /* own chain; NULL for a client without certificate */
     const char *key_pem;
     const char *ca_pem; /* trust anchors; for a server: asks for client certificates */
@@ -17,6 +17,9 @@ struct at_tls_options {
                            certificate */
     const char *server_name; /* client: SNI and name check; NULL: host part of the address is used
                                 by callers */
+    /* Client: names given for connections are "<name for SNI> <common name>", and the certificate's
+     * subject must have the latter; its own names are not looked at. */
+    bool by_subject;
     const char *ca_pin_sha256_hex; /* client at join: accept exactly the chain whose root's SPKI has
                                       this digest */
 };
@@ -40,7 +43,9 @@ struct at_tls_peer {
     char serial_hex[65];            /* upper case, no leading zeros; empty: too long */
     char fingerprint_sha256_hex[65]; /* of the certificate (DER) */
     int64_t not_before_wall_ns, not_after_wall_ns;
+    char server_name[256]; /* for servers: the name that the client asked for; empty: none */
     bool verified;
+    bool http2; /* both have agreed on it */
 };
 
 #endif

@@ -14,6 +14,7 @@ struct at_tls_config {
     bool is_server;
     bool http2;
     bool check_name;
+    bool by_subject;
     char *server_name; /* may be NULL */
     char pin[65];      /* lower-case hex, or empty */
 };

@@ -5,6 +5,8 @@
 #include <assert.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
+#include <stdio.h>
+#include <string.h>
 
 /* The stream's own queue limit comes first; this one is never met in practice. */
 #define OUTPUT_BYTES_MAX ((size_t)80 << 20)
@@ -15,6 +17,7 @@ struct at_tls_session {
     const char *in;
     size_t in_len;
     struct at_buf out;
+    char subject[256]; /* that the peer must have; empty: any */
     struct at_tls_peer peer;
 };
 
@@ -87,6 +90,23 @@ static bool set_name(SSL *ssl, const struct at_tls_config *config, const char *n
     return ok;
 }
 
+/* "<SNI> <common name>", where the configuration looks at subjects. */
+static bool set_names(struct at_tls_session *s, const char *text)
+{
+    const char *space = s->config->by_subject ? strchr(text, ' ') : NULL;
+    if (space == NULL) {
+        return !s->config->by_subject && set_name(s->ssl, s->config, text);
+    }
+    char sni[256];
+    if (space[1] == '\0' || (size_t)(space - text) >= sizeof sni ||
+        strlen(space + 1) >= sizeof s->subject) {
+        return false;
+    }
+    snprintf(sni, sizeof sni, "%.*s", (int)(space - text), text);
+    snprintf(s->subject, sizeof s->subject, "%s", space + 1);
+    return set_name(s->ssl, s->config, sni);
+}
+
 enum at_rc at_tls_session_new(struct at_tls_config *config, const char *server_name,
                               struct at_tls_session **ret, struct at_err *err)
 {
@@ -109,7 +129,8 @@ enum at_rc at_tls_session_new(struct at_tls_config *config, const char *server_n
     } else {
         SSL_set_connect_state(s->ssl);
         const char *name = config->server_name != NULL ? config->server_name : server_name;
-        if (name != NULL && !set_name(s->ssl, config, name)) {
+        bool fits = name != NULL ? set_names(s, name) : !config->by_subject;
+        if (!fits) {
             at_tls_session_free(s);
             return at_tls_fail(err, AT_INVALID, "the server's name");
         }
@@ -142,6 +163,19 @@ size_t at_tls_session_input_left(const struct at_tls_session *session)
 struct at_buf *at_tls_session_output(struct at_tls_session *session)
 {
     return &session->out;
+}
+
+static void note_protocol(struct at_tls_session *s)
+{
+    const unsigned char *alpn = NULL;
+    unsigned len = 0;
+    SSL_get0_alpn_selected(s->ssl, &alpn, &len);
+    s->peer.http2 = len == 2 && memcmp(alpn, "h2", 2) == 0;
+    const char *name =
+        s->config->is_server ? SSL_get_servername(s->ssl, TLSEXT_NAMETYPE_host_name) : NULL;
+    if (name != NULL && strlen(name) < sizeof s->peer.server_name) {
+        snprintf(s->peer.server_name, sizeof s->peer.server_name, "%s", name);
+    }
 }
 
 static void note_peer(struct at_tls_session *s)
@@ -197,7 +231,13 @@ enum at_rc at_tls_session_handshake(struct at_tls_session *session, struct at_er
     ERR_clear_error();
     int ret = SSL_do_handshake(session->ssl);
     if (ret == 1) {
+        note_protocol(session);
         note_peer(session);
+        if (session->subject[0] != '\0' &&
+            strcmp(session->peer.common_name, session->subject) != 0) {
+            return at_err_set(err, AT_UNAUTHENTICATED, "TLS handshake: the peer is %.100s, not %s",
+                              session->peer.common_name, session->subject);
+        }
         return AT_OK;
     }
     enum at_rc rc = outcome(session, ret, "TLS handshake", err);

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -144,4 +145,16 @@ bool at_fd_is_terminal(int fd)
 void at_fd_ignore_sigpipe(void)
 {
     signal(SIGPIPE, SIG_IGN);
+}
+
+size_t at_fd_raise_limit(void)
+{
+    struct rlimit limit = {1024, 1024};
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return 1024;
+    }
+    struct rlimit raised = {limit.rlim_max, limit.rlim_max};
+    limit =
+        limit.rlim_cur < limit.rlim_max && setrlimit(RLIMIT_NOFILE, &raised) == 0 ? raised : limit;
+    return limit.rlim_cur > SIZE_MAX ? SIZE_MAX : (size_t)limit.rlim_cur;
 }

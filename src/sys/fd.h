@@ -26,6 +26,8 @@ void at_fd_terminal_restore(int fd, struct at_fd_terminal_mode *mode); /* accept
 bool at_fd_terminal_size(int fd, unsigned *ret_columns, unsigned *ret_rows);
 void at_fd_close(int fd); /* accepts -1 */
 bool at_fd_is_terminal(int fd);
+/* Let this process have as many descriptors as it may (its hard limit); how many that are. */
+size_t at_fd_raise_limit(void);
 /* A write to a closed pipe gives an error instead of ending the process. Once, at start. */
 void at_fd_ignore_sigpipe(void);
 

@@ -196,6 +196,15 @@ enum at_rc at_sock_listen(const char *addr, int backlog, bool reuse_port, int *r
     return AT_OK;
 }
 
+/* What this machine has no more of says nothing about who would be reached. */
+static enum at_rc connect_error(struct at_err *err, int why, const char *addr)
+{
+    if (why == EMFILE || why == ENFILE || why == EADDRNOTAVAIL) {
+        return at_err_set(err, AT_EXHAUSTED, "cannot connect to %s: %s", addr, strerror(why));
+    }
+    return at_err_set_errno(err, why, "cannot connect to %s", addr);
+}
+
 enum at_rc at_sock_connect(const char *addr, int *ret_fd, struct at_err *err)
 {
     struct address a;
@@ -205,13 +214,13 @@ enum at_rc at_sock_connect(const char *addr, int *ret_fd, struct at_err *err)
     }
     int fd = socket(a.ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
-        return at_err_set_errno(err, errno, "cannot make a socket");
+        return connect_error(err, errno, addr);
     }
     set_nodelay(fd, a.ss.ss_family);
     if (connect(fd, (struct sockaddr *)&a.ss, a.len) != 0 && errno != EINPROGRESS) {
         int why = errno == EAGAIN || errno == ENOENT ? ECONNREFUSED : errno;
         close(fd);
-        return at_err_set_errno(err, why, "cannot connect to %s", addr);
+        return connect_error(err, why, addr);
     }
     *ret_fd = fd;
     return AT_OK;

@@ -17,7 +17,8 @@
 enum at_rc at_sock_listen(const char *addr, int backlog, bool reuse_port, int *ret_fd,
                           char out_addr[AT_ADDR_TEXT_BYTES_MAX], struct at_err *err) AT_WARN_UNUSED;
 /* Begin to connect; the fd becomes writable when done, then at_sock_connect_result tells. Names are
- * resolved by getaddrinfo: blocking for anything but numeric addresses and "localhost". */
+ * resolved by getaddrinfo: blocking for anything but numeric addresses and "localhost". err:
+ * AT_EXHAUSTED no descriptors or ports are left here. */
 enum at_rc at_sock_connect(const char *addr, int *ret_fd, struct at_err *err) AT_WARN_UNUSED;
 enum at_rc at_sock_connect_result(int fd, struct at_err *err) AT_WARN_UNUSED;
 /* err: AT_AGAIN none waiting. */
