@@ -19,6 +19,7 @@ enum cli_option {
     OPT_DATA,
     OPT_DRY_RUN,
     OPT_DURATION,
+    OPT_FAIL_ON,
     OPT_FIELD_SELECTOR,
     OPT_FILE,
     OPT_FOLLOW,
@@ -28,6 +29,7 @@ enum cli_option {
     OPT_IMAGE,
     OPT_INPUT,
     OPT_KUBECONFIG,
+    OPT_LIVE,
     OPT_MAN,
     OPT_NAMESPACE,
     OPT_NO_HEADERS,
@@ -38,6 +40,7 @@ enum cli_option {
     OPT_REQUEST,
     OPT_REQUESTS,
     OPT_ROLE,
+    OPT_RULES,
     OPT_SCALE,
     OPT_SELECTOR,
     OPT_SINCE,
@@ -282,6 +285,7 @@ enum at_rc cli_load(struct cli *cli, struct at_err *err);
 enum at_rc cli_logs(struct cli *cli, struct at_err *err);
 enum at_rc cli_plan(struct cli *cli, struct at_err *err);
 enum at_rc cli_port_forward(struct cli *cli, struct at_err *err);
+enum at_rc cli_scan(struct cli *cli, struct at_err *err);
 enum at_rc cli_scale(struct cli *cli, struct at_err *err);
 enum at_rc cli_secrets(struct cli *cli, struct at_err *err);
 enum at_rc cli_token(struct cli *cli, struct at_err *err);

@@ -15,6 +15,8 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
     [OPT_DRY_RUN] = {"dry-run", 0, "server|client", "server client",
                      "check only: by the server, or here"},
     [OPT_DURATION] = {"duration", 0, "DURATION", NULL, "for so long (load: default 10s)"},
+    [OPT_FAIL_ON] = {"fail-on", 0, "SEVERITY", "low medium high critical none",
+                     "exit with status 1 for findings of this severity and above (default high)"},
     [OPT_FIELD_SELECTOR] = {"field-selector", 0, "FIELD=VALUE", NULL,
                             "only objects with that field, such as metadata.name=x"},
     [OPT_FILE] = {"file", 'f', "FILE", "@file",
@@ -32,6 +34,7 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
                    "input tensor as nested JSON arrays; may be repeated"},
     [OPT_KUBECONFIG] = {"kubeconfig", 'k', "FILE", "@file",
                         "configuration (else $KUBECONFIG, else ~/.kube/config)"},
+    [OPT_LIVE] = {"live", 0, NULL, NULL, "what the server holds"},
     [OPT_MAN] = {"man", 0, NULL, NULL, "print the man page (troff)"},
     [OPT_NAMESPACE] = {"namespace", 'n', "NAME", NULL, "namespace (else the context's)"},
     [OPT_NO_HEADERS] = {"no-headers", 0, NULL, NULL, "leave out the header line"},
@@ -43,6 +46,7 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
     [OPT_REQUEST] = {"request", 0, "FILE.json", "@file", "send this whole request"},
     [OPT_REQUESTS] = {"requests", 0, "N", NULL, "so many requests"},
     [OPT_ROLE] = {"role", 0, "agent|gateway", "agent gateway", "what may join with it"},
+    [OPT_RULES] = {"rules", 0, NULL, NULL, "list the rules"},
     [OPT_SCALE] = {"scale", 0, "MAX", NULL,
                    "value of a white pixel (default: the image's own maximum)"},
     [OPT_SELECTOR] = {"selector", 'l', "LABELS", NULL, "only objects with these labels"},
@@ -177,6 +181,18 @@ const struct cli_verb CLI_VERBS[] = {
      "left out. - is standard output. atoll sim --trace FILE replays it.",
      "record fleet.jsonl\nrecord --duration 8h fleet.jsonl",
      OPTIONS(OPT_DURATION, OPT_CONTEXT, OPT_KUBECONFIG, OPT_HELP), 1, 1, false, cli_record},
+    {"scan", "FILE... | --live | --rules", "Check manifests, or what the server holds, for risks",
+     "FILE is a YAML or JSON file, a folder (with all below it), or - for standard input;\n"
+     "manifests of Kubernetes are understood too. Each finding says where, why and how to mend "
+     "it.\n"
+     "-o sarif is for code hosts. An annotation scan.atoll.dev/ignore-RULE with a reason "
+     "suppresses\n"
+     "a finding. Exit status: 0 nothing severe, 1 findings (see --fail-on), 2 something could not\n"
+     "be read.",
+     "scan deploy/\nscan deploy/ -o sarif > atoll.sarif\nscan --live --fail-on critical\n"
+     "cat app.yaml | atoll scan -\nscan --rules",
+     OPTIONS(OPT_FILE, OPT_LIVE, OPT_FAIL_ON, OPT_RULES, OPT_OUTPUT, OPT_NO_HEADERS, CONNECT), 0,
+     -1, false, cli_scan},
     {"version", "", "Show the versions of this program and of the server", NULL, NULL,
      OPTIONS(OPT_CLIENT, OPT_OUTPUT, OPT_CONTEXT, OPT_KUBECONFIG, OPT_HELP), 0, 0, false,
      cli_version},
