@@ -85,7 +85,27 @@ static json_t *text_json(struct reader r, bool base64)
     return value;
 }
 
-static bool map_entry(struct reader r, bool bytes, json_t *map)
+/* A Quantity: a message that holds its text. */
+static json_t *quantity_json(struct reader r)
+{
+    json_t *text = NULL;
+    struct item item;
+    while (r.at < r.end) {
+        if (!item_next(&r, &item) || (item.number == 1 && (item.wire != 2 || text != NULL))) {
+            json_decref(text);
+            return NULL;
+        }
+        text = item.number == 1 ? text_json(item.content, false) : text;
+    }
+    return text != NULL ? text : json_string("0");
+}
+
+static json_t *map_value(struct reader r, enum pb_type type)
+{
+    return type == PB_MAP_QUANTITY ? quantity_json(r) : text_json(r, type == PB_MAP_BYTES);
+}
+
+static bool map_entry(struct reader r, enum pb_type type, json_t *map)
 {
     json_t *key = NULL;
     json_t *value = NULL;
@@ -97,7 +117,7 @@ static bool map_entry(struct reader r, bool bytes, json_t *map)
             key = text_json(item.content, false);
             ok = key != NULL;
         } else if (ok && item.wire == 2 && item.number == 2 && value == NULL) {
-            value = text_json(item.content, bytes);
+            value = map_value(item.content, type);
             ok = value != NULL;
         }
     }
@@ -155,7 +175,8 @@ static bool field_read(const struct item *item, const struct pb_field *f, int de
         return fresh != NULL && json_array_append_new(slot(out, f->name, json_array()), fresh) == 0;
     case PB_MAP:
     case PB_MAP_BYTES:
-        return map_entry(item->content, f->type == PB_MAP_BYTES, slot(out, f->name, json_object()));
+    case PB_MAP_QUANTITY:
+        return map_entry(item->content, f->type, slot(out, f->name, json_object()));
     case PB_MESSAGES:
         fresh = json_object();
         json_array_append_new(slot(out, f->name, json_array()), fresh);

@@ -8,10 +8,11 @@ enum pb_type {
     PB_INT,
     PB_BOOL,
     PB_MESSAGE,
-    PB_STRINGS,   /* repeated string */
-    PB_MESSAGES,  /* repeated message */
-    PB_MAP,       /* string to string */
-    PB_MAP_BYTES, /* string to bytes */
+    PB_STRINGS,      /* repeated string */
+    PB_MESSAGES,     /* repeated message */
+    PB_MAP,          /* string to string */
+    PB_MAP_BYTES,    /* string to bytes */
+    PB_MAP_QUANTITY, /* string to Quantity */
 };
 
 struct pb_field {

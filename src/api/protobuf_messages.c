@@ -123,6 +123,10 @@ static const struct pb_field TOKEN_REQUEST_SPEC[] = {{1, "audiences", PB_STRINGS
                                                      {0}};
 static const struct pb_field TOKEN_REQUEST[] = {
     {1, "metadata", PB_MESSAGE, META}, {2, "spec", PB_MESSAGE, TOKEN_REQUEST_SPEC}, {0}};
+static const struct pb_field QUOTA_SPEC[] = {
+    {1, "hard", PB_MAP_QUANTITY, NULL}, {2, "scopes", PB_STRINGS, NULL}, {0}};
+static const struct pb_field QUOTA[] = {
+    {1, "metadata", PB_MESSAGE, META}, {2, "spec", PB_MESSAGE, QUOTA_SPEC}, {0}};
 
 static const struct {
     const char *kind;
@@ -135,6 +139,7 @@ static const struct {
     {"SelfSubjectReview", SUBJECT_REVIEW},
     {"Namespace", NAMESPACE},
     {"ConfigMap", CONFIG_MAP},
+    {"ResourceQuota", QUOTA},
     {"Secret", SECRET},
     {"DeleteOptions", DELETE_OPTIONS},
     {"LocalSubjectAccessReview", SUBJECT_ACCESS_REVIEW},

@@ -1,4 +1,5 @@
-/* scan: files, folders, standard input, and what the server holds, against the rules of src/scan. */
+/* scan: files, folders, standard input, and what the server holds, against the rules of src/scan.
+ */
 #include "cli/scan_priv.h"
 #include "core/str.h"
 #include "sys/file.h"
@@ -80,7 +81,8 @@ static enum at_rc file_load(struct scan_run *run, const char *path, struct at_er
 static bool is_manifest(const char *name)
 {
     const char *dot = strrchr(name, '.');
-    return dot != NULL && (at_streq(dot, ".yaml") || at_streq(dot, ".yml") || at_streq(dot, ".json"));
+    return dot != NULL &&
+           (at_streq(dot, ".yaml") || at_streq(dot, ".yml") || at_streq(dot, ".json"));
 }
 
 /* One file that cannot be read does not hide what is in the others. */
@@ -104,8 +106,8 @@ static bool folder_tried(struct scan_run *run, const char *path, unsigned depth)
     for (size_t i = 0; i < count; i++) {
         size_t len = strlen(path);
         AT_CLEANUP(at_cleanup_free)
-        char *below = at_asprintf("%s%s%s", path, len > 0 && path[len - 1] == '/' ? "" : "/",
-                                  names[i]);
+        char *below =
+            at_asprintf("%s%s%s", path, len > 0 && path[len - 1] == '/' ? "" : "/", names[i]);
         /* Folders that begin with a dot are tools' own. */
         if (names[i][0] != '.' && !folder_tried(run, below, depth + 1) && is_manifest(names[i])) {
             file_tried(run, below);
@@ -225,7 +227,9 @@ struct scan_place scan_place_of(const struct scan_run *run, size_t finding)
     const struct at_scan_finding *f = &run->result.items[finding];
     const struct scan_doc *doc = &run->docs[run->doc_of[finding]];
     struct scan_place place = {
-        .file = doc->file == NULL ? NULL : at_streq(doc->file, "-") ? "stdin" : doc->file,
+        .file = doc->file == NULL          ? NULL
+                : at_streq(doc->file, "-") ? "stdin"
+                                           : doc->file,
         .kind = at_json_str_at(f->object, "kind", ""),
         .ns = at_json_str_at(f->object, "metadata.namespace", ""),
         .name = at_json_str_at(f->object, "metadata.name", ""),
@@ -249,8 +253,8 @@ static enum at_rc print(const struct scan_run *run, const char *format, struct a
     } else {
         bool sarif = at_streq(format, "sarif");
         value = sarif ? scan_sarif(run) : scan_json(run);
-        enum at_rc rc = cli_print_value(run->cli, at_streq(format, "yaml") ? CLI_YAML : CLI_JSON,
-                                        value, err);
+        enum at_rc rc =
+            cli_print_value(run->cli, at_streq(format, "yaml") ? CLI_YAML : CLI_JSON, value, err);
         json_decref(value);
         return rc;
     }
@@ -268,8 +272,9 @@ static enum at_rc format_check(const char *format, bool rules, struct at_err *er
     if (at_streq(format, rules ? "markdown" : "sarif")) {
         return AT_OK;
     }
-    return at_err_set(err, AT_BAD_REQUEST, "unknown output \"%s\": choose json, yaml, wide, name or %s",
-                      format, rules ? "markdown" : "sarif");
+    return at_err_set(err, AT_BAD_REQUEST,
+                      "unknown output \"%s\": choose json, yaml, wide, name or %s", format,
+                      rules ? "markdown" : "sarif");
 }
 
 static enum at_rc scanned(struct scan_run *run, const char *format, bool never,
@@ -289,8 +294,8 @@ static enum at_rc scanned(struct scan_run *run, const char *format, bool never,
         return at_err_set(err, AT_BAD_REQUEST, "%zu file%s could not be looked at", run->failed,
                           run->failed == 1 ? "" : "s");
     }
-    /* Status 1, and nothing more to say. */
-    return !never && at_scan_count(&run->result, least) > 0 ? AT_INTERNAL : AT_OK;
+    run->cli->exit_status = !never && at_scan_count(&run->result, least) > 0 ? 1 : 0;
+    return AT_OK;
 }
 
 enum at_rc cli_scan(struct cli *cli, struct at_err *err)

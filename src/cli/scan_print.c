@@ -140,11 +140,11 @@ json_t *scan_json(const struct scan_run *run)
     for (size_t i = 0; i < run->result.n; i++) {
         const struct at_scan_finding *f = &run->result.items[i];
         struct scan_place place = scan_place_of(run, i);
-        json_t *one = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "rule",
-                                f->rule->name, "severity", at_scan_severity_name(f->severity),
-                                "kind", place.kind, "namespace", place.ns, "name", place.name,
-                                "field", f->field, "message", f->message, "why", f->rule->why,
-                                "mend", f->rule->mend);
+        json_t *one =
+            json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "rule", f->rule->name,
+                      "severity", at_scan_severity_name(f->severity), "kind", place.kind,
+                      "namespace", place.ns, "name", place.name, "field", f->field, "message",
+                      f->message, "why", f->rule->why, "mend", f->rule->mend);
         if (place.file != NULL) {
             json_object_set_new(one, "file", json_string(place.file));
             json_object_set_new(one, "line", json_integer((json_int_t)place.line));
@@ -175,11 +175,11 @@ static json_t *sarif_rules(void)
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++) {
         const struct at_scan_rule *r = &rules[i];
-        json_t *one = json_pack(
-            "{s:s, s:{s:s}, s:{s:s}, s:{s:s}, s:{s:s}, s:{s:[s,s], s:s}}", "id", r->name,
-            "shortDescription", "text", r->title, "fullDescription", "text", r->why, "help", "text",
-            r->mend, "defaultConfiguration", "level", LEVELS[r->severity], "properties", "tags",
-            "security", r->group, "security-severity", SCORES[r->severity]);
+        json_t *one = json_pack("{s:s, s:{s:s}, s:{s:s}, s:{s:s}, s:{s:s}, s:{s:[s,s], s:s}}", "id",
+                                r->name, "shortDescription", "text", r->title, "fullDescription",
+                                "text", r->why, "help", "text", r->mend, "defaultConfiguration",
+                                "level", LEVELS[r->severity], "properties", "tags", "security",
+                                r->group, "security-severity", SCORES[r->severity]);
         json_array_append_new(list, one);
     }
     return list;
@@ -220,19 +220,18 @@ static json_t *sarif_result(const struct scan_run *run, size_t i)
     const char *print = at_arena_printf(run->cli->arena, "%s|%s|%s", f->rule->name, uri, full);
     char digest[AT_SHA256_HEX_BYTES];
     at_sha256_hex(print, strlen(print), digest);
-    json_t *location = json_pack("{s:{s:{s:s}, s:{s:I}}, s:[{s:s, s:s}]}", "physicalLocation",
-                                 "artifactLocation", "uri", uri, "region", "startLine",
-                                 (json_int_t)(place.line > 0 ? place.line : 1), "logicalLocations",
-                                 "fullyQualifiedName", full, "kind", "member");
-    json_t *one = json_pack("{s:s, s:I, s:s, s:{s:s}, s:[o], s:{s:s}, s:{s:s}}", "ruleId",
-                            f->rule->name, "ruleIndex", (json_int_t)index, "level",
-                            LEVELS[f->severity], "message", "text", text, "locations", location,
-                            "partialFingerprints", "atollScan/v1", digest, "properties", "severity",
-                            at_scan_severity_name(f->severity));
-    json_t *suppressions =
-        f->ignored != NULL
-            ? json_pack("[{s:s, s:s}]", "kind", "inSource", "justification", f->ignored)
-            : json_array();
+    json_t *location =
+        json_pack("{s:{s:{s:s}, s:{s:I}}, s:[{s:s, s:s}]}", "physicalLocation", "artifactLocation",
+                  "uri", uri, "region", "startLine", (json_int_t)(place.line > 0 ? place.line : 1),
+                  "logicalLocations", "fullyQualifiedName", full, "kind", "member");
+    json_t *one =
+        json_pack("{s:s, s:I, s:s, s:{s:s}, s:[o], s:{s:s}, s:{s:s}}", "ruleId", f->rule->name,
+                  "ruleIndex", (json_int_t)index, "level", LEVELS[f->severity], "message", "text",
+                  text, "locations", location, "partialFingerprints", "atollScan/v1", digest,
+                  "properties", "severity", at_scan_severity_name(f->severity));
+    json_t *suppressions = f->ignored != NULL ? json_pack("[{s:s, s:s}]", "kind", "inSource",
+                                                          "justification", f->ignored)
+                                              : json_array();
     json_object_set_new(one, "suppressions", suppressions);
     return one;
 }
@@ -260,11 +259,10 @@ static json_t *rules_json(void)
     const struct at_scan_rule *rules = at_scan_rules(&n);
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++) {
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "name",
-                                              rules[i].name, "severity",
-                                              at_scan_severity_name(rules[i].severity), "group",
-                                              rules[i].group, "title", rules[i].title, "why",
-                                              rules[i].why, "mend", rules[i].mend));
+        json_array_append_new(
+            list, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "name", rules[i].name, "severity",
+                            at_scan_severity_name(rules[i].severity), "group", rules[i].group,
+                            "title", rules[i].title, "why", rules[i].why, "mend", rules[i].mend));
     }
     return list;
 }
@@ -274,10 +272,11 @@ static void rules_markdown(FILE *out)
     size_t n;
     const struct at_scan_rule *rules = at_scan_rules(&n);
     const char *group = "";
-    fputs("# Rules of `atoll scan`\n\nMade by `atoll scan --rules -o markdown`. What scanning is for "
-          "and how to use it: [howto](../howto/scan.md).\nThe severity is the usual one; a finding "
-          "may be of another where the case is worse or milder.\n",
-          out);
+    fputs(
+        "# Rules of `atoll scan`\n\nMade by `atoll scan --rules -o markdown`. What scanning is for "
+        "and how to use it: [howto](../howto/scan.md).\nThe severity is the usual one; a finding "
+        "may be of another where the case is worse or milder.\n",
+        out);
     for (size_t i = 0; i < n; i++) {
         if (!at_streq(group, rules[i].group)) {
             group = rules[i].group;

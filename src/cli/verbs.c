@@ -192,7 +192,7 @@ const struct cli_verb CLI_VERBS[] = {
      "scan deploy/\nscan deploy/ -o sarif > atoll.sarif\nscan --live --fail-on critical\n"
      "cat app.yaml | atoll scan -\nscan --rules",
      OPTIONS(OPT_FILE, OPT_LIVE, OPT_FAIL_ON, OPT_RULES, OPT_OUTPUT, OPT_NO_HEADERS, CONNECT), 0,
-     -1, false, cli_scan},
+     -1, false, cli_scan, 2},
     {"version", "", "Show the versions of this program and of the server", NULL, NULL,
      OPTIONS(OPT_CLIENT, OPT_OUTPUT, OPT_CONTEXT, OPT_KUBECONFIG, OPT_HELP), 0, 0, false,
      cli_version},

@@ -18,9 +18,8 @@
 static void name_of(X509 *cert, char *out, size_t size)
 {
     X509_NAME *subject = X509_get_subject_name(cert);
-    int n = subject != NULL
-                ? X509_NAME_get_text_by_NID(subject, NID_commonName, out, (int)size)
-                : -1;
+    int n =
+        subject != NULL ? X509_NAME_get_text_by_NID(subject, NID_commonName, out, (int)size) : -1;
     if (n < 0) {
         snprintf(out, size, "without a name");
     }
@@ -53,8 +52,8 @@ static void strength_check(struct scan_look *look, X509 *cert, const char *name,
     EVP_PKEY *key = X509_get0_pubkey(cert);
     int bits = key != NULL ? EVP_PKEY_get_bits(key) : 0;
     if (key != NULL && EVP_PKEY_is_a(key, "RSA") && bits < AT_SCAN_RSA_BITS_MIN) {
-        scan_found(look, SCAN_CERTIFICATE_WEAK, field, "the certificate %s has an RSA key of %d bits",
-                   name, bits);
+        scan_found(look, SCAN_CERTIFICATE_WEAK, field,
+                   "the certificate %s has an RSA key of %d bits", name, bits);
     }
     int digest = NID_undef;
     if (OBJ_find_sigid_algs(X509_get_signature_nid(cert), &digest, NULL) == 1 &&
@@ -93,9 +92,8 @@ void scan_certificates(struct scan_look *look, const char *text, size_t len, con
         return;
     }
     AT_CLEANUP(at_cleanup_buf) struct at_buf plain = {0};
-    if (memmem(text, len, "LS0t", 4) != NULL &&
-        at_base64_decode(text, len, &plain) == AT_OK && plain.len > 0 &&
-        memmem(plain.data, plain.len, BEGIN, sizeof BEGIN - 1) != NULL) {
+    if (memmem(text, len, "LS0t", 4) != NULL && at_base64_decode(text, len, &plain) == AT_OK &&
+        plain.len > 0 && memmem(plain.data, plain.len, BEGIN, sizeof BEGIN - 1) != NULL) {
         pem_check(look, plain.data, plain.len, field);
     }
 }

@@ -86,10 +86,10 @@ static void words_of(struct scan_look *look, struct scan_words *words, const jso
         }
         struct at_str text = {json_string_value(item), json_string_length(item)};
         const char *field = scan_path(look, "%s[%zu]", base, i);
-        bool script = text.len <= AT_SCAN_TEXT_BYTES_MAX && words->n > 0 &&
-                      (memchr(text.ptr, ' ', text.len) != NULL ||
-                       memchr(text.ptr, '\n', text.len) != NULL) &&
-                      is_program(words->items[0].text, SHELLS " env sudo timeout nice xargs ");
+        bool script =
+            text.len <= AT_SCAN_TEXT_BYTES_MAX && words->n > 0 &&
+            (memchr(text.ptr, ' ', text.len) != NULL || memchr(text.ptr, '\n', text.len) != NULL) &&
+            is_program(words->items[0].text, SHELLS " env sudo timeout nice xargs ");
         if (script) {
             script_split(words, text, field);
         } else {
@@ -136,10 +136,10 @@ static void secrets_check(struct scan_look *look, const struct scan_words *words
         const char *field = w->field;
         if (!found && !pair && is_flag(w->text) && i + 1 < words->n) {
             const struct scan_word *next = &words->items[i + 1];
-            found = !is_flag(next->text) && scan_secret_name(w->text) &&
-                    scan_secret_value(next->text);
-            secret = (struct scan_secret){"a value whose flag says that it is a secret",
-                                          AT_SCAN_HIGH};
+            found =
+                !is_flag(next->text) && scan_secret_name(w->text) && scan_secret_value(next->text);
+            secret =
+                (struct scan_secret){"a value whose flag says that it is a secret", AT_SCAN_HIGH};
             field = found ? next->field : field;
         }
         if (found && field != told) {
@@ -161,12 +161,30 @@ static bool is_any_address(struct at_str v)
 
 static bool is_listen_flag(struct at_str name)
 {
-    static const char *const NAMES[] = {"host",         "bind",       "listen",      "address",
-                                        "addr",         "ip",         "http-addr",   "listen-address",
-                                        "bind-address", "bind-addr",  "http-host",   "server-name",
-                                        "listen-host",  "bind_addr",  "server_name", "listen-addr",
-                                        "bind-all",     "http_address", "http-address", "server.address",
-                                        "h",            "b",          "H",           "l"};
+    static const char *const NAMES[] = {"host",
+                                        "bind",
+                                        "listen",
+                                        "address",
+                                        "addr",
+                                        "ip",
+                                        "http-addr",
+                                        "listen-address",
+                                        "bind-address",
+                                        "bind-addr",
+                                        "http-host",
+                                        "server-name",
+                                        "listen-host",
+                                        "bind_addr",
+                                        "server_name",
+                                        "listen-addr",
+                                        "bind-all",
+                                        "http_address",
+                                        "http-address",
+                                        "server.address",
+                                        "h",
+                                        "b",
+                                        "H",
+                                        "l"};
     while (name.len > 0 && name.ptr[0] == '-') {
         name = (struct at_str){name.ptr + 1, name.len - 1};
     }
@@ -175,8 +193,8 @@ static bool is_listen_flag(struct at_str name)
             return true;
         }
     }
-    static const char *const ENDS[] = {"_HOST", "_BIND", "_ADDRESS", "_ADDR", "HOST", "BIND",
-                                       "LISTEN"};
+    static const char *const ENDS[] = {"_HOST", "_BIND", "_ADDRESS", "_ADDR",
+                                       "HOST",  "BIND",  "LISTEN"};
     for (size_t i = 0; i < AT_ARRAY_LEN(ENDS); i++) {
         size_t len = strlen(ENDS[i]);
         if (name.len >= len && memcmp(name.ptr + name.len - len, ENDS[i], len) == 0) {
@@ -218,18 +236,22 @@ static void privileges_check(struct scan_look *look, const struct scan_words *wo
         bool first = i == 0 || words->items[i - 1].field != field || i == 1;
         engine = engine || is_program(w, ENGINES);
         if (is_program(w, " nsenter chroot pivot_root insmod modprobe mount ") && first) {
-            scan_found_as(look, SCAN_PRIVILEGED, AT_SCAN_HIGH, field, "%.*s needs the rights of the machine",
-                          (int)(w.len < 64 ? w.len : 64), w.ptr);
+            scan_found_as(look, SCAN_PRIVILEGED, AT_SCAN_HIGH, field,
+                          "%.*s needs the rights of the machine", (int)(w.len < 64 ? w.len : 64),
+                          w.ptr);
         } else if (is_program(w, " sudo su doas pkexec ")) {
-            scan_found(look, SCAN_ROOT, field, "%.*s makes it root",
-                       (int)(w.len < 64 ? w.len : 64), w.ptr);
+            scan_found(look, SCAN_ROOT, field, "%.*s makes it root", (int)(w.len < 64 ? w.len : 64),
+                       w.ptr);
         } else if (engine && (at_str_eq(w, "--privileged") || at_str_eq(w, "--privileged=true"))) {
-            scan_found(look, SCAN_PRIVILEGED, field, "a container engine is asked for --privileged");
-        } else if (engine && (at_str_starts(w, "--net=host") || at_str_starts(w, "--network=host") ||
-                              at_str_starts(w, "--pid=host") || at_str_starts(w, "--ipc=host"))) {
+            scan_found(look, SCAN_PRIVILEGED, field,
+                       "a container engine is asked for --privileged");
+        } else if (engine &&
+                   (at_str_starts(w, "--net=host") || at_str_starts(w, "--network=host") ||
+                    at_str_starts(w, "--pid=host") || at_str_starts(w, "--ipc=host"))) {
             scan_found(look, SCAN_HOST_NAMESPACES, field, "%.*s", (int)w.len, w.ptr);
         } else if (engine && at_str_starts(w, "--cap-add")) {
-            scan_found(look, SCAN_CAPABILITIES, field, "a container engine is asked for capabilities");
+            scan_found(look, SCAN_CAPABILITIES, field,
+                       "a container engine is asked for capabilities");
         }
     }
 }
@@ -242,9 +264,10 @@ static bool under(struct at_str path, const char *folder)
 
 static void host_paths_check(struct scan_look *look, const struct scan_words *words)
 {
-    static const char *const FOLDERS[] = {"/etc/shadow", "/etc/kubernetes", "/root", "/boot",
-                                          "/var/lib/kubelet", "/var/lib/docker", "/proc/1",
-                                          "/proc/sys", "/proc/sysrq-trigger", "/dev/mem", "/host"};
+    static const char *const FOLDERS[] = {
+        "/etc/shadow",         "/etc/kubernetes", "/root",   "/boot",
+        "/var/lib/kubelet",    "/var/lib/docker", "/proc/1", "/proc/sys",
+        "/proc/sysrq-trigger", "/dev/mem",        "/host"};
     static const char *const SOCKETS[] = {"/var/run/docker.sock", "/run/docker.sock",
                                           "/containerd.sock", "/crio.sock", "/podman.sock"};
     for (size_t i = 0; i < words->n; i++) {
@@ -272,8 +295,7 @@ static void downloads_check(struct scan_look *look, const struct scan_words *wor
     bool fetches = false, piped = false;
     for (size_t i = 0; i < words->n; i++) {
         struct at_str w = words->items[i].text;
-        if (fetches && piped &&
-            is_program(w, SHELLS " python python3 perl node ruby sudo ")) {
+        if (fetches && piped && is_program(w, SHELLS " python python3 perl node ruby sudo ")) {
             scan_found(look, SCAN_DOWNLOAD_RUN, words->items[i].field,
                        "what is downloaded goes into %.*s", (int)(w.len < 32 ? w.len : 32), w.ptr);
             return;
@@ -285,11 +307,18 @@ static void downloads_check(struct scan_look *look, const struct scan_words *wor
 
 static void tls_check(struct scan_look *look, const struct scan_words *words)
 {
-    static const char *const FLAGS[] = {
-        "--insecure",           "--no-check-certificate",      "--tls-skip-verify",
-        "--insecure-skip-tls-verify", "--insecure-skip-verify", "--no-verify-ssl",
-        "--skip-tls-verify",    "--trusted-host",              "--disable-ssl-verification",
-        "--insecure-skip-tls-verify=true", "--tls-verify=false", "--verify=false"};
+    static const char *const FLAGS[] = {"--insecure",
+                                        "--no-check-certificate",
+                                        "--tls-skip-verify",
+                                        "--insecure-skip-tls-verify",
+                                        "--insecure-skip-verify",
+                                        "--no-verify-ssl",
+                                        "--skip-tls-verify",
+                                        "--trusted-host",
+                                        "--disable-ssl-verification",
+                                        "--insecure-skip-tls-verify=true",
+                                        "--tls-verify=false",
+                                        "--verify=false"};
     bool curl = false;
     for (size_t i = 0; i < words->n; i++) {
         struct at_str w = words->items[i].text;

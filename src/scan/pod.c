@@ -10,8 +10,7 @@ static bool is_true(const json_t *object, const char *key)
 /* A member of the container's security context, else of the pod's. */
 static const json_t *context_of(const json_t *pod, const json_t *container, const char *key)
 {
-    const json_t *own =
-        json_object_get(json_object_get(container, "securityContext"), key);
+    const json_t *own = json_object_get(json_object_get(container, "securityContext"), key);
     return own != NULL ? own : json_object_get(json_object_get(pod, "securityContext"), key);
 }
 
@@ -32,7 +31,8 @@ static void user_check(struct scan_look *look, const json_t *pod, const json_t *
 static void capabilities_check(struct scan_look *look, const json_t *context, const char *base)
 {
     static const char MODEST[] = " NET_BIND_SERVICE ";
-    static const char ROOTS[] = " ALL SYS_ADMIN SYS_PTRACE SYS_MODULE SYS_RAWIO DAC_READ_SEARCH BPF ";
+    static const char ROOTS[] =
+        " ALL SYS_ADMIN SYS_PTRACE SYS_MODULE SYS_RAWIO DAC_READ_SEARCH BPF ";
     size_t i;
     json_t *item;
     json_array_foreach(at_json_at(context, "capabilities.add"), i, item)
@@ -113,8 +113,10 @@ static void container_check(struct scan_look *look, const json_t *pod, const jso
 
 static void volumes_check(struct scan_look *look, const json_t *pod, const char *base)
 {
-    static const char *const SYSTEM[] = {"/etc", "/root", "/proc", "/sys", "/boot", "/dev",
-                                         "/var/run", "/run", "/var/lib/kubelet", "/var/lib/docker"};
+    static const char *const SYSTEM[] = {"/etc",           "/root", "/proc",
+                                         "/sys",           "/boot", "/dev",
+                                         "/var/run",       "/run",  "/var/lib/kubelet",
+                                         "/var/lib/docker"};
     size_t i;
     json_t *volume;
     json_array_foreach(json_object_get(pod, "volumes"), i, volume)

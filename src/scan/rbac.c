@@ -45,7 +45,7 @@ static void stars(struct scan_look *look, const json_t *rule, size_t i, bool clu
         return;
     }
     bool all = lists(rule, "verbs", "*") && lists(rule, "resources", "*");
-    enum at_scan_severity severity = all && cluster ? AT_SCAN_CRITICAL
+    enum at_scan_severity severity = all && cluster                 ? AT_SCAN_CRITICAL
                                      : at_streq(first, "apiGroups") ? AT_SCAN_MEDIUM
                                                                     : AT_SCAN_HIGH;
     scan_found_as(look, SCAN_RBAC_WILDCARD, severity, scan_path(look, "rules[%zu].%s", i, first),

@@ -76,8 +76,7 @@ const struct at_scan_rule SCAN_TABLE[SCAN_RULES] = {
                        "Nobody asks whether a server is ready",
                        "Traffic comes before it can answer, and goes on when it cannot any more.",
                        "Set readinessProbe; runners bring their own."},
-    [SCAN_ONE_REPLICA] = {"single-replica", WORKLOADS, AT_SCAN_LOW,
-                          "One copy alone serves",
+    [SCAN_ONE_REPLICA] = {"single-replica", WORKLOADS, AT_SCAN_LOW, "One copy alone serves",
                           "When its machine goes, nothing serves until another one has started.",
                           "Set spec.replicas to 2 or more, or autoscaling."},
     [SCAN_SECRET_ENV] = {"secret-in-env", SECRETS, AT_SCAN_HIGH,
@@ -135,8 +134,7 @@ const struct at_scan_rule SCAN_TABLE[SCAN_RULES] = {
                             "Listen on 127.0.0.1 with $PORT; gateways come through the agent's "
                             "machine."},
     [SCAN_PUBLIC_SERVICE] = {"public-service", NETWORK, AT_SCAN_HIGH,
-                             "A service is open to everybody",
-                             "Nobody has to show who they are.",
+                             "A service is open to everybody", "Nobody has to show who they are.",
                              "Leave service.access at Token, or put a proxy that authenticates in "
                              "front and say so in a suppression. Services of other clusters: "
                              "ClusterIP."},
@@ -157,8 +155,7 @@ const struct at_scan_rule SCAN_TABLE[SCAN_RULES] = {
                              "bind, escalate, impersonate, and tokens of accounts lead to rights "
                              "that the role does not list.",
                              "Take the verb out, or bound it by resourceNames."},
-    [SCAN_RBAC_SECRETS] = {"rbac-reads-secrets", RIGHTS, AT_SCAN_MEDIUM,
-                           "A role reads all Secrets",
+    [SCAN_RBAC_SECRETS] = {"rbac-reads-secrets", RIGHTS, AT_SCAN_MEDIUM, "A role reads all Secrets",
                            "One stolen token is then all of them.",
                            "Name the Secrets in resourceNames, with the verb get."},
     [SCAN_RBAC_EXEC] = {"rbac-exec", RIGHTS, AT_SCAN_MEDIUM,

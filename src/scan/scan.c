@@ -183,8 +183,8 @@ static void config_map_check(struct scan_look *look)
                 line = (struct at_str){line.ptr + 1, line.len - 2};
             }
             found = line.len > 0 && scan_secret_name(name) && scan_secret_value(line);
-            secret = (struct scan_secret){"a value whose name says that it is a secret",
-                                          AT_SCAN_HIGH};
+            secret =
+                (struct scan_secret){"a value whose name says that it is a secret", AT_SCAN_HIGH};
         }
         if (found) {
             scan_found_as(look, SCAN_SECRET_CONFIG, secret.severity, field, "%s", secret.what);
@@ -270,8 +270,8 @@ static void network_policy_check(struct scan_look *look)
 static void default_namespace_check(struct scan_look *look)
 {
     const char *ns = at_json_str_at(look->object, "metadata.namespace", "default");
-    if (at_streq(ns, "default") && json_object_get(json_object_get(look->object, "metadata"),
-                                                   "ownerReferences") == NULL) {
+    if (at_streq(ns, "default") &&
+        json_object_get(json_object_get(look->object, "metadata"), "ownerReferences") == NULL) {
         scan_found(look, SCAN_NS_DEFAULT, "metadata", "its namespace is default");
     }
 }

@@ -1,5 +1,5 @@
-/* Any bytes as YAML documents: every document is scanned; paths stay printable, and no finding about
- * a secret repeats a long value. */
+/* Any bytes as YAML documents: every document is scanned; paths stay printable, and no finding
+ * about a secret repeats a long value. */
 #include "core/mem.h"
 #include "core/yaml.h"
 #include "scan/scan_priv.h"

