@@ -98,6 +98,8 @@ static void dev_ready(struct dev *d)
     AT_CLEANUP(at_cleanup_buf) struct at_buf url = {0};
     if (at_file_read(d->gateway_file, 4096, &url, NULL) == AT_OK) {
         printf("gateway        %s\n", url.data);
+        printf("playground     %s/playground (its key: cat %s)\n", url.data,
+               d->inference_token_file);
     }
     printf("\nexport KUBECONFIG=%s\n", at_server_kubeconfig(d->server));
     at_app_ready("ready dev");

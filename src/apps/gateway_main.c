@@ -151,7 +151,7 @@ static enum at_rc bounds_of(const struct bounds *b, struct at_gateway_options *o
 /* What the options say, as it was written. */
 struct texts {
     struct at_app_join join;
-    const char *threads, *backend;
+    const char *threads, *backend, *playground;
     struct bounds bounds;
 };
 
@@ -163,6 +163,13 @@ static int with_texts(struct at_gateway_options *o, struct texts *texts, bool wi
     enum at_rc rc = threads_of(texts->threads, &n, &app.err);
     if (rc == AT_OK) {
         rc = bounds_of(&texts->bounds, o, &app.err);
+    }
+    if (rc == AT_OK && texts->playground != NULL) {
+        o->no_playground = strcmp(texts->playground, "off") == 0;
+        if (!o->no_playground && strcmp(texts->playground, "on") != 0) {
+            rc = at_err_set_field(&app.err, AT_INVALID, "playground", "%s: must be on or off",
+                                  texts->playground);
+        }
     }
     if (rc == AT_OK) {
         rc = at_app_join_read("gateway", &texts->join, &app.err);
@@ -224,6 +231,8 @@ int at_app_gateway(int argc, char **argv)
          "For a client to send a whole request (default 1m)."},
         {"drain-timeout", &texts.bounds.drain_timeout, NULL, NULL, "TIME",
          "For what is under way when it is told to stop (default 10s)."},
+        {"playground", &texts.playground, NULL, NULL, "on|off",
+         "Pages at /playground for trying models in a browser (default on)."},
         {"threads", &texts.threads, NULL, NULL, "N", "Event loops (default: one for each CPU)."},
         {"loop-backend", &texts.backend, NULL, NULL, "NAME",
          "How event loops wait: io_uring, epoll or auto (default: io_uring where the kernel allows "

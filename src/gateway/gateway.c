@@ -250,6 +250,7 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
     g->name = at_strdup(o->name);
     g->is_tls = o->tls_cert_file != NULL;
     g->is_loopback = is_loopback(o->listen);
+    g->has_playground = !o->no_playground;
     g->first_byte_timeout_ns =
         o->first_byte_timeout_ns != 0 ? o->first_byte_timeout_ns : AT_GW_FIRST_BYTE_NS;
     g->wait_requests_max =

@@ -32,6 +32,7 @@ struct at_gateway_options {
     const char *otlp_endpoint;    /* of a collector: "http://127.0.0.1:4318" */
     const char *otlp_headers_file, *otlp_ca_file;
     const char *trace_ratio; /* of the traces that begin here: "0.1" */
+    bool no_playground;      /* do not serve the pages at /playground */
     /* Limits; 0: the default. */
     size_t descriptors;            /* that the process may have */
     size_t wait_requests_max;      /* that wait for a replica, per loop */

@@ -179,6 +179,7 @@ struct at_gateway {
         struct at_tls_config *tls;
     } otlp;
     bool open; /* no tokens: all may come */
+    bool has_playground;
     int64_t first_byte_timeout_ns, drain_timeout_ns, tunnel_idle_ns;
     size_t wait_requests_max, wait_bytes_max; /* of all models, per loop */
     size_t clients_max;                       /* connections, per loop */

@@ -682,6 +682,10 @@ static void reads_paths(void **state)
         {"/v1/chat/completions", GW_PATH_OPENAI, "", false},
         {"/v1/embeddings", GW_PATH_OPENAI, "", true},
         {"/v1/chat/completions/", GW_PATH_NONE, "", false},
+        {"/v2/repository/index", GW_PATH_INDEX, "", false},
+        {"/playground", GW_PATH_PLAYGROUND, "", false},
+        {"/playground/app.js", GW_PATH_PLAYGROUND, "", false},
+        {"/playgrounds", GW_PATH_NONE, "", false},
         {"/", GW_PATH_NONE, "", false},
     };
     for (size_t i = 0; i < AT_ARRAY_LEN(CASES); i++) {

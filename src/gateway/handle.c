@@ -93,12 +93,17 @@ static void handle(struct gw_worker *w, struct at_http_exchange *ex)
     gw_path_parse(head->path, &path);
     enum gw_grpc_kind grpc = gw_grpc_kind_of(head);
     const struct gw_rule *rule = gw_rules_find(w->rules, head);
+    if (path.kind == GW_PATH_PLAYGROUND &&
+        (!w->gateway->has_playground || (rule != NULL && rule->path[0] != '\0'))) {
+        path.kind = GW_PATH_NONE; /* a service that wants this very path has it */
+    }
     if (rule != NULL && (rule->host[0] != '\0' || path.kind == GW_PATH_NONE)) {
         handle_service(w, ex, rule);
         return;
     }
     bool open = path.kind == GW_PATH_HEALTHZ || path.kind == GW_PATH_METRICS ||
-                path.kind == GW_PATH_LIVE || path.kind == GW_PATH_READY;
+                path.kind == GW_PATH_LIVE || path.kind == GW_PATH_READY ||
+                path.kind == GW_PATH_PLAYGROUND;
     if ((grpc != GW_GRPC_NONE || !open) && !gw_auth_allows(w, head)) {
         refuse_stranger(w, ex);
     } else if (grpc != GW_GRPC_NONE) {

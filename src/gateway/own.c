@@ -3,6 +3,7 @@
 #include "core/mem.h"
 #include "gateway/gateway_priv.h"
 #include "gateway/grpc.h"
+#include "gateway/playground.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -242,6 +243,30 @@ static void answer_metrics(struct gw_worker *worker, struct at_http_exchange *ex
     at_http_respond(ex, 200, "text/plain; version=0.0.4; charset=utf-8", NULL, text.data, text.len);
 }
 
+/* What Triton's repository extension answers: one entry a version. The body that it takes may ask
+ * for ready ones only; all are told, with their state. */
+static void answer_index(struct gw_worker *w, struct at_http_exchange *ex)
+{
+    if (!w->has_table) { /* an empty list would be a lie */
+        gw_answer_error(ex, 503, "Retry-After: 1\r\n", "no routes are known yet");
+        return;
+    }
+    json_t *list = json_array();
+    void *value;
+    for (size_t it = 0; at_map_next(w->models, &it, NULL, &value);) {
+        const struct gw_model *model = value;
+        bool ready = model->n_replicas > 0;
+        for (size_t i = 0; i < (model->n_versions > 0 ? model->n_versions : 1); i++) {
+            json_array_append_new(list,
+                                  json_pack("{s:s, s:s, s:s, s:s}", "name", model->name, "version",
+                                            model->n_versions > 0 ? model->versions[i] : "",
+                                            "state", ready ? "READY" : "UNAVAILABLE", "reason",
+                                            ready ? "" : "no replica is ready"));
+        }
+    }
+    answer_json(ex, 200, NULL, list);
+}
+
 static void answer_no_path(struct gw_worker *w, struct at_http_exchange *ex)
 {
     gw_count(w, "", "", 404);
@@ -260,6 +285,10 @@ void gw_answer_own(struct gw_worker *worker, struct at_http_exchange *ex,
     bool reads = head->method == AT_HTTP_GET || head->method == AT_HTTP_HEAD;
     if (path->kind == GW_PATH_NONE) {
         answer_no_path(worker, ex);
+        return;
+    }
+    if (path->kind == GW_PATH_INDEX && head->method == AT_HTTP_POST) {
+        answer_index(worker, ex);
         return;
     }
     if (!reads && gw_openai_is(head)) {
@@ -296,6 +325,14 @@ void gw_answer_own(struct gw_worker *worker, struct at_http_exchange *ex,
         return;
     case GW_PATH_MODEL_CARD:
         gw_openai_answer_model(worker, ex, path);
+        return;
+    case GW_PATH_INDEX:
+        answer_index(worker, ex);
+        return;
+    case GW_PATH_PLAYGROUND:
+        if (!gw_playground_answer(ex)) {
+            answer_no_path(worker, ex);
+        }
         return;
     case GW_PATH_NONE:
     case GW_PATH_MODEL:

@@ -15,6 +15,8 @@ static const struct {
     {"/healthz", GW_PATH_HEALTHZ, false},
     {"/metrics", GW_PATH_METRICS, false},
     {"/v1/models", GW_PATH_MODEL_LIST, false},
+    {"/v2/repository/index", GW_PATH_INDEX, false},
+    {"/playground", GW_PATH_PLAYGROUND, false},
     {"/v1/chat/completions", GW_PATH_OPENAI, false},
     {"/v1/completions", GW_PATH_OPENAI, false},
     {"/v1/embeddings", GW_PATH_OPENAI, true},
@@ -94,7 +96,7 @@ static bool take_card(struct at_str name, struct gw_path *ret)
 
 void gw_path_parse(struct at_str path, struct gw_path *ret)
 {
-    static const char MODELS[] = "/v2/models/", CARDS[] = "/v1/models/";
+    static const char MODELS[] = "/v2/models/", CARDS[] = "/v1/models/", PAGES[] = "/playground/";
     ret->kind = GW_PATH_NONE;
     ret->infer = false;
     ret->stream = false;
@@ -121,6 +123,10 @@ void gw_path_parse(struct at_str path, struct gw_path *ret)
         }
         ret->model_len = 0;
         ret->model[0] = '\0';
+        return;
+    }
+    if (at_str_starts(path, PAGES)) {
+        ret->kind = GW_PATH_PLAYGROUND;
         return;
     }
     for (size_t i = 0; i < AT_ARRAY_LEN(FIXED); i++) {

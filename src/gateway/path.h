@@ -13,6 +13,8 @@ enum gw_path_kind {
     GW_PATH_LIVE,       /* /v2/health/live */
     GW_PATH_READY,      /* /v2/health/ready */
     GW_PATH_MODEL_LIST, /* /v1/models */
+    GW_PATH_INDEX,      /* /v2/repository/index, as Triton has it */
+    GW_PATH_PLAYGROUND, /* /playground and what is below it: pages, for everybody */
     GW_PATH_MODEL,      /* /v2/models/M and everything below */
     GW_PATH_MODEL_CARD, /* /v1/models/M; M may have slashes */
     GW_PATH_OPENAI,     /* /v1/chat/completions and its kin: the body names the model */

@@ -196,6 +196,19 @@ static void say_all_tried(struct gw_request *r, const struct at_http_head *head)
     }
 }
 
+/* To whoever asks for it: how long the request waited for its replica (and tried others), and the
+ * replica took to begin its answer. The replica adds stages of its own in the same way. */
+static void say_timing(struct gw_request *r)
+{
+    if (r->timing) {
+        int64_t now = at_loop_now_ns(r->worker->loop), sent = r->hedge.sent_ns;
+        (void)!at_buf_printf(&r->down,
+                             "Server-Timing: gw-queue;dur=%.3f;desc=\"waiting for a replica\", "
+                             "replica;dur=%.3f;desc=\"until the replica began its answer\"\r\n",
+                             (double)(sent - r->start_ns) / 1e6, (double)(now - sent) / 1e6);
+    }
+}
+
 void gw_request_on_head(void *ctx, const struct at_http_head *head)
 {
     struct gw_request *r = ctx;
@@ -227,6 +240,7 @@ void gw_request_on_head(void *ctx, const struct at_http_head *head)
                              r->model->session_cookie, r->cookie);
     }
     say_all_tried(r, head);
+    say_timing(r);
     gw_observe_head(r, head);
     if (r->host.len > 0 && r->sse) {
         begin_stream(r); /* the client waits for the head, and the first event may be far off */
@@ -663,6 +677,7 @@ void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const st
     r->infer = path->infer;
     r->openai = path->kind == GW_PATH_OPENAI;
     r->stream = path->stream;
+    r->timing = at_http_header_get(head, "x-atoll-timing").len > 0;
     r->safe = path->infer || (r->method != AT_HTTP_POST && r->method != AT_HTTP_PATCH);
     at_buf_clear(&r->hold);
     at_buf_clear(&r->down);

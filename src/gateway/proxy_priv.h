@@ -39,6 +39,7 @@ struct gw_request {
     struct gw_grpc_call *grpc;  /* what the gRPC request became; NULL: none */
     size_t json_bytes;          /* of a binary answer, before the tensors */
     int64_t timeout_ns;         /* the client's own; 0: none */
+    bool timing;                /* Server-Timing is wanted */
     bool openai;                /* errors are objects; only 503 is safe to ask another about */
     struct at_buf target, host; /* of a plain service; else empty */
     struct gw_observation obs;

@@ -463,6 +463,9 @@ void llm_on_event(void *service, const struct at_llm_event *event)
         c->n_prompt = event->n_prompt;
         c->n_answer = event->n_answer;
         c->n_reused = event->n_reused;
+        c->queue_ns = event->queue_ns;
+        c->prompt_ns = event->prompt_ns;
+        c->answer_ns = event->answer_ns;
         call->n_ended++;
         choice_leave(c);
     }

@@ -37,6 +37,31 @@ static json_t *usage(const struct llm_call *call)
                      (json_int_t)reused);
 }
 
+/* Stages for whoever asks for them, in llama-server's words and one of ours (queue_ms); of several
+ * answers those of the slowest. NULL: not asked for. */
+static json_t *timings(const struct llm_call *call)
+{
+    const struct llm_choice *slow = NULL;
+    int64_t most = -1;
+    if (at_http_header_get(at_http_request(call->ex), "x-atoll-timing").len == 0) {
+        return NULL;
+    }
+    for (size_t i = 0; i < call->n_choices; i++) {
+        const struct llm_choice *c = &call->choices[i];
+        int64_t took = c->queue_ns + c->prompt_ns + c->answer_ns;
+        slow = took > most ? c : slow;
+        most = took > most ? took : most;
+    }
+    if (slow == NULL) {
+        return NULL;
+    }
+    return json_pack("{s:f, s:I, s:I, s:f, s:I, s:f}", "queue_ms", (double)slow->queue_ns / 1e6,
+                     "cache_n", (json_int_t)slow->n_reused, "prompt_n",
+                     (json_int_t)(slow->n_prompt - slow->n_reused), "prompt_ms",
+                     (double)slow->prompt_ns / 1e6, "predicted_n", (json_int_t)slow->n_answer,
+                     "predicted_ms", (double)slow->answer_ns / 1e6);
+}
+
 /* Completions have four lists beside each other where chats have one of objects. */
 static json_t *logprobs_of_text(const json_t *entries, size_t offset)
 {
@@ -136,10 +161,10 @@ enum at_rc llm_encode_whole(const struct llm_call *call, struct at_buf *buf)
                               call->service->options.name, "usage", usage(call)),
                     buf);
     }
-    return dump(json_pack("{s:s, s:s, s:I, s:s, s:o, s:o}", "id", call->id, "object",
+    return dump(json_pack("{s:s, s:s, s:I, s:s, s:o, s:o, s:o*}", "id", call->id, "object",
                           is_chat(call) ? "chat.completion" : "text_completion", "created",
                           (json_int_t)call->created_s, "model", call->service->options.name,
-                          "choices", list, "usage", usage(call)),
+                          "choices", list, "usage", usage(call), "timings", timings(call)),
                 buf);
 }
 
@@ -211,5 +236,11 @@ enum at_rc llm_encode_stream_usage(const struct llm_call *call, struct at_buf *b
     enum at_rc rc = open_event(call, buf);
     rc = rc != AT_OK ? rc : at_buf_append_str(buf, ",\"choices\":[],\"usage\":");
     rc = rc != AT_OK ? rc : dump(usage(call), buf);
+    json_t *stages = timings(call);
+    if (rc == AT_OK && stages != NULL) {
+        rc = at_buf_append_str(buf, ",\"timings\":");
+        rc = rc != AT_OK ? rc : dump(json_incref(stages), buf);
+    }
+    json_decref(stages);
     return rc != AT_OK ? rc : at_buf_append_str(buf, "}\n\n");
 }

@@ -45,6 +45,7 @@ struct at_llm_event {
     bool ended;
     enum at_llm_why why;
     size_t n_prompt, n_answer, n_reused;
+    int64_t queue_ns, prompt_ns, answer_ns; /* ended: until the first step, first token, last one */
     float *embedding;
     size_t n_embedding;
     struct at_err err; /* FAILED */

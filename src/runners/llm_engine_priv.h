@@ -23,7 +23,7 @@ struct llm_sequence {
     struct at_llm_text text;
     json_t *logprobs; /* not yet told */
     size_t n_answer;
-    int64_t sent_ns, last_ns;
+    int64_t sent_ns, begun_ns, first_ns, last_ns;
     struct llm_sequence *prev, *next;
 };
 

@@ -46,6 +46,7 @@ struct llm_choice {
     bool ended;
     float *embedding;
     size_t n_embedding, n_prompt, n_answer, n_reused;
+    int64_t queue_ns, prompt_ns, answer_ns;
 };
 
 struct llm_call {

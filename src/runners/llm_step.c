@@ -116,6 +116,9 @@ static void finish(struct at_llm_engine *e, struct llm_sequence *q, struct at_ll
     event->n_prompt = q->work->n_prompt;
     event->n_answer = q->n_answer;
     event->n_reused = q->base.n_reused;
+    event->queue_ns = q->begun_ns != 0 ? q->begun_ns - q->sent_ns : 0;
+    event->prompt_ns = q->first_ns != 0 ? q->first_ns - q->begun_ns : 0;
+    event->answer_ns = q->first_ns != 0 ? q->last_ns - q->first_ns : 0;
     json_decref(q->logprobs);
     q->logprobs = NULL;
     llm_sequence_end(e, q, why != AT_LLM_FAILED);
@@ -132,6 +135,7 @@ static void observe(struct at_llm_engine *e, struct llm_sequence *q, int64_t now
 {
     const struct at_llm_metrics *m = &e->options.metrics;
     if (q->n_answer == 1) {
+        q->first_ns = now;
         at_metric_observe_ns(m->first_token, now - q->sent_ns);
         at_metric_add(m->prompt_tokens, (int64_t)q->work->n_prompt);
     } else {
@@ -234,7 +238,7 @@ void llm_step(struct at_llm_engine *e)
         struct llm_sequence *q = (struct llm_sequence *)seq;
         if (q->last_ns == 0) {
             at_metric_observe_ns(m->queue, begun - q->sent_ns);
-            q->last_ns = begun;
+            q->begun_ns = q->last_ns = begun;
         }
         if (seq->n_done == seq->n_tokens) {
             answer(e, q, row, now);

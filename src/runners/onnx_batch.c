@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define HEADER_BYTES_MAX 96
+#define HEADER_BYTES_MAX 320
 #define TIMER_NS_MIN (50 * AT_NS_PER_US)
 
 /* One infer request on its way: parsed on the loop's thread, waiting in the batcher, run and
@@ -114,18 +114,36 @@ static void lane_work(void *ctx)
     at_arena_reset(lane->arena);
 }
 
-static void job_answer(struct job *job)
+/* Stages for whoever asks for them; the gateway puts its own before them. */
+static void put_timing(const struct job *job, const struct lane *lane, char *out, size_t size)
+{
+    const struct at_http_head *head = at_http_request(job->ex);
+    if (at_http_header_get(head, "x-atoll-timing").len > 0) {
+        snprintf(out, size,
+                 "Server-Timing: queue;dur=%.3f;desc=\"waiting for a batch\", "
+                 "compute;dur=%.3f;desc=\"in the model, %zu rows together\"\r\n",
+                 (double)(lane->begun_ns - job->item.arrived_ns) / 1e6,
+                 (double)(lane->ended_ns - lane->begun_ns) / 1e6, lane->rows);
+    }
+}
+
+static void job_answer(struct job *job, const struct lane *lane)
 {
     struct at_onnx_service *s = job->service;
+    char header[HEADER_BYTES_MAX] = "";
+    if (job->ex != NULL && job->rc == AT_OK) {
+        put_timing(job, lane, header, sizeof header);
+    }
     if (job->ex != NULL && job->rc != AT_OK) {
         onnx_respond_error(s, job->ex, status_of(job->rc), job->err.msg);
     } else if (job->ex != NULL && job->json_len != 0) {
-        char header[HEADER_BYTES_MAX];
-        snprintf(header, sizeof header, "Inference-Header-Content-Length: %zu\r\n", job->json_len);
+        size_t n = strlen(header);
+        snprintf(header + n, sizeof header - n, "Inference-Header-Content-Length: %zu\r\n",
+                 job->json_len);
         onnx_respond_ok(s, job->ex, "application/octet-stream", header, job->answer.data,
                         job->answer.len);
     } else if (job->ex != NULL) {
-        onnx_respond_ok(s, job->ex, JSON_TYPE, NULL, job->answer.data, job->answer.len);
+        onnx_respond_ok(s, job->ex, JSON_TYPE, header, job->answer.data, job->answer.len);
     }
 }
 
@@ -168,7 +186,7 @@ static void lane_done(void *ctx)
         at_metric_observe_ns(s->total_time, total);
         sum_add(&s->queued, waited);
         sum_add(job->rc == AT_OK ? &s->good : &s->bad, total);
-        job_answer(job);
+        job_answer(job, lane);
         job_free(job);
     }
     lane->n = 0;
