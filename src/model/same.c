@@ -1,7 +1,9 @@
 /* Hash, comparison and copy of parts of a spec, by the field tables. */
 #include "core/str.h"
+#include "model/members.h"
 #include "model/model_priv.h"
 
+#include <assert.h>
 #include <string.h>
 
 static uint64_t mix(uint64_t h, uint64_t v)
@@ -208,6 +210,40 @@ bool at_model_spec_equal(const struct at_model_kind *kind, const void *a, const 
         size_t at = spec->offset + f->offset;
         same = !is_named(f->name, members) ||
                equal_field(f, (const char *)a + at, (const char *)b + at);
+    }
+    return same;
+}
+
+void at_model_members_init(struct at_model_members *m, const struct at_model_kind *kind,
+                           const char *part, const char *const *names)
+{
+    const struct at_model_field *p = part_of(kind, part);
+    *m = (struct at_model_members){0};
+    for (size_t i = 0; p != NULL && i < p->sub->n_fields; i++) {
+        const struct at_model_field *f = &p->sub->fields[i];
+        if (is_named(f->name, names)) {
+            assert(m->n < AT_MODEL_MEMBERS_MAX);
+            m->fields[m->n] = f;
+            m->offsets[m->n++] = p->offset + f->offset;
+        }
+    }
+}
+
+uint64_t at_model_members_hash(const struct at_model_members *m, const void *object)
+{
+    uint64_t h = 0;
+    for (size_t i = 0; i < m->n; i++) {
+        h = hash_field(m->fields[i], (const char *)object + m->offsets[i], h);
+    }
+    return h;
+}
+
+bool at_model_members_equal(const struct at_model_members *m, const void *a, const void *b)
+{
+    bool same = true;
+    for (size_t i = 0; same && i < m->n; i++) {
+        same = equal_field(m->fields[i], (const char *)a + m->offsets[i],
+                           (const char *)b + m->offsets[i]);
     }
     return same;
 }

@@ -61,7 +61,8 @@ struct sched_request_site {
 /* free.c */
 /* Capacity from the object; everything is free then. */
 void sched_node_fill(struct sched_node *n, const struct at_node *node);
-void sched_node_done(struct sched_node *n);
+struct sched_node *sched_node_new(void);
+void sched_node_free(struct sched_node *n);
 /* The object was replaced by an equal one. */
 void sched_node_repoint(struct sched_node *n, const struct at_node *node);
 void sched_take(struct sched_node *n, const struct sched_demand *d, const struct at_sched_gpu *gpus,
@@ -123,9 +124,10 @@ void sched_gpus_pick(const struct sched *s, const struct sched_node *n,
 uint32_t sched_slack(const struct sched *s, const struct sched_request *r);
 
 /* request.c */
-extern const char *const SCHED_REQUEST_MEMBERS[]; /* of spec */
+void sched_requests_init(struct sched *s);
 struct sched_request *sched_request_ref(struct sched *s, const struct at_instance *instance);
-bool sched_request_is(const struct sched_request *r, const struct at_instance *instance);
+bool sched_request_is(const struct sched *s, const struct sched_request *r,
+                      const struct at_instance *instance);
 void sched_request_unref(struct sched *s, struct sched_request *r);
 void sched_requests_free(struct sched *s);
 void sched_requests_weigh(struct sched *s); /* weights depend on more than the request */
@@ -142,6 +144,9 @@ void sched_node_recount(struct sched *s, struct sched_node *n); /* all, less wha
 void sched_settle(struct sched *s); /* after nodes changed: their order, what each has free */
 
 /* items.c */
+#define SCHED_KEY_MAX 1024
+/* "namespace/name"; its length, 0 when it is too long. */
+size_t sched_key(const char *ns, const char *name, char out[SCHED_KEY_MAX]);
 void sched_item_set_gpus(struct sched_item *item, const struct at_sched_gpu *gpus, size_t n);
 void sched_item_set_homeless(struct sched *s, struct sched_item *item, bool homeless);
 void sched_item_remove(struct sched *s, struct sched_item *item);

@@ -1,6 +1,8 @@
 /* What nodes have left. */
 #include "scheduler/engine.h"
 
+#define CACHE_LINE 64
+
 /* What a node reports is not to be trusted: below nothing is nothing, and there is an end. */
 static int64_t sane(int64_t amount)
 {
@@ -122,7 +124,7 @@ static void fill_gpus(struct sched_node *n, const struct at_node *node, int64_t 
         g->numa = numa_of(node, i);
         g->cap_milli = g->free_milli = left < AT_SCHED_GPU_MILLI ? left : AT_SCHED_GPU_MILLI;
         left -= g->cap_milli;
-        n->cap_gpu_milli += g->cap_milli;
+        n->cap_gpu_milli += (int32_t)g->cap_milli;
         if (i < node->status.gpus.n) {
             g->memory_bytes = g->free_memory_bytes = sane(node->status.gpus.items[i].memory_bytes);
         }
@@ -146,14 +148,24 @@ void sched_node_fill(struct sched_node *n, const struct at_node *node)
     }
     fill_gpus(n, node, r->gpu_milli);
     memset(n->numa, 0, sizeof(n->numa));
-    n->gpus_unknown = false;
+    n->gpus_unknown = n->plain = false;
     sched_node_repoint(n, node);
 }
 
-void sched_node_done(struct sched_node *n)
+struct sched_node *sched_node_new(void)
+{
+    void *block = at_alloc(sizeof(struct sched_node) + CACHE_LINE);
+    uintptr_t at = ((uintptr_t)block + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    struct sched_node *n = (struct sched_node *)at;
+    n->memory = block;
+    return n;
+}
+
+void sched_node_free(struct sched_node *n)
 {
     at_free(n->gpus);
     at_free(n->extended);
+    at_free(n->memory);
 }
 
 bool sched_instance_ended(const struct at_instance *instance)
@@ -168,12 +180,6 @@ bool sched_instance_holds(const struct at_instance *instance)
            !sched_instance_ended(instance);
 }
 
-static bool gpu_model_ok(const struct sched_gpu *g, const struct sched_demand *d)
-{
-    return d->gpu_models == NULL ||
-           (g->model != NULL && sched_strings_have(d->gpu_models, g->model));
-}
-
 enum at_sched_rule sched_gpu_check(const struct sched_node *n, const struct sched_demand *d)
 {
     if (d->gpu_count == 0) {
@@ -182,12 +188,15 @@ enum at_sched_rule sched_gpu_check(const struct sched_node *n, const struct sche
     if (n->gpus_unknown) {
         return AT_SCHED_GPU;
     }
+    if (n->plain && d->gpu_memory_bytes <= 0) {
+        return sched_gpu_check_plain(n, d);
+    }
     int64_t of_model = 0;
     int64_t with_room = 0;
     int64_t fitting = 0;
     for (size_t i = 0; i < n->n_gpus; i++) {
         const struct sched_gpu *g = &n->gpus[i];
-        bool model = gpu_model_ok(g, d);
+        bool model = sched_gpu_fits_model(g, d);
         of_model += model;
         with_room += model && g->free_milli >= d->gpu_milli;
         fitting += sched_gpu_fits(g, d);
@@ -219,6 +228,7 @@ static void move(struct sched_node *n, const struct sched_demand *d,
         n->numa[numa].cpu_milli -= sign * d->cpu_milli;
         n->numa[numa].memory_bytes -= sign * d->memory_bytes;
     }
+    n->plain = n->plain && n_taken == 0; /* until sched_mix_node has seen it */
     for (size_t i = 0; i < n_taken; i++) {
         if (gpus[i].index < n->n_gpus) { /* else it is not there any more */
             n->gpus[gpus[i].index].free_milli += sign * gpus[i].milli;

@@ -3,11 +3,26 @@
 
 #include <assert.h>
 
+bool sched_gpu_fits_model(const struct sched_gpu *g, const struct sched_demand *d)
+{
+    return d->gpu_models == NULL ||
+           (g->model != NULL && sched_strings_have(d->gpu_models, g->model));
+}
+
 bool sched_gpu_fits(const struct sched_gpu *g, const struct sched_demand *d)
 {
-    bool model =
-        d->gpu_models == NULL || (g->model != NULL && sched_strings_have(d->gpu_models, g->model));
-    return model && g->free_milli >= d->gpu_milli && g->free_memory_bytes >= d->gpu_memory_bytes;
+    return sched_gpu_fits_model(g, d) && g->free_milli >= d->gpu_milli &&
+           g->free_memory_bytes >= d->gpu_memory_bytes;
+}
+
+enum at_sched_rule sched_gpu_check_plain(const struct sched_node *n, const struct sched_demand *d)
+{
+    if (d->gpu_models != NULL && !sched_gpu_fits_model(&n->gpus[0], d)) {
+        return (int64_t)n->n_gpus >= d->gpu_count ? AT_SCHED_GPU_MODEL : AT_SCHED_GPU;
+    }
+    bool fits = d->gpu_milli == AT_SCHED_GPU_MILLI ? n->left.free_gpus >= d->gpu_count
+                                                   : n->most_milli >= d->gpu_milli;
+    return fits ? AT_SCHED_RULE_COUNT : AT_SCHED_GPU;
 }
 
 /* Without a topology the tightest that fit, the lowest index among equals. Whole GPUs are all

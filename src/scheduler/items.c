@@ -3,7 +3,6 @@
 #include "scheduler/engine.h"
 
 #include <assert.h>
-#include <stdio.h>
 #include <string.h>
 
 static const char *or_empty(const char *s)
@@ -22,11 +21,23 @@ void sched_item_set_gpus(struct sched_item *item, const struct at_sched_gpu *gpu
 
 /* --- instances --- */
 
+size_t sched_key(const char *ns, const char *name, char out[SCHED_KEY_MAX])
+{
+    size_t n_ns = strlen(or_empty(ns)), n_name = strlen(name);
+    if (n_ns + n_name + 2 > SCHED_KEY_MAX) {
+        return 0;
+    }
+    memcpy(out, or_empty(ns), n_ns);
+    out[n_ns] = '/';
+    memcpy(out + n_ns + 1, name, n_name + 1);
+    return n_ns + 1 + n_name;
+}
+
 struct sched_item *sched_item_find(const struct sched *s, const char *ns, const char *name)
 {
-    char key[1024];
-    int len = snprintf(key, sizeof(key), "%s/%s", or_empty(ns), name);
-    return len < (int)sizeof(key) ? at_map_get_n(s->item_by_key, key, (size_t)len) : NULL;
+    char key[SCHED_KEY_MAX];
+    size_t len = sched_key(ns, name, key);
+    return len > 0 ? at_map_get_n(s->item_by_key, key, len) : NULL;
 }
 
 static struct sched_item *item_new(struct sched *s, const char *key)
@@ -289,15 +300,16 @@ static void tell_budget(struct sched *s, const struct sched_item *item, bool was
 void sched_item_put(struct sched *s, const struct at_instance *i)
 {
     struct at_sched_gpu gpus[AT_SCHED_GPUS_PER_NODE];
-    char key[1024];
-    snprintf(key, sizeof(key), "%s/%s", or_empty(i->meta.ns), i->meta.name);
-    struct sched_item *item = at_map_get(s->item_by_key, key);
+    char key[SCHED_KEY_MAX];
+    size_t len = sched_key(i->meta.ns, i->meta.name, key);
+    struct sched_item *item = len > 0 ? at_map_get_n(s->item_by_key, key, len) : NULL;
     if (sched_instance_ended(i)) {
         if (item != NULL) {
             sched_item_remove(s, item);
         }
         return;
     }
+    assert(len > 0); /* names have an end: 253 each */
     item = item != NULL ? item : item_new(s, key);
     bool was_available = item->available;
     struct sched_node *node =
@@ -306,7 +318,7 @@ void sched_item_put(struct sched *s, const struct at_instance *i)
     bool bound = sched_instance_holds(i);
     bool goes = i->meta.deletion_wall_ns != 0; /* one that was never bound is not going to be */
     bool stays = item->node != NULL && (item->node == node || (!bound && item->planned && !goes));
-    bool asks_same = item->request != NULL && sched_request_is(item->request, i);
+    bool asks_same = item->request != NULL && sched_request_is(s, item->request, i);
     if (stays && asks_same && (!bound || same_gpus(item, gpus, n_gpus))) {
         tell_holder(s, item, -1);
         item->instance = i;

@@ -18,22 +18,67 @@ static const char *join(struct sched *s, const struct at_model_strings *list)
     return text;
 }
 
+/* What is said of decisions that find a place, a hundred thousand times a second, is put together
+ * by hand. */
+struct line {
+    char text[2048]; /* three names of 253 bytes at most, and some 50 bytes an objective */
+    size_t len;
+};
+
+static void add(struct line *l, const char *text)
+{
+    size_t len = strlen(text), room = sizeof l->text - 1 - l->len;
+    len = len < room ? len : room;
+    memcpy(l->text + l->len, text, len);
+    l->len += len;
+}
+
+static void add_number(struct line *l, int64_t number)
+{
+    char digits[24];
+    size_t at = sizeof digits - 1;
+    uint64_t left = number < 0 ? -(uint64_t)number : (uint64_t)number;
+    digits[at] = '\0';
+    do {
+        digits[--at] = (char)('0' + left % 10);
+        left /= 10;
+    } while (left > 0);
+    add(l, number < 0 ? "-" : "");
+    add(l, digits + at);
+}
+
+static const char *line_text(struct sched *s, const struct line *l)
+{
+    return at_arena_strndup(s->arena, l->text, l->len);
+}
+
+/* "have of what free, want wanted" */
+static const char *too_few(struct sched *s, const char *have, const char *what, const char *want)
+{
+    struct line l;
+    l.len = 0;
+    add(&l, have);
+    add(&l, what);
+    add(&l, " free, ");
+    add(&l, want);
+    add(&l, " wanted");
+    return line_text(s, &l);
+}
+
 static const char *milli_short(struct sched *s, int64_t free_now, int64_t wanted, const char *what)
 {
     char have[AT_UNITS_TEXT_BYTES_MAX];
     char want[AT_UNITS_TEXT_BYTES_MAX];
-    return at_arena_printf(s->arena, "%s%s free, %s wanted",
-                           at_quantity_format_milli(free_now > 0 ? free_now : 0, have), what,
-                           at_quantity_format_milli(wanted, want));
+    return too_few(s, at_quantity_format_milli(free_now > 0 ? free_now : 0, have), what,
+                   at_quantity_format_milli(wanted, want));
 }
 
 static const char *bytes_short(struct sched *s, int64_t free_now, int64_t wanted, const char *what)
 {
     char have[AT_UNITS_TEXT_BYTES_MAX];
     char want[AT_UNITS_TEXT_BYTES_MAX];
-    return at_arena_printf(s->arena, "%s%s free, %s wanted",
-                           at_quantity_format_bytes(free_now > 0 ? free_now : 0, have), what,
-                           at_quantity_format_bytes(wanted, want));
+    return too_few(s, at_quantity_format_bytes(free_now > 0 ? free_now : 0, have), what,
+                   at_quantity_format_bytes(wanted, want));
 }
 
 static const char *why_selector(struct sched *s, const struct sched_node *n,
@@ -97,7 +142,9 @@ static const char *why_gpu(struct sched *s, const struct sched_node *n,
     for (size_t i = 0; i < n->n_gpus; i++) {
         whole += n->gpus[i].free_milli == AT_SCHED_GPU_MILLI;
     }
-    return at_arena_printf(s->arena, "%lld whole GPUs free, %s wanted", (long long)whole, want);
+    char have[AT_UNITS_TEXT_BYTES_MAX];
+    return too_few(s, at_quantity_format_milli(whole * AT_SCHED_GPU_MILLI, have), " whole GPUs",
+                   want);
 }
 
 static const char *why_extended(struct sched *s, const struct sched_node *n,
@@ -244,34 +291,6 @@ const char *sched_why_refused(struct sched *s, const struct sched_turn *turn,
     }
 }
 
-/* Said of each decision, a hundred thousand times a second: put together by hand. */
-struct line {
-    char text[2048]; /* three names of 253 bytes at most, and some 50 bytes an objective */
-    size_t len;
-};
-
-static void add(struct line *l, const char *text)
-{
-    size_t len = strlen(text), room = sizeof l->text - 1 - l->len;
-    len = len < room ? len : room;
-    memcpy(l->text + l->len, text, len);
-    l->len += len;
-}
-
-static void add_number(struct line *l, int64_t number)
-{
-    char digits[24];
-    size_t at = sizeof digits - 1;
-    uint64_t left = number < 0 ? -(uint64_t)number : (uint64_t)number;
-    digits[at] = '\0';
-    do {
-        digits[--at] = (char)('0' + left % 10);
-        left /= 10;
-    } while (left > 0);
-    add(l, number < 0 ? "-" : "");
-    add(l, digits + at);
-}
-
 static const char *say_placed(struct sched *s, const struct at_sched_decision *d)
 {
     struct line l;
@@ -304,7 +323,7 @@ static const char *say_placed(struct sched *s, const struct at_sched_decision *d
         add(&l, " by ");
         add_number(&l, ahead);
     }
-    return at_arena_strndup(s->arena, l.text, l.len);
+    return line_text(s, &l);
 }
 
 static const char *say_pending(struct sched *s, const struct at_sched_decision *d)
@@ -349,6 +368,19 @@ static enum at_rc explain_pending(struct sched *s, const struct sched_turn *turn
     return AT_OK;
 }
 
+static const char *named(struct sched *s, const char *name, const char *why)
+{
+    struct line l;
+    l.len = 0;
+    if (strlen(name) + strlen(why) + 3 > sizeof(l.text)) {
+        return at_arena_printf(s->arena, "%s: %s", name, why);
+    }
+    add(&l, name);
+    add(&l, ": ");
+    add(&l, why);
+    return line_text(s, &l);
+}
+
 enum at_rc sched_explain(struct sched *s, const struct sched_turn *turn,
                          struct at_sched_decision *decision)
 {
@@ -359,9 +391,7 @@ enum at_rc sched_explain(struct sched *s, const struct sched_turn *turn,
             continue;
         }
         const char *why = sched_why_refused(s, turn, first[k], (enum at_sched_rule)k);
-        decision->example[k] =
-            why != NULL ? at_arena_printf(s->arena, "%s: %s", first[k]->node->meta.name, why)
-                        : NULL;
+        decision->example[k] = why != NULL ? named(s, first[k]->node->meta.name, why) : NULL;
         if (decision->example[k] == NULL) {
             return AT_NOMEM;
         }

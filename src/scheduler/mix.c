@@ -89,17 +89,23 @@ void sched_mix_node(const struct sched *s, struct sched_node *n)
         n->packs =
             n->gpus[g].model == n->gpus[0].model || at_streq(n->gpus[g].model, n->gpus[0].model);
     }
+    int64_t gpu_free = sched_gpu_free(n); /* what was recorded by hand may be absurd */
+    n->gpu_free_milli = (int32_t)(gpu_free > INT32_MIN ? gpu_free : INT32_MIN);
+    n->plain = n->packs;
     if (!n->packs) {
         return;
     }
     struct pack_left *left = &n->left;
     *left = (struct pack_left){.n_gpus = (uint8_t)n->n_gpus};
     left->cpu_milli = n->cpu_milli > 0 ? n->cpu_milli : 0;
+    n->most_milli = 0;
     for (size_t g = 0; g < n->n_gpus; g++) {
         int64_t milli = n->gpus[g].free_milli;
         left->gpu[g] = (uint16_t)(milli < 0 ? 0 : milli);
         left->free_gpus += milli == AT_SCHED_GPU_MILLI;
+        n->plain = n->plain && milli >= 0 && n->gpus[g].free_memory_bytes >= 0;
         left->idle_milli += left->gpu[g];
+        n->most_milli = left->gpu[g] > n->most_milli ? left->gpu[g] : n->most_milli;
     }
     n->model = model_of(s->mix, n->gpus[0].model);
     n->own = s->mix->ready ? pack_frag_of(&s->mix->mix, n->model, left) : 0;
@@ -271,12 +277,17 @@ bool sched_mix_update(struct sched *s, bool force)
 static uint32_t allowed_gpus(const struct sched_node *n, const struct sched_demand *d)
 {
     uint32_t set = 0;
+    int64_t fitting = 0;
     for (size_t g = 0; g < n->n_gpus; g++) {
-        set |= (uint32_t)sched_gpu_fits(&n->gpus[g], d) << g;
+        bool fits = sched_gpu_fits(&n->gpus[g], d);
+        set |= (uint32_t)fits << g;
+        fitting += fits;
     }
+    assert(fitting >= d->gpu_count);
     return set;
 }
 
+/* The node has room for the request. */
 static bool is_measured(const struct sched *s, const struct sched_node *n,
                         const struct sched_request *r)
 {
@@ -287,8 +298,10 @@ static int64_t gain_of(const struct sched *s, const struct sched_node *n,
                        const struct sched_request *r, uint32_t *ret_gpus)
 {
     struct pack_own own = {&s->mix->mix, s->mix->scarce};
-    uint32_t allowed = allowed_gpus(n, &r->demand);
-    assert(__builtin_popcount(allowed) >= (int)r->pack.gpus);
+    uint32_t allowed = UINT32_MAX; /* the engine itself looks at what is free */
+    if (!n->plain || r->demand.gpu_memory_bytes > 0) {
+        allowed = allowed_gpus(n, &r->demand);
+    }
     return pack_own_gain(&own, &r->pack, n->model, &n->left, n->own, allowed, ret_gpus);
 }
 

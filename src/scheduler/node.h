@@ -35,33 +35,45 @@ struct sched_gpu {
     uint8_t numa; /* place in the node's numa; SCHED_NUMA_MAX: none */
 };
 
+/* What each decision of each request looks at lies together, in two lines of the CPU's cache. */
 struct sched_node {
+    uint64_t changed;   /* place in the log of its last change */
+    int64_t disk_bytes; /* free; below 0: over-committed by hand */
+    int64_t cap_cpu_milli, cap_memory_bytes;
+    int32_t cap_gpu_milli;
+    int32_t gpu_free_milli; /* of all its GPUs; 0 when nobody knows */
+    int64_t own;            /* what of left is fragmented, by the mix */
+    uint32_t pos;           /* in sched.nodes */
+    uint32_t site_index;
+    uint32_t block;        /* in a request's best */
+    bool packs : 1;        /* left is kept: GPUs of one model, not too many */
+    bool plain : 1;        /* and left is of now, and nothing of them is over-committed */
+    bool gpus_unknown : 1; /* a replay did not fit: nothing more is put on its GPUs */
+    uint8_t model;
+    uint16_t most_milli;             /* plain: free of the GPU with the most */
+    int64_t cpu_milli, memory_bytes; /* free */
+    struct pack_left left;
+    /* The rest. */
+    struct sched_gpu *gpus;
+    size_t n_gpus, n_extended;
+    uint32_t rank;           /* by name */
+    uint64_t changed_static; /* place in the log of the last change of its object */
+    uint64_t apart;          /* turn in which it is apart, and where there */
+    size_t apart_at;
     const struct at_node *node;
     const struct at_site *site; /* NULL: the Site object is missing */
-    size_t site_index;
-    uint32_t pos, rank; /* in sched.nodes; by name */
-    /* What each decision of each request looks at lies together. */
-    uint64_t changed; /* place in the log of its last change, and of one of the object */
-    uint64_t changed_static;
-    int64_t cpu_milli, memory_bytes, disk_bytes; /* free; below 0: over-committed by hand */
-    int64_t cap_cpu_milli, cap_memory_bytes, cap_disk_bytes, cap_gpu_milli;
-    const char *not_ready; /* NULL: ready; else why not */
-    struct sched_gpu *gpus;
+    const char *not_ready;      /* NULL: ready; else why not */
     struct sched_extended *extended;
-    size_t n_gpus, n_extended;
-    uint64_t apart; /* turn in which it is apart, and where there */
-    size_t apart_at;
-    int64_t own;       /* what of left is fragmented, by the mix */
-    bool packs;        /* left is kept: GPUs of one model, not too many */
-    bool gpus_unknown; /* a replay did not fit: nothing more is put on its GPUs */
-    bool unsettled;    /* the object changed; what is free is counted soon */
-    uint8_t model;
-    struct pack_left left;
+    int64_t cap_disk_bytes;
+    bool unsettled;           /* the object changed; what is free is counted soon */
     struct sched_item *first; /* what holds something of it */
     size_t n_unrecorded;      /* of those, how many hold GPUs that nobody recorded */
     uint64_t digest;          /* of what rules look at in the object */
     struct sched_topology_held numa[SCHED_NUMA_MAX]; /* by place in status.numaNodes */
+    void *memory;                                    /* that it lies in */
 };
+
+_Static_assert(offsetof(struct sched_node, gpus) == 128, "two lines");
 
 /* A place that nodes name; site is NULL when no such Site object exists. */
 struct sched_site {

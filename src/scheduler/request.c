@@ -8,19 +8,20 @@
 #define AHEAD 12 /* places in the log */
 
 /* Rules and objectives may look at these only. */
-const char *const SCHED_REQUEST_MEMBERS[] = {"driver",    "image",     "model",     "data",
-                                             "resources", "placement", "dataClass", NULL};
+static const char *const MEMBERS[] = {"driver",    "image",     "model",     "data",
+                                      "resources", "placement", "dataClass", NULL};
 
 /* --- requests --- */
 
-static uint64_t hash_of(const struct at_instance *i)
+void sched_requests_init(struct sched *s)
 {
-    return at_model_part_hash(&AT_KIND_INSTANCE, "spec", i, SCHED_REQUEST_MEMBERS);
+    at_model_members_init(&s->members, &AT_KIND_INSTANCE, "spec", MEMBERS);
 }
 
-bool sched_request_is(const struct sched_request *r, const struct at_instance *i)
+bool sched_request_is(const struct sched *s, const struct sched_request *r,
+                      const struct at_instance *i)
 {
-    return at_model_spec_equal(&AT_KIND_INSTANCE, r->copy, i, SCHED_REQUEST_MEMBERS);
+    return at_model_members_equal(&s->members, r->copy, i);
 }
 
 static void request_free(struct sched_request *r)
@@ -76,8 +77,7 @@ static struct sched_request *request_new(struct sched *s, const struct at_instan
     struct sched_request *r = AT_NEW(struct sched_request);
     r->arena = at_arena_new_sized(0, 1024);
     r->copy = at_alloc(sizeof(*r->copy));
-    enum at_rc rc =
-        at_model_spec_copy(&AT_KIND_INSTANCE, i, SCHED_REQUEST_MEMBERS, r->arena, r->copy);
+    enum at_rc rc = at_model_spec_copy(&AT_KIND_INSTANCE, i, MEMBERS, r->arena, r->copy);
     assert(rc == AT_OK); /* an object is far smaller than an arena may be */
     (void)rc;
     r->spec = &r->copy->spec;
@@ -90,14 +90,13 @@ static struct sched_request *request_new(struct sched *s, const struct at_instan
 
 struct sched_request *sched_request_ref(struct sched *s, const struct at_instance *i)
 {
-    uint64_t hash = hash_of(i);
+    uint64_t hash = at_model_members_hash(&s->members, i);
     if (s->n_request_slots < s->n_requests + 1) {
         slots_grow(s);
     }
     struct sched_request **slot = &s->requests[hash & (s->n_request_slots - 1)];
     struct sched_request *r = *slot;
-    while (r != NULL && (r->hash != hash || !at_model_spec_equal(&AT_KIND_INSTANCE, r->copy, i,
-                                                                 SCHED_REQUEST_MEMBERS))) {
+    while (r != NULL && (r->hash != hash || !sched_request_is(s, r, i))) {
         r = r->next;
     }
     if (r == NULL) {
@@ -193,8 +192,8 @@ uint32_t sched_block_best(struct sched_request *r, const struct sched_site *site
     return r->best[at];
 }
 
-static void set_score(struct sched *s, struct sched_request *r, const struct sched_node *n,
-                      uint32_t now, bool was_eligible, bool is_eligible)
+static void set_score(struct sched_request *r, const struct sched_node *n, uint32_t now,
+                      bool was_eligible, bool is_eligible)
 {
     struct sched_request_site *site = &r->sites[n->site_index];
     uint32_t before = r->scores[n->pos];
@@ -215,9 +214,7 @@ static void set_score(struct sched *s, struct sched_request *r, const struct sch
         r->version++;
     }
     r->scores[n->pos] = now;
-    const struct sched_site *place = s->sites[n->site_index];
-    size_t block = (n->pos - place->first) / SCHED_BLOCK;
-    size_t at = place->first_block + block;
+    size_t at = n->block;
     if (now >= SCHED_FITS && now >= r->best[at]) {
         r->best[at] = now;
         r->loose[at / 8] &= (uint8_t) ~(1u << at % 8);
@@ -245,7 +242,7 @@ static void score_node(struct sched *s, struct sched_request *r, const struct sc
     if (is) {
         now = score_room(s, r, n);
     }
-    set_score(s, r, n, now, was, is);
+    set_score(r, n, now, was, is);
 }
 
 /* Everything anew. Whoever waits is tried again when a node is refused otherwise than before; that
@@ -294,34 +291,39 @@ static void score_all(struct sched *s, struct sched_request *r)
     r->order = s->order_number;
 }
 
-/* Changed nodes are all over memory: fetched before they are looked at. */
-static void fetch(const struct sched *s, uint64_t at)
+/* What came into the log since: changed nodes are all over memory, so they are fetched before they
+ * are looked at. */
+static void follow_log(struct sched *s, struct sched_request *r, bool objects)
 {
-    if (at < s->log_end) {
-        __builtin_prefetch(s->nodes[s->log[at & s->log_mask]]);
-        __builtin_prefetch(&s->nodes[s->log[at & s->log_mask]]->cap_memory_bytes);
+    struct sched_node *const *nodes = s->nodes;
+    const uint32_t *log = s->log, *scores = r->scores;
+    const uint64_t mask = s->log_mask, end = s->log_end;
+    for (uint64_t at = r->seen; at < end; at++) {
+        uint32_t ahead = log[(at + AHEAD < end ? at + AHEAD : at) & mask];
+        __builtin_prefetch(&scores[ahead]);
+        __builtin_prefetch(nodes[ahead]);
+        __builtin_prefetch(&nodes[ahead]->cpu_milli);
+        const struct sched_node *n = nodes[log[at & mask]];
+        if (n->changed == at) { /* else it comes again later in the log */
+            score_node(s, r, n, objects && n->changed_static >= r->seen);
+        }
     }
 }
 
 void sched_request_refresh(struct sched *s, struct sched_request *r)
 {
+    bool objects = s->changed_static >= r->seen; /* some node's has changed */
     if (!r->scored || r->epoch != s->epoch) {
         score_all(s, r);
     } else if (s->log_end - r->seen > s->log_mask) {
         for (size_t i = 0; i < s->n_nodes; i++) {
             const struct sched_node *n = s->nodes[i];
             if (n->changed >= r->seen) {
-                score_node(s, r, n, n->changed_static >= r->seen);
+                score_node(s, r, n, objects && n->changed_static >= r->seen);
             }
         }
     } else {
-        for (uint64_t at = r->seen; at < s->log_end; at++) {
-            fetch(s, at + AHEAD);
-            const struct sched_node *n = s->nodes[s->log[at & s->log_mask]];
-            if (n->changed == at) { /* else it comes again later in the log */
-                score_node(s, r, n, n->changed_static >= r->seen);
-            }
-        }
+        follow_log(s, r, objects);
     }
     r->seen = s->log_end;
 }

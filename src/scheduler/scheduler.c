@@ -162,6 +162,9 @@ static void note_try(struct sched *s, struct sched_item *item)
 /* Has anything changed that it waits for? */
 static bool is_worth_alone(struct sched *s, struct sched_item *item)
 {
+    if (item->tried == 0) {
+        return true;
+    }
     sched_request_refresh(s, item->request);
     bool preempts = !at_streq(item->instance->spec.preemption_policy, "Never") &&
                     item->instance->spec.priority > s->lowest_priority;
@@ -307,7 +310,7 @@ enum at_rc at_scheduler_plan_these(struct at_scheduler *sched,
         struct sched_item *item = sched_item_find(s, these[i]->meta.ns, these[i]->meta.name);
         if (item != NULL && item->pending) {
             item->asked = these[i] != item->instance ? these[i] : NULL;
-            if (!sched_request_is(item->request, these[i])) {
+            if (!sched_request_is(s, item->request, these[i])) {
                 sched_item_ask(s, item, these[i]);
                 item->tried = 0;
             }

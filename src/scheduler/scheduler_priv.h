@@ -1,7 +1,7 @@
 /* What the scheduler's files share.
  *
  * HOW RULES AND OBJECTIVES PLUG IN. All instances that ask for the same (spec members named in
- * SCHED_REQUEST_MEMBERS, request.c) share one struct sched_request, and what was found out about
+ * request.c) share one struct sched_request, and what was found out about
  * (request, node) is kept until that node changes. So each rule and each objective belongs to one
  * of these kinds, by what it may look at:
  *
@@ -31,6 +31,7 @@
 #include "core/map.h"
 #include "core/mem.h"
 #include "core/str.h"
+#include "model/members.h"
 #include "scheduler/match.h"
 #include "scheduler/node.h"
 #include "scheduler/pack_priv.h"
@@ -40,6 +41,7 @@
 #include "scheduler/topology.h"
 
 #define AT_SCHED_REQUESTS_MAX 1024 /* kept though nobody asks for them any more */
+#define SCHED_TOLD_KINDS 5         /* of which changes are told: world.c */
 #define SCHED_BLOCK 64             /* nodes whose best score is kept together */
 #define SCHED_FITS 64 /* a kept score of this or more: fits; less: refused by that rule */
 
@@ -96,6 +98,7 @@ struct sched_turn_site {
     size_t eligible, fits; /* nodes not apart that no static rule, and that no room rule refuses */
     enum at_sched_rule refusal; /* of all its nodes not apart; AT_SCHED_RULE_COUNT: none */
     int64_t parts[AT_SCHED_OBJ_COUNT];
+    int64_t base; /* turn.c: parts weighed, for nodes not apart */
 };
 /* Of the decision being made, for a node unlike the others of its site. */
 struct sched_turn_node {
@@ -139,14 +142,15 @@ struct sched {
     uint64_t plan_number;
     const struct at_instance **released; /* by the plan being made */
     size_t n_released;
-    struct at_map *item_by_key; /* struct sched_item * */
-    struct at_map *told;        /* "kind/ns/name" changed since the last update */
+    struct at_map *item_by_key;            /* struct sched_item * */
+    struct at_map *told[SCHED_TOLD_KINDS]; /* "ns/name" changed since the last update */
     struct sched_item **pending;
     size_t n_pending, cap_pending, n_homeless, n_queued;
+    struct at_model_members members; /* of a spec, that make a request */
     struct sched_request **requests; /* hash table of lists */
     size_t n_requests, n_request_slots, n_unused;
     uint32_t *log; /* ring of nodes changed */
-    uint64_t log_end, log_mask;
+    uint64_t log_end, log_mask, changed_static;
     uint64_t epoch, order_number, turn_number, budgets;
     uint64_t kept;          /* grows when a disruption budget keeps somebody */
     uint64_t holders;       /* grows when anything comes to or leaves a node */
@@ -172,6 +176,9 @@ enum at_sched_rule sched_gpu_check(const struct sched_node *n, const struct sche
 
 /* gpus.c */
 bool sched_gpu_fits(const struct sched_gpu *g, const struct sched_demand *d);
+bool sched_gpu_fits_model(const struct sched_gpu *g, const struct sched_demand *d);
+/* sched_gpu_check of a plain node when GPU memory is not asked for, without a look at each. */
+enum at_sched_rule sched_gpu_check_plain(const struct sched_node *n, const struct sched_demand *d);
 /* The GPUs that d gets, by its topology: how many, ascending; 0: there are none. */
 size_t sched_gpus_near(const struct sched_node *n, const struct sched_demand *d,
                        uint32_t *ret_index);

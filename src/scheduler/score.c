@@ -57,7 +57,8 @@ static int64_t used_share(int64_t cap, int64_t free_now, int64_t wanted)
     if (cap <= 0 || left >= cap) {
         return 0;
     }
-    return left <= 0 ? SCORE_MAX : SCORE_MAX - (int64_t)((__int128)left * SCORE_MAX / cap);
+    return left <= 0 ? SCORE_MAX
+                     : SCORE_MAX - left * SCORE_MAX / cap; /* amounts have an end: node.h */
 }
 
 static int64_t score_fit(const struct sched_node *n, const struct sched_demand *d)
@@ -67,7 +68,7 @@ static int64_t score_fit(const struct sched_node *n, const struct sched_demand *
     if (d->gpu_count == 0) {
         return sum / 2;
     }
-    return (sum + used_share(n->cap_gpu_milli, sched_gpu_free(n), d->gpu_count * d->gpu_milli)) / 3;
+    return (sum + used_share(n->cap_gpu_milli, n->gpu_free_milli, d->gpu_count * d->gpu_milli)) / 3;
 }
 
 /* Microdollars an hour. An instance that asks for nothing is priced as one core and one GiB. */

@@ -165,7 +165,7 @@ int64_t sched_score_balance(const struct sched_node *n, const struct sched_deman
     int64_t most = cpu > memory ? cpu : memory;
     int64_t least = cpu < memory ? cpu : memory;
     if (n->cap_gpu_milli > 0) {
-        int64_t gpu = share_left(n->cap_gpu_milli, sched_gpu_free(n) - d->gpu_count * d->gpu_milli);
+        int64_t gpu = share_left(n->cap_gpu_milli, n->gpu_free_milli - d->gpu_count * d->gpu_milli);
         most = gpu > most ? gpu : most;
         least = gpu < least ? gpu : least;
     }

@@ -216,7 +216,7 @@ static void consider_site(const struct sched *s, const struct sched_turn *turn, 
 {
     struct sched_request *r = turn->request;
     const struct sched_site *site = s->sites[at];
-    int64_t base = weigh(r, turn->sites[at].parts) - SCHED_FITS;
+    int64_t base = turn->sites[at].base;
     int64_t least = best[1].node != NULL ? best[1].weighted - base : 0; /* to be looked at */
     for (size_t b = 0; b * SCHED_BLOCK < site->n_nodes; b++) {
         uint32_t top = r->best[site->first_block + b];
@@ -237,6 +237,44 @@ static void consider_site(const struct sched *s, const struct sched_turn *turn, 
             struct choice c = {s->nodes[i], base + r->scores[i], 0};
             consider(&c, best);
             least = best[1].node != NULL ? best[1].weighted - base : 0;
+        }
+    }
+}
+
+static bool is_open(const struct sched_turn *turn, size_t site)
+{
+    return turn->sites[site].fits > 0 && place_refusal(turn, site) == AT_SCHED_RULE_COUNT;
+}
+
+/* The site whose best node promises most first, so that little of the others is looked at. */
+static void consider_sites(const struct sched *s, const struct sched_turn *turn,
+                           struct choice best[2])
+{
+    const struct sched_request *r = turn->request;
+    size_t first = s->n_sites;
+    int64_t most = 0;
+    for (size_t i = 0; i < s->n_sites; i++) {
+        if (!is_open(turn, i)) {
+            continue;
+        }
+        const struct sched_site *site = s->sites[i];
+        uint32_t top = 0;
+        for (size_t b = 0; b * SCHED_BLOCK < site->n_nodes; b++) {
+            uint32_t bound = r->best[site->first_block + b];
+            top = bound > top ? bound : top;
+        }
+        turn->sites[i].base = weigh(r, turn->sites[i].parts) - SCHED_FITS;
+        if (first == s->n_sites || turn->sites[i].base + top > most) {
+            first = i;
+            most = turn->sites[i].base + top;
+        }
+    }
+    if (first < s->n_sites) {
+        consider_site(s, turn, first, best);
+    }
+    for (size_t i = 0; i < s->n_sites; i++) {
+        if (i != first && is_open(turn, i)) {
+            consider_site(s, turn, i, best);
         }
     }
 }
@@ -289,11 +327,7 @@ void sched_turn_choose(struct sched *s, const struct sched_turn *turn, struct at
     const struct sched_request *r = turn->request;
     struct choice best[2] = {{0}};
     int64_t weight = 0;
-    for (size_t i = 0; i < s->n_sites; i++) {
-        if (turn->sites[i].fits > 0 && place_refusal(turn, i) == AT_SCHED_RULE_COUNT) {
-            consider_site(s, turn, i, best);
-        }
-    }
+    consider_sites(s, turn, best);
     for (size_t i = 0; i < turn->n_apart; i++) {
         const struct sched_turn_node *a = &turn->apart[i];
         if (a->fits && a->refusal == AT_SCHED_RULE_COUNT) {

@@ -3,7 +3,6 @@
 #include "scheduler/score_place.h"
 
 #include <assert.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -146,7 +145,7 @@ static void node_put(struct sched *s, const struct at_node *node)
             s->nodes = at_realloc(s->nodes, sizeof(*s->nodes) * s->cap_nodes);
             s->by_rank = at_realloc(s->by_rank, sizeof(*s->by_rank) * s->cap_nodes);
         }
-        n = AT_NEW(struct sched_node);
+        n = sched_node_new();
         n->pos = (uint32_t)s->n_nodes;
         s->nodes[s->n_nodes++] = n;
         (void)at_map_put(s->node_by_name, node->meta.name, n);
@@ -199,8 +198,7 @@ static void order(struct sched *s)
     size_t n = 0;
     for (size_t i = 0; i < s->n_nodes; i++) {
         if (s->nodes[i]->node == NULL) {
-            sched_node_done(s->nodes[i]);
-            at_free(s->nodes[i]);
+            sched_node_free(s->nodes[i]);
         } else {
             s->nodes[n++] = s->nodes[i];
         }
@@ -222,8 +220,12 @@ static void order(struct sched *s)
     }
     s->n_blocks = 0;
     for (size_t i = 0; i < s->n_sites; i++) {
-        s->sites[i]->first_block = s->n_blocks;
-        s->n_blocks += (s->sites[i]->n_nodes + SCHED_BLOCK - 1) / SCHED_BLOCK;
+        struct sched_site *site = s->sites[i];
+        site->first_block = s->n_blocks;
+        s->n_blocks += (site->n_nodes + SCHED_BLOCK - 1) / SCHED_BLOCK;
+        for (size_t k = 0; k < site->n_nodes; k++) {
+            s->nodes[site->first + k]->block = (uint32_t)(site->first_block + k / SCHED_BLOCK);
+        }
     }
     uint64_t ring = 64;
     while (ring < 2 * n) {
@@ -250,7 +252,7 @@ void sched_settle(struct sched *s)
         soft_taints = soft_taints || sched_is_soft_tainted(s->nodes[i]->node);
         if (s->nodes[i]->unsettled) {
             sched_node_recount(s, s->nodes[i]);
-            s->nodes[i]->changed_static = s->nodes[i]->changed;
+            s->nodes[i]->changed_static = s->changed_static = s->nodes[i]->changed;
             s->nodes[i]->unsettled = false;
         }
     }
@@ -353,45 +355,43 @@ static void owner_told(struct sched *s, const char *ns, const char *name)
     }
 }
 
-struct told {
-    char kind; /* s, p, n, i, d */
-    const char *ns, *name;
-};
+/* In the order in which they are taken in: nodes before the instances that are put on them. */
+enum told { TOLD_SITE, TOLD_POLICY, TOLD_NODE, TOLD_INSTANCE, TOLD_OWNER };
+_Static_assert(TOLD_OWNER + 1 == SCHED_TOLD_KINDS, "a map for each");
 
-static struct told told_of(char *key)
+static void take_in(struct sched *s, enum told kind, const char *ns, const char *name)
 {
-    char *ns = strchr(key, '/') + 1;
-    char *name = strchr(ns, '/') + 1;
-    name[-1] = '\0';
-    return (struct told){key[0], ns, name};
+    switch (kind) {
+    case TOLD_SITE:
+        site_put(s, name);
+        break;
+    case TOLD_POLICY:
+        s->epoch++;
+        break;
+    case TOLD_NODE:
+        nodes_told(s, name);
+        break;
+    case TOLD_INSTANCE:
+        instance_told(s, ns, name);
+        break;
+    case TOLD_OWNER:
+        owner_told(s, ns, name);
+        break;
+    }
 }
 
-static void take_in_told(struct sched *s, char kind)
+static void take_in_told(struct sched *s)
 {
+    char ns[SCHED_KEY_MAX];
     const char *key;
-    void *value;
-    for (size_t it = 0; at_map_next(s->told, &it, &key, &value);) {
-        if (key[0] != kind) {
-            continue;
+    for (int kind = 0; kind < SCHED_TOLD_KINDS; kind++) {
+        for (size_t it = 0; at_map_next(s->told[kind], &it, &key, NULL);) {
+            const char *slash = strchr(key, '/');
+            memcpy(ns, key, (size_t)(slash - key));
+            ns[slash - key] = '\0';
+            take_in(s, (enum told)kind, ns, slash + 1);
         }
-        AT_CLEANUP(at_cleanup_free) char *copy = at_strdup(key);
-        struct told t = told_of(copy);
-        switch (kind) {
-        case 's':
-            site_put(s, t.name);
-            break;
-        case 'p':
-            s->epoch++;
-            break;
-        case 'd':
-            owner_told(s, t.ns, t.name);
-            break;
-        case 'n':
-            nodes_told(s, t.name);
-            break;
-        default:
-            instance_told(s, t.ns, t.name);
-        }
+        at_map_clear(s->told[kind]);
     }
 }
 
@@ -414,16 +414,15 @@ static void load(struct sched *s)
 void at_scheduler_changed(struct at_scheduler *sched, const struct at_model_kind *kind,
                           const char *ns, const char *name)
 {
-    char key[1024];
-    char letter = kind == &AT_KIND_INSTANCE                             ? 'i'
-                  : kind == &AT_KIND_NODE                               ? 'n'
-                  : kind == &AT_KIND_SITE                               ? 's'
-                  : kind == &AT_KIND_POLICY                             ? 'p'
-                  : kind == &AT_KIND_DEPLOYMENT || kind == &AT_KIND_JOB ? 'd'
-                                                                        : '\0';
-    if (letter != '\0' && sched->s.loaded &&
-        snprintf(key, sizeof(key), "%c/%s/%s", letter, or_empty(ns), name) < (int)sizeof(key)) {
-        (void)at_map_put(sched->s.told, key, sched);
+    char key[SCHED_KEY_MAX];
+    int told = kind == &AT_KIND_INSTANCE                             ? TOLD_INSTANCE
+               : kind == &AT_KIND_NODE                               ? TOLD_NODE
+               : kind == &AT_KIND_SITE                               ? TOLD_SITE
+               : kind == &AT_KIND_POLICY                             ? TOLD_POLICY
+               : kind == &AT_KIND_DEPLOYMENT || kind == &AT_KIND_JOB ? TOLD_OWNER
+                                                                     : SCHED_TOLD_KINDS;
+    if (told < SCHED_TOLD_KINDS && sched->s.loaded && sched_key(ns, name, key) > 0) {
+        (void)at_map_put(sched->s.told[told], key, sched);
     }
 }
 
@@ -435,13 +434,8 @@ void at_scheduler_update(struct at_scheduler *sched, const struct at_snapshot *s
         load(s);
         s->loaded = true;
     } else {
-        take_in_told(s, 's');
-        take_in_told(s, 'p');
-        take_in_told(s, 'n');
-        take_in_told(s, 'i');
-        take_in_told(s, 'd');
+        take_in_told(s);
     }
-    at_map_clear(s->told);
     sched_settle(s);
     if (sched_mix_update(s, false)) {
         s->epoch++;
@@ -456,11 +450,14 @@ struct at_scheduler *at_scheduler_new(void)
     s->site_by_name = at_map_new();
     s->group_by_name = at_map_new();
     s->item_by_key = at_map_new();
-    s->told = at_map_new();
+    for (int kind = 0; kind < SCHED_TOLD_KINDS; kind++) {
+        s->told[kind] = at_map_new();
+    }
     s->gangs = at_map_new();
     s->available = at_map_new();
     s->keeps = at_map_new();
     s->lowest_priority = INT64_MAX;
+    sched_requests_init(s);
     s->mix = sched_mix_new();
     s->tally = sched_tally_new();
     return sched;
@@ -486,8 +483,7 @@ void at_scheduler_free(struct at_scheduler *sched)
     }
     at_free(items);
     for (size_t i = 0; i < s->n_nodes; i++) {
-        sched_node_done(s->nodes[i]);
-        at_free(s->nodes[i]);
+        sched_node_free(s->nodes[i]);
     }
     for (size_t i = 0; i < s->n_sites; i++) {
         at_free(s->sites[i]->name);
@@ -502,7 +498,9 @@ void at_scheduler_free(struct at_scheduler *sched)
     at_map_free(s->site_by_name);
     at_map_free(s->group_by_name);
     at_map_free(s->item_by_key);
-    at_map_free(s->told);
+    for (int kind = 0; kind < SCHED_TOLD_KINDS; kind++) {
+        at_map_free(s->told[kind]);
+    }
     at_map_free(s->gangs);
     at_map_free(s->available);
     at_map_free(s->keeps);
