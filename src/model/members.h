@@ -14,8 +14,8 @@ struct at_model_members {
     size_t n;
 };
 
-/* names: NULL-terminated, at most AT_MODEL_MEMBERS_MAX of them; those that the part has not are left
- * out. */
+/* names: NULL-terminated, at most AT_MODEL_MEMBERS_MAX of them; those that the part has not are
+ * left out. */
 void at_model_members_init(struct at_model_members *m, const struct at_model_kind *kind,
                            const char *part, const char *const *names);
 /* Equal ones have equal hashes; not the hash of at_model_part_hash. */
