@@ -212,8 +212,50 @@ static bool binding_admits(struct api_req *req, const json_t *old, const json_t 
                   req->who.user, missing);
 }
 
+static bool names(const json_t *list, const json_t *text)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach(list, i, one)
+    {
+        if (json_equal(one, text)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A key opens the models of its namespace; others only by who could make a key there as well. */
+static bool key_admits(struct api_req *req, const json_t *old, const json_t *object)
+{
+    const json_t *before = at_json_at(old, "spec.namespaces");
+    size_t i;
+    json_t *ns;
+    json_array_foreach(at_json_at(object, "spec.namespaces"), i, ns)
+    {
+        const char *text = json_string_value(ns);
+        if (text == NULL || names(before, ns) || at_streq(text, req->route.ns)) {
+            continue;
+        }
+        struct at_access what = {.verb = "create",
+                                 .group = req->route.group,
+                                 .resource = req->route.resource,
+                                 .ns = at_streq(text, "*") ? "" : text};
+        if (!api_may(req->api, &req->who, &what, NULL, 0)) {
+            return refuse(req,
+                          "spec.namespaces: user \"%s\" may not make keys in namespace \"%s\", "
+                          "so neither a key that opens its models",
+                          req->who.user, text);
+        }
+    }
+    return true;
+}
+
 bool api_rights_admit(struct api_req *req, const json_t *old, const json_t *object)
 {
+    if (req->route.kind == &AT_KIND_API_KEY) {
+        return key_admits(req, old, object);
+    }
     if (!is_rbac(req->route.kind)) {
         return true;
     }

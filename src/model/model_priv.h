@@ -147,6 +147,9 @@ void at_model_access_token_check(struct at_model_check *check, const json_t *obj
                                  const json_t *old);
 void at_model_certificate_revocation_check(struct at_model_check *check, const json_t *object,
                                            const json_t *old);
+void at_model_api_key_check(struct at_model_check *check, const json_t *object, const json_t *old);
+void at_model_budget_check(struct at_model_check *check, const json_t *object, const json_t *old);
+void at_model_price_check(struct at_model_check *check, const json_t *object); /* a Deployment's */
 void at_model_queue_check(struct at_model_check *check, const json_t *object, const json_t *old);
 void at_model_reservation_check(struct at_model_check *check, const json_t *object,
                                 const json_t *old);

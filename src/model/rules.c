@@ -201,6 +201,7 @@ static void deployment_check(struct at_model_check *check, const json_t *object,
 {
     (void)old;
     template_check(check, object);
+    at_model_price_check(check, object);
     const json_t *strategy = at_json_at(object, "spec.strategy");
     if (strategy != NULL && at_json_int_at(strategy, "maxSurge", 1) == 0 &&
         at_json_int_at(strategy, "maxUnavailable", 0) == 0) {
@@ -504,6 +505,8 @@ static const struct {
     {&AT_KIND_SECRET, secret_check, secret_default},
     {&AT_KIND_CONFIG_MAP, config_map_check, NULL},
     {&AT_KIND_QUEUE, at_model_queue_check, NULL},
+    {&AT_KIND_API_KEY, at_model_api_key_check, NULL},
+    {&AT_KIND_BUDGET, at_model_budget_check, NULL},
     {&AT_KIND_RESERVATION, at_model_reservation_check, NULL},
     {&AT_KIND_EVENT, event_check, NULL},
     {&AT_KIND_ACCESS_TOKEN, at_model_access_token_check, NULL},

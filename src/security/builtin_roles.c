@@ -27,7 +27,8 @@ static json_t *rule(json_t *verbs_take, const char *group, json_t *resources_tak
 
 bool at_bounds_tenants(const struct at_model_kind *kind)
 {
-    return kind == &AT_KIND_RESOURCE_QUOTA || kind == &AT_KIND_LIMIT_RANGE;
+    return kind == &AT_KIND_RESOURCE_QUOTA || kind == &AT_KIND_LIMIT_RANGE ||
+           kind == &AT_KIND_USAGE_RECORD; /* bills are made of it */
 }
 
 /* Kinds of a group that live in namespaces, themselves and (writing) their scale. */
