@@ -3,6 +3,7 @@
 #define AT_CLI_CLI_PRIV_H
 
 #include "cli/cli.h"
+#include "cli/output.h"
 #include "client/client.h"
 #include "core/mem.h"
 #include "core/yaml.h"
@@ -13,15 +14,27 @@ enum cli_option {
     OPT_ALL,
     OPT_ADDRESS,
     OPT_ALL_NAMESPACES,
+    OPT_AS,
+    OPT_AS_GROUP,
+    OPT_CERTIFICATE_AUTHORITY,
     OPT_CLIENT,
+    OPT_CLIENT_CERTIFICATE,
+    OPT_CLIENT_KEY,
+    OPT_CLUSTER,
     OPT_CONCURRENCY,
     OPT_CONTEXT,
+    OPT_CURRENT,
     OPT_DATA,
     OPT_DRY_RUN,
     OPT_DURATION,
     OPT_FAIL_ON,
+    OPT_EMBED_CERTS,
+    OPT_EXEC_ARG,
+    OPT_EXEC_COMMAND,
+    OPT_EXEC_ENV,
     OPT_FIELD_SELECTOR,
     OPT_FILE,
+    OPT_FLATTEN,
     OPT_FOLLOW,
     OPT_FOR,
     OPT_GATEWAY,
@@ -31,10 +44,12 @@ enum cli_option {
     OPT_KUBECONFIG,
     OPT_LIVE,
     OPT_MAN,
+    OPT_MINIFY,
     OPT_NAMESPACE,
     OPT_NO_HEADERS,
     OPT_OUTPUT,
     OPT_OVERWRITE,
+    OPT_RAW,
     OPT_RECURSIVE,
     OPT_REPLICAS,
     OPT_REQUEST,
@@ -43,6 +58,7 @@ enum cli_option {
     OPT_RULES,
     OPT_SCALE,
     OPT_SELECTOR,
+    OPT_SERVER,
     OPT_SINCE,
     OPT_SITE,
     OPT_STDIN,
@@ -50,9 +66,12 @@ enum cli_option {
     OPT_TENSOR,
     OPT_TIMEOUT,
     OPT_TIMESTAMPS,
+    OPT_TLS_SERVER_NAME,
+    OPT_TOKEN,
     OPT_TOKEN_FILE,
     OPT_TTL,
     OPT_TTY,
+    OPT_USER,
     OPT_WAIT,
     OPT_WATCH,
     OPT_HELP,
@@ -110,6 +129,8 @@ struct cli {
     struct at_loop *loop;
     struct at_client_kubeconfig *config;
     struct at_client *client;
+    at_timer_id renew_timer; /* of credentials that end */
+    bool renewed;
     const char *ns;   /* NULL: all namespaces */
     bool many_kinds;  /* rows name their kind */
     bool interrupted; /* by a signal: what waits ends */
@@ -167,40 +188,6 @@ enum at_rc cli_read(const struct cli *cli, const char *path, size_t max_bytes, s
                     struct at_err *err) AT_WARN_UNUSED; /* "-": standard input */
 /* A file beside the kubeconfig, its first line; NULL when it is not there. own: arena. */
 const char *cli_beside_kubeconfig(const struct cli *cli, const char *file);
-
-/* --- table.c --- */
-struct cli_table {
-    struct at_arena *arena;
-    size_t columns;
-    const char **cells; /* row by row */
-    size_t n, room;
-    size_t *widths; /* of all columns, kept from print to print by the caller; NULL: of this one */
-};
-void cli_table_init(struct cli_table *table, struct at_arena *arena, size_t columns);
-void cli_table_add(struct cli_table *table, const char *cell); /* copied, made printable */
-/* Columns three blanks apart; the first row is the header when header is set. */
-void cli_table_print(const struct cli *cli, const struct cli_table *table, bool header);
-bool cli_colour_wanted(const struct cli *cli);    /* a terminal, and nobody said no */
-void cli_print_text(FILE *out, const char *text); /* without control characters but \n and \t */
-
-/* --- output.c --- */
-enum cli_format { CLI_TABLE, CLI_WIDE, CLI_JSON, CLI_YAML, CLI_NAME, CLI_JSONPATH };
-enum at_rc cli_format_of(const struct cli *cli, enum cli_format *ret,
-                         struct at_err *err) AT_WARN_UNUSED;
-/* JSON, YAML, NAME and JSONPATH of one value. */
-enum at_rc cli_print_value(const struct cli *cli, enum cli_format format, const json_t *value,
-                           struct at_err *err) AT_WARN_UNUSED;
-/* {.a.b[0].c}, [*], ['k'], also without braces: appends what it finds, separated by blanks.
- * err: AT_INVALID malformed. */
-enum at_rc cli_jsonpath(const char *path, const json_t *value, struct at_buf *out,
-                        struct at_err *err) AT_WARN_UNUSED;
-/* One row for an object by the kind's columns; header row when header is set. */
-void cli_kind_header(const struct cli *cli, const struct at_model_kind *kind, bool wide,
-                     struct cli_table *table);
-size_t cli_kind_columns(const struct cli *cli, const struct at_model_kind *kind, bool wide);
-void cli_kind_row(const struct cli *cli, const struct at_model_kind *kind, bool wide,
-                  const json_t *object, struct cli_table *table);
-const char *cli_age(const struct cli *cli, const char *timestamp); /* own: arena */
 
 /* --- manifest.c --- */
 #define CLI_FILE_BYTES_MAX ((size_t)8 << 20)
@@ -272,6 +259,8 @@ void cli_report(const struct cli *cli, const struct at_err *err); /* "error: ...
 enum at_rc cli_api_resources(struct cli *cli, struct at_err *err);
 enum at_rc cli_apply(struct cli *cli, struct at_err *err);
 enum at_rc cli_backup(struct cli *cli, struct at_err *err);
+enum at_rc cli_config(struct cli *cli, struct at_err *err);
+const char *cli_config_word(size_t i); /* of what config knows; NULL at the end */
 enum at_rc cli_record(struct cli *cli, struct at_err *err);
 enum at_rc cli_delete(struct cli *cli, struct at_err *err);
 enum at_rc cli_describe(struct cli *cli, struct at_err *err);

@@ -7,6 +7,8 @@
 
 #define TARGETS_MAX 1000
 #define SIDE_FILE_BYTES_MAX 4096
+#define RENEW_BEFORE_NS (10 * AT_NS_PER_S)
+#define RENEW_NS_MIN (5 * AT_NS_PER_S)
 
 static bool verb_has(const struct cli *cli, enum cli_option option)
 {
@@ -18,27 +20,67 @@ static bool verb_has(const struct cli *cli, enum cli_option option)
     return false;
 }
 
+/* What a plug-in gave ends while a watch or a log goes on: so it is asked again before. */
+static void renew(void *ctx);
+
+static void renew_later(struct cli *cli)
+{
+    int64_t expires = cli->config->expires_wall_ns;
+    if (expires != 0 && at_client_kubeconfig_has_plugin(cli->config)) {
+        int64_t left = expires - at_sys_wall_ns(cli->env->sys) - RENEW_BEFORE_NS;
+        cli->renew_timer =
+            at_loop_timer(cli->loop, left > RENEW_NS_MIN ? left : RENEW_NS_MIN, renew, cli);
+    }
+}
+
+static void renew(void *ctx)
+{
+    struct cli *cli = ctx;
+    struct at_err err = {0};
+    cli->renew_timer = 0;
+    if (at_client_kubeconfig_refresh(cli->config, cli->client, &err) != AT_OK) {
+        fputs("warning: ", cli->env->err);
+        cli_print_text(cli->env->err, err.msg);
+        fputc('\n', cli->env->err);
+    }
+    renew_later(cli);
+}
+
 enum at_rc cli_connect(struct cli *cli, struct at_err *err)
 {
     if (cli->client != NULL) {
         return AT_OK;
     }
-    enum at_rc rc = at_client_kubeconfig_load(cli_value(cli, OPT_KUBECONFIG, NULL),
-                                              cli_value(cli, OPT_CONTEXT, NULL), &cli->config, err);
+    struct at_client_kubeconfig_choice choice = {.path = cli_value(cli, OPT_KUBECONFIG, NULL),
+                                                 .context = cli_value(cli, OPT_CONTEXT, NULL),
+                                                 .as = cli_value(cli, OPT_AS, NULL),
+                                                 .as_groups = cli->values[OPT_AS_GROUP].items,
+                                                 .n_as_groups = cli->values[OPT_AS_GROUP].n};
+    enum at_rc rc = at_client_kubeconfig_choose(&choice, &cli->config, err);
     if (rc != AT_OK) {
         return rc;
+    }
+    if (cli->config->warning != NULL) {
+        fputs("warning: ", cli->env->err);
+        cli_print_text(cli->env->err, cli->config->warning);
+        fputc('\n', cli->env->err);
     }
     cli->config->options.user_agent = "atoll/" AT_VERSION;
     bool all = verb_has(cli, OPT_ALL_NAMESPACES) && cli_flag(cli, OPT_ALL_NAMESPACES);
     cli->ns = all ? NULL : cli_value(cli, OPT_NAMESPACE, cli->config->ns);
     cli->loop = at_loop_new(cli->env->sys);
-    return at_client_new(cli->loop, &cli->config->options, &cli->client, err);
+    rc = at_client_new(cli->loop, &cli->config->options, &cli->client, err);
+    if (rc == AT_OK) {
+        renew_later(cli);
+    }
+    return rc;
 }
 
 void cli_disconnect(struct cli *cli)
 {
     at_client_free(cli->client);
     if (cli->loop != NULL) {
+        at_loop_timer_cancel(cli->loop, cli->renew_timer);
         at_loop_free(cli->loop);
     }
     at_client_kubeconfig_free(cli->config);
@@ -47,9 +89,9 @@ void cli_disconnect(struct cli *cli)
     cli->config = NULL;
 }
 
-enum at_rc cli_call(struct cli *cli, enum at_http_method method, const char *path,
-                    const char *content_type, const char *accept, const json_t *body, json_t **ret,
-                    struct at_err *err)
+static enum at_rc call_once(struct cli *cli, enum at_http_method method, const char *path,
+                            const char *content_type, const char *accept, const json_t *body,
+                            json_t **ret, struct at_err *err)
 {
     struct at_client_result result = {0};
     at_client_request_accept(cli->client, method, path, content_type, accept, body,
@@ -67,6 +109,20 @@ enum at_rc cli_call(struct cli *cli, enum at_http_method method, const char *pat
         }
     }
     at_client_result_clear(&result);
+    return rc;
+}
+
+enum at_rc cli_call(struct cli *cli, enum at_http_method method, const char *path,
+                    const char *content_type, const char *accept, const json_t *body, json_t **ret,
+                    struct at_err *err)
+{
+    enum at_rc rc = call_once(cli, method, path, content_type, accept, body, ret, err);
+    if (rc == AT_UNAUTHENTICATED && at_client_kubeconfig_has_plugin(cli->config) && !cli->renewed) {
+        cli->renewed = true; /* once: a plug-in may keep what is no good any more */
+        if (at_client_kubeconfig_refresh(cli->config, cli->client, NULL) == AT_OK) {
+            rc = call_once(cli, method, path, content_type, accept, body, ret, err);
+        }
+    }
     return rc;
 }
 

@@ -36,16 +36,33 @@ enum at_rc at_client_set_identity(struct at_client *client, const char *cert_pem
 enum at_rc at_client_set_token(struct at_client *client, const char *token,
                                struct at_err *err) AT_WARN_UNUSED;
 
-/* Options from a kubeconfig file (path NULL: $KUBECONFIG, then ~/.kube/config; context NULL: the
- * current one). err: AT_NOT_FOUND no such file or context | AT_INVALID, AT_BAD_REQUEST with the
- * place in the file. own: at_client_kubeconfig_free. */
+/* Options from kubeconfig files (path NULL: those of $KUBECONFIG, merged, then ~/.kube/config;
+ * context NULL: the current one). A user's exec plug-in is run. err: AT_NOT_FOUND no such file or
+ * context | AT_INVALID, AT_BAD_REQUEST with the place in the file | AT_FORBIDDEN anyone may change
+ * it | those of at_kubeconfig_exec. own: at_client_kubeconfig_free. */
 struct at_client_kubeconfig {
     struct at_client_options options;
-    char *ns; /* the context's namespace, or "default" */
+    char *ns;                /* the context's namespace, or "default" */
+    char *warning;           /* for people: a file that others may read; NULL: none */
+    int64_t expires_wall_ns; /* of what a plug-in gave; 0: not said */
 };
 enum at_rc at_client_kubeconfig_load(const char *path, const char *context,
                                      struct at_client_kubeconfig **ret,
                                      struct at_err *err) AT_WARN_UNUSED;
+struct at_client_kubeconfig_choice {
+    const char *path, *context;
+    const char *as; /* act as that user instead of the one in the file; NULL: as the file says */
+    const char *const *as_groups;
+    size_t n_as_groups;
+};
+enum at_rc at_client_kubeconfig_choose(const struct at_client_kubeconfig_choice *choice,
+                                       struct at_client_kubeconfig **ret,
+                                       struct at_err *err) AT_WARN_UNUSED;
+bool at_client_kubeconfig_has_plugin(const struct at_client_kubeconfig *config);
+/* Run the plug-in once more, for calls of client that start from now on. Blocking. */
+enum at_rc at_client_kubeconfig_refresh(struct at_client_kubeconfig *config,
+                                        struct at_client *client,
+                                        struct at_err *err) AT_WARN_UNUSED;
 /* The file that kubeconfig_load would read. own: caller at_free. */
 char *at_client_kubeconfig_path(const char *path);
 void at_client_kubeconfig_free(struct at_client_kubeconfig *config);

@@ -27,6 +27,10 @@
 #define AT_CLIENT_CHANNELS_PING_NS (20 * AT_NS_PER_S)
 #define AT_CLIENT_CHANNELS_SILENCE_NS (70 * AT_NS_PER_S) /* three pings without an answer */
 
+#define AT_CLIENT_PLUGIN_NS_MAX (300 * AT_NS_PER_S) /* somebody may have to log in */
+#define AT_CLIENT_PLUGIN_BYTES_MAX ((size_t)1 << 20)
+#define AT_CLIENT_PLUGIN_ENV_MAX 256 /* variables that a section sets */
+
 #define AT_JOIN_FILE_BYTES_MAX ((size_t)256 << 10) /* identity.json */
 #define AT_JOIN_TRIES_MAX 20                       /* while the server cannot be reached */
 #define AT_JOIN_RETRY_NS (500 * AT_NS_PER_MS)

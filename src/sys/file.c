@@ -177,6 +177,20 @@ enum at_rc at_file_write_atomic(const char *path, const void *data, size_t len, 
     return sync_parent(path, err);
 }
 
+enum at_rc at_file_make_new(const char *path, mode_t mode, struct at_err *err)
+{
+    AT_CLEANUP(cleanup_fd) int fd = -1;
+    return open_path(path, O_WRONLY | O_CREAT | O_EXCL, mode, &fd, err);
+}
+
+char *at_file_resolve(const char *path)
+{
+    char *real = realpath(path, NULL);
+    char *copy = at_strdup(real);
+    free(real);
+    return copy;
+}
+
 enum at_rc at_file_append(const char *path, const void *data, size_t len, mode_t mode,
                           struct at_err *err)
 {

@@ -16,6 +16,10 @@ enum at_rc at_file_read(const char *path, size_t max_bytes, struct at_buf *out,
 /* Temporary name in the same folder, fsync, rename, fsync of the folder. mode e.g. 0600. */
 enum at_rc at_file_write_atomic(const char *path, const void *data, size_t len, mode_t mode,
                                 struct at_err *err) AT_WARN_UNUSED;
+/* An empty file that was not there before. err: AT_EXISTS it is there. */
+enum at_rc at_file_make_new(const char *path, mode_t mode, struct at_err *err) AT_WARN_UNUSED;
+/* The path without links on the way; NULL: there is no such file. own: caller at_free. */
+char *at_file_resolve(const char *path);
 enum at_rc at_file_append(const char *path, const void *data, size_t len, mode_t mode,
                           struct at_err *err) AT_WARN_UNUSED;
 enum at_rc at_dir_make(const char *path, mode_t mode,
