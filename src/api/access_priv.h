@@ -29,6 +29,12 @@ bool api_rights_admit(struct api_req *req, const json_t *old, const json_t *obje
 /* May the request still do what it does? For streams when rights have changed. */
 bool api_still_may(struct api_req *req);
 void api_streams_recheck(struct at_api *api); /* watch.c */
+/* recheck.c: what goes on is asked again whether it may, after the turn, and from then on now and
+ * then whether its time is over. */
+void api_recheck_soon(struct at_api *api);
+void api_recheck_done(struct at_api *api);
+/* May it go on? Else why not. */
+bool api_goes_on(struct api_req *req, const char **ret_why);
 /* --- secrets.c --- */
 api_handler_fn api_secrets_show, api_secrets_rotate;
 void api_secrets_begin(struct at_api *api); /* seal anew what lies there under an old key */

@@ -1,5 +1,6 @@
 /* Admission: what a client may send for an object. */
 #include "api/api_priv.h"
+#include "api/entry.h"
 #include "core/mem.h"
 #include "core/str.h"
 
@@ -109,6 +110,9 @@ bool api_admit(struct api_req *req, json_t *object, const json_t *old)
     struct at_err err = {0};
     if (at_model_default(kind, object, &err) != AT_OK) {
         respond_report(req, object, &report, &err);
+        return false;
+    }
+    if (!api_access_token_admits(req)) {
         return false;
     }
     if (api_agent_admits(req, old, object, &err) != AT_OK) {

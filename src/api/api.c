@@ -1,5 +1,6 @@
 /* From a request to its handler: who asks, for what, may they, who does it. */
 #include "api/api_priv.h"
+#include "api/entry.h"
 #include "api/options.h"
 #include "api/service_token.h"
 #include "core/digest.h"
@@ -37,6 +38,7 @@ static const struct endpoint ENDPOINTS[] = {
     {API_BACKUP, SHAPE_ANY, NULL, NULL, AT_HTTP_GET, "create", api_backup},
     {API_SECRETS, SHAPE_ANY, NULL, NULL, AT_HTTP_GET, "get", api_secrets_show},
     {API_SECRETS_ROTATE, SHAPE_ANY, NULL, NULL, AT_HTTP_POST, "create", api_secrets_rotate},
+    {API_ACCESS_TOKENS, SHAPE_ANY, NULL, NULL, AT_HTTP_POST, "create", api_access_token_make},
 
     {API_RESOURCE, SHAPE_COLLECTION, NULL, NULL, AT_HTTP_GET, "list", api_list},
     {API_RESOURCE, SHAPE_COLLECTION, NULL, NULL, AT_HTTP_POST, "create", api_create},
@@ -467,6 +469,7 @@ enum at_rc at_api_new(const struct at_api_options *options, struct at_api **ret,
     api_discovery_build(api);
     api_openapi_build(api);
     api_rights_begin(api);
+    api_entry_begin(api);
     api->guesses = api_guesses_new();
     enum at_rc rc = namespace_make(api, "default", err);
     if (rc == AT_OK) {
@@ -496,6 +499,7 @@ void at_api_free(struct at_api *api)
     api_guesses_free(api->guesses);
     api_secrets_done(api);
     api_rights_done(api);
+    api_entry_done(api);
     at_buf_done(&api->audit_text);
     api_servers_done(api);
     api_streams_close(api);

@@ -11,6 +11,7 @@
 #include "store/seal.h"
 
 struct at_api;
+struct at_crl; /* security/crl.h */
 
 struct at_api_backup_file {
     const char *name; /* in the backup */
@@ -73,6 +74,8 @@ void at_api_enter(struct at_api *api, const char *url);
 void at_api_leave(struct at_api *api);
 void at_api_free(struct at_api *api);
 void at_api_audit_settled(struct at_api *api, uint64_t ticket);
+/* The revocation list of other authorities; NULL: none. Borrowed until the next call or the end. */
+void at_api_set_crl(struct at_api *api, const struct at_crl *crl);
 at_http_handler_fn at_api_handle; /* ctx: struct at_api * */
 
 #endif

@@ -26,6 +26,7 @@ struct api_held;
 struct api_oidc;
 struct api_guesses;
 struct api_reseal;
+struct api_entry;
 
 struct api_doc { /* a text made once at start */
     char *key;   /* path, or group/version */
@@ -63,8 +64,9 @@ struct at_api {
     struct api_oidc *oidc;             /* NULL: no provider */
     struct api_guesses *guesses;
     struct at_metric *guesses_total;
-    struct at_book *book; /* rights that are stored */
-    at_timer_id rights_timer;
+    struct at_book *book;    /* rights that are stored */
+    struct api_entry *entry; /* who may come in */
+    at_timer_id recheck_timer, recheck_again_timer;
     struct api_reseal *reseal; /* under way; NULL */
     struct at_buf audit_text;  /* kept between records */
     uint64_t next_id;          /* of requests */
@@ -104,8 +106,11 @@ struct api_req {
     const char *refusal; /* why it may not, on arena; NULL */
     char id[40];
     bool audited;
-    bool waited_for_keys; /* of an OpenID provider */
-    int64_t expires_ns;   /* wall clock: of the token that it came with; 0: none */
+    bool waited_for_keys;           /* of an OpenID provider */
+    int64_t expires_ns;             /* wall clock: of what it came in by; 0: never */
+    const char *token_id;           /* of an access token, on arena; NULL */
+    json_t *claims;                 /* of a service account's token; NULL */
+    const struct at_identity *real; /* who acts as who, on arena; NULL: nobody does */
     enum api_table table;
     bool partial; /* metadata alone */
     bool dry_run;
@@ -184,7 +189,9 @@ enum at_rc api_query_int(struct api_req *req, const char *key, int64_t otherwise
 enum at_rc api_authenticate(struct api_req *req, struct at_err *err) AT_WARN_UNUSED;
 /* Make req->who the one whom the client asks to act as. False: answered. */
 bool api_impersonate(struct api_req *req); /* impersonate.c */
-/* Whose token is it? False: nobody's. */
+/* May the one who asks still act as the other? True when he acts as himself. */
+bool api_still_acts(const struct api_req *req);
+/* Whose token is it, of those that are none of a service account? False: nobody's. */
 bool api_token_identity(const struct at_api *api, struct at_str token, struct at_identity *ret);
 /* False: answered with 403. */
 bool api_authorize(struct api_req *req);
@@ -268,6 +275,8 @@ api_handler_fn api_instance_exec;         /* exec.c */
 api_handler_fn api_instance_forward;      /* forward.c */
 api_handler_fn api_instance_attach;       /* exec.c */
 void api_links_close(struct at_api *api); /* link.c */
+void api_links_recheck(struct at_api *api);
+void api_tunnels_recheck(struct at_api *api);
 struct api_tunnels *api_tunnels_new(void);
 void api_tunnels_free(struct api_tunnels *tunnels);
 /* --- backup.c --- */
@@ -279,6 +288,7 @@ void api_backup_cut(struct at_api *api);
 struct api_store_metrics *api_store_metrics_new(struct at_metrics *metrics); /* own: at_free */
 /* --- join.c, review.c, discovery.c, openapi.c --- */
 api_handler_fn api_join, api_join_tokens, api_join_renew, api_join_servers;
+void api_join_node_made(struct at_api *api, const char *name);
 /* servers.c */
 void api_servers_done(struct at_api *api);
 json_t *api_servers_json(struct at_api *api); /* URLs of all; own: caller */

@@ -98,6 +98,7 @@ static enum at_rc members(struct api_req *req, int status, struct at_buf *out)
     text_add(out, "impersonatedUser", req->real_user != NULL ? req->who.user : NULL, &rc);
     groups_add(out, &req->who, &rc);
     text_add(out, "auth", req->auth_how, &rc);
+    text_add(out, "tokenId", req->token_id, &rc);
     text_add(out, "from", req->from, &rc);
     text_add(out, "agent", req->user_agent, &rc);
     text_add(out, "verb", req->verb != NULL ? req->verb : method_name(req->method), &rc);

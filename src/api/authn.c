@@ -1,5 +1,6 @@
 /* Who asks, and may they. */
 #include "api/api_priv.h"
+#include "api/entry.h"
 #include "api/service_token.h"
 #include "core/digest.h"
 #include "core/mem.h"
@@ -10,14 +11,32 @@
 #define NODE_USER_PREFIX "system:node:"
 #define SITE_GROUP_PREFIX "atoll:site:"
 
-static void identity_of_peer(const struct at_tls_peer *peer, struct at_identity *ret)
+static void identity_of_peer(const struct at_api *api, const struct at_tls_peer *peer,
+                             struct at_identity *ret)
 {
     snprintf(ret->user, sizeof ret->user, "%s", peer->common_name);
-    for (size_t i = 0; i < peer->n_organizations && i < AT_IDENTITY_GROUPS_MAX; i++) {
-        memcpy(ret->groups[i], peer->organizations[i], sizeof ret->groups[i]);
-        ret->groups[i][sizeof ret->groups[i] - 1] = '\0';
-        ret->n_groups = i + 1;
+    for (size_t i = 0; i < peer->n_organizations && ret->n_groups < AT_IDENTITY_GROUPS_MAX; i++) {
+        if (api_entry_group_counts(api, peer, peer->organizations[i])) {
+            snprintf(ret->groups[ret->n_groups++], sizeof ret->groups[0], "%s",
+                     peer->organizations[i]);
+        }
     }
+}
+
+static enum at_rc by_certificate(struct api_req *req, const struct at_tls_peer *peer,
+                                 struct at_err *err)
+{
+    const char *why = api_entry_refuses(req->api, peer);
+    if (why != NULL) {
+        req->refusal = at_arena_printf(req->arena, "%s: \"%s\", serial %s", why, peer->common_name,
+                                       peer->serial_hex);
+        return at_err_set(err, AT_UNAUTHENTICATED, "Unauthorized: %s", why);
+    }
+    identity_of_peer(req->api, peer, &req->who);
+    req->by_certificate = true;
+    req->auth_how = API_BY_CERTIFICATE;
+    req->expires_ns = peer->not_after_wall_ns;
+    return AT_OK;
 }
 
 static bool token_known(const struct at_api *api, struct at_str token)
@@ -35,14 +54,9 @@ static bool token_known(const struct at_api *api, struct at_str token)
     return known;
 }
 
-bool api_token_identity(const struct at_api *api, struct at_str token, struct at_identity *ret)
+/* One of those that were given at the start. */
+static bool admin_token(const struct at_api *api, struct at_str token, struct at_identity *ret)
 {
-    json_t *claims = api_service_claims(api, token, NULL);
-    if (claims != NULL) {
-        api_service_identity(claims, ret);
-        json_decref(claims);
-        return true;
-    }
     if (token.len == 0 || !token_known(api, token)) {
         return false;
     }
@@ -52,14 +66,35 @@ bool api_token_identity(const struct at_api *api, struct at_str token, struct at
     return true;
 }
 
+bool api_token_identity(const struct at_api *api, struct at_str token, struct at_identity *ret)
+{
+    char id[API_TOKEN_ID_BYTES];
+    int64_t expires_ns = 0;
+    return api_entry_token(api, token, ret, id, &expires_ns) || admin_token(api, token, ret);
+}
+
+/* A token that this server gave out itself. */
+static bool own_token_take(struct api_req *req, struct at_str token)
+{
+    char id[API_TOKEN_ID_BYTES];
+    req->claims = api_service_claims(req->api, token, NULL);
+    if (req->claims != NULL) {
+        api_service_identity(req->claims, &req->who);
+        req->expires_ns = at_json_int_at(req->claims, "exp", 0) * AT_NS_PER_S;
+        return true;
+    }
+    if (api_entry_token(req->api, token, &req->who, id, &req->expires_ns)) {
+        req->token_id = at_arena_strdup(req->arena, id);
+        return req->token_id != NULL;
+    }
+    return admin_token(req->api, token, &req->who);
+}
+
 enum at_rc api_authenticate(struct api_req *req, struct at_err *err)
 {
     const struct at_tls_peer *peer = at_http_peer(req->ex);
     if (peer != NULL && peer->verified && peer->common_name[0] != '\0') {
-        identity_of_peer(peer, &req->who);
-        req->by_certificate = true;
-        req->auth_how = "certificate";
-        return AT_OK;
+        return by_certificate(req, peer, err);
     }
     struct at_str header = at_http_header_get(at_http_request(req->ex), "Authorization");
     if (header.ptr == NULL) {
@@ -73,7 +108,7 @@ enum at_rc api_authenticate(struct api_req *req, struct at_err *err)
         return AT_AGAIN;
     }
     bool bearer = at_str_eq_nocase(scheme, "bearer");
-    if (bearer && api_token_identity(req->api, token, &req->who)) {
+    if (bearer && own_token_take(req, token)) {
         req->auth_how = "token";
         return AT_OK;
     }
@@ -193,7 +228,7 @@ static bool decide(struct api_req *req, const char *name, char *reason, size_t s
 
 bool api_still_may(struct api_req *req)
 {
-    return decide(req, name_asked(req), NULL, 0);
+    return api_still_in(req) && api_still_acts(req) && decide(req, name_asked(req), NULL, 0);
 }
 
 bool api_authorize(struct api_req *req)

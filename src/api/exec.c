@@ -116,6 +116,13 @@ void api_exec_fail(struct session *s, enum at_rc rc, const char *message)
     api_link_settle_later(&x->link);
 }
 
+static void deny(void *owner, const char *why)
+{
+    struct api_exec *x = owner;
+    session_over(x, true);
+    end_with_status(x, api_status_of(AT_FORBIDDEN, why));
+}
+
 /* As clients of Kubernetes read an exit status. */
 static json_t *status_of_exit(int64_t code)
 {
@@ -430,7 +437,7 @@ static void carry(struct api_req *req, json_t *line_take, bool attach)
     x->wanted[CHANNEL_STATUS] = true;
     x->wanted[CHANNEL_RESIZE] = tty;
     x->link.busy = true;
-    api_link_enter(&x->link, headers, x, exec_free, on_bytes, on_writable);
+    api_link_enter(&x->link, headers, x, exec_free, deny, on_bytes, on_writable);
     if (x->link.how == API_LINK_CHANNELS) {
         begin(x);
     } else {

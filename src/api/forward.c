@@ -142,6 +142,18 @@ void api_port_fail(struct session *s, enum at_rc rc, const char *message)
     api_link_settle_later(&f->link);
 }
 
+static void deny(void *owner, const char *why)
+{
+    struct api_forward *f = owner;
+    while (f->ports != NULL) {
+        session_over(f->ports, true);
+        port_end(f->ports, why);
+    }
+    if (!f->link.over) {
+        api_link_end(&f->link, false);
+    }
+}
+
 static void piece_add(struct api_port *p, struct api_req *req)
 {
     struct api_forward *f = p->forward;
@@ -387,7 +399,7 @@ void api_instance_forward(struct api_req *req)
     f->req = req;
     f->link = link;
     f->link.busy = true;
-    api_link_enter(&f->link, headers, f, forward_free, on_bytes, on_writable);
+    api_link_enter(&f->link, headers, f, forward_free, deny, on_bytes, on_writable);
     channels_begin(f, numbers, n);
     f->link.busy = false;
     api_link_settle(&f->link);

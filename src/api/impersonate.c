@@ -181,8 +181,49 @@ bool api_impersonate(struct api_req *req)
                  ns.ptr);
         to.n_groups = 2;
     }
-    req->real_user = at_arena_strdup(req->arena, req->who.user);
+    struct at_identity *real = at_arena_alloc(req->arena, sizeof *real);
+    if (real == NULL) {
+        return refuse(req, "the request is too large");
+    }
+    *real = req->who;
+    req->real = real;
+    req->real_user = real->user;
     req->who = to;
     req->by_certificate = false; /* what a certificate proves is of the one who asks */
     return true;
+}
+
+static bool still(const struct api_req *req, const char *resource, struct at_str ns,
+                  const char *name)
+{
+    char text[256];
+    snprintf(text, sizeof text, "%.*s", (int)ns.len, ns.ptr != NULL ? ns.ptr : "");
+    struct at_access what = {
+        .verb = "impersonate", .group = "", .resource = resource, .ns = text, .name = name};
+    return api_may(req->api, req->real, &what, NULL, 0);
+}
+
+static bool groups_still(const struct api_req *req)
+{
+    bool may = true;
+    for (size_t i = 0; may && i < req->who.n_groups; i++) {
+        may = still(req, "groups", (struct at_str){0}, req->who.groups[i]);
+    }
+    return may;
+}
+
+bool api_still_acts(const struct api_req *req)
+{
+    const struct at_identity *to = &req->who;
+    if (req->real == NULL) {
+        return true;
+    }
+    if (at_str_starts(at_str_of(to->user), SERVICE_ACCOUNT)) {
+        struct at_str name = at_str_of(to->user + sizeof SERVICE_ACCOUNT - 1);
+        struct at_str ns = at_str_cut(&name, ':');
+        /* Groups that were not asked for follow from the name. */
+        bool given = to->n_groups == 2 && at_streq(to->groups[0], "system:serviceaccounts");
+        return still(req, "serviceaccounts", ns, name.ptr) && (given || groups_still(req));
+    }
+    return still(req, "users", (struct at_str){0}, to->user) && groups_still(req);
 }

@@ -11,8 +11,14 @@
 #define TOKEN_PREFIX "/atoll-internal/join/"
 #define SITE_GROUP_PREFIX "atoll:site:"
 
+/* A name that somebody joined under and has no Node yet: kept until the Node is made, or until the
+ * certificate has ended. */
+#define CLAIM_PREFIX "/atoll-internal/joined/"
+#define ANY_REV (-1)
+
 struct join_op {
     const char *name, *csr;
+    int64_t token_rev;
     char id[32];
     char digest[AT_SHA256_HEX_BYTES];
     char key[128];
@@ -104,6 +110,11 @@ static enum at_rc tokens_read(struct api_req *req, const char **ret_role, const 
     if ((*ret_site)[0] != '\0' && (!name_ok(*ret_site) || strlen(*ret_site) > 100)) {
         return at_err_set_field(err, AT_BAD_REQUEST, "site", "not the name of a Site");
     }
+    const char *node = at_json_str_at(req->body, "node", "");
+    if (node[0] != '\0' && (!name_ok(node) || !at_streq(*ret_role, "agent"))) {
+        return at_err_set_field(err, AT_BAD_REQUEST, "node",
+                                "must be the name of the one node that may join, of an agent");
+    }
     if ((*ret_site)[0] == '\0' && at_streq(*ret_role, "agent")) {
         return at_err_set_field(err, AT_BAD_REQUEST, "site", "an agent's token needs a site");
     }
@@ -157,8 +168,9 @@ void api_join_tokens(struct api_req *req)
     at_time_format(expires_ns, expires);
     AT_CLEANUP(at_cleanup_json)
     json_t *record =
-        json_pack("{s:s, s:s, s:s, s:I, s:b}", "digest", token.secret_sha256_hex, "role", role,
-                  "site", site, "expiresWallNs", (json_int_t)expires_ns, "used", 0);
+        json_pack("{s:s, s:s, s:s, s:s, s:I, s:b}", "digest", token.secret_sha256_hex, "role", role,
+                  "site", site, "node", at_json_str_at(req->body, "node", ""), "expiresWallNs",
+                  (json_int_t)expires_ns, "used", 0);
     req->object = json_pack("{s:s, s:s+, s:s}", "token", token.text, "caPin",
                             "sha256:", at_ca_pin_sha256_hex(api->options.ca), "expires", expires);
     explicit_bzero(&token.text, sizeof token.text);
@@ -197,34 +209,150 @@ static void join_answer(struct api_req *req)
     api_respond_json(req, 200, answer);
 }
 
+static bool is_agent(const struct join_op *op)
+{
+    return at_streq(at_json_str_at(op->record, "role", ""), "agent");
+}
+
+static void claim_key(const char *name, char out[AT_STORE_KEY_BYTES_MAX])
+{
+    snprintf(out, AT_STORE_KEY_BYTES_MAX, CLAIM_PREFIX "%s", name);
+}
+
+static void claimed(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
+                    const struct at_err *err)
+{
+    (void)rev;
+    (void)current;
+    struct api_req *req = ctx;
+    if (rc == AT_OK) {
+        join_answer(req);
+        return;
+    }
+    op_done(req->op);
+    if (rc == AT_CONFLICT || rc == AT_EXISTS) {
+        api_respond_error(req, AT_CONFLICT, "another machine joined under this name just now");
+    } else {
+        api_respond_error(req, rc, "%s", err != NULL ? err->msg : "the name cannot be stored");
+    }
+}
+
+/* The name is this machine's from now on. */
 static void token_consumed(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
                            const struct at_err *err)
 {
     (void)rev;
     (void)current;
     struct api_req *req = ctx;
+    struct join_op *op = req->op;
     if (rc == AT_CONFLICT || rc == AT_NOT_FOUND) {
         refuse(req, "this join token was used already");
         return;
     }
     if (rc != AT_OK) {
-        op_done(req->op);
+        op_done(op);
         api_respond_error(req, rc, "%s", err != NULL ? err->msg : "the token cannot be stored");
         return;
     }
-    join_answer(req);
+    if (!is_agent(op)) {
+        join_answer(req);
+        return;
+    }
+    char key[AT_STORE_KEY_BYTES_MAX];
+    bool approved = at_json_str_at(op->record, "node", "")[0] != '\0';
+    claim_key(op->name, key);
+    at_store_write(req->api->options.store,
+                   &(struct at_store_write){.key = key,
+                                            .value = op->id,
+                                            .len = strlen(op->id),
+                                            .expect = approved ? ANY_REV : 0,
+                                            .ttl_s = AT_API_CERT_LIFETIME_S,
+                                            .fn = claimed,
+                                            .ctx = req});
 }
 
-/* A token for one site must not take over a node of another. */
-static bool name_free_for(struct api_req *req, const char *role, const char *name, const char *site)
+static void nothing(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *current,
+                    const struct at_err *err)
 {
-    const struct at_model_kind *kind = at_model_kind_find("atoll.dev", "v1", "Node");
-    if (!at_streq(role, "agent") || kind == NULL || req->api->options.state == NULL) {
+    (void)ctx;
+    (void)rc; /* it is not there, or ends by itself */
+    (void)rev;
+    (void)current;
+    (void)err;
+}
+
+void api_join_node_made(struct at_api *api, const char *name)
+{
+    char key[AT_STORE_KEY_BYTES_MAX];
+    claim_key(name, key);
+    at_store_delete(api->options.store, key, ANY_REV, nothing, NULL);
+}
+
+/* The token is spent last: what is wrong before costs none. */
+static void consume(struct api_req *req)
+{
+    struct join_op *op = req->op;
+    struct at_err err = {0};
+    const char *role = at_json_str_at(op->record, "role", "");
+    const char *site = at_json_str_at(op->record, "site", "");
+    if (sign(req->api, op->csr, role, op->name, site, &op->certificate, &err) != AT_OK) {
+        join_fail(req, &err);
+        return;
+    }
+    json_object_set_new(op->record, "used", json_true());
+    json_object_set_new(op->record, "usedBy", json_string(op->name));
+    if (at_json_dump(op->record, &req->text) != AT_OK) {
+        at_err_set(&err, AT_INTERNAL, "the token cannot be written");
+        join_fail(req, &err);
+        return;
+    }
+    token_put(req, op->key, 0, op->token_rev, token_consumed);
+}
+
+/* A name that is there is given again only by who says so: by a token for it, or by deleting the
+ * Node. A token of another site has no say in it at all. */
+static bool name_free(struct api_req *req, bool is_claimed)
+{
+    struct join_op *op = req->op;
+    struct at_err err = {0};
+    AT_CLEANUP(at_cleanup_json)
+    json_t *node = req->api->options.state != NULL
+                       ? at_state_object(req->api->options.state, &AT_KIND_NODE, NULL, op->name)
+                       : NULL;
+    bool other_site = node != NULL && !at_streq(at_json_str_at(node, "spec.site", ""),
+                                                at_json_str_at(op->record, "site", ""));
+    bool approved = at_streq(at_json_str_at(op->record, "node", ""), op->name);
+    if (other_site) {
+        at_err_set(&err, AT_CONFLICT, "a node named \"%s\" belongs to another site", op->name);
+    } else if ((node != NULL || is_claimed) && !approved) {
+        at_err_set(&err, AT_CONFLICT,
+                   "a machine named \"%s\" has joined already: to let another one take its place, "
+                   "delete the node (atoll delete node %s), or make a token for this name (atoll "
+                   "token create --node %s)",
+                   op->name, op->name, op->name);
+    } else {
         return true;
     }
-    AT_CLEANUP(at_cleanup_json)
-    json_t *node = at_state_object(req->api->options.state, kind, NULL, name);
-    return node == NULL || at_streq(at_json_str_at(node, "spec.site", ""), site);
+    join_fail(req, &err);
+    return false;
+}
+
+static void claim_looked_up(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
+                            size_t n, bool more, const struct at_err *store_err)
+{
+    (void)rev;
+    (void)kvs;
+    (void)more;
+    struct api_req *req = ctx;
+    if (rc != AT_OK) {
+        op_done(req->op);
+        api_respond_error(req, rc, "%s",
+                          store_err != NULL ? store_err->msg : "the store cannot be read");
+        return;
+    }
+    if (name_free(req, n > 0)) {
+        consume(req);
+    }
 }
 
 static void token_found(void *ctx, enum at_rc rc, int64_t rev, const struct at_store_kv *kvs,
@@ -259,26 +387,20 @@ static void token_found(void *ctx, enum at_rc rc, int64_t rev, const struct at_s
         refuse(req, "this join token has expired");
         return;
     }
-    const char *role = at_json_str_at(op->record, "role", "");
-    const char *site = at_json_str_at(op->record, "site", "");
-    if (!name_free_for(req, role, op->name, site)) {
-        at_err_set(&err, AT_CONFLICT, "a node named \"%s\" belongs to another site", op->name);
+    const char *node = at_json_str_at(op->record, "node", "");
+    op->token_rev = kvs[0].mod_rev;
+    if (node[0] != '\0' && !at_streq(node, op->name)) {
+        at_err_set(&err, AT_FORBIDDEN, "this join token is for a node of another name");
         join_fail(req, &err);
         return;
     }
-    /* Signed before the token is spent: a broken CSR costs no token. */
-    if (sign(req->api, op->csr, role, op->name, site, &op->certificate, &err) != AT_OK) {
-        join_fail(req, &err);
+    if (!is_agent(op)) {
+        consume(req);
         return;
     }
-    json_object_set_new(op->record, "used", json_true());
-    json_object_set_new(op->record, "usedBy", json_string(op->name));
-    if (at_json_dump(op->record, &req->text) != AT_OK) {
-        at_err_set(&err, AT_INTERNAL, "the token cannot be written");
-        join_fail(req, &err);
-        return;
-    }
-    token_put(req, op->key, 0, kvs[0].mod_rev, token_consumed);
+    char key[AT_STORE_KEY_BYTES_MAX];
+    claim_key(op->name, key);
+    at_store_range(req->api->options.store, key, NULL, 1, 0, claim_looked_up, req);
 }
 
 void api_join(struct api_req *req)

@@ -90,6 +90,15 @@
 #define AT_API_JOIN_TTL_NS_DEFAULT (3600 * AT_NS_PER_S)
 #define AT_API_JOIN_KEEP_NS (INT64_C(7) * 24 * 3600 * AT_NS_PER_S)
 #define AT_API_CERT_LIFETIME_S (24 * 3600)
+/* Tokens of people and programs. */
+#define AT_API_TOKEN_TTL_NS_DEFAULT (INT64_C(30) * 24 * 3600 * AT_NS_PER_S)
+#define AT_API_TOKEN_TTL_NS_MAX (INT64_C(365) * 24 * 3600 * AT_NS_PER_S)
+#define AT_API_TOKEN_USER_BYTES_MAX 253
+#define AT_API_TOKEN_GROUPS_MAX 15
+#define AT_API_TOKEN_GROUP_BYTES_MAX 127
+#define AT_API_TOKEN_DESCRIPTION_BYTES_MAX 1000
+/* How often commands, logs and ports are asked whether what they came in by has ended. */
+#define AT_API_RECHECK_NS (5 * AT_NS_PER_S)
 #define AT_API_PROTOBUF_DEPTH_MAX 16
 
 #endif

@@ -162,13 +162,14 @@ static void client_gone(void *ctx)
 }
 
 void api_link_enter(struct api_link *link, const char *headers, void *owner,
-                    void (*free)(void *owner),
+                    void (*free)(void *owner), void (*deny)(void *owner, const char *why),
                     size_t (*on_bytes)(void *owner, const char *data, size_t len),
                     void (*on_writable)(void *owner))
 {
     struct api_req *req = link->req;
     link->owner = owner;
     link->free = free;
+    link->deny = deny;
     link->next = req->api->links;
     link->at = &req->api->links;
     if (link->next != NULL) {
@@ -180,6 +181,19 @@ void api_link_enter(struct api_link *link, const char *headers, void *owner,
     at_http_on_gone(req->ex, client_gone, link);
     at_http_on_writable(req->ex, on_writable, owner);
     at_http_upgrade(req->ex, headers, on_bytes, owner);
+}
+
+void api_links_recheck(struct at_api *api)
+{
+    const char *why = NULL;
+    struct api_link *next;
+    for (struct api_link *link = api->links; link != NULL; link = next) {
+        next = link->next;
+        if (!link->over && link->req->ex != NULL && !api_goes_on(link->req, &why)) {
+            link->deny(link->owner, why);
+            api_link_settle_later(link);
+        }
+    }
 }
 
 void api_links_close(struct at_api *api)

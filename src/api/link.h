@@ -23,6 +23,7 @@ struct api_link {
      * it (busy). */
     void *owner;
     void (*free)(void *owner);
+    void (*deny)(void *owner, const char *why); /* tell the client, and end */
     bool busy, over;
     at_timer_id end_timer;       /* it is over, but not from here */
     struct api_link *next, **at; /* in api->links */
@@ -59,7 +60,7 @@ void api_link_done(struct api_link *link);
 /* Upgrade the connection with headers; owner gets the bytes by on_bytes, told of the room to write
  * by on_writable. From here on the link is among those of its server. */
 void api_link_enter(struct api_link *link, const char *headers, void *owner,
-                    void (*free)(void *owner),
+                    void (*free)(void *owner), void (*deny)(void *owner, const char *why),
                     size_t (*on_bytes)(void *owner, const char *data, size_t len),
                     void (*on_writable)(void *owner));
 void api_link_settle(struct api_link *link);       /* the owner may be gone after it */

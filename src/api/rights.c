@@ -16,13 +16,6 @@ static bool is_rbac(const struct at_model_kind *kind)
     return at_streq(kind->group, RBAC);
 }
 
-static void recheck(void *ctx)
-{
-    struct at_api *api = ctx;
-    api->rights_timer = 0;
-    api_streams_recheck(api);
-}
-
 static void changed(void *ctx, const struct at_model_kind *kind, const char *ns, const char *name)
 {
     struct at_api *api = ctx;
@@ -32,9 +25,7 @@ static void changed(void *ctx, const struct at_model_kind *kind, const char *ns,
     AT_CLEANUP(at_cleanup_json)
     json_t *object = at_state_object(api->options.state, kind, ns, name);
     at_book_put(api->book, kind->kind, ns, name, object);
-    if (api->rights_timer == 0) { /* many changes, one look at the streams */
-        api->rights_timer = at_loop_timer(api->options.loop, 0, recheck, api);
-    }
+    api_recheck_soon(api);
 }
 
 struct filling {
@@ -111,7 +102,6 @@ void api_rights_done(struct at_api *api)
     if (api->options.state != NULL) {
         at_state_unlisten(api->options.state, changed, api);
     }
-    at_loop_timer_cancel(api->options.loop, api->rights_timer);
     at_book_free(api->book);
     api->book = NULL;
 }

@@ -31,6 +31,7 @@ static const struct fixed FIXED[] = {
     {"/admin/v1/backup", API_BACKUP, false},
     {"/admin/v1/secrets/rotate-key", API_SECRETS_ROTATE, false},
     {"/admin/v1/secrets", API_SECRETS, false},
+    {"/admin/v1/tokens", API_ACCESS_TOKENS, false},
     {"/", API_DISCOVERY, false},
     {"/api", API_DISCOVERY, false},
     {"/api/v1", API_DISCOVERY, false},

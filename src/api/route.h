@@ -20,6 +20,7 @@ enum api_target {
     API_BACKUP,
     API_SECRETS, /* the keys that Secrets are sealed with */
     API_SECRETS_ROTATE,
+    API_ACCESS_TOKENS,
 };
 
 #define API_NAME_BYTES 256

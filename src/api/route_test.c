@@ -73,6 +73,7 @@ static void fixed_paths_are_found(void **state)
         {"/join/v1/servers", API_JOIN_SERVERS},
         {"/admin/v1/backup", API_BACKUP},
         {"/admin/v1/secrets", API_SECRETS},
+        {"/admin/v1/tokens", API_ACCESS_TOKENS},
         {"/admin/v1/secrets/rotate-key", API_SECRETS_ROTATE},
         {"/apis/authentication.k8s.io/v1/selfsubjectreviews", API_REVIEW},
     };

@@ -40,7 +40,7 @@ static bool is_there(const struct at_api *api, const struct at_model_kind *kind,
 
 /* --- who sends it --- */
 
-static bool still_good(const struct at_api *api, const json_t *claims)
+bool api_service_still(const struct at_api *api, const json_t *claims)
 {
     const json_t *own = json_object_get(claims, PRIVATE_CLAIMS);
     const char *ns = at_json_str_at(own, "namespace", "");
@@ -76,7 +76,7 @@ json_t *api_service_claims(const struct at_api *api, struct at_str token, const 
         meant = meant ||
                 (json_is_string(audience) && at_jwt_meant_for(claims, json_string_value(audience)));
     }
-    if (!meant || !still_good(api, claims)) {
+    if (!meant || !api_service_still(api, claims)) {
         json_decref(claims);
         return NULL;
     }

@@ -10,4 +10,7 @@ json_t *api_service_claims(const struct at_api *api, struct at_str token, const 
 void api_service_identity(const json_t *claims, struct at_identity *ret);
 api_handler_fn api_token_request;
 
+/* Are the account, and what the token is bound to, still there? */
+bool api_service_still(const struct at_api *api, const json_t *claims);
+
 #endif

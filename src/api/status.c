@@ -124,6 +124,7 @@ void api_req_free(struct api_req *req)
     json_decref(req->object);
     json_decref(req->managed);
     json_decref(req->as);
+    json_decref(req->claims);
     at_buf_done(&req->text);
     at_arena_free(req->arena);
     at_free(req);

@@ -176,6 +176,28 @@ static void agent_gone(void *ctx)
     tunnel_close(ctx, false);
 }
 
+void api_tunnels_recheck(struct at_api *api)
+{
+    const char *why = NULL;
+    const char *key;
+    void *value;
+    for (size_t it = 0; at_map_next(api->tunnels->by_node, &it, &key, &value);) {
+        struct tunnel *t = value;
+        if (!api_still_may(t->req)) {
+            tunnel_close(t, true);
+        }
+    }
+    for (size_t it = 0; at_map_next(api->tunnels->sessions, &it, &key, &value);) {
+        struct session *s = value; /* those of commands and ports end with their links */
+        if (s->exec == NULL && s->port == NULL && s->req->ex != NULL &&
+            !api_goes_on(s->req, &why)) {
+            (void)api_tunnel_send(s->owner, s->node,
+                                  json_pack("{s:s, s:s}", "id", s->id, "op", "cancel"));
+            api_session_fail(s, AT_FORBIDDEN, why);
+        }
+    }
+}
+
 void api_tunnel_open(struct api_req *req)
 {
     struct api_tunnels *tunnels = req->api->tunnels;

@@ -86,6 +86,9 @@ static void create_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_s
     } else if (rc != AT_OK) {
         respond_store_error(req, rc, err);
     } else {
+        if (req->route.kind == &AT_KIND_NODE) {
+            api_join_node_made(req->api, at_object_name(req->object));
+        }
         api_respond_object(req, 201, req->text.data, req->text.len, rev);
     }
 }

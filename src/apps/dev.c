@@ -349,6 +349,9 @@ static void child_join(struct child *c)
 {
     json_t *ask = json_pack("{s:s, s:s, s:s}", "role", c->site != NULL ? "agent" : "gateway",
                             "site", c->site != NULL ? c->site : "", "ttl", "10m");
+    if (c->site != NULL) { /* its folder may have been lost while its Node is there */
+        json_object_set_new(ask, "node", json_string(c->name));
+    }
     c->call = at_client_request(c->dev->client, AT_HTTP_POST, "/join/v1/tokens", "application/json",
                                 ask, on_token, c);
     json_decref(ask);

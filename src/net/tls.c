@@ -187,6 +187,8 @@ static enum at_rc set_up(struct at_tls_config *config, const struct at_tls_optio
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
                               SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_default_passwd_cb(ctx, no_passphrase);
+    /* What is trusted is trusted as it is: an authority whose own issuer is not known too. */
+    X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(ctx), X509_V_FLAG_PARTIAL_CHAIN);
     enum at_rc rc = o->cert_pem != NULL ? load_identity(ctx, o, err) : AT_OK;
     if (rc == AT_OK && o->ca_pem != NULL) {
         rc = load_trust(ctx, o, err);

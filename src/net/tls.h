@@ -37,7 +37,7 @@ struct at_tls_peer {
     char common_name[256];
     char organizations[8][128]; /* O= values: Kubernetes groups */
     size_t n_organizations;
-    char issuer_spki_sha256_hex[65]; /* of the chain's root */
+    char issuer_spki_sha256_hex[65]; /* of who signed it: the next of the chain */
     char
         issuer_name_sha256_hex[65]; /* of the issuer's name (DER): whose revocation list it is in */
     char serial_hex[65];            /* upper case, no leading zeros; empty: too long */

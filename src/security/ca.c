@@ -13,7 +13,7 @@
 #define CA_LIFETIME_S (INT64_C(10) * 365 * 24 * 3600)
 /* Certificates begin in the past, for peers whose clocks are behind, and for clocks that are
  * stepped back while they are in use: else nobody could connect until the time has come again. */
-#define CLOCK_SKEW_S (INT64_C(24) * 3600)
+#define CLOCK_SKEW_S (AT_CERT_EARLY_NS / AT_NS_PER_S)
 #define PEM_BYTES_MAX 65536
 
 struct at_ca {
