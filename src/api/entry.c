@@ -211,16 +211,15 @@ static bool is_own(const struct at_api *api, const struct at_tls_peer *peer)
            at_streq(peer->issuer_spki_sha256_hex, at_ca_pin_sha256_hex(api->options.ca));
 }
 
-/* A certificate of our own begins a day before it was issued. What was issued within the same
- * second as the revocation counts as before it. */
+/* Times of certificates are whole seconds: what was issued within the second of the revocation
+ * counts as before it. */
 static bool listed(const struct at_api *api, const struct at_tls_peer *peer, char sort,
                    const char *text)
 {
     char key[KEY_BYTES];
-    int64_t issued_ns = peer->not_before_wall_ns + (is_own(api, peer) ? AT_CERT_EARLY_NS : 0);
     key_make(key, sort, text);
     for (const struct revocation *r = at_map_get(api->entry->by_key, key); r != NULL; r = r->next) {
-        if (issued_ns <= r->before_ns) {
+        if (peer->issued_wall_ns <= r->before_ns) {
             return true;
         }
     }

@@ -42,7 +42,8 @@ struct at_tls_peer {
         issuer_name_sha256_hex[65]; /* of the issuer's name (DER): whose revocation list it is in */
     char serial_hex[65];            /* upper case, no leading zeros; empty: too long */
     char fingerprint_sha256_hex[65]; /* of the certificate (DER) */
-    int64_t not_before_wall_ns, not_after_wall_ns;
+    int64_t issued_wall_ns; /* when its key may first be used, where it says; else its beginning */
+    int64_t not_after_wall_ns;
     char server_name[256]; /* for servers: the name that the client asked for; empty: none */
     bool verified;
     bool http2; /* both have agreed on it */

@@ -57,6 +57,15 @@ static int64_t wall_ns(const ASN1_TIME *time)
     return time != NULL && ASN1_TIME_to_tm(time, &tm) == 1 ? (int64_t)timegm(&tm) * AT_NS_PER_S : 0;
 }
 
+/* Certificates of our own authority begin before they are issued, for clocks that are behind. */
+static int64_t issued_ns(X509 *cert)
+{
+    PKEY_USAGE_PERIOD *period = X509_get_ext_d2i(cert, NID_private_key_usage_period, NULL, NULL);
+    int64_t first = period != NULL ? wall_ns(period->notBefore) : 0;
+    PKEY_USAGE_PERIOD_free(period);
+    return first != 0 ? first : wall_ns(X509_get0_notBefore(cert));
+}
+
 void at_tls_peer_of(X509 *cert, struct at_tls_peer *ret)
 {
     unsigned char *der = NULL;
@@ -74,7 +83,7 @@ void at_tls_peer_of(X509 *cert, struct at_tls_peer *ret)
         at_sha256_hex(der, (size_t)len, ret->issuer_name_sha256_hex);
     }
     OPENSSL_free(der);
-    ret->not_before_wall_ns = wall_ns(X509_get0_notBefore(cert));
+    ret->issued_wall_ns = issued_ns(cert);
     ret->not_after_wall_ns = wall_ns(X509_get0_notAfter(cert));
     ERR_clear_error();
 }

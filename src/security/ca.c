@@ -13,7 +13,7 @@
 #define CA_LIFETIME_S (INT64_C(10) * 365 * 24 * 3600)
 /* Certificates begin in the past, for peers whose clocks are behind, and for clocks that are
  * stepped back while they are in use: else nobody could connect until the time has come again. */
-#define CLOCK_SKEW_S (AT_CERT_EARLY_NS / AT_NS_PER_S)
+#define CLOCK_SKEW_S (INT64_C(24) * 3600)
 #define PEM_BYTES_MAX 65536
 
 struct at_ca {
@@ -161,6 +161,17 @@ static bool times_set(X509 *cert, const struct at_sys *sys, int64_t lifetime_s, 
     return true;
 }
 
+/* When it was issued, which is not when it begins: revocations go by it (X.509 §8.2.2.5). */
+static bool issued_add(X509 *cert, const struct at_sys *sys)
+{
+    PKEY_USAGE_PERIOD *period = PKEY_USAGE_PERIOD_new();
+    time_t now = (time_t)(at_sys_wall_ns(sys) / AT_NS_PER_S);
+    bool ok = period != NULL && (period->notBefore = ASN1_GENERALIZEDTIME_set(NULL, now)) != NULL &&
+              X509_add1_ext_i2d(cert, NID_private_key_usage_period, period, 0, 0) == 1;
+    PKEY_USAGE_PERIOD_free(period);
+    return ok;
+}
+
 static bool spki_pin(X509 *cert, char out[AT_SHA256_HEX_BYTES])
 {
     unsigned char *der = NULL;
@@ -171,6 +182,13 @@ static bool spki_pin(X509 *cert, char out[AT_SHA256_HEX_BYTES])
     at_sha256_hex(der, (size_t)len, out);
     OPENSSL_free(der);
     return true;
+}
+
+/* Edwards curves bring their own. */
+static const EVP_MD *digest_for(const EVP_PKEY *key)
+{
+    bool own = EVP_PKEY_is_a(key, "ED25519") == 1 || EVP_PKEY_is_a(key, "ED448") == 1;
+    return own ? NULL : EVP_sha256();
 }
 
 static X509 *ca_self_sign(EVP_PKEY *key, const struct at_sys *sys)
@@ -332,7 +350,8 @@ static enum at_rc leaf_sign(struct at_ca *ca, const struct at_cert_request *requ
         extension_add(cert, ca->cert, NID_ext_key_usage, usage_text(request)) &&
         extension_add(cert, ca->cert, NID_subject_key_identifier, "hash") &&
         extension_add(cert, ca->cert, NID_authority_key_identifier, "keyid") &&
-        san_add(cert, request) && X509_sign(cert, ca->key, EVP_sha256()) > 0;
+        issued_add(cert, ca->sys) && san_add(cert, request) &&
+        X509_sign(cert, ca->key, digest_for(ca->key)) > 0;
     AT_CLEANUP(at_cleanup_free) char *leaf = ok ? cert_pem(cert) : NULL;
     X509_free(cert);
     if (leaf == NULL) {

@@ -42,9 +42,6 @@ enum at_rc at_csr_new(const char *common_name, char **ret_csr_pem, char **ret_ke
 enum at_rc at_cert_expiry(const char *cert_pem, int64_t *ret_wall_ns,
                           struct at_err *err) AT_WARN_UNUSED;
 
-/* Certificates of this authority begin so much before they are issued. */
-#define AT_CERT_EARLY_NS (INT64_C(24) * 3600 * 1000000000)
-
 /* --- identity --- */
 #define AT_IDENTITY_GROUPS_MAX 16
 struct at_identity {

@@ -13,6 +13,7 @@
 #include <openssl/core_names.h>
 #include <openssl/ec.h>
 #include <openssl/ecdsa.h>
+#include <openssl/err.h>
 #include <openssl/kdf.h>
 #include <openssl/param_build.h>
 #include <stdio.h>
@@ -32,19 +33,33 @@ struct at_service_key {
 
 /* --- the key --- */
 
+/* The number that makes the authority's key, of whatever sort it is. */
+static bool secret_of(EVP_PKEY *from, unsigned char *out, size_t *len)
+{
+    BIGNUM *secret = NULL;
+    if (EVP_PKEY_get_bn_param(from, OSSL_PKEY_PARAM_PRIV_KEY, &secret) != 1 &&
+        EVP_PKEY_get_bn_param(from, OSSL_PKEY_PARAM_RSA_D, &secret) != 1) {
+        bool raw = EVP_PKEY_get_raw_private_key(from, out, len) == 1; /* Edwards curves */
+        ERR_clear_error();
+        return raw;
+    }
+    bool ok = BN_num_bytes(secret) <= (int)*len;
+    if (ok) {
+        *len = (size_t)BN_bn2bin(secret, out);
+    }
+    BN_clear_free(secret);
+    ERR_clear_error();
+    return ok;
+}
+
 static bool seed_of(EVP_PKEY *from, unsigned char out[SEED_BYTES])
 {
     static char info[] = "atoll service account tokens, 1";
-    BIGNUM *secret = NULL;
     unsigned char bytes[1024];
-    if ((EVP_PKEY_get_bn_param(from, OSSL_PKEY_PARAM_PRIV_KEY, &secret) != 1 &&
-         EVP_PKEY_get_bn_param(from, OSSL_PKEY_PARAM_RSA_D, &secret) != 1) ||
-        BN_num_bytes(secret) > (int)sizeof bytes) {
-        BN_clear_free(secret);
+    size_t len = sizeof bytes;
+    if (!secret_of(from, bytes, &len)) {
         return false;
     }
-    size_t len = (size_t)BN_bn2bin(secret, bytes);
-    BN_clear_free(secret);
     EVP_KDF *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
     EVP_KDF_CTX *ctx = kdf != NULL ? EVP_KDF_CTX_new(kdf) : NULL;
     static char digest[] = "SHA256";
