@@ -29,6 +29,8 @@ bool api_rights_admit(struct api_req *req, const json_t *old, const json_t *obje
 /* May the request still do what it does? For streams when rights have changed. */
 bool api_still_may(struct api_req *req);
 void api_streams_recheck(struct at_api *api); /* watch.c */
+void api_links_recheck(struct at_api *api);   /* link.c */
+void api_tunnels_recheck(struct at_api *api); /* tunnel.c */
 /* recheck.c: what goes on is asked again whether it may, after the turn, and from then on now and
  * then whether its time is over. */
 void api_recheck_soon(struct at_api *api);

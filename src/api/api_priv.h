@@ -275,8 +275,6 @@ api_handler_fn api_instance_exec;         /* exec.c */
 api_handler_fn api_instance_forward;      /* forward.c */
 api_handler_fn api_instance_attach;       /* exec.c */
 void api_links_close(struct at_api *api); /* link.c */
-void api_links_recheck(struct at_api *api);
-void api_tunnels_recheck(struct at_api *api);
 struct api_tunnels *api_tunnels_new(void);
 void api_tunnels_free(struct api_tunnels *tunnels);
 /* --- backup.c --- */
