@@ -230,8 +230,8 @@ enum at_rc at_tls_session_handshake(struct at_tls_session *session, struct at_er
     ERR_clear_error();
     int ret = SSL_do_handshake(session->ssl);
     if (ret == 1) {
-        note_protocol(session);
         note_peer(session);
+        note_protocol(session);
         if (session->subject[0] != '\0' &&
             strcmp(session->peer.common_name, session->subject) != 0) {
             return at_err_set(err, AT_UNAUTHENTICATED, "TLS handshake: the peer is %.100s, not %s",
