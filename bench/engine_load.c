@@ -1,10 +1,11 @@
 /* Decisions of the live scheduler (all rules, all objectives, names and reasons) on a made-up
  * cluster, on one core.
- * Usage: bench-engine-load NODES RUNNING DECISIONS [cpu|gpu|drift] [BATCH]
+ * Usage: bench-engine-load NODES RUNNING DECISIONS [cpu|gpu|drift|copies] [BATCH]
  * RUNNING instances are placed first; then one after the other ends and a new one is decided, in
  * batches of BATCH (64). drift: GPUs, and what is asked for changes all the time, so that the mix
- * is learned again and again. Prints decisions/s, median, p99.9 and worst ns per decision in a
- * batch, the worst single plan, the share placed, and the peak of memory in KiB (CPU time). */
+ * is learned again and again. copies: all are copies of one Deployment. Prints decisions/s, median,
+ * p99.9 and worst ns per decision in a batch, the worst single plan, the share placed, and the peak
+ * of memory in KiB (CPU time). */
 #include "core/arena.h"
 #include "core/mem.h"
 #include "scheduler/scheduler.h"
@@ -43,7 +44,7 @@ struct cluster {
     const struct at_instance **instances; /* by name, which grows */
     size_t n_instances;
     struct at_resources classes[CLASSES];
-    bool gpu, drift;
+    bool gpu, drift, copies;
     uint64_t next;
 };
 
@@ -106,6 +107,13 @@ static const struct at_instance *make_instance(struct cluster *c)
     i->meta.creation_wall_ns = (int64_t)c->next;
     i->spec.resources = c->drift ? &c->classes[(draw(CLASSES / 8) + c->next / DRIFT_EACH) % CLASSES]
                                  : &c->classes[draw(CLASSES)];
+    if (c->copies) {
+        static struct at_owner_ref owner = {
+            .kind = "Deployment", .name = "web", .uid = "1", .controller = true};
+        i->meta.owners.items = &owner;
+        i->meta.owners.n = 1;
+        i->spec.resources = &c->classes[0];
+    }
     i->spec.preemption_policy = "Never";
     i->status.phase = "Pending";
     return i;
@@ -182,13 +190,15 @@ static int64_t batch(struct cluster *c, struct at_scheduler *s, size_t running, 
 int main(int argc, char **argv)
 {
     if (argc < 4) {
-        fprintf(stderr,
-                "usage: bench-engine-load NODES RUNNING DECISIONS [cpu|gpu|drift] [BATCH]\n");
+        fprintf(
+            stderr,
+            "usage: bench-engine-load NODES RUNNING DECISIONS [cpu|gpu|drift|copies] [BATCH]\n");
         return 2;
     }
     struct cluster c = {.arena = at_arena_new((size_t)8 << 30),
                         .n_nodes = strtoul(argv[1], NULL, 10),
-                        .gpu = argc > 4 && strcmp(argv[4], "cpu") != 0,
+                        .gpu = argc > 4 && (argv[4][0] == 'g' || argv[4][0] == 'd'),
+                        .copies = argc > 4 && strcmp(argv[4], "copies") == 0,
                         .drift = argc > 4 && strcmp(argv[4], "drift") == 0};
     size_t size = argc > 5 ? strtoul(argv[5], NULL, 10) : 64;
     size_t running = strtoul(argv[2], NULL, 10), wanted = strtoul(argv[3], NULL, 10);

@@ -72,11 +72,26 @@ static int64_t ahead_score(int64_t ahead)
     return ahead <= 0 ? SCORE_MAX : ahead < 5 ? SCORE_MAX >> (2 * ahead) : 0;
 }
 
+/* Of the site's feasible nodes that are not apart, the fewest copies; there is such a node. */
+static int64_t least_not_apart(const struct sched *s, const struct sched_turn *t, size_t site)
+{
+    const struct sched_site *place = s->sites[site];
+    const uint32_t *scores = t->request->scores;
+    int64_t least = t->copies != NULL ? INT64_MAX : 0;
+    for (size_t i = place->first; least > 0 && i < place->first + place->n_nodes; i++) {
+        if (scores[i] >= SCHED_FITS && t->copies[i] < least &&
+            s->nodes[i]->apart != s->turn_number) {
+            least = t->copies[i];
+        }
+    }
+    return least;
+}
+
 /* Per site, the fewest copies on a feasible node of it; INT64_MAX: no node of it is feasible. */
 static void least_in_sites(const struct sched *s, const struct sched_turn *t, int64_t *least)
 {
     for (size_t i = 0; i < s->n_sites; i++) {
-        least[i] = feasible_site(t, i) ? 0 : INT64_MAX;
+        least[i] = feasible_site(t, i) ? least_not_apart(s, t, i) : INT64_MAX;
     }
     for (size_t i = 0; i < t->n_apart; i++) {
         const struct sched_turn_node *a = &t->apart[i];
@@ -85,6 +100,15 @@ static void least_in_sites(const struct sched *s, const struct sched_turn *t, in
             int64_t count = a->copies;
             *of_site = count < *of_site ? count : *of_site;
         }
+    }
+}
+
+static void score_large_group(struct sched_turn_site *site, int64_t least, bool by_node,
+                              int64_t of_site)
+{
+    site->least = least;
+    for (int64_t k = 0; k < SCHED_AHEAD; k++) {
+        site->ahead[k] = by_node ? ahead_score(k) : (4 * of_site + ahead_score(k)) / 5;
     }
 }
 
@@ -105,6 +129,9 @@ static void score_spread(const struct sched *s, struct sched_turn *t, const int6
             int64_t site = ahead_score(sched_copies_at(t->group, i) - least_site);
             t->sites[i].parts[AT_SCHED_OBJ_SPREAD] =
                 by_node ? SCORE_MAX : (4 * site + SCORE_MAX) / 5;
+            if (t->copies != NULL) {
+                score_large_group(&t->sites[i], by_node ? least_node : least[i], by_node, site);
+            }
         }
     }
     for (size_t i = 0; i < t->n_apart; i++) {

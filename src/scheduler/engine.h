@@ -137,6 +137,9 @@ void sched_request_refresh(struct sched *s, struct sched_request *r);
 uint32_t sched_block_best(struct sched_request *r, const struct sched_site *site, size_t block);
 struct sched_group *sched_group_ref(struct sched *s, const struct at_instance *instance);
 void sched_group_unref(struct sched *s, struct sched_group *group);
+/* Copies by place, when the group is large; NULL: it is not. cost: O(1), O(nodes) when they came
+ * into another order. */
+const int32_t *sched_group_by_pos(const struct sched *s, struct sched_group *group);
 void sched_group_count(struct sched *s, struct sched_group *group, struct sched_node *n, int sign);
 
 /* world.c */

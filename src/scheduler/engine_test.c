@@ -341,6 +341,7 @@ static void decides_as_one_that_looks_at_everything(void **state)
     size_t placed = 0, refused = 0;
     for (uint64_t seed = 1; seed <= HISTORIES; seed++) {
         struct history h = {.r = {seed}, .kept = at_scheduler_new()};
+        h.kept->s.large_group = seed % 2 == 0 ? 0 : SCHED_LARGE_GROUP; /* as if all were large */
         world_init(&h.w);
         add_site(&h);
         add_node(&h);

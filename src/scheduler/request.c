@@ -375,6 +375,7 @@ void sched_group_unref(struct sched *s, struct sched_group *g)
     }
     at_free(g->name);
     at_free(g->by_site);
+    at_free(g->by_pos);
     at_free(g->nodes);
     at_free(g);
 }
@@ -394,8 +395,29 @@ static size_t group_at(const struct sched_group *g, const struct sched_node *n)
     return from;
 }
 
+const int32_t *sched_group_by_pos(const struct sched *s, struct sched_group *g)
+{
+    if (g->n_nodes <= s->large_group) {
+        return NULL;
+    }
+    if (g->pos_order != s->order_number) {
+        g->by_pos = at_realloc(g->by_pos, sizeof(*g->by_pos) * s->n_nodes);
+        memset(g->by_pos, 0, sizeof(*g->by_pos) * s->n_nodes);
+        for (size_t i = 0; i < g->n_nodes; i++) {
+            g->by_pos[g->nodes[i].node->pos] = g->nodes[i].copies;
+        }
+        g->pos_order = s->order_number;
+    }
+    return g->by_pos;
+}
+
 void sched_group_count(struct sched *s, struct sched_group *g, struct sched_node *n, int sign)
 {
+    if (g->pos_order == s->order_number && !s->order_stale) {
+        g->by_pos[n->pos] += sign;
+    } else {
+        g->pos_order = 0; /* counted anew when nodes have their places */
+    }
     if (g->n_by_site <= n->site_index) {
         size_t old = g->n_by_site;
         g->by_site = at_realloc(g->by_site, sizeof(*g->by_site) * s->n_sites);

@@ -15,9 +15,11 @@
  *                                   spread, affinity, the cheapest price. Asked for each decision;
  *                                   it must not walk all nodes or all instances, but may walk sites
  *                                   (provider, region and jurisdiction are attributes of sites) and
- *                                   the nodes that are apart: those that hold copies of the group,
- *                                   or that it marks by sched_turn_apart. It writes refusals and
- *                                   parts for whole sites, for nodes apart, and for all the rest.
+ *                                   the nodes that are apart: those that hold copies of the group
+ *                                   (while they are few: a large group's copies are told by place,
+ *                                   turn.copies), or that it marks by sched_turn_apart. It writes
+ *                                   refusals and parts for whole sites, for nodes apart, and for
+ * all the rest.
  *
  * A part is 0..1000, belongs to exactly one kind, and is 0 where another kind writes it. A rule
  * that needs counts of instances by label keeps them itself in sched_holder_changed (domain.c),
@@ -43,6 +45,8 @@
 #define AT_SCHED_REQUESTS_MAX 1024 /* kept though nobody asks for them any more */
 #define SCHED_TOLD_KINDS 5         /* of which changes are told: world.c */
 #define SCHED_BLOCK 64             /* nodes whose best score is kept together */
+#define SCHED_LARGE_GROUP 32       /* nodes with copies: more than this, and they are not apart */
+#define SCHED_AHEAD 6 /* so many copies ahead of the emptiest place, or more, all is one */
 #define SCHED_FITS 64 /* a kept score of this or more: fits; less: refused by that rule */
 
 /* Copies of one owner and template that are placed and not ended. */
@@ -56,6 +60,8 @@ struct sched_group {
         int32_t copies;
     } * nodes; /* where there are any */
     size_t n_nodes, cap_nodes;
+    int32_t *by_pos;    /* of a large group: copies by place in sched.nodes */
+    uint64_t pos_order; /* as long as this is sched's order_number */
 };
 
 struct sched_item;         /* engine.h */
@@ -99,6 +105,9 @@ struct sched_turn_site {
     enum at_sched_rule refusal; /* of all its nodes not apart; AT_SCHED_RULE_COUNT: none */
     int64_t parts[AT_SCHED_OBJ_COUNT];
     int64_t base; /* turn.c: parts weighed, for nodes not apart */
+    /* Of a large group, by copies ahead of least: a node's part for spread, in place of the one in
+     * parts, which is that of none ahead. */
+    int64_t least, ahead[SCHED_AHEAD];
 };
 /* Of the decision being made, for a node unlike the others of its site. */
 struct sched_turn_node {
@@ -115,6 +124,7 @@ struct sched_turn {
     struct sched_turn_site *sites;
     struct sched_turn_node *apart;
     size_t n_apart, cap_apart;
+    const int32_t *copies; /* of a large group, by place; NULL: all nodes with copies are apart */
     enum at_sched_rule others_refused; /* all nodes not apart; AT_SCHED_RULE_COUNT: not */
     struct sched_near *near;           /* near.c: rules about where other instances are */
     size_t n_near;
@@ -157,6 +167,7 @@ struct sched {
     struct sched_turn turn; /* its arrays are kept */
     size_t cap_turn_sites;
     size_t n_blocks;
+    size_t large_group; /* SCHED_LARGE_GROUP; tests set others */
     bool loaded, order_stale, unsettled, net_stale;
     /* message.c: the decision before this one in the plan, when it stays pending; its group. NULL
      * when a plan begins. */
@@ -226,6 +237,13 @@ enum at_rc sched_turn_places(struct sched *s, struct sched_turn *turn) AT_WARN_U
  * that is being deleted has left, for this purpose. */
 void sched_holder_changed(struct sched *s, const struct at_instance *instance,
                           const struct sched_node *node, int sign);
+
+/* Of a node not apart, in a turn with copies: its place in ahead of its site. */
+static inline size_t sched_ahead(const struct sched_turn *turn, const struct sched_node *n)
+{
+    int64_t ahead = turn->copies[n->pos] - turn->sites[n->site_index].least;
+    return ahead <= 0 ? 0 : ahead < SCHED_AHEAD ? (size_t)ahead : SCHED_AHEAD - 1;
+}
 
 /* turn.c */
 /* The entry of node among those apart, made (and taken out of its site's counts) when it is not

@@ -34,9 +34,20 @@ struct sched_turn_node *sched_turn_apart(struct sched *s, struct sched_turn *tur
     *a = (struct sched_turn_node){.node = node, .refusal = AT_SCHED_RULE_COUNT};
     a->eligible = eligible(turn->request, node);
     a->fits = turn->request->scores[node->pos] >= SCHED_FITS;
+    a->copies = turn->copies != NULL ? turn->copies[node->pos] : 0;
     turn->sites[node->site_index].eligible -= a->eligible;
     turn->sites[node->site_index].fits -= a->fits;
     return a;
+}
+
+/* Unless copies on a node refuse it, those of a large group differ in one part of the score only.
+ */
+static const int32_t *copies_of(const struct sched *s, const struct sched_item *item)
+{
+    const struct at_placement *p = item->request->spec->placement;
+    return p != NULL && p->max_skew > 0 && sched_spread_by_node(p)
+               ? NULL
+               : sched_group_by_pos(s, item->group);
 }
 
 enum at_rc sched_turn_begin(struct sched *s, struct sched_item *item)
@@ -64,7 +75,8 @@ enum at_rc sched_turn_begin(struct sched *s, struct sched_item *item)
         site->refusal = AT_SCHED_RULE_COUNT;
         memcpy(site->parts, r->sites[i].parts, sizeof(site->parts));
     }
-    for (size_t i = 0; i < item->group->n_nodes; i++) {
+    turn->copies = copies_of(s, item);
+    for (size_t i = 0; turn->copies == NULL && i < item->group->n_nodes; i++) {
         sched_turn_apart(s, turn, item->group->nodes[i].node)->copies =
             item->group->nodes[i].copies;
     }
@@ -235,6 +247,12 @@ static void consider_site(const struct sched *s, const struct sched_turn *turn, 
                 continue;
             }
             struct choice c = {s->nodes[i], base + r->scores[i], 0};
+            if (turn->copies != NULL) {
+                const struct sched_turn_site *of = &turn->sites[at];
+                c.copies = turn->copies[i];
+                c.weighted -= r->weights[AT_SCHED_OBJ_SPREAD] *
+                              (of->ahead[0] - of->ahead[sched_ahead(turn, s->nodes[i])]);
+            }
             consider(&c, best);
             least = best[1].node != NULL ? best[1].weighted - base : 0;
         }
@@ -284,7 +302,7 @@ static void settle_for(const struct sched *s, const struct sched_turn *turn, str
 {
     struct sched_request *r = turn->request;
     uint32_t slack = sched_slack(s, r);
-    if (slack == 0 || best->node->apart == s->turn_number) {
+    if (slack == 0 || best->node->apart == s->turn_number || best->copies > 0) {
         return;
     }
     const struct sched_site *site = s->sites[best->node->site_index];
@@ -299,7 +317,8 @@ static void settle_for(const struct sched *s, const struct sched_turn *turn, str
             if (n == best->node) {
                 return;
             }
-            if (r->scores[i] >= enough && n->apart != s->turn_number) {
+            if (r->scores[i] >= enough && n->apart != s->turn_number &&
+                (turn->copies == NULL || turn->copies[i] == 0)) {
                 best->weighted -= top - r->scores[i];
                 best->node = n;
                 return;
@@ -315,6 +334,10 @@ static void parts_of(const struct sched *s, const struct sched_turn *turn,
     const int64_t *place = a != NULL ? a->parts : turn->sites[n->site_index].parts;
     memset(out, 0, sizeof(*out) * AT_SCHED_OBJ_COUNT);
     sched_score_node(s, turn->request, n, out);
+    if (a == NULL && turn->copies != NULL) {
+        out[AT_SCHED_OBJ_SPREAD] +=
+            turn->sites[n->site_index].ahead[sched_ahead(turn, n)] - place[AT_SCHED_OBJ_SPREAD];
+    }
     for (int k = 0; k < AT_SCHED_OBJ_COUNT; k++) {
         out[k] += place[k];
         assert(out[k] >= 0);

@@ -457,6 +457,7 @@ struct at_scheduler *at_scheduler_new(void)
     s->available = at_map_new();
     s->keeps = at_map_new();
     s->lowest_priority = INT64_MAX;
+    s->large_group = SCHED_LARGE_GROUP;
     sched_requests_init(s);
     s->mix = sched_mix_new();
     s->tally = sched_tally_new();
