@@ -105,6 +105,7 @@ static enum at_rc join(struct at_agent *a, const struct at_agent_options *o, str
                                       .ca_pin = o->ca_pin,
                                       .state_dir = o->state_dir,
                                       .servers_ns = AGENT_SERVERS_NS, /* heartbeats notice more */
+                                      .on_identity = agent_relay_identity,
                                       .on_ready = on_joined,
                                       .ctx = a};
     return at_join_start(&options, &a->join, err);
@@ -137,6 +138,12 @@ enum at_rc at_agent_new(const struct at_agent_options *o, struct at_agent **ret,
         a->http = at_http_client_new(a->loop, &(struct at_http_client_options){0});
         a->fetches = agent_fetches_new(a);
         drivers_open(a, o->drivers);
+        AT_CLEANUP(at_cleanup_free)
+        char *listen = at_asprintf(strchr(a->listen_host, ':') != NULL ? "[%s]:%s" : "%s:%s",
+                                   a->listen_host, o->relay_port != NULL ? o->relay_port : "0");
+        rc = agent_relay_new(a, listen, err);
+    }
+    if (rc == AT_OK) {
         rc = join(a, o, err);
     }
     if (rc != AT_OK) {
@@ -257,6 +264,7 @@ void at_agent_free(struct at_agent *a)
         at_informer_free(a->informer);
     }
     agent_tunnel_free(a->tunnel);
+    agent_relay_free(a);
     const char *uid;
     void *value;
     for (size_t it = 0; at_map_next(a->instances, &it, &uid, &value);) {

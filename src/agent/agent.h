@@ -20,7 +20,8 @@ struct at_agent_options {
     const char *state_dir;     /* certificate, model cache, instance records and logs */
     const char *devices_file;  /* see devices.h; may be NULL */
     const char *models_dir;    /* where `file:name` models are looked up; may be NULL */
-    const char *listen_host;   /* address that instances listen on and gateways reach */
+    const char *listen_host;   /* address at which gateways reach this machine */
+    const char *relay_port;    /* port there, of TLS, for all instances; NULL: any that is free */
     const char *const *labels; /* "key=value", NULL-terminated; may be NULL */
     const char *self_exe;      /* program that is started for built-in runners */
     const struct at_runtime_ops *const *drivers; /* NULL-terminated; tried in this order */

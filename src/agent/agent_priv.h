@@ -5,6 +5,7 @@
 #include "agent/agent.h"
 #include "agent/limits.h"
 #include "client/join.h"
+#include "core/digest.h"
 #include "core/map.h"
 #include "core/mem.h"
 #include "core/str.h"
@@ -12,6 +13,7 @@
 #include "runtime/driver.h"
 
 struct agent_execs;
+struct agent_relay;
 struct agent_fetches;
 struct agent_tunnel;
 struct agent_share;
@@ -19,6 +21,7 @@ struct share_look;
 
 #define AGENT_DRIVERS_MAX 4
 #define AGENT_FINALIZER "atoll.dev/agent"
+#define AGENT_INSTANCE_HOST "127.0.0.1" /* other machines come by the relay */
 
 struct agent_driver {
     const struct at_runtime_ops *ops;
@@ -68,6 +71,8 @@ struct at_agent {
     struct at_map *instances; /* uid -> struct agent_instance */
     struct agent_fetches *fetches;
     struct agent_tunnel *tunnel;
+    struct agent_relay *relay;
+    char loopback[AT_SHA256_HEX_BYTES]; /* its identity; "": not known */
     at_timer_id stop_timer, log_timer;
 
     /* share.c */
@@ -264,6 +269,14 @@ void agent_execs_ask(struct agent_execs *x, const char *server, const char *op, 
                      const json_t *ask);
 void agent_execs_end(struct agent_execs *x, const char *server); /* it is out of reach: end its */
 void agent_execs_free(struct agent_execs *x);
+
+/* relay.c: takes TLS connections of gateways for instances, once it has an identity. */
+enum at_rc agent_relay_new(struct at_agent *a, const char *listen,
+                           struct at_err *err) AT_WARN_UNUSED;
+void agent_relay_identity(void *agent, const char *cert_pem, const char *key_pem,
+                          const char *ca_pem);
+const char *agent_relay_addr(const struct at_agent *a); /* NULL: it takes none */
+void agent_relay_free(struct at_agent *a);
 
 /* tunnel.c */
 struct agent_tunnel *agent_tunnel_new(struct at_agent *a);

@@ -131,7 +131,7 @@ static enum at_rc port_choose(struct agent_instance *i, struct at_err *err)
         char addr[AT_ADDR_TEXT_BYTES_MAX];
         char bound[AT_ADDR_TEXT_BYTES_MAX];
         int fd = -1;
-        snprintf(addr, sizeof addr, "%s:0", a->listen_host);
+        snprintf(addr, sizeof addr, AGENT_INSTANCE_HOST ":0");
         enum at_rc rc = at_sock_listen(addr, 1, false, &fd, bound, err);
         if (rc != AT_OK) {
             return rc;
@@ -145,10 +145,10 @@ static enum at_rc port_choose(struct agent_instance *i, struct at_err *err)
         }
     }
     if (wanted == 0) {
-        return at_err_set(err, AT_EXHAUSTED, "no free port on %s", a->listen_host);
+        return at_err_set(err, AT_EXHAUSTED, "no free port on " AGENT_INSTANCE_HOST);
     }
     i->port = (int)wanted;
-    i->endpoint = at_asprintf("%s:%d", a->listen_host, i->port);
+    i->endpoint = at_asprintf(AGENT_INSTANCE_HOST ":%d", i->port);
     const char *runner = i->typed->spec.runner;
     size_t len = strlen(i->dir) + sizeof AT_LOCAL_SOCKET_NAME;
     if (runner != NULL && runner[0] != '\0' && len < AGENT_SOCKET_PATH_BYTES_MAX) {

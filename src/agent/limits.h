@@ -35,6 +35,17 @@
 #define AGENT_EXEC_INPUT_BYTES_MAX ((size_t)2 << 20) /* the server sends less than this ahead */
 #define AGENT_EXEC_ACK_BYTES ((size_t)64 << 10)      /* input taken before the server is told */
 #define AGENT_EXEC_KILL_NS (1 * AT_NS_PER_S)         /* between SIGTERM and SIGKILL */
+#define AGENT_RELAY_CONNS_MAX 16384                  /* of gateways, at once */
+#define AGENT_RELAY_UNKNOWN_MAX 512 /* of them, that have not shown yet who they are */
+#define AGENT_RELAY_ACCEPTS_PER_TURN 64
+#define AGENT_RELAY_BACKLOG 1024
+#define AGENT_RELAY_QUEUE_BYTES                                                                    \
+    ((size_t)256 << 10) /* for one side: the other is read no further                              \
+                         */
+#define AGENT_RELAY_CONNECT_NS (1 * AT_NS_PER_S)
+#define AGENT_RELAY_AGAIN_NS                                                                       \
+    (100 * AT_NS_PER_MS) /* after accept(2) failed for want of something                           \
+                          */
 #define AGENT_ARGS_MAX 2048
 #define AGENT_PIDS_MAX 1024 /* processes of one instance */
 

@@ -30,6 +30,10 @@ static json_t *status_json(struct agent_instance *i)
     json_object_set_new(s, "site", text_or_null(i->agent->site));
     json_object_set_new(s, "endpoint", text_or_null(i->endpoint));
     json_object_set_new(s, "localEndpoint", text_or_null(i->ready ? i->local_endpoint : NULL));
+    const char *relay = i->endpoint != NULL ? agent_relay_addr(i->agent) : NULL;
+    json_object_set_new(s, "tlsEndpoint", text_or_null(relay));
+    json_object_set_new(s, "loopback",
+                        text_or_null(i->endpoint != NULL ? i->agent->loopback : NULL));
     json_object_set_new(s, "restarts", int_or_null(i->restarts));
     json_object_set_new(s, "exitCode", int_or_null(i->exit_code));
     json_object_set_new(s, "pid", int_or_null(i->pid));

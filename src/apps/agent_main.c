@@ -86,7 +86,10 @@ int at_app_agent(int argc, char **argv)
         {"models", &o.models_dir, NULL, NULL, "DIR",
          "Folder in which file:NAME models are looked up."},
         {"listen-host", &o.listen_host, NULL, NULL, "HOST",
-         "Address for instances (default 127.0.0.1)."},
+         "Address at which gateways reach this machine (default 127.0.0.1)."},
+        {"relay-port", &o.relay_port, NULL, NULL, "PORT",
+         "Port there, where gateways of other machines reach all instances by TLS (default: any "
+         "that is free)."},
         {"label", NULL, NULL, labels, "KEY=VALUE", "Label of the Node. Repeat."},
         {"stop-instances", NULL, &o.stop_instances, NULL, NULL,
          "End the instances when the agent ends."},

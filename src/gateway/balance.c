@@ -36,6 +36,8 @@ void gw_replica_drop(struct gw_replica *replica)
     at_free(replica->instance);
     at_free(replica->site);
     at_free(replica->addr);
+    at_free(replica->peer);
+    at_tls_config_unref(replica->tls);
     at_free(replica->version);
     at_free(replica->served_as);
     at_free(replica->jurisdiction);

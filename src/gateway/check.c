@@ -2,6 +2,7 @@
  * for itself; the first questions are spread over an interval. */
 #include "core/mem.h"
 #include "gateway/gateway_priv.h"
+#include "gateway/reach.h"
 
 struct check {
     struct gw_worker *worker;
@@ -43,6 +44,9 @@ static void ask(struct gw_worker *w, struct gw_model *model, struct gw_replica *
     struct check *c = AT_NEW(struct check);
     *c = (struct check){.worker = w, .model = model, .replica = replica};
     struct at_http_call call = {.addr = replica->addr,
+                                .tls = gw_replica_tls(w, replica),
+                                .server_name = replica->peer,
+                                .host = gw_replica_host(replica),
                                 .method = AT_HTTP_GET,
                                 .target = p->check_path[0] != '\0' ? p->check_path : "/",
                                 .timeout_ns = p->check_timeout_ns,

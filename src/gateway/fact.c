@@ -24,8 +24,9 @@ int64_t gw_created_ns(const json_t *object)
 void gw_fact_free(struct gw_fact *f)
 {
     if (f != NULL) {
-        char *const texts[] = {f->ns,       f->deployment, f->model, f->version, f->served_as,
-                               f->instance, f->site,       f->node,  f->addr,    f->data_class};
+        char *const texts[] = {f->ns,        f->deployment, f->model, f->version,
+                               f->served_as, f->instance,   f->site,  f->node,
+                               f->addr,      f->data_class, f->peer};
         for (size_t i = 0; i < AT_ARRAY_LEN(texts); i++) {
             at_free(texts[i]);
         }
@@ -40,6 +41,7 @@ bool gw_fact_equal(const struct gw_fact *a, const struct gw_fact *b)
            at_streq(a->deployment, b->deployment) && at_streq(a->model, b->model) &&
            at_streq(a->version, b->version) && at_streq(a->served_as, b->served_as) &&
            at_streq(a->site, b->site) && at_streq(a->node, b->node) && at_streq(a->addr, b->addr) &&
+           at_streq(a->peer, b->peer) && a->http2 == b->http2 && a->unsafe == b->unsafe &&
            at_streq(a->data_class, b->data_class) && a->created_ns == b->created_ns;
 }
 
@@ -57,7 +59,32 @@ static bool is_here(const json_t *object)
            at_file_writable(local + strlen("unix:"));
 }
 
-struct gw_fact *gw_fact_of(const json_t *object)
+/* Where it is reached: by its socket or its port on this machine, else through its agent by TLS. A
+ * plain address of another machine is none. Who tells no loopback (agents before there was TLS, and
+ * none but those) is taken at its word that it is on this one. */
+static void find_address(const json_t *object, const char *own_loopback, struct gw_fact *f)
+{
+    const char *plain = at_json_str_at(object, "status.endpoint", "");
+    const char *tls = at_json_str_at(object, "status.tlsEndpoint", "");
+    const char *loopback = at_json_str_at(object, "status.loopback", "");
+    const char *uid = at_json_str_at(object, "metadata.uid", "");
+    bool here = loopback[0] != '\0' ? strcmp(loopback, own_loopback) == 0 : tls[0] == '\0';
+    here = here && gw_is_loopback(plain) && strncmp(plain, "unix:", 5) != 0;
+    f->http2 = strcmp(at_json_str_at(object, "spec.appProtocol", ""), "h2c") == 0;
+    if (is_here(object)) {
+        f->addr = at_strdup(at_json_str_at(object, "status.localEndpoint", ""));
+    } else if (here) {
+        f->addr = at_strdup(plain);
+    } else if (tls[0] != '\0' && uid[0] != '\0' && strchr(uid, ' ') == NULL) {
+        f->addr = at_strdup(tls);
+        f->peer = at_asprintf("%s system:node:%s", uid, f->node);
+    } else {
+        f->addr = at_strdup("");
+        f->unsafe = plain[0] != '\0';
+    }
+}
+
+struct gw_fact *gw_fact_of(const json_t *object, const char *loopback)
 {
     const json_t *labels = at_json_at(object, "metadata.labels");
     const char *owner = json_string_value(json_object_get(labels, "atoll.dev/deployment"));
@@ -67,8 +94,6 @@ struct gw_fact *gw_fact_of(const json_t *object)
     if (name[0] == '\0' && owner[0] == '\0') {
         return NULL; /* a job's */
     }
-    const char *addr = at_json_str_at(object, "status.endpoint", "");
-    addr = is_here(object) ? at_json_str_at(object, "status.localEndpoint", "") : addr;
     struct gw_fact *f = AT_NEW(struct gw_fact);
     f->ns = text_at(object, "metadata.namespace");
     f->deployment = at_strdup(owner);
@@ -78,10 +103,10 @@ struct gw_fact *gw_fact_of(const json_t *object)
     f->instance = text_at(object, "metadata.name");
     f->site = text_at(object, "status.site");
     f->node = text_at(object, "spec.nodeName");
-    f->addr = at_strdup(addr);
+    find_address(object, loopback, f);
     f->data_class = text_at(object, "spec.dataClass");
     f->created_ns = gw_created_ns(object);
-    f->serving = at_json_bool_at(object, "status.ready", false) && addr[0] != '\0' &&
+    f->serving = at_json_bool_at(object, "status.ready", false) && f->addr[0] != '\0' &&
                  at_json_at(object, "metadata.deletionTimestamp") == NULL;
     return f;
 }

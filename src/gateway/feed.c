@@ -38,12 +38,16 @@ static void on_instance(void *ctx, json_t *object, bool deleted)
 {
     struct at_gateway *g = ctx;
     AT_CLEANUP(at_cleanup_free) char *key = object_key(object);
-    struct gw_fact *now = deleted ? NULL : gw_fact_of(object);
+    struct gw_fact *now = deleted ? NULL : gw_fact_of(object, g->loopback);
     struct gw_fact *before =
         now != NULL ? at_map_put(g->feed.facts, key, now) : at_map_remove(g->feed.facts, key);
     bool same = now == NULL ? before == NULL : gw_fact_equal(before, now);
     if (now != NULL && before != NULL) {
         now->gauge = gw_gauge_ref(before->gauge); /* what is under way is still counted */
+    }
+    if (now != NULL && now->unsafe && (before == NULL || !before->unsafe)) {
+        at_log(AT_LOG_WARN, "instance.unsafe",
+               "%s is on another machine and has no address with TLS: it gets no requests", key);
     }
     gw_fact_free(before);
     if (!same) {

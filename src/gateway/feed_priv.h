@@ -11,6 +11,9 @@ struct gw_fact {
     char *model, *version; /* that it serves; "": by its Deployment */
     char *served_as;       /* the model's name as it knows it; "": as it is asked for */
     char *instance, *site, *node, *addr, *data_class;
+    char *peer; /* TLS to its agent at addr; NULL: it is on this machine */
+    bool http2;
+    bool unsafe;            /* it has no address but a plain one on another machine */
     struct gw_gauge *gauge; /* made when its Deployment first names a limit */
     int64_t created_ns;
     bool serving;
@@ -35,7 +38,8 @@ struct gw_place {
     char *jurisdiction;
 };
 
-struct gw_fact *gw_fact_of(const json_t *instance); /* NULL: it serves nothing */
+/* loopback: identity of our own. NULL: it serves nothing. */
+struct gw_fact *gw_fact_of(const json_t *instance, const char *loopback);
 bool gw_fact_equal(const struct gw_fact *a, const struct gw_fact *b);
 void gw_fact_free(struct gw_fact *fact); /* accepts NULL */
 int64_t gw_created_ns(const json_t *object);

@@ -220,6 +220,51 @@ static void takes_a_local_socket_only_where_agents_make_them(void **state)
     }
 }
 
+/* What is on another machine is reached by TLS through its agent, by that node's name, or not at
+ * all. */
+static void reaches_other_machines_through_their_agents_only(void **state)
+{
+    (void)state;
+#define RELAY "\"tlsEndpoint\":\"10.0.0.2:7\""
+#define OTHER "\"loopback\":\"0123\""
+    static const char PEER[] = "u-d-1 system:node:n1";
+    static const struct {
+        const char *status, *addr, *peer; /* addr NULL: it gets nothing */
+    } CASES[] = {
+        {"\"endpoint\":\"127.0.0.1:2\"," RELAY "," OTHER, "10.0.0.2:7", PEER},
+        {"\"endpoint\":\"127.0.0.1:2\"," RELAY ",\"loopback\":\"%s\"", "127.0.0.1:2", NULL},
+        {"\"endpoint\":\"10.0.0.2:2\"," RELAY ",\"loopback\":\"%s\"", "10.0.0.2:7", PEER},
+        {"\"endpoint\":\"127.0.0.1:2\"," RELAY, "10.0.0.2:7", PEER},
+        {"\"endpoint\":\"127.0.0.1:2\"", "127.0.0.1:2", NULL}, /* of an agent before TLS */
+        {"\"endpoint\":\"127.0.0.1:2\"," OTHER, NULL, NULL},
+        {"\"endpoint\":\"10.0.0.2:2\"", NULL, NULL},
+        {"\"endpoint\":\"10.0.0.2:2\",\"loopback\":\"%s\"", NULL, NULL},
+        {"\"endpoint\":\"127.example.org:2\"", NULL, NULL},
+        {"\"endpoint\":\"unix:/run/other.sock\"", NULL, NULL},
+        {"\"endpoint\":\"unix:/run/other.sock\",\"loopback\":\"%s\"", NULL, NULL},
+    };
+    struct fixture f;
+    start(&f);
+    for (size_t i = 0; i < AT_ARRAY_LEN(CASES); i++) {
+        char status[512], object[1024];
+        snprintf(status, sizeof status, CASES[i].status, f.gateway->loopback);
+        snprintf(object, sizeof object,
+                 "{\"metadata\":{\"namespace\":\"default\",\"name\":\"d-1\",\"uid\":\"u-d-1\"},"
+                 "\"spec\":{\"nodeName\":\"n1\",\"model\":{\"name\":\"d\"}},\"status\":"
+                 "{\"ready\":true,%s}}",
+                 status);
+        AT_CLEANUP(at_cleanup_json) json_t *instance = NULL;
+        assert_int_equal(at_json_parse(object, strlen(object), &instance, NULL), AT_OK);
+        struct gw_fact *fact = gw_fact_of(instance, f.gateway->loopback);
+        assert_string_equal(fact->addr, CASES[i].addr != NULL ? CASES[i].addr : "");
+        assert_int_equal(fact->serving, CASES[i].addr != NULL);
+        assert_int_equal(fact->unsafe, CASES[i].addr == NULL);
+        assert_true(at_streq(fact->peer, CASES[i].peer));
+        gw_fact_free(fact);
+    }
+    stop(&f);
+}
+
 static void takes_a_lost_node_and_distances_into_account(void **state)
 {
     (void)state;
@@ -442,6 +487,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(follows_instances),
         cmocka_unit_test(takes_a_local_socket_only_where_agents_make_them),
+        cmocka_unit_test(reaches_other_machines_through_their_agents_only),
         cmocka_unit_test(takes_a_lost_node_and_distances_into_account),
         cmocka_unit_test(deployments_say_how_requests_are_shared),
         cmocka_unit_test(the_oldest_has_the_plain_name),

@@ -5,6 +5,7 @@
 #include "core/mem.h"
 #include "gateway/gateway_priv.h"
 #include "sys/file.h"
+#include "sys/machine.h"
 
 #include <assert.h>
 #include <string.h>
@@ -59,7 +60,7 @@ void gw_publish_rules(struct at_gateway *gateway, struct gw_rules *rules_take)
 }
 
 /* Numbers only: a name such as 127.example.org leads anywhere. */
-static bool is_loopback(const char *addr)
+bool gw_is_loopback(const char *addr)
 {
     bool numeric = addr[strspn(addr, "0123456789.")] == ':';
     return (strncmp(addr, "127.", 4) == 0 && numeric) || strncmp(addr, "[::1]:", 6) == 0 ||
@@ -84,7 +85,7 @@ static enum at_rc check(const struct at_gateway_options *o, struct at_err *err)
         return at_err_set_field(err, AT_INVALID, "tls-cert",
                                 "--tls-cert and --tls-key go together");
     }
-    if (!is_loopback(o->listen) && (o->tls_cert_file == NULL || o->auth_token_file == NULL)) {
+    if (!gw_is_loopback(o->listen) && (o->tls_cert_file == NULL || o->auth_token_file == NULL)) {
         return at_err_set_field(err, AT_FORBIDDEN, "listen",
                                 "%s is no loopback address: there, TLS and tokens are needed",
                                 o->listen);
@@ -160,6 +161,39 @@ static void on_certs(void *ctx, struct at_tls_config *config)
     }
 }
 
+/* Agents know us by our certificate, and we them by theirs. */
+static void on_identity(void *ctx, const char *cert_pem, const char *key_pem, const char *ca_pem)
+{
+    struct at_gateway *g = ctx;
+    struct at_tls_options options = {.http2 = true,
+                                     .cert_pem = cert_pem,
+                                     .key_pem = key_pem,
+                                     .ca_pem = ca_pem,
+                                     .verify_peer = true,
+                                     .by_subject = true};
+    struct at_tls_config *config = NULL;
+    struct at_err err;
+    if (at_tls_config_new(&options, &config, &err) != AT_OK) {
+        at_log(AT_LOG_ERROR, "replicas.tls", "%s", err.msg);
+        return;
+    }
+    for (unsigned i = 0; i < g->n_workers; i++) {
+        struct gw_worker *w = &g->workers[i];
+        at_tls_config_unref(atomic_exchange(&w->next_peer_tls, at_tls_config_ref(config)));
+        call_worker(w, gw_worker_take_peer_tls, "replicas.late", "the new identity");
+    }
+    at_tls_config_unref(config);
+}
+
+/* Whose loopback is ours: instances there are reached without TLS. */
+static void learn_loopback(struct at_gateway *g)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    if (at_machine_loopback(&text) == AT_OK) {
+        at_sha256_hex(text.data, text.len, g->loopback);
+    }
+}
+
 static enum at_rc load_certs(struct at_gateway *g, const struct at_gateway_options *o,
                              struct at_err *err)
 {
@@ -221,6 +255,7 @@ static enum at_rc join(struct at_gateway *g, const struct at_gateway_options *o,
                                       .token = o->token,
                                       .ca_pin = o->ca_pin,
                                       .state_dir = o->state_dir,
+                                      .on_identity = on_identity,
                                       .on_ready = on_joined,
                                       .ctx = g};
     enum at_rc rc = at_dir_make(o->state_dir, 0700, err);
@@ -249,8 +284,8 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
     g->site = at_strdup(o->site);
     g->name = at_strdup(o->name);
     g->is_tls = o->tls_cert_file != NULL;
-    g->is_loopback = is_loopback(o->listen);
     g->has_playground = !o->no_playground;
+    g->is_loopback = gw_is_loopback(o->listen);
     g->first_byte_timeout_ns =
         o->first_byte_timeout_ns != 0 ? o->first_byte_timeout_ns : AT_GW_FIRST_BYTE_NS;
     g->wait_requests_max =
@@ -260,6 +295,7 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
     g->tunnel_idle_ns = o->tunnel_idle_ns != 0 ? o->tunnel_idle_ns : AT_GW_TUNNEL_IDLE_NS;
     g->on_ready = o->on_ready;
     g->ctx = o->ctx;
+    learn_loopback(g);
     g->n_workers = o->n_threads != 0 ? o->n_threads : 1;
     share_descriptors(g, o->descriptors);
     g->workers = at_alloc(g->n_workers * sizeof *g->workers);

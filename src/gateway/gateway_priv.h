@@ -3,6 +3,7 @@
 #define AT_GATEWAY_GATEWAY_PRIV_H
 
 #include "client/join.h"
+#include "core/digest.h"
 #include "core/metrics.h"
 #include "gateway/certs.h"
 #include "gateway/choose.h"
@@ -34,6 +35,9 @@ struct gw_replica {
     struct gw_replica_meters *meters; /* made by the first answer */
     struct gw_model *model;           /* not followed once it has left the view */
     char *instance, *site, *addr;
+    char *peer;                /* TLS to its agent: see gw_target; NULL: none */
+    struct at_tls_config *tls; /* TLS to another server; NULL: none */
+    bool http2;
     int64_t latency_ns;
     struct at_metric *answered; /* requests_total with code 200 */
     char *version, *served_as, *jurisdiction;
@@ -113,6 +117,8 @@ struct gw_worker {
     int64_t drain_until_ns;
     _Atomic(struct gw_table *) next_table; /* handed over by the first loop */
     _Atomic(struct at_tls_config *) next_tls;
+    _Atomic(struct at_tls_config *) next_peer_tls;
+    struct at_tls_config *peer_tls; /* to agents; NULL: not joined */
     _Atomic(struct gw_rules *) next_rules;
     struct gw_rules *rules; /* of plain services; NULL: none */
     struct gw_meters meters;
@@ -164,6 +170,7 @@ struct at_gateway {
     char *name;
     char *site, *url;
     bool is_tls, is_loopback;
+    char loopback[AT_SHA256_HEX_BYTES]; /* identity of the one that we see; "": not known */
     struct gw_certs *certs;
     struct at_map *services;      /* "namespace/name" → json_t: Deployments with a service */
     unsigned char (*digests)[32]; /* of accepted tokens */
@@ -207,6 +214,7 @@ static inline struct gw_moment gw_now(const struct gw_worker *worker)
 }
 
 /* gateway.c */
+bool gw_is_loopback(const char *addr); /* or a Unix socket */
 void gw_tell(struct at_gateway *gateway, enum at_rc rc,
              const struct at_err *err); /* on_ready, once */
 void gw_publish(struct at_gateway *gateway, struct gw_table *table_take);
@@ -234,6 +242,7 @@ void gw_worker_stop(struct gw_worker *worker); /* from its own loop; sets draine
 void gw_worker_done(struct gw_worker *worker);
 void gw_worker_take_tls(void *worker);
 void gw_worker_take_rules(void *worker);
+void gw_worker_take_peer_tls(void *worker);
 /* view.c */
 void gw_worker_take_table(void *worker);
 void gw_view_done(struct gw_worker *worker);

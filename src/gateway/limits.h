@@ -55,6 +55,7 @@
 #define AT_GW_CHECK_INTERVAL_MIN_NS (100 * AT_GW_MS)
 #define AT_GW_POLICY_BYTES_MAX ((size_t)1 << 20) /* of a Deployment, decoded */
 #define AT_GW_CONNECT_NS AT_GW_S
+#define AT_GW_TLS_CONNECT_NS (5 * AT_GW_S)
 #define AT_GW_FIRST_BYTE_NS (300 * AT_GW_S)
 #define AT_GW_CLIENT_IDLE_NS (75 * AT_GW_S)
 #define AT_GW_CLIENT_REQUEST_NS (60 * AT_GW_S) /* for a client to send a whole request */

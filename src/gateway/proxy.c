@@ -8,6 +8,7 @@
 #include "gateway/proxy_priv.h"
 #include "gateway/sse_end.h"
 #include "gateway/tunnel.h"
+#include "sys/socket.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -222,6 +223,12 @@ void gw_request_on_head(void *ctx, const struct at_http_head *head)
         at_str_to_u64(at_http_header_get(head, "inference-header-content-length"), &json_bytes) ==
             AT_OK) {
         r->json_bytes = json_bytes <= SIZE_MAX / 2 ? (size_t)json_bytes : SIZE_MAX / 2;
+    }
+    r->unreached = r->replica->peer != NULL && r->status == 503 &&
+                   at_str_eq(at_http_header_get(head, AT_RELAY_HEADER), "unreached");
+    if (r->unreached) {
+        r->discard = r->begun = true;
+        return;
     }
     bool hedged = r->hedge.call != 0; /* a copy is on its way, and paid for */
     r->discard = is_refusal(r) && (hedged || (can_retry(r) && may_pay(r)));
@@ -468,6 +475,10 @@ static void break_off(struct gw_request *r, enum at_rc rc)
 /* The replica did not answer, or its answer is not wanted: ask another, or tell the client. */
 static void on_attempt_failed(struct gw_request *r, enum at_rc rc, bool sent)
 {
+    if (r->unreached) {
+        rc = AT_UNAVAILABLE;
+        sent = r->discard = r->unreached = false;
+    }
     const char *reason = r->paused           ? "client"
                          : r->discard        ? "status"
                          : rc == AT_TIMEOUT  ? (sent ? "timeout" : "connect")

@@ -27,7 +27,8 @@ struct gw_request {
     bool streaming; /* the answer's head is on its way to the client */
     bool begun;     /* the answer's head has come */
     bool paused;
-    bool sse; /* a stream of events: passed on event by event */
+    bool unreached; /* its agent says that the replica has seen nothing of it */
+    bool sse;       /* a stream of events: passed on event by event */
     bool has_length;
     int status;
     uint64_t length;

@@ -4,8 +4,10 @@
 #include "core/mem.h"
 #include "core/str.h"
 #include "core/units.h"
+#include "sys/file.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 struct gw_table *gw_table_new(void)
@@ -52,6 +54,8 @@ static void target_done(struct gw_target *t)
     at_free((char *)t->version);
     at_free((char *)t->served_as);
     at_free((char *)t->jurisdiction);
+    at_free((char *)t->peer);
+    at_tls_config_unref(t->tls);
     gw_gauge_unref(t->gauge);
 }
 
@@ -151,6 +155,9 @@ void gw_table_add_target(struct gw_table *table, struct gw_route *route,
                            .version = text_or(target->version, "1"),
                            .served_as = text_or(target->served_as, route->model),
                            .jurisdiction = text_or(target->jurisdiction, ""),
+                           .peer = at_strdup(target->peer),
+                           .tls = at_tls_config_ref(target->tls),
+                           .http2 = target->http2,
                            .latency_ns = target->latency_ns,
                            .share = target->share,
                            .requests_max = target->requests_max,
@@ -202,6 +209,30 @@ static enum at_rc add_policies(struct gw_table *table, const json_t *policies, s
     return AT_OK;
 }
 
+/* Of a server that is no instance: by the CA in a file, else those of the system. */
+static enum at_rc static_tls(const json_t *json, const char *addr, struct at_tls_config **ret,
+                             struct at_err *err)
+{
+    const json_t *tls = at_json_at(json, "tls");
+    const char *file = at_json_str_at(tls, "ca", "");
+    AT_CLEANUP(at_cleanup_buf) struct at_buf ca = {0};
+    char host[AT_GW_HOST_BYTES_MAX];
+    if (tls == NULL) {
+        return AT_OK;
+    }
+    if (!json_is_object(tls)) {
+        return at_err_set_field(err, AT_INVALID, "tls", "must be an object");
+    }
+    size_t len = strcspn(addr, addr[0] == '[' ? "]" : ":");
+    snprintf(host, sizeof host, "%.*s", (int)(len - (addr[0] == '[')), addr + (addr[0] == '['));
+    enum at_rc rc = file[0] != '\0' ? at_file_read(file, AT_GW_PEM_BYTES_MAX, &ca, err) : AT_OK;
+    struct at_tls_options options = {.http2 = true,
+                                     .ca_pem = ca.data,
+                                     .verify_peer = true,
+                                     .server_name = at_json_str_at(tls, "name", host)};
+    return rc == AT_OK ? at_tls_config_new(&options, ret, err) : rc;
+}
+
 static enum at_rc add_replica(struct gw_table *table, struct gw_route *route, const json_t *json,
                               size_t at, struct at_err *err)
 {
@@ -227,6 +258,16 @@ static enum at_rc add_replica(struct gw_table *table, struct gw_route *route, co
     }
     route->shares[share].weight = weight;
     route->shares[share].shadow_percent = shadow;
+    const char *protocol = at_json_str_at(json, "protocol", "http");
+    if (!at_streq(protocol, "http") && !at_streq(protocol, "h2c")) {
+        return at_err_set_field(err, AT_INVALID, route->model,
+                                "replica %zu: protocol must be http or h2c", at);
+    }
+    struct at_tls_config *tls = NULL;
+    enum at_rc rc = static_tls(json, addr, &tls, err);
+    if (rc != AT_OK) {
+        return at_err_wrap(err, rc, "%s: replica %zu", route->model, at);
+    }
     struct gw_gauge *gauge = most > 0 ? gw_gauge_new() : NULL;
     gw_table_add_target(
         table, route,
@@ -236,11 +277,14 @@ static enum at_rc add_replica(struct gw_table *table, struct gw_route *route, co
                             .version = at_json_str_at(json, "version", ""),
                             .served_as = at_json_str_at(json, "servedAs", ""),
                             .jurisdiction = at_json_str_at(json, "jurisdiction", ""),
+                            .tls = tls,
+                            .http2 = at_streq(protocol, "h2c"),
                             .latency_ns = latency_ns,
                             .share = share,
                             .requests_max = (unsigned)most,
                             .gauge = gauge});
     gw_gauge_unref(gauge);
+    at_tls_config_unref(tls);
     return AT_OK;
 }
 

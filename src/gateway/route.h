@@ -5,6 +5,7 @@
 
 #include "core/map.h"
 #include "gateway/policy.h"
+#include "net/tls.h"
 
 #include <stdatomic.h>
 
@@ -37,7 +38,12 @@ struct gw_target {
     const char *version;      /* "1" when nothing else is said */
     const char *served_as;    /* the model's name as the replica knows it */
     const char *jurisdiction; /* of its site; "": not known */
-    int64_t latency_ns;       /* from the gateway's own site */
+    /* TLS to it; all three may be absent. peer: "<name> <common name>" of an instance behind its
+     * agent, with the gateway's own certificate. tls: another server's. */
+    const char *peer;
+    struct at_tls_config *tls;
+    bool http2;         /* it speaks HTTP/2: many requests on one connection */
+    int64_t latency_ns; /* from the gateway's own site */
     size_t share;
     unsigned requests_max;  /* at a time; 0: no limit */
     struct gw_gauge *gauge; /* NULL without a limit */
@@ -94,7 +100,8 @@ struct gw_gauge *gw_gauge_ref(struct gw_gauge *gauge); /* accepts NULL */
 void gw_gauge_unref(struct gw_gauge *gauge);           /* accepts NULL */
 
 /* {"models": {"m": [{"endpoint", "instance", "site", "deployment", "version", "weight", "shadow",
- * "servedAs", "jurisdiction", "latency", "requestsPerReplica"}]}, "policies": {"m": what a
+ * "servedAs", "jurisdiction", "latency", "requestsPerReplica", "protocol": "h2c",
+ * "tls": {"ca": FILE, "name"}}]}, "policies": {"m": what a
  * Deployment's spec says of waiting, health, limits, retries, hedging and affinity}}; of a replica
  * all but endpoint may be absent. err: AT_INVALID, AT_BAD_REQUEST. */
 enum at_rc gw_table_parse(const char *text, size_t len, struct gw_table **ret,

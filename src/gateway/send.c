@@ -1,6 +1,7 @@
 /* A request on its way to one replica: what is sent, and what is counted while the replica has it.
  */
 #include "gateway/proxy_priv.h"
+#include "gateway/reach.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -28,12 +29,14 @@ at_http_call_id gw_request_send(struct gw_request *r, struct gw_replica *replica
     int64_t timeout_ns = w->gateway->first_byte_timeout_ns;
     bool sooner = r->timeout_ns > 0 && r->timeout_ns < timeout_ns;
     struct at_http_call call = {.addr = replica->addr,
+                                .tls = gw_replica_tls(w, replica),
+                                .server_name = replica->peer,
                                 .method = r->method,
                                 .target = renamed != NULL     ? renamed
                                           : r->grpc != NULL   ? r->grpc->target.data
                                           : r->target.len > 0 ? r->target.data
                                                               : target,
-                                .host = r->host.len > 0 ? r->host.data : NULL,
+                                .host = r->host.len > 0 ? r->host.data : gw_replica_host(replica),
                                 .headers = r->up.data,
                                 .body = body.ptr,
                                 .body_len = body.len,

@@ -2,6 +2,7 @@
  * what would be too much is left out, so that the requests themselves never wait for a copy. */
 #include "core/mem.h"
 #include "gateway/proxy_priv.h"
+#include "gateway/reach.h"
 
 struct gw_copy {
     struct gw_worker *worker;
@@ -88,6 +89,9 @@ static void send_copy(struct gw_request *r, struct gw_replica *replica)
     gw_replica_enter(gw_now(w), r->model, replica, 1000);
     count(w, r->model, replica->version, "sent");
     struct at_http_call call = {.addr = replica->addr,
+                                .tls = gw_replica_tls(w, replica),
+                                .server_name = replica->peer,
+                                .host = gw_replica_host(replica),
                                 .method = r->method,
                                 .target = renamed != NULL ? renamed : text.data,
                                 .headers = lines.data,

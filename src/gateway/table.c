@@ -219,6 +219,8 @@ static void add_target(struct making *m, struct gw_fact *f)
         &(struct gw_target){.instance = f->instance,
                             .site = f->site,
                             .addr = f->addr,
+                            .peer = f->peer,
+                            .http2 = f->http2,
                             .version = offer != NULL && offer->versions ? offer->version
                                        : f->version[0] != '\0'
                                            ? f->version

@@ -3,6 +3,7 @@
 #include "core/mem.h"
 #include "gateway/gateway_priv.h"
 #include "gateway/headers.h"
+#include "gateway/reach.h"
 #include "gateway/services.h"
 
 enum tunnel_state {
@@ -378,7 +379,9 @@ static void attempt(struct gw_tunnel *t)
                                       .on_writable = on_up_writable,
                                       .on_end = on_up_end,
                                       .on_close = on_up_close};
-    t->up = at_stream_connect(w->loop, replica->addr, NULL, NULL, AT_GW_CONNECT_NS, &events);
+    t->up = at_stream_connect(
+        w->loop, replica->addr, gw_replica_tls(w, replica), replica->peer,
+        gw_replica_tls(w, replica) != NULL ? AT_GW_TLS_CONNECT_NS : AT_GW_CONNECT_NS, &events);
 }
 
 /* The request as the replica shall see it. */

@@ -8,10 +8,11 @@
 #include <string.h>
 
 static char *replica_key(const char *model, const char *instance, const char *site,
-                         const char *addr, const char *version, const struct gw_gauge *gauge)
+                         const char *addr, const char *peer, bool http2, const char *version,
+                         const struct gw_gauge *gauge)
 {
-    return at_asprintf("%s|%s|%s|%s|%s|%p", model, instance, site, addr, version,
-                       (const void *)gauge);
+    return at_asprintf("%s|%s|%s|%s|%s|%d|%s|%p", model, instance, site, addr,
+                       peer != NULL ? peer : "", http2, version, (const void *)gauge);
 }
 
 static const char *identity(const char *name, const char *qualified)
@@ -31,7 +32,7 @@ static struct at_map *take_replicas(struct gw_worker *w)
             struct gw_replica *r = model->replicas[i];
             AT_CLEANUP(at_cleanup_free)
             char *key = replica_key(identity(model->name, model->qualified), r->instance, r->site,
-                                    r->addr, r->version, r->gauge);
+                                    r->addr, r->peer, r->http2, r->version, r->gauge);
             r->in_view = false;
             struct gw_replica *twice = at_map_put(all, key, r); /* of a static file */
             if (twice != NULL && twice != r) {
@@ -57,7 +58,7 @@ static struct gw_replica *replica_for(struct gw_worker *w, struct at_map *old,
 {
     AT_CLEANUP(at_cleanup_free)
     char *key = replica_key(identity(route->model, route->qualified), t->instance, t->site, t->addr,
-                            t->version, t->gauge);
+                            t->peer, t->http2, t->version, t->gauge);
     struct gw_replica *r = at_map_remove(old, key);
     if (r == NULL) {
         const char *const labels[] = {route->model, t->site, "200", NULL};
@@ -65,6 +66,9 @@ static struct gw_replica *replica_for(struct gw_worker *w, struct at_map *old,
         r->instance = at_strdup(t->instance);
         r->site = at_strdup(t->site);
         r->addr = at_strdup(t->addr);
+        r->peer = at_strdup(t->peer);
+        r->tls = at_tls_config_ref(t->tls);
+        r->http2 = t->http2;
         r->version = at_strdup(t->version);
         r->version_hash = gw_hash(at_str_of(t->version));
         r->id_hash = gw_hash(at_str_of(t->instance));

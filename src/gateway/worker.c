@@ -15,6 +15,16 @@ void gw_worker_take_tls(void *worker)
     at_tls_config_unref(config);
 }
 
+void gw_worker_take_peer_tls(void *worker)
+{
+    struct gw_worker *w = worker;
+    struct at_tls_config *config = atomic_exchange(&w->next_peer_tls, NULL);
+    if (config != NULL) {
+        at_tls_config_unref(w->peer_tls);
+        w->peer_tls = config;
+    }
+}
+
 void gw_worker_take_rules(void *worker)
 {
     struct gw_worker *w = worker;
@@ -96,6 +106,8 @@ void gw_worker_done(struct gw_worker *worker)
     gw_view_done(worker);
     gw_table_unref(atomic_exchange(&worker->next_table, NULL));
     at_tls_config_unref(atomic_exchange(&worker->next_tls, NULL));
+    at_tls_config_unref(atomic_exchange(&worker->next_peer_tls, NULL));
+    at_tls_config_unref(worker->peer_tls);
     gw_rules_unref(atomic_exchange(&worker->next_rules, NULL));
     gw_rules_unref(worker->rules);
     gw_requests_free(worker);

@@ -181,7 +181,7 @@ static void conn_open(struct client_pool *pool, struct client_call *call)
         name = host;
     }
     conn->stream = at_stream_connect(pool->client->loop, pool->addr, pool->tls, name,
-                                     pool->client->connect_timeout_ns, &events);
+                                     at_client_connect_ns(pool), &events);
 }
 
 void at_client_send(struct client_conn *conn)

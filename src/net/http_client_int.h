@@ -100,6 +100,11 @@ void at_client_release(struct at_http_client *client);
 void at_client_conn_free(struct client_conn *conn);
 void at_client_pool_drop_if_empty(struct client_pool *pool);
 void at_client_want_sweep(struct at_http_client *client, int64_t at_ns);
+/* Handshakes cost both sides something, and may come in crowds. */
+static inline int64_t at_client_connect_ns(const struct client_pool *pool)
+{
+    return pool->client->connect_timeout_ns * (pool->tls != NULL ? AT_HTTP_TLS_CONNECT_TIMES : 1);
+}
 /* A piece of the answer has come. */
 static inline void at_client_piece(struct client_call *call)
 {

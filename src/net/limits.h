@@ -23,6 +23,7 @@
 #define AT_TLS_JOIN_BYTES_MAX 8192         /* pieces of a write copied into one record */
 
 #define AT_HTTP_BACKLOG 1024
+#define AT_HTTP_TLS_CONNECT_TIMES 5 /* a client's time to connect, with a handshake */
 #define AT_HTTP_ACCEPTS_PER_TURN_MAX 64
 #define AT_HTTP_ACCEPT_AGAIN_NS (100 * AT_MS) /* after accept(2) failed for want of something */
 #define AT_HTTP_REFUSALS_MAX 64               /* connections over the maximum that are told so */

@@ -440,7 +440,7 @@ void at_mux_client_try(struct client_pool *pool)
         name = host;
     }
     m->stream = at_stream_connect(client->loop, pool->addr, pool->tls, name,
-                                  client->connect_timeout_ns, &events);
+                                  at_client_connect_ns(pool), &events);
     m->idle_until_ns = at_loop_now_ns(client->loop) + AT_MUX_TRY_NS;
     at_client_want_sweep(client, m->idle_until_ns);
 }

@@ -141,6 +141,13 @@ static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_l
     return SSL_TLSEXT_ERR_OK;
 }
 
+/* Servers: whatever name is asked for is kept, for those who look at it afterwards. */
+static int keep_name(SSL *ssl, int *alert, void *ctx)
+{
+    (void)ssl, (void)alert, (void)ctx;
+    return SSL_TLSEXT_ERR_OK;
+}
+
 /* Pinned clients: trust exactly the certificate of the chain whose key has the digest, then verify
  * as ever (signatures, validity, purpose, names). */
 static int verify_pinned(X509_STORE_CTX *store, void *arg)
@@ -201,6 +208,7 @@ static enum at_rc set_up(struct at_tls_config *config, const struct at_tls_optio
             return at_err_set(err, AT_INVALID, "a TLS server needs a certificate");
         }
         SSL_CTX_set_alpn_select_cb(ctx, choose_alpn, config);
+        SSL_CTX_set_tlsext_servername_callback(ctx, keep_name);
         /* A resumed session has no chain to look at, so who may show certificates starts afresh. */
         SSL_CTX_set_num_tickets(ctx, o->ca_pem != NULL ? 0 : 1);
         SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);

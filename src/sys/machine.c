@@ -1,5 +1,7 @@
 #include "sys/machine.h"
 
+#include "sys/file.h"
+
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
@@ -38,4 +40,15 @@ enum at_rc at_machine_disk(const char *path, int64_t *ret_total_bytes, int64_t *
     *ret_total_bytes = (int64_t)(st.f_blocks * st.f_frsize);
     *ret_free_bytes = (int64_t)(st.f_bavail * st.f_frsize);
     return AT_OK;
+}
+
+enum at_rc at_machine_loopback(struct at_buf *ret)
+{
+    char ns[64];
+    ssize_t n = readlink("/proc/self/ns/net", ns, sizeof ns);
+    if (n <= 0) {
+        return AT_UNSUPPORTED;
+    }
+    enum at_rc rc = at_file_read("/proc/sys/kernel/random/boot_id", 128, ret, NULL);
+    return rc == AT_OK ? at_buf_append(ret, ns, (size_t)n) : rc;
 }

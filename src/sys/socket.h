@@ -11,6 +11,8 @@
 /* What agents call the Unix socket of an instance, in a folder named after its uid; gateways on the
  * same machine look for it. */
 #define AT_LOCAL_SOCKET_NAME "runner.sock"
+/* A line of the answer that an agent gives for an instance that it cannot reach. */
+#define AT_RELAY_HEADER "Atoll-Relay"
 
 /* Listen; port 0 takes a free one. out_addr gets the address bound, as text. SO_REUSEPORT when
  * reuse_port. err: AT_CONFLICT the address is taken; AT_INVALID bad text; AT_FORBIDDEN. */

@@ -1,0 +1,17 @@
+/* How a replica is connected to. */
+#ifndef AT_GATEWAY_REACH_H
+#define AT_GATEWAY_REACH_H
+
+#include "gateway/gateway_priv.h"
+
+/* NULL: plain. */
+static inline struct at_tls_config *gw_replica_tls(const struct gw_worker *worker,
+                                                   const struct gw_replica *replica)
+{
+    return replica->peer != NULL ? worker->peer_tls : replica->tls;
+}
+static inline const char *gw_replica_host(const struct gw_replica *replica)
+{
+    return replica->peer != NULL ? "localhost" : NULL; /* its agent's address is not its own */
+}
+#endif
