@@ -2,6 +2,7 @@
 #include "core/mem.h"
 #include "core/units.h"
 #include "gateway/feed_priv.h"
+#include "gateway/reach.h"
 #include "sys/file.h"
 #include "sys/socket.h"
 

@@ -1,6 +1,7 @@
 /* Routes by watching: a scripted API server on loopback, two replicas behind the gateway. */
 #include "core/json.h"
 #include "core/mem.h"
+#include "gateway/feed_priv.h"
 #include "gateway/gateway_priv.h"
 #include "sys/file.h"
 

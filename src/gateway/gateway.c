@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "gateway/gateway_priv.h"
+#include "gateway/reach.h"
 #include "sys/file.h"
 #include "sys/machine.h"
 

@@ -11,6 +11,7 @@
 #include "gateway/health.h"
 #include "gateway/hedge.h"
 #include "gateway/observe.h"
+#include "gateway/own.h"
 #include "gateway/path.h"
 #include "gateway/prefix.h"
 #include "gateway/route.h"
@@ -118,7 +119,7 @@ struct gw_worker {
     _Atomic(struct gw_table *) next_table; /* handed over by the first loop */
     _Atomic(struct at_tls_config *) next_tls;
     _Atomic(struct at_tls_config *) next_peer_tls;
-    struct at_tls_config *peer_tls; /* to agents; NULL: not joined */
+    struct at_tls_config *peer_tls; /* to agents */
     _Atomic(struct gw_rules *) next_rules;
     struct gw_rules *rules; /* of plain services; NULL: none */
     struct gw_meters meters;
@@ -214,7 +215,6 @@ static inline struct gw_moment gw_now(const struct gw_worker *worker)
 }
 
 /* gateway.c */
-bool gw_is_loopback(const char *addr); /* or a Unix socket */
 void gw_tell(struct at_gateway *gateway, enum at_rc rc,
              const struct at_err *err); /* on_ready, once */
 void gw_publish(struct at_gateway *gateway, struct gw_table *table_take);
@@ -269,34 +269,5 @@ bool gw_auth_allows(struct gw_worker *worker, const struct at_http_head *head);
  * such class. */
 bool gw_auth_priority(const struct gw_worker *worker, struct at_str text, enum gw_priority *ret);
 void gw_auth_done(struct gw_worker *worker);
-/* openai.c: paths below /v1/ */
-struct gw_openai_error { /* all may be NULL */
-    const char *param;   /* the member of the request that is wrong */
-    const char *code;    /* NULL: by the status */
-    const char *headers; /* more lines */
-    struct at_str request_id;
-};
-bool gw_openai_is(const struct at_http_head *head);
-void gw_openai_answer_error(struct gw_worker *worker, struct at_http_exchange *ex, int status,
-                            const struct gw_openai_error *error, const char *fmt, ...)
-    AT_PRINTF(5, 6);
-/* Which model the body asks for, into path; false: answered with what is wrong. */
-bool gw_openai_route(struct gw_worker *worker, struct at_http_exchange *ex, struct gw_path *path);
-void gw_openai_answer_models(struct gw_worker *worker, struct at_http_exchange *ex);
-void gw_openai_answer_model(struct gw_worker *worker, struct at_http_exchange *ex,
-                            const struct gw_path *path);
-/* own.c: what the gateway answers itself */
-void gw_answer_error(struct at_http_exchange *ex, int status, const char *headers, const char *fmt,
-                     ...) AT_PRINTF(4, 5);
-/* One message and status 0. headers: the replica's, of which what described its body goes. */
-void gw_answer_grpc(struct at_http_exchange *ex, const char *headers, const struct at_buf *message);
-void gw_answer_own(struct gw_worker *worker, struct at_http_exchange *ex,
-                   const struct gw_path *path);
-void gw_metrics_init(struct gw_metrics *metrics, enum at_loop_backend backend);
-void gw_count(struct gw_worker *worker, const char *model, const char *site, int status);
-void gw_count_choice(struct gw_worker *worker, const struct gw_model *model,
-                     struct gw_replica *replica, enum gw_why why);
-/* The prompt that was chosen for last has gone to this replica. */
-void gw_learn_prefix(struct gw_worker *worker, struct gw_model *model, struct gw_replica *replica);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "gateway/gateway_priv.h"
 
+bool gw_is_loopback(const char *addr); /* or a Unix socket; gateway.c */
 /* NULL: plain. */
 static inline struct at_tls_config *gw_replica_tls(const struct gw_worker *worker,
                                                    const struct gw_replica *replica)
@@ -14,4 +15,5 @@ static inline const char *gw_replica_host(const struct gw_replica *replica)
 {
     return replica->peer != NULL ? "localhost" : NULL; /* its agent's address is not its own */
 }
+
 #endif
