@@ -14,6 +14,7 @@ enum cli_option {
     OPT_ALL,
     OPT_ADDRESS,
     OPT_ALL_NAMESPACES,
+    OPT_APPLYSET,
     OPT_AS,
     OPT_AS_GROUP,
     OPT_CERTIFICATE_AUTHORITY,
@@ -49,8 +50,11 @@ enum cli_option {
     OPT_NO_HEADERS,
     OPT_OUTPUT,
     OPT_OVERWRITE,
+    OPT_PRUNE,
+    OPT_PRUNE_ALLOWLIST,
     OPT_RAW,
     OPT_RECURSIVE,
+    OPT_RECURSIVE_FILES,
     OPT_REPLICAS,
     OPT_REQUEST,
     OPT_REQUESTS,
@@ -218,6 +222,7 @@ enum at_rc cli_manifest_blame(const struct cli_manifest *manifest, struct at_err
 /* The merge patch that brings live to wanted, and takes out what last had and wanted has no more.
  * last may be NULL. own: caller decrefs. An empty object: nothing to do. */
 json_t *cli_merge3(const json_t *last, const json_t *wanted, const json_t *live);
+json_t *cli_sorted(const json_t *value); /* keys in order, all the way down; own: caller decrefs */
 #define CLI_LAST_APPLIED "kubectl.kubernetes.io/last-applied-configuration"
 /* wanted with the annotation that kubectl apply keeps; own: caller decrefs. */
 json_t *cli_with_last_applied(const json_t *wanted);
@@ -264,6 +269,7 @@ const char *cli_config_word(size_t i); /* of what config knows; NULL at the end 
 enum at_rc cli_record(struct cli *cli, struct at_err *err);
 enum at_rc cli_delete(struct cli *cli, struct at_err *err);
 enum at_rc cli_describe(struct cli *cli, struct at_err *err);
+enum at_rc cli_diff(struct cli *cli, struct at_err *err);
 enum at_rc cli_exec(struct cli *cli, struct at_err *err);
 enum at_rc cli_explain(struct cli *cli, struct at_err *err);
 enum at_rc cli_get(struct cli *cli, struct at_err *err);
@@ -273,6 +279,7 @@ enum at_rc cli_label(struct cli *cli, struct at_err *err);
 enum at_rc cli_load(struct cli *cli, struct at_err *err);
 enum at_rc cli_logs(struct cli *cli, struct at_err *err);
 enum at_rc cli_plan(struct cli *cli, struct at_err *err);
+enum at_rc cli_plan_moves(struct cli *cli, struct at_err *err);
 enum at_rc cli_port_forward(struct cli *cli, struct at_err *err);
 enum at_rc cli_scan(struct cli *cli, struct at_err *err);
 enum at_rc cli_scale(struct cli *cli, struct at_err *err);

@@ -148,24 +148,56 @@ static bool is_manifest_name(const char *name)
            (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0 || strcmp(dot, ".json") == 0);
 }
 
+#define FOLDER_DEPTH_MAX 32
+
 static enum at_rc load_folder(const struct cli *cli, struct cli_manifests *out, const char *path,
-                              char **names, size_t count, struct at_err *err)
+                              char **names, size_t count, int depth, size_t *taken,
+                              struct at_err *err);
+
+/* A file, or with --recursive a folder in a folder. */
+static enum at_rc load_entry(const struct cli *cli, struct cli_manifests *out, const char *full,
+                             const char *name, int depth, size_t *taken, struct at_err *err)
 {
-    size_t taken = 0;
+    char **names = NULL;
+    size_t count = 0;
+    if (is_manifest_name(name)) {
+        (*taken)++;
+        return load_file(cli, out, full, err);
+    }
+    if (!cli_flag(cli, OPT_RECURSIVE_FILES) || name[0] == '.' ||
+        at_dir_list(full, &names, &count, NULL) != AT_OK) {
+        return AT_OK;
+    }
+    if (depth == FOLDER_DEPTH_MAX) {
+        for (size_t i = 0; i < count; i++) {
+            at_free(names[i]);
+        }
+        at_free(names);
+        return at_err_set(err, AT_TOO_LARGE, "%s: folders are nested deeper than %d", full,
+                          FOLDER_DEPTH_MAX);
+    }
+    return load_folder(cli, out, full, names, count, depth + 1, taken, err);
+}
+
+static enum at_rc load_folder(const struct cli *cli, struct cli_manifests *out, const char *path,
+                              char **names, size_t count, int depth, size_t *taken,
+                              struct at_err *err)
+{
+    size_t len = strlen(path);
+    const char *slash = len != 0 && path[len - 1] == '/' ? "" : "/";
     enum at_rc rc = AT_OK;
     for (size_t i = 0; i < count; i++) {
-        if (rc == AT_OK && is_manifest_name(names[i])) {
-            size_t len = strlen(path);
-            const char *slash = len != 0 && path[len - 1] == '/' ? "" : "/";
-            taken++;
-            rc = load_file(cli, out, at_arena_printf(cli->arena, "%s%s%s", path, slash, names[i]),
-                           err);
+        if (rc == AT_OK) {
+            const char *full = at_arena_printf(cli->arena, "%s%s%s", path, slash, names[i]);
+            rc = load_entry(cli, out, full, names[i], depth, taken, err);
         }
         at_free(names[i]);
     }
     at_free(names);
-    if (rc == AT_OK && taken == 0) {
-        rc = at_err_set(err, AT_NOT_FOUND, "no .yaml, .yml or .json file in the folder %s", path);
+    if (rc == AT_OK && *taken == 0 && depth == 0) {
+        rc = at_err_set(err, AT_NOT_FOUND, "no .yaml, .yml or .json file in the folder %s%s", path,
+                        cli_flag(cli, OPT_RECURSIVE_FILES) ? " or below"
+                                                           : "; -R looks into the folders below");
     }
     return rc;
 }
@@ -178,7 +210,8 @@ enum at_rc cli_manifests_load(const struct cli *cli, struct cli_manifests *out, 
         size_t count;
         const char *path = files->items[i];
         bool folder = strcmp(path, "-") != 0 && at_dir_list(path, &names, &count, NULL) == AT_OK;
-        enum at_rc rc = folder ? load_folder(cli, out, path, names, count, err)
+        size_t taken = 0;
+        enum at_rc rc = folder ? load_folder(cli, out, path, names, count, 0, &taken, err)
                                : load_file(cli, out, path, err);
         if (rc != AT_OK) {
             return rc;

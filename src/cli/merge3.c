@@ -69,12 +69,12 @@ static int by_name(const void *a, const void *b)
 }
 
 /* Keys in order, as Go's encoder writes them, so that kubectl sees no difference. */
-static json_t *sorted(const json_t *value)
+json_t *cli_sorted(const json_t *value)
 {
     if (json_is_array(value)) {
         json_t *copy = json_array();
         for (size_t i = 0; i < json_array_size(value); i++) {
-            json_array_append_new(copy, sorted(json_array_get(value, i)));
+            json_array_append_new(copy, cli_sorted(json_array_get(value, i)));
         }
         return copy;
     }
@@ -93,7 +93,7 @@ static json_t *sorted(const json_t *value)
     qsort(keys, n, sizeof *keys, by_name);
     json_t *copy = json_object();
     for (size_t i = 0; i < n; i++) {
-        json_object_set_new(copy, keys[i], sorted(json_object_get(value, keys[i])));
+        json_object_set_new(copy, keys[i], cli_sorted(json_object_get(value, keys[i])));
     }
     at_free(keys);
     return copy;
@@ -112,9 +112,9 @@ static json_t *annotations_of(json_t *object)
 
 json_t *cli_with_last_applied(const json_t *wanted)
 {
-    json_t *copy = sorted(wanted);
+    json_t *copy = cli_sorted(wanted);
     json_object_del(annotations_of(copy), CLI_LAST_APPLIED);
-    AT_CLEANUP(at_cleanup_json) json_t *ordered = sorted(copy);
+    AT_CLEANUP(at_cleanup_json) json_t *ordered = cli_sorted(copy);
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
     if (at_json_dump(ordered, &text) == AT_OK && at_buf_append(&text, "\n", 1) == AT_OK) {
         json_object_set_new(annotations_of(copy), CLI_LAST_APPLIED,

@@ -5,6 +5,9 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
     [OPT_ALL] = {"all", 0, NULL, NULL, "every object of the kind in the namespace"},
     [OPT_ADDRESS] = {"address", 0, "ADDRESS[,...]", NULL, "listen there (default 127.0.0.1)"},
     [OPT_ALL_NAMESPACES] = {"all-namespaces", 'A', NULL, NULL, "in all namespaces"},
+    [OPT_APPLYSET] = {"applyset", 0, "[KIND/]NAME", NULL,
+                      "with --prune: the set that the objects belong to, kept by a Secret or "
+                      "ConfigMap of that name"},
     [OPT_AS] = {"as", 0, "USER", NULL, "act as that user, if you may"},
     [OPT_AS_GROUP] = {"as-group", 0, "GROUP", NULL,
                       "with --as: as a member of that group; may be repeated"},
@@ -59,8 +62,13 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
     [OPT_OUTPUT] = {"output", 'o', "FORMAT",
                     "json yaml wide name jsonpath=", "json, yaml, wide, name or jsonpath={.a.b}"},
     [OPT_OVERWRITE] = {"overwrite", 0, NULL, NULL, "change labels that are there already"},
+    [OPT_PRUNE] = {"prune", 0, NULL, NULL,
+                   "delete what was applied before and is in no document now"},
+    [OPT_PRUNE_ALLOWLIST] = {"prune-allowlist", 0, "GROUP/VERSION/KIND", NULL,
+                             "with --prune: only this kind; may be repeated"},
     [OPT_RAW] = {"raw", 0, NULL, NULL, "secrets and certificates as they are"},
     [OPT_RECURSIVE] = {"recursive", 'r', NULL, NULL, "show fields within fields"},
+    [OPT_RECURSIVE_FILES] = {"recursive", 'R', NULL, NULL, "with all folders below"},
     [OPT_REPLICAS] = {"replicas", 0, "N", NULL, "how many copies"},
     [OPT_REQUEST] = {"request", 0, "FILE.json", "@file", "send this whole request"},
     [OPT_REQUESTS] = {"requests", 0, "N", NULL, "so many requests"},
@@ -100,10 +108,32 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
 const struct cli_verb CLI_VERBS[] = {
     {"apply", "-f FILE...", "Create or change objects from files",
      "All documents are checked first, here and by the server; when one is wrong, nothing is\n"
-     "applied. Works together with kubectl apply: both keep the same annotation.",
+     "applied. Works together with kubectl apply: both keep the same annotation.\n"
+     "--prune deletes what was applied before and is in no document now: of the labels of\n"
+     "--selector, or of an apply set. atoll plan shows all of it before.",
      "apply -f site.yaml\napply -f examples/quickstart/\ncat x.yaml | atoll apply -f -\n"
-     "apply -f x.yaml --dry-run=server",
-     OPTIONS(OPT_FILE, OPT_DRY_RUN, OPT_OUTPUT, CONNECT), 0, 0, false, cli_apply},
+     "apply -f x.yaml --dry-run=server\napply -R -f deploy/ --prune --applyset shop",
+     OPTIONS(OPT_FILE, OPT_RECURSIVE_FILES, OPT_DRY_RUN, OPT_PRUNE, OPT_SELECTOR, OPT_ALL,
+             OPT_APPLYSET, OPT_PRUNE_ALLOWLIST, OPT_OUTPUT, CONNECT),
+     0, 0, false, cli_apply},
+    {"plan", "-f FILE... | moves",
+     "Show what apply would change, or which instances would be moved",
+     "Field by field, with what the server fills in, in colour on a terminal; nothing is changed.\n"
+     "Takes the options of apply, --prune too. Exit status: 0 no changes, 2 changes, 1 an error.\n"
+     "plan moves shows which instances would be moved, what that gains and costs: the same look\n"
+     "that the server takes by the policy's rules (spec.rescheduling), without its limits.",
+     "plan -f examples/quickstart/\nplan -R -f deploy/ --prune --applyset shop -o json\n"
+     "plan moves",
+     OPTIONS(OPT_FILE, OPT_RECURSIVE_FILES, OPT_PRUNE, OPT_SELECTOR, OPT_ALL, OPT_APPLYSET,
+             OPT_PRUNE_ALLOWLIST, OPT_OUTPUT, OPT_NO_HEADERS, CONNECT),
+     0, 1, false, cli_plan, 1},
+    {"diff", "-f FILE...", "Compare files with what the server has, as apply would leave it",
+     "By diff -u -N, or the program in $ATOLL_EXTERNAL_DIFF or $KUBECTL_EXTERNAL_DIFF, which is\n"
+     "given two folders. Exit status: 0 no difference, 1 differences, more than 1 an error.",
+     "diff -f examples/quickstart/\ncat x.yaml | atoll diff -f -",
+     OPTIONS(OPT_FILE, OPT_RECURSIVE_FILES, OPT_PRUNE, OPT_SELECTOR, OPT_ALL, OPT_APPLYSET,
+             OPT_PRUNE_ALLOWLIST, CONNECT),
+     0, 0, false, cli_diff, 2},
     {"get", "KIND[,KIND...] [NAME...] | KIND/NAME...", "Show objects",
      "KIND is a kind, its plural or its short name (atoll api-resources lists them); all means\n"
      "every kind of the category.",
@@ -119,7 +149,8 @@ const struct cli_verb CLI_VERBS[] = {
      OPTIONS(OPT_ALL_NAMESPACES, OPT_SELECTOR, CONNECT), 1, -1, true, cli_describe},
     {"delete", "KIND NAME... | KIND/NAME... | -f FILE", "Delete objects and wait until gone", NULL,
      "delete deployment digits\ndelete -f examples/quickstart/\ndelete jobs --all --wait=false",
-     OPTIONS(OPT_FILE, OPT_ALL, OPT_SELECTOR, OPT_IGNORE_NOT_FOUND, OPT_WAIT, OPT_TIMEOUT, CONNECT),
+     OPTIONS(OPT_FILE, OPT_RECURSIVE_FILES, OPT_ALL, OPT_SELECTOR, OPT_IGNORE_NOT_FOUND, OPT_WAIT,
+             OPT_TIMEOUT, CONNECT),
      0, -1, true, cli_delete},
     {"wait", "KIND NAME... | KIND/NAME... --for=WHAT", "Wait for a condition", NULL,
      "wait deployment/digits --for=condition=Available --timeout=2m\n"
@@ -163,12 +194,6 @@ const struct cli_verb CLI_VERBS[] = {
     {"top", "[nodes|instances]", "Show what is reserved and what is free", NULL,
      "top\ntop instances -A", OPTIONS(OPT_ALL_NAMESPACES, OPT_SELECTOR, OPT_NO_HEADERS, CONNECT), 0,
      1, false, cli_top},
-    {"plan", "moves", "Show which instances would be moved, what that gains and costs",
-     "The same look that the server takes by the policy's rules (spec.rescheduling), at "
-     "everything,\n"
-     "without its limits on how many moves are made. Nothing is changed.",
-     "plan moves\nplan moves -o yaml", OPTIONS(OPT_OUTPUT, OPT_NO_HEADERS, CONNECT), 1, 1, false,
-     cli_plan},
     {"label", "KIND NAME KEY=VALUE... KEY-...", "Set or take off labels", NULL,
      "label node n1 rack=7\nlabel node/n1 rack-", OPTIONS(OPT_OVERWRITE, CONNECT), 2, -1, true,
      cli_label},

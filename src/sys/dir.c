@@ -1,6 +1,7 @@
 #include "sys/file.h"
 
 #include "core/mem.h"
+#include "sys/sys.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -42,6 +43,20 @@ enum at_rc at_dir_make(const char *path, mode_t mode, struct at_err *err)
             break;
         }
     }
+    return AT_OK;
+}
+
+enum at_rc at_dir_make_temp(const char *prefix, char **ret, struct at_err *err)
+{
+    const char *base = at_sys_getenv("TMPDIR");
+    char *path =
+        at_asprintf("%s/%s-XXXXXX", base != NULL && base[0] != '\0' ? base : "/tmp", prefix);
+    if (mkdtemp(path) == NULL) {
+        enum at_rc rc = at_err_set_errno(err, errno, "cannot make folder %s", path);
+        at_free(path);
+        return rc;
+    }
+    *ret = path;
     return AT_OK;
 }
 

@@ -24,6 +24,8 @@ enum at_rc at_file_append(const char *path, const void *data, size_t len, mode_t
                           struct at_err *err) AT_WARN_UNUSED;
 enum at_rc at_dir_make(const char *path, mode_t mode,
                        struct at_err *err) AT_WARN_UNUSED; /* with parents; ok if there */
+/* A new folder of ours alone (0700) in $TMPDIR or /tmp. own: caller at_free. */
+enum at_rc at_dir_make_temp(const char *prefix, char **ret, struct at_err *err) AT_WARN_UNUSED;
 enum at_rc at_tree_remove(const char *path, struct at_err *err)
     AT_WARN_UNUSED; /* ok if absent; no symlink followed */
 bool at_file_exists(const char *path);
