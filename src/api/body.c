@@ -92,3 +92,25 @@ enum at_rc api_body_read(struct api_req *req, struct at_err *err)
                       "the body's content type \"%.*s\" is not supported; application/json is",
                       (int)(type.len < 128 ? type.len : 128), type.ptr);
 }
+
+bool api_patch_has_directive(const json_t *patch)
+{
+    const char *key;
+    const json_t *value;
+    size_t i;
+    if (json_is_array(patch)) {
+        json_array_foreach(patch, i, value)
+        {
+            if (api_patch_has_directive(value)) {
+                return true;
+            }
+        }
+    }
+    json_object_foreach((json_t *)patch, key, value)
+    {
+        if (key[0] == '$' || api_patch_has_directive(value)) {
+            return true;
+        }
+    }
+    return false;
+}

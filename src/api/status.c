@@ -268,8 +268,13 @@ void api_respond_conflict(struct api_req *req, const char *why)
 
 void api_respond_forbidden(struct api_req *req, const char *reason)
 {
-    const char *name = req->route.name;
+    api_respond_forbidden_of(req, req->route.name, reason);
+}
+
+void api_respond_forbidden_of(struct api_req *req, const char *name, const char *reason)
+{
     const char *message;
+    name = name != NULL ? name : "";
     if (req->route.target != API_RESOURCE) {
         message = at_arena_printf(req->arena, "forbidden: %s", reason);
     } else if (name[0] == '\0') {

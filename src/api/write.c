@@ -18,7 +18,14 @@ struct write_op {
     unsigned rounds;
     char key[AT_STORE_KEY_BYTES_MAX];
     struct api_delete_options del;
+    struct at_quota_pass *pass; /* of the write under way */
 };
+
+static void pass_release(struct write_op *op)
+{
+    at_quota_release(op->pass);
+    op->pass = NULL;
+}
 
 static void respond_store_error(struct api_req *req, enum at_rc rc, const struct at_err *err)
 {
@@ -73,6 +80,7 @@ static void create_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_s
     struct api_req *req = ctx;
     struct write_op *op = req->op;
     bool generated = at_json_str_at(req->body, "metadata.name", NULL) == NULL;
+    pass_release(op);
     if (rc == AT_EXISTS && generated && ++op->rounds < AT_API_NAME_ROUNDS_MAX) {
         at_json_set_at(req->object, "metadata.name", NULL);
         at_object_generate_name(req->api->sys, req->object);
@@ -93,21 +101,40 @@ static void create_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_s
     }
 }
 
+static void create_allowed(void *ctx, enum at_rc rc, struct at_quota_pass *pass,
+                           const struct at_err *err)
+{
+    struct api_req *req = ctx;
+    struct write_op *op = req->op;
+    op->pass = pass;
+    if (rc != AT_OK) {
+        api_respond_refused(req, rc, err);
+        return;
+    }
+    if (req->dry_run) {
+        api_respond_object_json(req, 201, json_incref(req->object));
+        return;
+    }
+    if (!encode(req)) {
+        pass_release(op);
+        return;
+    }
+    struct at_store_write write = {.key = op->key,
+                                   .value = req->text.data,
+                                   .len = req->text.len,
+                                   .ttl_s = at_state_ttl_s(req->route.kind),
+                                   .fn = create_done,
+                                   .ctx = req};
+    at_quota_guard(pass, &write);
+    at_store_write(req->api->options.store, &write);
+}
+
 static void create_put(struct api_req *req)
 {
     struct write_op *op = req->op;
-    if (!encode(req)) {
-        return;
-    }
     at_state_key(req->route.kind, req->route.ns, at_object_name(req->object), op->key,
                  sizeof op->key);
-    at_store_write(req->api->options.store,
-                   &(struct at_store_write){.key = op->key,
-                                            .value = req->text.data,
-                                            .len = req->text.len,
-                                            .ttl_s = at_state_ttl_s(req->route.kind),
-                                            .fn = create_done,
-                                            .ctx = req});
+    api_quota_ask(req, op->key, NULL, 0, create_allowed);
 }
 
 static void create_stamped(struct api_req *req)
@@ -122,10 +149,6 @@ static void create_stamped(struct api_req *req)
         at_json_set_at(req->object, "status.phase", json_string("Active"));
     }
     (void)api_owners_stamp(req, true);
-    if (req->dry_run) {
-        api_respond_object_json(req, 201, json_incref(req->object));
-        return;
-    }
     create_put(req);
 }
 
@@ -206,7 +229,8 @@ static void create_checked(struct api_req *req)
     if (kind->has_status) {
         json_object_del(req->object, "status");
     }
-    if (!api_admit(req, req->object, NULL)) {
+    api_range_default(req);
+    if (!api_admit(req, req->object, NULL) || !api_range_admits(req)) {
         return;
     }
     if (!kind->namespaced || always_there(req->route.ns)) {
@@ -281,6 +305,7 @@ static void update_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_s
 {
     (void)current;
     struct api_req *req = ctx;
+    pass_release(req->op);
     if (rc == AT_CONFLICT || rc == AT_NOT_FOUND || rc == AT_EXISTS) {
         round_again(req);
     } else if (rc != AT_OK) {
@@ -289,6 +314,32 @@ static void update_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_s
         at_object_set_rv(req->object, rev);
         respond_current(req, req->object);
     }
+}
+
+static void update_allowed(void *ctx, enum at_rc rc, struct at_quota_pass *pass,
+                           const struct at_err *err)
+{
+    struct api_req *req = ctx;
+    struct write_op *op = req->op;
+    op->pass = pass;
+    if (rc != AT_OK) {
+        api_respond_refused(req, rc, err);
+        return;
+    }
+    if (req->dry_run) {
+        at_object_set_rv(req->object, op->old_rev);
+        respond_current(req, req->object);
+        return;
+    }
+    struct at_store_write write = {.key = op->key,
+                                   .value = req->text.data,
+                                   .len = req->text.len,
+                                   .expect = op->old_rev,
+                                   .ttl_s = at_state_ttl_s(req->route.kind),
+                                   .fn = update_done,
+                                   .ctx = req};
+    at_quota_guard(pass, &write);
+    at_store_write(req->api->options.store, &write);
 }
 
 static void update_store(struct api_req *req, enum at_object_outcome outcome)
@@ -307,22 +358,16 @@ static void update_store(struct api_req *req, enum at_object_outcome outcome)
     if (!encode(req)) {
         return;
     }
-    if (req->dry_run) {
-        at_object_set_rv(req->object, op->old_rev);
-        respond_current(req, req->object);
-        return;
-    }
-    if (outcome == AT_OBJECT_REMOVE) {
+    if (outcome == AT_OBJECT_REMOVE && !req->dry_run) {
         at_store_delete(store, op->key, op->old_rev, update_done, req);
         return;
     }
-    at_store_write(store, &(struct at_store_write){.key = op->key,
-                                                   .value = req->text.data,
-                                                   .len = req->text.len,
-                                                   .expect = op->old_rev,
-                                                   .ttl_s = at_state_ttl_s(req->route.kind),
-                                                   .fn = update_done,
-                                                   .ctx = req});
+    /* Reports and deletions take nothing more. */
+    if (op->part == AT_OBJECT_STATUS || op->change == CHANGE_DELETE) {
+        update_allowed(req, AT_OK, NULL, NULL);
+    } else {
+        api_quota_ask(req, op->key, req->old, op->old_rev, update_allowed);
+    }
 }
 
 /* The part that this endpoint does not write is the stored one, whatever was sent. */
@@ -347,28 +392,6 @@ static void part_select(struct api_req *req)
     } else if (req->route.kind->has_status) {
         json_object_del(req->object, "status");
     }
-}
-
-static bool has_directive(const json_t *patch)
-{
-    const char *key;
-    const json_t *value;
-    size_t i;
-    if (json_is_array(patch)) {
-        json_array_foreach(patch, i, value)
-        {
-            if (has_directive(value)) {
-                return true;
-            }
-        }
-    }
-    json_object_foreach((json_t *)patch, key, value)
-    {
-        if (key[0] == '$' || has_directive(value)) {
-            return true;
-        }
-    }
-    return false;
 }
 
 static enum at_rc patched(const struct write_op *op, const json_t *patch, json_t *base_take,
@@ -642,7 +665,7 @@ void api_patch(struct api_req *req)
     }
     bool strategic = at_str_eq_nocase(req->content_type, "application/strategic-merge-patch+json");
     bool merge = strategic || at_str_eq_nocase(req->content_type, "application/merge-patch+json");
-    if (strategic && has_directive(req->body)) {
+    if (strategic && api_patch_has_directive(req->body)) {
         api_respond_error(req, AT_UNSUPPORTED,
                           "strategic merge patches with directives ($patch and the like) are not "
                           "supported; use application/merge-patch+json");

@@ -25,6 +25,7 @@
 #define CTL_TOLD_PER_PASS 512    /* instances that are told why they wait for quota */
 #define CTL_GANG_LOOK_NS (2 * AT_NS_PER_S)      /* waiting gangs are looked at again */
 #define CTL_COUNT_DELAY_NS (100 * AT_NS_PER_MS) /* counts in site and node status may lag */
+#define CTL_QUOTA_DELAY_NS (20 * AT_NS_PER_MS)  /* many changes are counted at once */
 #define CTL_PARK_NS (50 * AT_NS_PER_MS)         /* look again for a write that does not show */
 #define CTL_BACKOFF_MIN_NS (10 * AT_NS_PER_MS)
 #define CTL_BACKOFF_MAX_NS (30 * AT_NS_PER_S)
@@ -43,6 +44,7 @@ enum ctl_kind {
     CTL_RESERVATIONS,
     CTL_RESCHEDULE,
     CTL_SCALE,
+    CTL_QUOTA,
     CTL_KIND_COUNT
 };
 
@@ -63,6 +65,8 @@ struct ctl_item {
     bool queued, keep;
     unsigned writes; /* in flight: no reconcile of this key meanwhile */
     bool failed;
+    char *refusal;    /* why its last creation was refused, by a quota; NULL: it was not */
+    bool refused;     /* in the pass that runs */
     int64_t rev_wait; /* the snapshot must show this write of ours first */
     int64_t seen_rev; /* of the snapshot of the last pass */
     bool again;       /* look again when the writes in flight are answered */
@@ -139,6 +143,13 @@ void ctl_delete(struct ctl_pass *p, const struct at_model_kind *kind, const stru
 /* Merge patch of the stored object, spec and status alike; patch_take is one reference. */
 void ctl_patch(struct ctl_pass *p, const struct at_model_kind *kind, const char *ns,
                const char *name, json_t *patch_take);
+
+/* Owners in the namespace whose creations were refused try again now. */
+void ctl_retry_refused(struct at_controllers *c, const char *ns);
+
+/* quota.c */
+void ctl_quota_route(struct at_controllers *c, const struct at_snapshot *snap,
+                     const struct at_model_kind *kind, const char *ns, const char *name);
 
 /* route.c: what a change concerns. */
 void ctl_route(struct at_controllers *c, const struct at_snapshot *snap,
@@ -237,6 +248,7 @@ void ctl_queues(struct ctl_pass *p);
 void ctl_reservations(struct ctl_pass *p);
 void ctl_reschedule(struct ctl_pass *p);
 void ctl_scale(struct ctl_pass *p);
+void ctl_quota(struct ctl_pass *p);
 
 static inline const char *ctl_text(const char *s)
 {

@@ -168,6 +168,23 @@ static void replace_ended(struct rollout *r, const struct at_instance *const *co
     r->p->item->replaced += any;
 }
 
+static void set_refusal(struct rollout *r, json_t *object)
+{
+    const char *refusal = r->p->item->refusal;
+    bool there = false;
+    size_t i;
+    json_t *condition;
+    json_array_foreach(at_json_at(object, "status.conditions"), i, condition)
+    {
+        there = there || at_streq(at_json_str_at(condition, "type", ""), "ReplicaFailure");
+    }
+    if (refusal != NULL || there) {
+        at_condition_set(object, "ReplicaFailure", refusal != NULL,
+                         refusal != NULL ? "FailedCreate" : "Created",
+                         refusal != NULL ? refusal : "copies can be made", r->p->wall_ns);
+    }
+}
+
 static void set_conditions(struct rollout *r, json_t *object)
 {
     int64_t ready = r->ready_fresh + r->ready_old;
@@ -183,6 +200,10 @@ static void set_conditions(struct rollout *r, json_t *object)
         if (text != NULL) {
             why = at_arena_printf(r->p->arena, ": %s: %s", i->meta.name, text);
         }
+    }
+    const char *refusal = r->p->item->refusal;
+    if (refusal != NULL) {
+        why = at_arena_printf(r->p->arena, ": %s", refusal);
     }
     const char *count = at_arena_printf(r->p->arena, "%lld of %lld ready%s", (long long)ready,
                                         (long long)r->replicas, done ? "" : why);
@@ -218,6 +239,7 @@ static bool set_status(void *ctx, json_t *object)
         json_string(at_arena_printf(r->p->arena, "%s=%s", CTL_LABEL_DEPLOYMENT, r->d->meta.name)));
     json_object_set_new(status, "templateHash", json_string(r->hash));
     set_conditions(r, object);
+    set_refusal(r, object);
     return true;
 }
 

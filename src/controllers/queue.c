@@ -26,6 +26,7 @@ static const struct reconciler RECONCILERS[CTL_KIND_COUNT] = {
     [CTL_RESERVATIONS] = {"reservations", ctl_reservations},
     [CTL_RESCHEDULE] = {"reschedule", ctl_reschedule},
     [CTL_SCALE] = {"scale", ctl_scale},
+    [CTL_QUOTA] = {"quota", ctl_quota},
 };
 
 static void drain(void *ctx);
@@ -69,6 +70,7 @@ static void item_free(struct ctl_item *item)
     at_free(item->key);
     at_free(item->ns);
     at_free(item->name);
+    at_free(item->refusal);
     at_free(item);
 }
 
@@ -137,6 +139,52 @@ struct ctl_write {
 
 static void controllers_done(struct at_controllers *c);
 
+/* A quota said no: its owner is told once for each reason, not for each copy. */
+static void refused(struct ctl_item *item, const char *why)
+{
+    item->refused = true;
+    if (at_streq(item->refusal, why)) {
+        return;
+    }
+    at_free(item->refusal);
+    item->refusal = at_strdup(why);
+    const struct at_snapshot *snap = at_state_snapshot(item->c->state);
+    const struct at_deployment *d =
+        item->kind == CTL_DEPLOYMENT ? at_snapshot_deployment(snap, item->ns, item->name) : NULL;
+    const struct at_job *job =
+        item->kind == CTL_JOB ? at_snapshot_job(snap, item->ns, item->name) : NULL;
+    if (d != NULL) {
+        at_state_event(item->c->state, &AT_KIND_DEPLOYMENT, &d->meta, true, "FailedCreate", "%s",
+                       why);
+    } else if (job != NULL) {
+        at_state_event(item->c->state, &AT_KIND_JOB, &job->meta, true, "FailedCreate", "%s", why);
+    }
+    at_snapshot_unref(snap);
+}
+
+/* A pass went by in which nothing was refused any more. */
+static bool refusal_over(struct ctl_item *item)
+{
+    if (item->refused || item->refusal == NULL) {
+        return false;
+    }
+    at_free(item->refusal);
+    item->refusal = NULL;
+    return true;
+}
+
+void ctl_retry_refused(struct at_controllers *c, const char *ns)
+{
+    const char *key;
+    void *value;
+    for (size_t it = 0; at_map_next(c->items, &it, &key, &value);) {
+        struct ctl_item *item = value;
+        if (item->refusal != NULL && at_streq(item->ns, ns)) {
+            item_queue(item);
+        }
+    }
+}
+
 static void written(void *ctx, enum at_rc rc, int64_t rev, const struct at_err *err)
 {
     struct ctl_write *w = ctx;
@@ -158,7 +206,9 @@ static void written(void *ctx, enum at_rc rc, int64_t rev, const struct at_err *
     } else if (rc != AT_NOT_FOUND) { /* gone meanwhile: the next pass sees it */
         item->failed = true;
         at_metric_add(c->m_errors[item->kind], 1);
-        if (rc != AT_CONFLICT && rc != AT_EXISTS) {
+        if (rc == AT_FORBIDDEN && err != NULL) {
+            refused(item, err->msg);
+        } else if (rc != AT_CONFLICT && rc != AT_EXISTS) {
             at_log_kv(AT_LOG_WARN, "controller.write",
                       (struct at_log_kv[]){{"controller", RECONCILERS[item->kind].name},
                                            {"namespace", ctl_text(item->ns)},
@@ -186,6 +236,7 @@ static void written(void *ctx, enum at_rc rc, int64_t rev, const struct at_err *
         item_after(item, delay < CTL_BACKOFF_MAX_NS ? delay : CTL_BACKOFF_MAX_NS);
     } else {
         item->failures = 0;
+        item->again = refusal_over(item) || item->again;
         if (item->again) {
             item->again = false;
             item_queue(item);
@@ -220,7 +271,8 @@ static void write_end(struct ctl_pass *p)
 
 void ctl_create(struct ctl_pass *p, const struct at_model_kind *kind, json_t *object_take)
 {
-    struct ctl_write *w = write_begin(p);
+    /* Where one was refused, the others would be too. */
+    struct ctl_write *w = p->item->refused ? NULL : write_begin(p);
     if (w == NULL) {
         json_decref(object_take);
         return;
@@ -296,10 +348,14 @@ static void run(struct ctl_item *item, const struct at_snapshot *snap)
         .name = item->name,
     };
     item->keep = false;
+    item->refused = false;
     item->seen_rev = snap->rev;
     at_metric_add(c->m_reconciles[item->kind], 1);
     RECONCILERS[item->kind].fn(&p);
     at_arena_free(p.arena);
+    if (item->writes == 0 && refusal_over(item)) {
+        item_queue(item); /* its status may speak of it still */
+    }
     if (!item->keep && item->writes == 0 && item->timer == 0 && !item->queued &&
         item->failures == 0) {
         (void)at_map_remove(c->items, item->key);

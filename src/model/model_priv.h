@@ -154,6 +154,11 @@ void at_model_queue_check(struct at_model_check *check, const json_t *object, co
 void at_model_reservation_check(struct at_model_check *check, const json_t *object,
                                 const json_t *old);
 /* rules_rbac.c */
+void at_model_quota_check(struct at_model_check *check, const json_t *object, const json_t *old);
+void at_model_limit_range_check(struct at_model_check *check, const json_t *object,
+                                const json_t *old);
+void at_model_network_policy_check(struct at_model_check *check, const json_t *object,
+                                   const json_t *old);
 void at_model_role_check(struct at_model_check *check, const json_t *object, const json_t *old);
 void at_model_cluster_role_check(struct at_model_check *check, const json_t *object,
                                  const json_t *old);

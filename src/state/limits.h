@@ -18,6 +18,11 @@
 #define AT_STATE_REPORT_TTL_NS (600 * AT_NS_PER_S) /* of a gateway that reports no more */
 #define AT_STATE_EVENT_SWEEP_NS (60 * AT_NS_PER_S)
 #define AT_STATE_EVENT_SWEEP_MAX 256
+/* A write that a quota let through on a shared store, and how long one waits for those before it.
+ */
+#define AT_STATE_QUOTA_PASS_TTL_S 60
+#define AT_STATE_QUOTA_LOOK_NS (10 * AT_NS_PER_MS)
+#define AT_STATE_QUOTA_LOOKS_MAX 50
 /* Events being written at one time; more are dropped. */
 #define AT_STATE_EVENTS_IN_FLIGHT_MAX 4096
 #define AT_STATE_EVENT_MESSAGE_BYTES_MAX 1024

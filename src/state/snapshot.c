@@ -19,6 +19,9 @@ const struct at_model_kind *at_state_slot_kind(enum at_state_slot slot)
         [AT_STATE_NAMESPACES] = &AT_KIND_NAMESPACE,
         [AT_STATE_QUEUES] = &AT_KIND_QUEUE,
         [AT_STATE_RESERVATIONS] = &AT_KIND_RESERVATION,
+        [AT_STATE_QUOTAS] = &AT_KIND_RESOURCE_QUOTA,
+        [AT_STATE_LIMIT_RANGES] = &AT_KIND_LIMIT_RANGE,
+        [AT_STATE_NETWORK_POLICIES] = &AT_KIND_NETWORK_POLICY,
     };
     return KINDS[slot];
 }
@@ -50,7 +53,10 @@ struct at_snapshot_box *at_snapshot_box_new(struct at_state_kind kinds[AT_STATE_
                                       SHOW(policies, AT_STATE_POLICIES),
                                       SHOW(namespaces, AT_STATE_NAMESPACES),
                                       SHOW(queues, AT_STATE_QUEUES),
-                                      SHOW(reservations, AT_STATE_RESERVATIONS)};
+                                      SHOW(reservations, AT_STATE_RESERVATIONS),
+                                      SHOW(quotas, AT_STATE_QUOTAS),
+                                      SHOW(limit_ranges, AT_STATE_LIMIT_RANGES),
+                                      SHOW(network_policies, AT_STATE_NETWORK_POLICIES)};
 #undef SHOW
     return box;
 }

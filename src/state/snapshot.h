@@ -27,6 +27,12 @@ struct at_snapshot {
     size_t n_queues;
     const struct at_reservation *const *reservations;
     size_t n_reservations;
+    const struct at_resource_quota *const *quotas;
+    size_t n_quotas;
+    const struct at_limit_range *const *limit_ranges;
+    size_t n_limit_ranges;
+    const struct at_network_policy *const *network_policies;
+    size_t n_network_policies;
 };
 /* Each list is ordered by (namespace, name). Objects stay valid as long as the snapshot is held.
  * Instances have no meta.annotations here, and no status.decision once they are on a node: nothing

@@ -217,6 +217,11 @@ enum at_rc at_state_new(struct at_loop *loop, struct at_store *store, void (*rea
     return AT_OK;
 }
 
+struct at_store *at_state_store(struct at_state *state)
+{
+    return state->store;
+}
+
 static void heartbeats_free(struct at_map *heartbeats)
 {
     void *value;

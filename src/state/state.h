@@ -29,6 +29,7 @@ typedef void at_state_changed_fn(void *ctx, const struct at_model_kind *kind, co
 enum at_rc at_state_new(struct at_loop *loop, struct at_store *store, void (*ready)(void *ctx),
                         void *ctx, struct at_state **ret, struct at_err *err) AT_WARN_UNUSED;
 void at_state_free(struct at_state *state);
+struct at_store *at_state_store(struct at_state *state); /* that it is of */
 /* changed is called for each object that was put or deleted, after the indexes show it; now and
  * then also for one that is as it was. At most AT_STATE_LISTENERS_MAX. */
 void at_state_listen(struct at_state *state, at_state_changed_fn *changed, void *ctx);

@@ -44,6 +44,9 @@ enum at_state_slot {
     AT_STATE_NAMESPACES,
     AT_STATE_QUEUES,
     AT_STATE_RESERVATIONS,
+    AT_STATE_QUOTAS,
+    AT_STATE_LIMIT_RANGES,
+    AT_STATE_NETWORK_POLICIES,
     AT_STATE_SLOTS,
 };
 enum at_state_slot at_state_slot_of(const struct at_model_kind *kind); /* AT_STATE_SLOTS: none */
@@ -118,6 +121,7 @@ struct at_state {
     struct at_map *events; /* key -> struct at_state_event_write *, being written */
     at_timer_id sweep_timer;
     char sweep_from[AT_STORE_KEY_BYTES_MAX];
+    struct at_quota_pass *passes; /* quota.c: writes under way that quotas count */
     uint64_t undecodable;
 };
 

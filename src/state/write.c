@@ -2,6 +2,7 @@
 #include "core/mem.h"
 #include "core/str.h"
 #include "state/owners.h"
+#include "state/quota.h"
 #include "state/state_priv.h"
 
 #include <assert.h>
@@ -11,7 +12,23 @@
 struct written {
     at_state_written_fn *done;
     void *ctx;
+    struct at_quota_pass *pass;
+    /* Of a creation, until its quota has answered. */
+    struct at_state *state;
+    const struct at_model_kind *kind;
+    json_t *object;
+    char *key;
+    const char *guard_key;
+    int64_t guard_rev;
 };
+
+static void written_free(struct written *w)
+{
+    at_quota_release(w->pass);
+    json_decref(w->object);
+    at_free(w->key);
+    at_free(w);
+}
 
 static void answer(at_state_written_fn *done, void *ctx, enum at_rc rc, int64_t rev,
                    const struct at_err *err)
@@ -26,14 +43,16 @@ static void on_written(void *ctx, enum at_rc rc, int64_t rev, const struct at_st
 {
     struct written *w = ctx;
     (void)current;
+    at_quota_release(w->pass);
+    w->pass = NULL;
     answer(w->done, w->ctx, rc, rev, err);
-    at_free(w);
+    written_free(w);
 }
 
 static struct written *written_new(at_state_written_fn *done, void *ctx)
 {
     struct written *w = AT_NEW(struct written);
-    *w = (struct written){done, ctx};
+    *w = (struct written){.done = done, .ctx = ctx};
     return w;
 }
 
@@ -85,9 +104,32 @@ static enum at_rc put(struct at_state *state, const struct at_model_kind *kind, 
         struct at_store_write write = write_of(state, kind, key, expect, w);
         write.value = text.data;
         write.len = text.len;
+        at_quota_guard(w->pass, &write);
         at_store_write(state->store, &write);
     }
     return rc;
+}
+
+static void create_allowed(void *ctx, enum at_rc rc, struct at_quota_pass *pass,
+                           const struct at_err *err)
+{
+    struct written *w = ctx;
+    struct at_err why = {0};
+    w->pass = pass;
+    if (rc == AT_OK) {
+        /* It may be later, under another pass of the same leader, or none: the guard that held when
+         * this was planned is the one that counts. */
+        const char *guard_key = w->state->guard_key;
+        int64_t guard_rev = w->state->guard_rev;
+        at_state_guard(w->state, w->guard_key, w->guard_rev);
+        rc = put(w->state, w->kind, w->key, w->object, 0, w, &why);
+        at_state_guard(w->state, guard_key, guard_rev);
+        err = &why;
+    }
+    if (rc != AT_OK) {
+        answer(w->done, w->ctx, rc, 0, err);
+        written_free(w);
+    }
 }
 
 static enum at_rc create(struct at_state *state, const struct at_model_kind *kind, json_t *object,
@@ -101,9 +143,15 @@ static enum at_rc create(struct at_state *state, const struct at_model_kind *kin
     if (kind->namespaced && (ns == NULL || ns[0] == '\0')) {
         return at_err_set_field(err, AT_INVALID, "metadata.namespace", "a namespace is needed");
     }
+    if (kind == &AT_KIND_INSTANCE) {
+        at_limit_range_default(state, ns, object);
+    }
     enum at_rc rc = at_model_default(kind, object, err);
     if (rc == AT_OK) {
         rc = validate(kind, object, NULL, err);
+    }
+    if (rc == AT_OK && kind == &AT_KIND_INSTANCE) {
+        rc = at_limit_range_check(state, ns, object, err);
     }
     if (rc != AT_OK) {
         return rc;
@@ -114,7 +162,19 @@ static enum at_rc create(struct at_state *state, const struct at_model_kind *kin
     at_object_stamp_create(kind, object, room, uid, at_sys_wall_ns(sys), AT_OBJECT_ALL);
     char key[AT_STORE_KEY_BYTES_MAX];
     at_state_key(kind, room, at_object_name(object), key, sizeof key);
-    return put(state, kind, key, object, 0, w, err);
+    if (!kind->namespaced) {
+        return put(state, kind, key, object, 0, w, err);
+    }
+    w->state = state;
+    w->kind = kind;
+    w->object = json_incref(object);
+    w->key = at_strdup(key);
+    w->guard_key = state->guard_key;
+    w->guard_rev = state->guard_rev;
+    at_quota_ask(state,
+                 &(struct at_quota_ask){.kind = kind, .ns = room, .key = key, .object = object},
+                 create_allowed, w);
+    return AT_OK; /* whoever asked is answered by then, or later */
 }
 
 void at_state_create(struct at_state *state, const struct at_model_kind *kind, json_t *object_take,
@@ -125,7 +185,7 @@ void at_state_create(struct at_state *state, const struct at_model_kind *kind, j
     enum at_rc rc = create(state, kind, object_take, w, &err);
     json_decref(object_take);
     if (rc != AT_OK) {
-        at_free(w);
+        written_free(w);
         answer(done, ctx, rc, 0, &err);
     }
 }
@@ -207,7 +267,7 @@ void at_state_update(struct at_state *state, const struct at_model_kind *kind, c
     bool sent = false;
     enum at_rc rc = update(state, kind, key, change, change_ctx, w, &rev, &sent, &err);
     if (rc != AT_OK || !sent) {
-        at_free(w);
+        written_free(w);
         answer(done, ctx, rc, rc == AT_OK ? rev : 0, &err);
     }
 }
@@ -431,7 +491,7 @@ void at_state_delete(struct at_state *state, const struct at_model_kind *kind, c
     bool sent = false;
     enum at_rc rc = begin_delete(state, kind, key, uid, w, &rev, &sent, &err);
     if (rc != AT_OK || !sent) {
-        at_free(w);
+        written_free(w);
         answer(done, ctx, rc, rc == AT_OK ? rev : 0, &err);
     }
 }
