@@ -15,7 +15,6 @@
 #include "core/metrics.h"
 #include "security/book.h"
 #include "state/object.h"
-#include "state/quota.h"
 
 struct api_fair;
 struct api_fair_user;
@@ -147,8 +146,6 @@ void api_respond_not_found(struct api_req *req);
 void api_respond_exists(struct api_req *req, const char *name);
 void api_respond_conflict(struct api_req *req, const char *why);
 void api_respond_forbidden(struct api_req *req, const char *reason);
-/* Of an object that the path does not name. name may be NULL. */
-void api_respond_forbidden_of(struct api_req *req, const char *name, const char *reason);
 void api_respond_invalid(struct api_req *req, const char *name, const struct at_model_cause *causes,
                          size_t n);
 /* A Status object. details_take may be NULL. */
@@ -243,16 +240,7 @@ enum at_rc api_admit_shape(struct api_req *req, json_t *object, struct at_err *e
 /* Defaults, validation, unknown fields, agents' limits. False: answered. */
 bool api_admit(struct api_req *req, json_t *object, const json_t *old);
 
-/* --- tenancy.c: what a namespace lets in --- */
-/* Is there room for req->object under key, in the place of old (NULL: it is new)? */
-void api_quota_ask(struct api_req *req, const char *key, const json_t *old, int64_t old_rev,
-                   at_quota_fn *fn);
-void api_respond_refused(struct api_req *req, enum at_rc rc, const struct at_err *err);
-void api_range_default(struct api_req *req);
-bool api_range_admits(struct api_req *req); /* false: answered */
-/* body.c: does a patch have a member such as $patch? */
-bool api_patch_has_directive(const json_t *patch);
-
+#include "api/tenancy_priv.h"
 /* --- apply.c --- */
 /* req->manager from the query or the client's name. False: answered. */
 bool api_manager_read(struct api_req *req, bool needed);

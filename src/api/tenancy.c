@@ -45,8 +45,8 @@ void api_range_default(struct api_req *req)
 bool api_range_admits(struct api_req *req)
 {
     struct at_err err = {0};
-    if (has_range(req) && at_limit_range_check(req->api->options.state, req->route.ns, req->object,
-                                               &err) != AT_OK) {
+    if (has_range(req) &&
+        at_limit_range_check(req->api->options.state, req->route.ns, req->object, &err) != AT_OK) {
         api_respond_refused(req, AT_FORBIDDEN, &err);
         return false;
     }

@@ -1,7 +1,7 @@
-/* What quotas say about themselves. The figures are for people: whoever asks for more is answered by
- * what is there (state/quota.h), never by what is written here. */
-#include "controllers/controllers_priv.h"
+/* What quotas say about themselves. The figures are for people: whoever asks for more is answered
+ * by what is there (state/quota.h), never by what is written here. */
 #include "state/quota.h"
+#include "controllers/controllers_priv.h"
 
 static const struct at_resource_quota *quota_find(const struct ctl_pass *p)
 {
@@ -47,9 +47,9 @@ struct figures {
 static bool set_status(void *ctx, json_t *object)
 {
     const struct figures *f = ctx;
-    json_object_set_new(object, "status",
-                        json_pack("{s:O, s:O, s:s}", "hard", f->hard, "used", f->used, "summary",
-                                  f->summary));
+    json_object_set_new(
+        object, "status",
+        json_pack("{s:O, s:O, s:s}", "hard", f->hard, "used", f->used, "summary", f->summary));
     return true;
 }
 

@@ -24,15 +24,19 @@ static bool is_name(const char *name)
     if (len == 0 || len > 253) {
         return false;
     }
-    return strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./") == len;
+    return strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./") ==
+           len;
 }
 
 static const char *unit_of(const char *name)
 {
     static const struct {
         const char *name, *unit;
-    } UNITS[] = {{"gpuMemory", "memory"},     {"storage", "disk"}, {"ephemeral-storage", "disk"},
-                 {"nvidia.com/gpu", "gpu"}, {"amd.com/gpu", "gpu"}};
+    } UNITS[] = {{"gpuMemory", "memory"},
+                 {"storage", "disk"},
+                 {"ephemeral-storage", "disk"},
+                 {"nvidia.com/gpu", "gpu"},
+                 {"amd.com/gpu", "gpu"}};
     struct at_str text = at_str_of(name);
     if (at_str_starts(text, "requests.")) {
         name += strlen("requests.");
@@ -166,8 +170,8 @@ static void peer_check(struct at_model_check *check, const struct at_model_path 
     json_array_foreach(json_object_get(block, "except"), i, except)
     {
         if (json_is_string(except) && !is_cidr(json_string_value(except))) {
-            at_model_invalid_add(check, ITEM(PATH(PATH(path, "ipBlock"), "except"), i), NULL, except,
-                                 "must be a CIDR");
+            at_model_invalid_add(check, ITEM(PATH(PATH(path, "ipBlock"), "except"), i), NULL,
+                                 except, "must be a CIDR");
         }
     }
 }

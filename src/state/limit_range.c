@@ -95,7 +95,8 @@ enum at_rc at_limit_range_check(struct at_state *state, const char *ns, const js
         if (!at_streq(range->meta.ns, ns)) {
             continue;
         }
-        if (!decoded && at_model_decode(&AT_KIND_INSTANCE, instance, arena, &typed, NULL) != AT_OK) {
+        if (!decoded &&
+            at_model_decode(&AT_KIND_INSTANCE, instance, arena, &typed, NULL) != AT_OK) {
             break; /* it does not pass validation either */
         }
         decoded = true;

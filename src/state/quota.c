@@ -83,8 +83,7 @@ static void on_passes(void *ctx, enum at_rc rc, int64_t rev, const struct at_sto
         bool before = s->own->pass_rev == 0 || kvs[i].create_rev < s->own->pass_rev;
         if (before && !at_streq(kvs[i].key, s->own->pass_key) &&
             at_json_parse(kvs[i].value, kvs[i].value_len, &value, NULL) == AT_OK &&
-            waits(s->state, at_json_str_at(value, "key", ""),
-                  at_json_int_at(value, "old", 0))) {
+            waits(s->state, at_json_str_at(value, "key", ""), at_json_int_at(value, "old", 0))) {
             sum_add(s, json_object_get(value, "more"));
         }
     }
@@ -229,9 +228,9 @@ static void local(struct at_quota_pass *p, bool only_look)
 static void pass_take_back(const struct at_quota_pass *p)
 {
     if (p->pass_key != NULL && p->pass_rev != 0) {
-        at_store_write(p->state->store, &(struct at_store_write){.key = p->pass_key,
-                                                                 .deletes = true,
-                                                                 .expect = p->pass_rev});
+        at_store_write(
+            p->state->store,
+            &(struct at_store_write){.key = p->pass_key, .deletes = true, .expect = p->pass_rev});
     }
 }
 
@@ -294,8 +293,8 @@ static void caught_up(void *ctx, enum at_rc rc, int64_t rev, const struct at_sto
     }
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
     AT_CLEANUP(at_cleanup_json)
-    json_t *value = json_pack("{s:s, s:I, s:O}", "key", p->key, "old", (json_int_t)p->old_rev,
-                              "more", p->more);
+    json_t *value =
+        json_pack("{s:s, s:I, s:O}", "key", p->key, "old", (json_int_t)p->old_rev, "more", p->more);
     if (at_json_dump(value, &text) != AT_OK) {
         refuse(p, AT_TOO_LARGE, NULL);
         return;

@@ -1,11 +1,11 @@
 /* What a namespace may hold: ResourceQuota and LimitRange.
  *
- * A write that makes a namespace hold more asks first, and gets a pass while it is under way. With a
- * store of one process passes are kept in memory. With a shared store a pass is a key of its own,
- * with a TTL: of two that ask at once, whose pass has the lower revision goes first, so every server
- * decides alike; and the write happens only while its pass is there, so that nothing that arrives
- * late goes uncounted. What is held is counted from the objects themselves each time: there is no
- * figure that a crash could leave wrong. */
+ * A write that makes a namespace hold more asks first, and gets a pass while it is under way. With
+ * a store of one process passes are kept in memory. With a shared store a pass is a key of its own,
+ * with a TTL: of two that ask at once, whose pass has the lower revision goes first, so every
+ * server decides alike; and the write happens only while its pass is there, so that nothing that
+ * arrives late goes uncounted. What is held is counted from the objects themselves each time: there
+ * is no figure that a crash could leave wrong. */
 #ifndef AT_STATE_QUOTA_H
 #define AT_STATE_QUOTA_H
 
@@ -24,8 +24,8 @@ struct at_quota_ask {
 };
 
 /* rc AT_OK: go on; pass may be NULL (nothing bounds it), else the caller releases it once the write
- * was answered. AT_FORBIDDEN: which quota, what was asked for, used, and limited. Others: the store's
- * errors. May come before at_quota_ask returns. */
+ * was answered. AT_FORBIDDEN: which quota, what was asked for, used, and limited. Others: the
+ * store's errors. May come before at_quota_ask returns. */
 typedef void at_quota_fn(void *ctx, enum at_rc rc, struct at_quota_pass *pass,
                          const struct at_err *err);
 void at_quota_ask(struct at_state *state, const struct at_quota_ask *ask, at_quota_fn *fn,

@@ -9,12 +9,9 @@
 static const struct {
     const char *name, *canonical;
 } NAMES[] = {
-    {"pods", "instances"},
-    {"count/pods", "count/instances.atoll.dev"},
-    {"storage", "disk"},
-    {"ephemeral-storage", "disk"},
-    {"nvidia.com/gpu", "gpu"},
-    {"amd.com/gpu", "gpu"},
+    {"pods", "instances"},     {"count/pods", "count/instances.atoll.dev"},
+    {"storage", "disk"},       {"ephemeral-storage", "disk"},
+    {"nvidia.com/gpu", "gpu"}, {"amd.com/gpu", "gpu"},
 };
 
 void quota_canonical(const char *name, char out[QUOTA_NAME_BYTES_MAX])
