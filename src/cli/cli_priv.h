@@ -3,84 +3,13 @@
 #define AT_CLI_CLI_PRIV_H
 
 #include "cli/cli.h"
+#include "cli/option.h"
 #include "cli/output.h"
 #include "client/client.h"
 #include "core/mem.h"
 #include "core/yaml.h"
 #include "net/tls.h"
 #include "net/url.h"
-
-enum cli_option {
-    OPT_ALL,
-    OPT_ADDRESS,
-    OPT_ALL_NAMESPACES,
-    OPT_APPLYSET,
-    OPT_AS,
-    OPT_AS_GROUP,
-    OPT_CERTIFICATE_AUTHORITY,
-    OPT_CLIENT,
-    OPT_CLIENT_CERTIFICATE,
-    OPT_CLIENT_KEY,
-    OPT_CLUSTER,
-    OPT_CONCURRENCY,
-    OPT_CONTEXT,
-    OPT_CURRENT,
-    OPT_DATA,
-    OPT_DRY_RUN,
-    OPT_DURATION,
-    OPT_FAIL_ON,
-    OPT_EMBED_CERTS,
-    OPT_EXEC_ARG,
-    OPT_EXEC_COMMAND,
-    OPT_EXEC_ENV,
-    OPT_FIELD_SELECTOR,
-    OPT_FILE,
-    OPT_FLATTEN,
-    OPT_FOLLOW,
-    OPT_FOR,
-    OPT_GATEWAY,
-    OPT_IGNORE_NOT_FOUND,
-    OPT_IMAGE,
-    OPT_INPUT,
-    OPT_KUBECONFIG,
-    OPT_LIVE,
-    OPT_MAN,
-    OPT_MINIFY,
-    OPT_NAMESPACE,
-    OPT_NO_HEADERS,
-    OPT_OUTPUT,
-    OPT_OVERWRITE,
-    OPT_PRUNE,
-    OPT_PRUNE_ALLOWLIST,
-    OPT_RAW,
-    OPT_RECURSIVE,
-    OPT_RECURSIVE_FILES,
-    OPT_REPLICAS,
-    OPT_REQUEST,
-    OPT_REQUESTS,
-    OPT_ROLE,
-    OPT_RULES,
-    OPT_SCALE,
-    OPT_SELECTOR,
-    OPT_SERVER,
-    OPT_SINCE,
-    OPT_SITE,
-    OPT_STDIN,
-    OPT_TAIL,
-    OPT_TENSOR,
-    OPT_TIMEOUT,
-    OPT_TIMESTAMPS,
-    OPT_TLS_SERVER_NAME,
-    OPT_TOKEN,
-    OPT_TOKEN_FILE,
-    OPT_TTL,
-    OPT_TTY,
-    OPT_USER,
-    OPT_WAIT,
-    OPT_WATCH,
-    OPT_HELP,
-    OPT_COUNT
-};
 
 struct cli_option_row {
     const char *name;   /* without the dashes */
@@ -278,6 +207,7 @@ enum at_rc cli_infer(struct cli *cli, struct at_err *err);
 enum at_rc cli_label(struct cli *cli, struct at_err *err);
 enum at_rc cli_load(struct cli *cli, struct at_err *err);
 enum at_rc cli_logs(struct cli *cli, struct at_err *err);
+enum at_rc cli_model(struct cli *cli, struct at_err *err);
 enum at_rc cli_plan(struct cli *cli, struct at_err *err);
 enum at_rc cli_plan_moves(struct cli *cli, struct at_err *err);
 enum at_rc cli_port_forward(struct cli *cli, struct at_err *err);

@@ -97,6 +97,41 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
     [OPT_USER] = {"user", 0, "NAME", "@user", "user of the context"},
     [OPT_WAIT] = {"wait", 0, NULL, NULL, "wait until it is done (--wait=false: do not)"},
     [OPT_WATCH] = {"watch", 'w', NULL, NULL, "go on with changes until interrupted"},
+    [OPT_BASE] = {"base", 0, "PACKAGE", NULL,
+                  "container image to build on (default: none is needed)"},
+    [OPT_CA] = {"ca", 0, "FILE.pem", "@file",
+                "authorities to trust for registries (else $SSL_CERT_FILE, else the system's)"},
+    [OPT_CA_PIN] = {"ca-pin", 0, "PIN", NULL, "sha256:... of the control plane's authority"},
+    [OPT_CHUNK] = {"chunk", 0, "SIZE", NULL,
+                   "send larger blobs in pieces of this size (default 256Mi)"},
+    [OPT_DATA_CLASS] = {"data-class", 0, "CLASS", NULL, "class of the data that it handles"},
+    [OPT_FORCE] = {"force", 0, NULL, NULL, "over what is there already"},
+    [OPT_JOIN] = {"join", 0, "URL|kubeconfig", "kubeconfig",
+                  "offer this machine to the control plane there, as a local runner"},
+    [OPT_JOIN_TOKEN] = {"token-file", 0, "FILE", "@file",
+                        "join token (else one is made, which takes an administrator)"},
+    [OPT_KEY] = {"key", 0, "FILE.pem", "@file",
+                 "sign: private key; else public key that must have signed, may be repeated"},
+    [OPT_LICENCE] = {"licence", 0, "SPDX", NULL, "licence of the model, such as Apache-2.0"},
+    [OPT_LISTEN] = {"listen", 0, "ADDRESS", NULL,
+                    "serve there (default 127.0.0.1:8080; with --join: a host, default 127.0.0.1)"},
+    [OPT_MODEL_FILE] = {"file", 0, "PATH", "@file", "the file of the folder that is served"},
+    [OPT_MODEL_VERSION] = {"version", 0, "VERSION", NULL, "version of the model (default 1)"},
+    [OPT_MOUNT_FROM] = {"mount-from", 0, "REPOSITORY", NULL,
+                        "take blobs from this repository of the same registry"},
+    [OPT_NAME] = {"name", 0, "NAME", NULL, "name of the model"},
+    [OPT_PARALLEL] = {"parallel", 0, "N", NULL, "blobs at a time (default 4)"},
+    [OPT_PASSWORD_STDIN] = {"password-stdin", 0, NULL, NULL,
+                            "read the password from standard input"},
+    [OPT_PLAIN_HTTP] = {"plain-http", 0, NULL, NULL, "the registry speaks no TLS"},
+    [OPT_RUNNABLE] = {"image", 0, "NAME", NULL, "make a container image too that serves the model"},
+    [OPT_STORE] =
+        {"store", 0, "DIR", "@dir",
+         "where packages are kept (else $ATOLL_MODELS, else ~/.local/share/atoll/models)"},
+    [OPT_TAG] = {"tag", 't', "NAME", NULL, "name of the package here (default NAME:VERSION)"},
+    [OPT_TO] = {"to", 0, "DIR", "@dir", "unpack it there, into a new folder"},
+    [OPT_USERNAME] = {"username", 'u', "NAME", NULL,
+                      "user of the registry, with --password-stdin (else docker's config.json)"},
     [OPT_HELP] = {"help", 'h', NULL, NULL, "show help"},
 };
 
@@ -194,6 +229,29 @@ const struct cli_verb CLI_VERBS[] = {
     {"top", "[nodes|instances]", "Show what is reserved and what is free", NULL,
      "top\ntop instances -A", OPTIONS(OPT_ALL_NAMESPACES, OPT_SELECTOR, OPT_NO_HEADERS, CONNECT), 0,
      1, false, cli_top},
+    {"model", "init|pack|push|pull|save|load|inspect|ls|rm|sign|verify|run ...",
+     "Models as packages: make, move, inspect, sign and serve them",
+     "init FOLDER writes model.yaml: files with digests, inputs and outputs by the model file "
+     "itself.\n"
+     "pack FOLDER makes an OCI artifact (CNCF ModelPack) of it, with --image a container image "
+     "too.\n"
+     "push NAME [WHERE] and pull PACKAGE move it; WHERE and PACKAGE are "
+     "oci://HOST/REPOSITORY:TAG,\n"
+     "oci-layout:FOLDER:NAME or oci-archive:FILE.tar. save and load are the latter. inspect tells "
+     "what\n"
+     "is in a package or a folder, ls and rm are of the packages here. sign and verify keep "
+     "signatures\n"
+     "as cosign does. run serves a folder or a package here, with --join as a runner of a cluster.",
+     "model init ./digits --licence MIT\nmodel pack ./digits\n"
+     "model push digits:1 oci://registry.example.com/team/digits:1\n"
+     "model pull oci://registry.example.com/team/digits:1 --to ./copy\nmodel run ./digits\n"
+     "model run ./digits --join kubeconfig --site edge",
+     OPTIONS(OPT_BASE, OPT_CA, OPT_CA_PIN, OPT_CHUNK, OPT_DATA_CLASS, OPT_FORCE, OPT_JOIN,
+             OPT_JOIN_TOKEN, OPT_KEY, OPT_LICENCE, OPT_LISTEN, OPT_MODEL_FILE, OPT_MODEL_VERSION,
+             OPT_MOUNT_FROM, OPT_NAME, OPT_NO_HEADERS, OPT_OUTPUT, OPT_PARALLEL, OPT_PASSWORD_STDIN,
+             OPT_PLAIN_HTTP, OPT_RUNNABLE, OPT_SITE, OPT_STORE, OPT_TAG, OPT_TIMEOUT, OPT_TO,
+             OPT_USERNAME, CONNECT),
+     1, -1, false, cli_model},
     {"label", "KIND NAME KEY=VALUE... KEY-...", "Set or take off labels", NULL,
      "label node n1 rack=7\nlabel node/n1 rack-", OPTIONS(OPT_OVERWRITE, CONNECT), 2, -1, true,
      cli_label},

@@ -1,9 +1,11 @@
 #include "sys/entry.h"
 
+#include "core/mem.h"
 #include "core/units.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -93,6 +95,14 @@ enum at_rc at_entry_open(const char *path, int *ret_fd, int64_t *ret_bytes, stru
 enum at_rc at_entry_open_real(const char *path, int *ret_fd, int64_t *ret_bytes, struct at_err *err)
 {
     return open_file(path, 0, ret_fd, ret_bytes, err);
+}
+
+char *at_entry_real(const char *path)
+{
+    char *real = realpath(path, NULL);
+    char *copy = at_strdup(real);
+    free(real);
+    return copy;
 }
 
 bool at_entry_is_symlink(const char *path)

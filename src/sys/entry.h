@@ -37,6 +37,8 @@ enum at_rc at_entry_open(const char *path, int *ret_fd, int64_t *ret_bytes,
 /* The same, links followed. */
 enum at_rc at_entry_open_real(const char *path, int *ret_fd, int64_t *ret_bytes,
                               struct at_err *err) AT_WARN_UNUSED;
+/* The path without links, "." and ".."; NULL: nothing is there. own: caller at_free. */
+char *at_entry_real(const char *path);
 bool at_entry_is_symlink(const char *path);
 /* Bytes at an offset; *ret_len 0 at the end. */
 enum at_rc at_entry_read_at(int fd, int64_t offset, void *buf, size_t len, size_t *ret_len,
