@@ -76,6 +76,9 @@ void at_api_free(struct at_api *api);
 void at_api_audit_settled(struct at_api *api, uint64_t ticket);
 /* The revocation list of other authorities; NULL: none. Borrowed until the next call or the end. */
 void at_api_set_crl(struct at_api *api, const struct at_crl *crl);
+/* What those who join are told to trust, and its pin (borrowed as crl); until then the authority.
+ */
+void at_api_set_trust(struct at_api *api, const char *trust_pem, const char *pin_sha256_hex);
 at_http_handler_fn at_api_handle; /* ctx: struct at_api * */
 
 #endif

@@ -66,6 +66,7 @@ struct at_api {
     struct at_metric *guesses_total;
     struct at_book *book;    /* rights that are stored */
     struct api_entry *entry; /* who may come in */
+    const char *trust_pem, *pin;
     at_timer_id recheck_timer, recheck_again_timer;
     struct api_reseal *reseal; /* under way; NULL */
     struct at_buf audit_text;  /* kept between records */

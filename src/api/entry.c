@@ -159,6 +159,10 @@ void api_entry_begin(struct at_api *api)
     e->by_key = at_map_new();
     e->tokens = at_map_new();
     api->entry = e;
+    if (api->options.ca != NULL) {
+        at_api_set_trust(api, at_ca_cert_pem(api->options.ca),
+                         at_ca_pin_sha256_hex(api->options.ca));
+    }
     if (api->options.state == NULL) {
         return;
     }
@@ -201,6 +205,12 @@ void at_api_set_crl(struct at_api *api, const struct at_crl *crl)
 {
     api->entry->crl = crl;
     api_recheck_soon(api);
+}
+
+void at_api_set_trust(struct at_api *api, const char *trust_pem, const char *pin_sha256_hex)
+{
+    api->trust_pem = trust_pem;
+    api->pin = pin_sha256_hex;
 }
 
 /* --- certificates --- */

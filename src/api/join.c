@@ -171,8 +171,8 @@ void api_join_tokens(struct api_req *req)
         json_pack("{s:s, s:s, s:s, s:s, s:I, s:b}", "digest", token.secret_sha256_hex, "role", role,
                   "site", site, "node", at_json_str_at(req->body, "node", ""), "expiresWallNs",
                   (json_int_t)expires_ns, "used", 0);
-    req->object = json_pack("{s:s, s:s+, s:s}", "token", token.text, "caPin",
-                            "sha256:", at_ca_pin_sha256_hex(api->options.ca), "expires", expires);
+    req->object = json_pack("{s:s, s:s+, s:s}", "token", token.text, "caPin", "sha256:", api->pin,
+                            "expires", expires);
     explicit_bzero(&token.text, sizeof token.text);
     char key[128];
     snprintf(key, sizeof key, TOKEN_PREFIX "%s", token.id);
@@ -203,7 +203,7 @@ static void join_answer(struct api_req *req)
     struct join_op *op = req->op;
     json_t *answer =
         json_pack("{s:s, s:s, s:s, s:s, s:o}", "certificate", op->certificate, "ca",
-                  at_ca_cert_pem(req->api->options.ca), "name", op->name, "site",
+                  req->api->trust_pem, "name", op->name, "site",
                   at_json_str_at(op->record, "site", ""), "servers", api_servers_json(req->api));
     op_done(op);
     api_respond_json(req, 200, answer);
@@ -470,8 +470,8 @@ void api_join_renew(struct api_req *req)
         api_respond_err(req, &err);
         return;
     }
-    json_t *answer =
-        json_pack("{s:s, s:o}", "certificate", certificate, "servers", api_servers_json(req->api));
+    json_t *answer = json_pack("{s:s, s:s, s:o}", "certificate", certificate, "ca",
+                               req->api->trust_pem, "servers", api_servers_json(req->api));
     at_free(certificate);
     api_respond_json(req, 200, answer);
 }

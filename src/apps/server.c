@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SERVER_CERT_LIFETIME_S (INT64_C(397) * 86400)
 #define ADMIN_CERT_LIFETIME_S (INT64_C(3650) * 86400)
 #define SERVER_NAMES_MAX 64
 #define SERVER_TOKENS_MAX 16
@@ -40,7 +39,8 @@ struct at_server {
     struct at_metrics *metrics;
     struct at_ca *ca;
     char *token_digests[SERVER_TOKENS_MAX + 1]; /* SHA-256 of each administrator's token, hex */
-    struct at_tls_config *tls;
+    struct at_app_tls_files tls_files;
+    struct at_app_tls *tls;
     struct at_store *store;
     struct at_state *state;
     struct at_api *api;
@@ -122,24 +122,29 @@ static enum at_rc advertise_take(struct at_server *s, const char *url, struct at
     return AT_OK;
 }
 
+static void on_tls(void *ctx, struct at_tls_config *config, const struct at_crl *crl)
+{
+    struct at_server *s = ctx;
+    if (s->http != NULL) {
+        at_http_server_set_tls(s->http, config);
+    }
+    if (s->api != NULL) {
+        at_api_set_crl(s->api, crl);
+        at_api_set_trust(s->api, at_app_tls_trust_pem(s->tls), at_app_tls_pin(s->tls));
+    }
+}
+
 static enum at_rc tls_open(struct at_server *s, struct at_err *err)
 {
-    AT_CLEANUP(at_cleanup_free) char *cert = NULL;
-    AT_CLEANUP(at_cleanup_free) char *key = NULL;
-    struct at_cert_request request = {
-        .common_name = "atoll-server",
-        .dns_names = (const char *const *)s->names,
-        .ip_addresses = (const char *const *)s->addresses,
-        .server = true,
-        .lifetime_s = SERVER_CERT_LIFETIME_S,
-    };
-    enum at_rc rc = at_ca_issue(s->ca, &request, &cert, &key, err);
-    if (rc != AT_OK) {
-        return rc;
-    }
-    struct at_tls_options options = {
-        .is_server = true, .cert_pem = cert, .key_pem = key, .ca_pem = at_ca_cert_pem(s->ca)};
-    return at_tls_config_new(&options, &s->tls, err);
+    struct at_app_tls_options o = {.loop = s->loop,
+                                   .ca = s->ca,
+                                   .files = &s->tls_files,
+                                   .names = (const char *const *)s->names,
+                                   .addresses = (const char *const *)s->addresses,
+                                   .metrics = s->metrics,
+                                   .on_change = on_tls,
+                                   .ctx = s};
+    return at_app_tls_new(&o, &s->tls, err);
 }
 
 /* admin.kubeconfig; servers NULL: just this one is known. */
@@ -147,7 +152,7 @@ static enum at_rc kubeconfig_write(struct at_server *s, const json_t *servers, s
 {
     const struct at_app_kubeconfig k = {.path = s->kubeconfig,
                                         .url = s->url,
-                                        .ca_pem = at_ca_cert_pem(s->ca),
+                                        .ca_pem = at_app_tls_trust_pem(s->tls),
                                         .cert_pem = s->admin_cert,
                                         .key_pem = s->admin_key,
                                         .servers = servers};
@@ -256,7 +261,7 @@ static enum at_rc serve(struct at_server *s, struct at_err *err)
 {
     struct at_http_server_options http = {
         .listen = s->listen,
-        .tls = s->tls,
+        .tls = at_app_tls_config(s->tls),
         .metrics = s->metrics,
         .handler = at_api_handle,
         .ctx = s->api,
@@ -334,6 +339,7 @@ static void start_api(void *ctx)
         s->on_ready(s->ctx, rc, &err);
         return;
     }
+    on_tls(s, at_app_tls_config(s->tls), at_app_tls_crl(s->tls));
     at_store_sync(s->store, on_api_stored, s);
 }
 
@@ -503,6 +509,7 @@ enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *o
     s->listen = at_strdup(options->listen);
     s->audit_options = options->audit;
     s->oidc = options->oidc;
+    s->tls_files = options->tls;
     s->kubeconfig = at_asprintf("%s/admin.kubeconfig", options->state_dir);
     s->node_timeout_ns = options->node_timeout_ns;
     at_limits_default(&s->limits);
@@ -573,7 +580,7 @@ void at_server_free(struct at_server *s)
     at_app_seal_close(&s->seal);
     at_buf_done(&s->oidc_ca);
     at_audit_close(s->audit);
-    at_tls_config_unref(s->tls);
+    at_app_tls_free(s->tls);
     at_ca_free(s->ca);
     at_metrics_free(s->metrics);
     if (s->lock_fd >= 0) {
@@ -609,7 +616,7 @@ const char *at_server_url(const struct at_server *server)
 
 const char *at_server_ca_pin(const struct at_server *server)
 {
-    return at_ca_pin_sha256_hex(server->ca);
+    return at_app_tls_pin(server->tls);
 }
 
 const char *at_server_kubeconfig(const struct at_server *server)

@@ -5,6 +5,7 @@
 
 #include "apps/apps.h"
 #include "apps/limits.h"
+#include "apps/server_tls.h"
 #include "audit/audit.h"
 #include "core/json.h"
 #include "core/metrics.h"
@@ -20,6 +21,8 @@ struct at_server_options {
     struct at_api_oidc oidc;      /* an OpenID provider; ca_pem is read from oidc_ca_file */
     const char *oidc_ca_file;     /* NULL: the system's */
     const char *secrets_key; /* the key file of Secrets; NULL: secrets.key in the CA's folder */
+    struct at_app_tls_files
+        tls; /* the user's certificates; texts are borrowed, as long as it lives */
     const char *listen;
     const char *advertise; /* https://host:port at which agents reach it; NULL: the address */
     const char *const *

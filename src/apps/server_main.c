@@ -6,7 +6,7 @@
 #include <assert.h>
 #include <string.h>
 
-#define SERVER_OPTIONS_MAX 40
+#define SERVER_OPTIONS_MAX 48
 
 struct server_app {
     struct at_loop *loop;
@@ -43,7 +43,7 @@ static bool limits_read(const char *const *texts, struct at_limits *limits, stru
 }
 
 struct server_args {
-    const char *state_dir, *node_timeout;
+    const char *state_dir, *node_timeout, *tls_lifetime;
     const char *names[AT_APP_LIST_MAX + 1], *limits[AT_APP_LIST_MAX + 1];
     struct at_app_audit audit;
     bool with_stdin, show_limits;
@@ -83,6 +83,27 @@ static void options_of_place(struct server_args *a, struct at_app_option *all)
          "One more name or address in the server's certificate."},
         {"node-timeout", &a->node_timeout, NULL, NULL, "TIME",
          "Silence after which a node is lost (default 2s)."},
+    };
+    options_add(all, some, AT_ARRAY_LEN(some));
+}
+
+static void options_of_tls(struct server_args *a, struct at_app_option *all)
+{
+    const struct at_app_option some[] = {
+        {"tls-cert", &a->o.tls.cert, NULL, NULL, "FILE",
+         "Certificate to serve with, PEM, its chain behind it; read again when it changes "
+         "(default: "
+         "one by the server's own authority, renewed by itself)."},
+        {"tls-key", &a->o.tls.key, NULL, NULL, "FILE", "Its key, PEM."},
+        {"tls-ca", &a->o.tls.ca, NULL, NULL, "FILE",
+         "Authority of --tls-cert: agents, gateways and admin.kubeconfig are told to trust it."},
+        {"client-ca", &a->o.tls.client_ca, NULL, NULL, "FILE",
+         "Authorities whose client certificates are taken too; names and groups of theirs that "
+         "begin with system: or atoll: are not."},
+        {"client-crl", &a->o.tls.client_crl, NULL, NULL, "FILE",
+         "Revocation lists of --client-ca, PEM or DER; read again when it changes."},
+        {"tls-lifetime", &a->tls_lifetime, NULL, NULL, "TIME",
+         "Life of the server's own certificate (default 9528h); renewed when a third is left."},
     };
     options_add(all, some, AT_ARRAY_LEN(some));
 }
@@ -132,7 +153,8 @@ static bool args_take(struct server_args *a, struct at_limits *limits, int *ret_
     }
     a->o.limits = limits;
     *ret_exit = at_rc_exit_status(AT_INVALID);
-    return at_app_duration("node-timeout", a->node_timeout, 0, &a->o.node_timeout_ns);
+    return at_app_duration("node-timeout", a->node_timeout, 0, &a->o.node_timeout_ns) &&
+           at_app_duration("tls-lifetime", a->tls_lifetime, 0, &a->o.tls.lifetime_ns);
 }
 
 static int serve(struct server_args *a, struct server_app *app)
@@ -162,6 +184,7 @@ int at_app_server(int argc, char **argv)
     struct at_limits limits;
     int exit_status = 0;
     options_of_place(&a, options);
+    options_of_tls(&a, options);
     options_of_oidc(&a, options);
     options_of_rest(&a, options);
     if (!at_app_options("server", "the control plane", options, argc, argv, &exit_status)) {
