@@ -27,6 +27,16 @@ static const char *closing_quote(struct at_str line)
     return NULL;
 }
 
+/* Empty lines at the end are no rows. */
+static bool is_blank(struct at_str text)
+{
+    size_t i = 0;
+    while (i < text.len && (text.ptr[i] == '\n' || text.ptr[i] == '\r')) {
+        i++;
+    }
+    return i == text.len;
+}
+
 /* The next line's fields. err: AT_EOF no more lines. */
 static enum at_rc read_row(struct sim_csv *r)
 {
@@ -39,11 +49,11 @@ static enum at_rc read_row(struct sim_csv *r)
         line.len--;
     }
     if (line.len == 0) {
-        return sim_csv_bad(r, "an empty line", line);
+        return is_blank(r->rest) ? AT_EOF : sim_csv_bad(r, "an empty line", line);
     }
     bool quoted = memchr(line.ptr, '"', line.len) != NULL;
-    if ((quoted && !r->quotes) || memchr(line.ptr, '\0', line.len) != NULL) {
-        return sim_csv_bad(r, "quotes and NUL bytes are not taken:", line);
+    if (memchr(line.ptr, '\0', line.len) != NULL) {
+        return sim_csv_bad(r, "NUL bytes are not taken:", line);
     }
     r->n_fields = 0;
     for (bool more = true; more;) {
@@ -71,10 +81,13 @@ static enum at_rc read_row(struct sim_csv *r)
     return AT_OK;
 }
 
-enum at_rc sim_csv_begin(struct sim_csv *r, const char *file, struct at_str text, bool quotes,
+enum at_rc sim_csv_begin(struct sim_csv *r, const char *file, struct at_str text,
                          struct at_err *err)
 {
-    *r = (struct sim_csv){.file = file, .rest = text, .quotes = quotes, .err = err};
+    *r = (struct sim_csv){.file = file, .rest = text, .err = err};
+    if (text.len >= 3 && memcmp(text.ptr, "\xef\xbb\xbf", 3) == 0) { /* spreadsheets put it there */
+        r->rest = (struct at_str){text.ptr + 3, text.len - 3};
+    }
     enum at_rc rc = read_row(r);
     if (rc == AT_EOF) {
         return at_err_set(err, AT_INVALID, "%s:1: the file is empty", file);

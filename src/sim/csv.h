@@ -13,12 +13,11 @@ struct sim_csv {
     size_t line; /* of the row in fields */
     size_t n_columns, n_fields;
     struct at_str columns[SIM_CSV_COLUMNS_MAX], fields[SIM_CSV_COLUMNS_MAX];
-    bool quotes; /* fields may stand in quotes */
     struct at_err *err;
 };
 
 /* Reads the header; text and file are borrowed. err: AT_INVALID with file and line, as all here. */
-enum at_rc sim_csv_begin(struct sim_csv *r, const char *file, struct at_str text, bool quotes,
+enum at_rc sim_csv_begin(struct sim_csv *r, const char *file, struct at_str text,
                          struct at_err *err) AT_WARN_UNUSED;
 /* The next row into fields. err: AT_EOF no more. */
 enum at_rc sim_csv_next(struct sim_csv *r) AT_WARN_UNUSED;

@@ -116,7 +116,7 @@ enum at_rc at_prices_read(const char *file, struct at_str text, struct at_prices
     struct sim_csv r;
     struct at_prices *p = AT_NEW(struct at_prices);
     p->text = keep(&text);
-    enum at_rc rc = sim_csv_begin(&r, file, text, true, err);
+    enum at_rc rc = sim_csv_begin(&r, file, text, err);
     rc = rc == AT_OK ? sim_csv_columns(&r, SITES, 0, at) : rc;
     if (rc == AT_OK && at[0] != SIM_CSV_NONE) {
         rc = read_sites(p, &r, at);
@@ -316,7 +316,7 @@ enum at_rc at_carbon_read(const char *file, struct at_str text, struct at_carbon
     struct sim_csv r;
     struct at_carbon *c = AT_NEW(struct at_carbon);
     c->text = keep(&text);
-    enum at_rc rc = sim_csv_begin(&r, file, text, true, err);
+    enum at_rc rc = sim_csv_begin(&r, file, text, err);
     rc = rc == AT_OK ? sim_csv_columns(&r, NAMES, 0, at) : rc;
     rc = rc == AT_OK ? read_intensities(c, &r, at) : rc;
     if (rc == AT_OK && c->n == 0) {

@@ -105,8 +105,9 @@ static void errors_name_file_and_line(void **state)
         {NODES_HEAD "a,-5,10,2,T4\n", NULL, NULL, "nodes.csv:2: cpu_milli has to be"},
         {NODES_HEAD "a,1e3,10,2,T4\n", NULL, NULL, "nodes.csv:2: cpu_milli has to be"},
         {NODES_HEAD "a,1000,10,17,T4\n", NULL, NULL, "nodes.csv:2: gpu has to be"},
-        {NODES_HEAD "a,1000,10,1,T4\n\n", NULL, NULL, "nodes.csv:3: an empty line"},
-        {NODES_HEAD "\"a\",1000,10,1,T4\n", NULL, NULL, "nodes.csv:2: quotes"},
+        {NODES_HEAD "a,1000,10,1,T4\n\nb,1000,10,1,T4\n", NULL, NULL, "nodes.csv:3: an empty line"},
+        {NODES_HEAD "\"a,1000,10,1,T4\n", NULL, NULL, "nodes.csv:2: a quote that is not closed"},
+        {NODES_HEAD "\"a\"b,1000,10,1,T4\n", NULL, NULL, "nodes.csv:2: text behind a closing"},
         {NULL, PODS_HEAD "p,1,1,1,0,,0,1\n", NULL, "pods.csv:2: num_gpu and gpu_milli"},
         {NULL, PODS_HEAD "p,1,1,1,1001,,0,1\n", NULL, "pods.csv:2: gpu_milli has to be"},
         {NULL, PODS_HEAD "p,1,1,1,100,,9,1\n", NULL, "pods.csv:2: deleted before"},
@@ -141,6 +142,21 @@ static void columns_are_found_by_name(void **state)
     assert_int_equal(t.pods[0].request.gpu_milli, 250);
     assert_int_equal(t.pods[0].request.memory_mib, 7);
     assert_false(t.has_times);
+    at_trace_done(&t);
+}
+
+static void what_a_spreadsheet_writes_is_read(void **state)
+{
+    (void)state;
+    struct at_trace t = {0};
+    const char *nodes = "\xef\xbb\xbf" NODES_HEAD "\"a, rack 1\",1000,10,1,\"T4\"\r\n\r\n\n";
+    const char *pods = PODS_HEAD "\"p\",500,0,1,500,\"T4|L4\",0,10\n\n";
+    assert_int_equal(at_trace_read_nodes(&t, "n", at_str_of(nodes), NULL), AT_OK);
+    assert_int_equal(at_trace_read_pods(&t, "p", at_str_of(pods), NULL), AT_OK);
+    assert_int_equal(t.n_nodes, 1);
+    assert_true(at_str_eq(t.node_names[0], "a, rack 1"));
+    assert_int_equal(t.n_pods, 1);
+    assert_true(at_str_eq(t.pods[0].name, "p"));
     at_trace_done(&t);
 }
 
@@ -411,6 +427,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(errors_name_file_and_line),
         cmocka_unit_test(columns_are_found_by_name),
+        cmocka_unit_test(what_a_spreadsheet_writes_is_read),
         cmocka_unit_test(the_curve_is_sampled_after_each_arrival),
         cmocka_unit_test(the_shuffle_keeps_the_published_rule),
         cmocka_unit_test(churn_gives_everything_back_that_left),

@@ -203,6 +203,22 @@ enum at_rc at_report_csv(const struct at_report *r, struct at_buf *out)
     return rc;
 }
 
+static enum at_rc put_placement(struct at_buf *out, const struct at_scenario *scenario,
+                                const struct at_fleet_request *q,
+                                const struct at_whatif_placement *p, const char *node)
+{
+    AT_CLEANUP(at_cleanup_free)
+    char *name = p->copy > 0 ? at_asprintf("%s-x%u", q->name, p->copy) : at_strdup(q->name);
+    const char *const fields[] = {q->ns, name, node};
+    enum at_rc rc = put_field(out, scenario->what.name);
+    rc = rc != AT_OK ? rc : at_buf_printf(out, ",%.3f", (double)p->at_ms / 1000);
+    for (size_t i = 0; rc == AT_OK && i < AT_ARRAY_LEN(fields); i++) {
+        rc = at_buf_append_str(out, ",");
+        rc = rc != AT_OK ? rc : put_field(out, fields[i]);
+    }
+    return rc == AT_OK ? at_buf_append_str(out, "\n") : rc;
+}
+
 enum at_rc at_report_placements(const struct at_report *r, struct at_buf *out)
 {
     enum at_rc rc = at_buf_append_str(out, "scenario,seconds,namespace,name,node\n");
@@ -211,14 +227,7 @@ enum at_rc at_report_placements(const struct at_report *r, struct at_buf *out)
         for (size_t k = 0; rc == AT_OK && k < result->n_placements; k++) {
             const struct at_whatif_placement *p = &result->placements[k];
             const struct at_fleet_request *q = &r->fleets[i]->requests[p->request];
-            char copy[16] = "";
-            if (p->copy > 0) {
-                snprintf(copy, sizeof copy, "-x%u", p->copy);
-            }
-            rc = put_field(out, r->scenarios[i].what.name);
-            rc = rc != AT_OK ? rc
-                             : at_buf_printf(out, ",%.3f,%s,%s%s,%s\n", (double)p->at_ms / 1000,
-                                             q->ns, q->name, copy, result->node_names[p->node]);
+            rc = put_placement(out, &r->scenarios[i], q, p, result->node_names[p->node]);
         }
     }
     return rc;

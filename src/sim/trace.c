@@ -52,7 +52,7 @@ enum at_rc at_trace_read_nodes(struct at_trace *t, const char *file, struct at_s
                                         "model", "site",      NULL};
     struct sim_csv r;
     size_t at[AT_ARRAY_LEN(NAMES)], cap = 0;
-    enum at_rc rc = sim_csv_begin(&r, file, text, false, err);
+    enum at_rc rc = sim_csv_begin(&r, file, text, err);
     if (rc == AT_OK) {
         rc = sim_csv_columns(&r, NAMES, 5, at);
     }
@@ -137,7 +137,7 @@ enum at_rc at_trace_read_pods(struct at_trace *t, const char *file, struct at_st
                                         "creation_time", "deletion_time", NULL};
     struct sim_csv r;
     size_t at[AT_ARRAY_LEN(NAMES)], cap = 0;
-    enum at_rc rc = sim_csv_begin(&r, file, text, false, err);
+    enum at_rc rc = sim_csv_begin(&r, file, text, err);
     if (rc == AT_OK) {
         rc = sim_csv_columns(&r, NAMES, P_SPEC, at);
     }
