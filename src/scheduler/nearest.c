@@ -65,40 +65,64 @@ struct survey {
 struct lacks {
     int64_t cpu_milli, memory_bytes, disk_bytes;
     int64_t gpus, gpu_milli, gpu_memory_bytes;
-    const char *extended;
-    int64_t extended_amount;
+    bool extended; /* some of those that are named */
 };
 
+/* On a node that is over-committed also what others have too much. */
 static int64_t lack(int64_t free_now, int64_t wanted)
 {
-    return wanted > 0 && free_now < wanted ? wanted - (free_now > 0 ? free_now : 0) : 0;
+    return wanted > 0 && free_now < wanted ? wanted - free_now : 0;
+}
+
+/* Of GPUs with room, the memory of the one that is last when those with the most are taken. */
+static int64_t memory_of_last(const int64_t *memory, size_t n, int64_t count)
+{
+    int64_t last = 0;
+    for (size_t i = 0; i < n; i++) {
+        int64_t larger = 0, equal = 0;
+        for (size_t k = 0; k < n; k++) {
+            larger += memory[k] > memory[i];
+            equal += memory[k] == memory[i];
+        }
+        last = larger < count && larger + equal >= count ? memory[i] : last;
+    }
+    return last;
 }
 
 static void gpu_lacks(const struct sched_node *n, const struct sched_demand *d, struct lacks *out)
 {
-    int64_t fitting = 0, with_room = 0, most_milli = 0, most_memory = 0;
+    int64_t memory[AT_SCHED_GPUS_PER_NODE];
+    int64_t fitting = 0;
+    size_t with_room = 0;
+    const struct sched_gpu *most = NULL; /* left, of those of the right model */
     for (size_t i = 0; i < n->n_gpus && !n->gpus_unknown; i++) {
         const struct sched_gpu *g = &n->gpus[i];
-        if (d->gpu_models != NULL &&
-            (g->model == NULL || !sched_strings_have(d->gpu_models, g->model))) {
+        if (!sched_gpu_fits_model(g, d)) {
             continue;
         }
-        bool room = g->free_milli >= d->gpu_milli;
-        fitting += room && g->free_memory_bytes >= d->gpu_memory_bytes;
-        with_room += room;
-        most_milli = g->free_milli > most_milli ? g->free_milli : most_milli;
-        most_memory = g->free_memory_bytes > most_memory ? g->free_memory_bytes : most_memory;
+        if (g->free_milli >= d->gpu_milli) {
+            memory[with_room++] = g->free_memory_bytes;
+            fitting += g->free_memory_bytes >= d->gpu_memory_bytes;
+        }
+        most = most == NULL || g->free_milli > most->free_milli ? g : most;
     }
     if (fitting >= d->gpu_count) {
         return;
     }
-    if (with_room >= d->gpu_count) {
-        out->gpu_memory_bytes = lack(most_memory, d->gpu_memory_bytes);
-    } else if (d->gpu_milli < AT_SCHED_GPU_MILLI && most_milli > 0) {
-        out->gpu_milli = lack(most_milli, d->gpu_milli);
+    if ((int64_t)with_room >= d->gpu_count) {
+        out->gpu_memory_bytes =
+            d->gpu_memory_bytes - memory_of_last(memory, with_room, d->gpu_count);
+    } else if (d->gpu_milli < AT_SCHED_GPU_MILLI && most != NULL && most->free_milli > 0) {
+        out->gpu_milli = lack(most->free_milli, d->gpu_milli);
+        out->gpu_memory_bytes = lack(most->free_memory_bytes, d->gpu_memory_bytes);
     } else {
-        out->gpus = d->gpu_count - with_room;
+        out->gpus = d->gpu_count - fitting;
     }
+}
+
+static int64_t extended_lack(const struct sched_node *n, const struct at_model_kv *wanted)
+{
+    return lack(sched_extended_free(n, wanted->key), sched_amount(wanted->value));
 }
 
 static struct lacks lacks_of(const struct sched_node *n, const struct sched_demand *d)
@@ -112,13 +136,7 @@ static struct lacks lacks_of(const struct sched_node *n, const struct sched_dema
         gpu_lacks(n, d, &l);
     }
     for (size_t i = 0; d->extended != NULL && i < d->extended->n; i++) {
-        const char *name = d->extended->items[i].key;
-        int64_t short_of =
-            lack(sched_extended_free(n, name), sched_amount(d->extended->items[i].value));
-        if (short_of > 0 && l.extended == NULL) {
-            l.extended = name;
-            l.extended_amount = short_of;
-        }
+        l.extended = l.extended || extended_lack(n, &d->extended->items[i]) > 0;
     }
     return l;
 }
@@ -131,10 +149,13 @@ static int64_t share(int64_t lacking, int64_t wanted)
 static int64_t worst(const struct lacks *l, const struct sched_demand *d)
 {
     const int64_t shares[] = {
-        share(l->cpu_milli, d->cpu_milli),   share(l->memory_bytes, d->memory_bytes),
-        share(l->disk_bytes, d->disk_bytes), share(l->gpus, d->gpu_count),
-        share(l->gpu_milli, d->gpu_milli),   share(l->gpu_memory_bytes, d->gpu_memory_bytes),
-        l->extended != NULL ? 1000 : 0,
+        share(l->cpu_milli, d->cpu_milli),
+        share(l->memory_bytes, d->memory_bytes),
+        share(l->disk_bytes, d->disk_bytes),
+        share(l->gpus, d->gpu_count),
+        share(l->gpu_milli, d->gpu_milli),
+        share(l->gpu_memory_bytes, d->gpu_memory_bytes),
+        l->extended ? 1000 : 0,
     };
     int64_t most = 0;
     for (size_t i = 0; i < sizeof shares / sizeof shares[0]; i++) {
@@ -146,7 +167,7 @@ static int64_t worst(const struct lacks *l, const struct sched_demand *d)
 /* "500m cpu, 2Gi memory and 1 GPU" */
 struct list_text {
     struct sched *s;
-    const char *parts[8];
+    const char *parts[8 + AT_SCHED_EXTENDED_MAX];
     size_t n;
 };
 
@@ -182,18 +203,23 @@ static const char *list_done(const struct list_text *l)
     return text;
 }
 
-static const char *lacks_text(struct sched *s, const struct lacks *l)
+static const char *lacks_text(struct sched *s, const struct sched_node *n,
+                              const struct sched_demand *d)
 {
+    struct lacks l = lacks_of(n, d);
     struct list_text list = {.s = s};
-    list_milli(&list, l->cpu_milli, "cpu");
-    list_bytes(&list, l->memory_bytes, "memory");
-    list_bytes(&list, l->disk_bytes, "disk");
-    list_milli(&list, l->gpus * 1000, l->gpus == 1 ? "GPU" : "GPUs");
-    list_milli(&list, l->gpu_milli, "of one GPU");
-    list_bytes(&list, l->gpu_memory_bytes, "of GPU memory");
-    if (l->extended != NULL) {
-        list_add(&list,
-                 at_arena_printf(s->arena, "%lld %s", (long long)l->extended_amount, l->extended));
+    list_milli(&list, l.cpu_milli, "cpu");
+    list_bytes(&list, l.memory_bytes, "memory");
+    list_bytes(&list, l.disk_bytes, "disk");
+    list_milli(&list, l.gpus * 1000, l.gpus == 1 ? "GPU" : "GPUs");
+    list_milli(&list, l.gpu_milli, "of one GPU");
+    list_bytes(&list, l.gpu_memory_bytes, "of GPU memory");
+    for (size_t i = 0; l.extended && i < d->extended->n; i++) {
+        int64_t amount = extended_lack(n, &d->extended->items[i]);
+        if (amount > 0) {
+            list_add(&list, at_arena_printf(s->arena, "%lld %s", (long long)amount,
+                                            d->extended->items[i].key));
+        }
     }
     return list_done(&list);
 }
@@ -264,7 +290,7 @@ static uint64_t room_bits(const struct sched_turn *t, const struct sched_node *n
     uint64_t bits = (l->cpu_milli > 0 ? BIT(AT_SCHED_CPU) : 0) |
                     (l->memory_bytes > 0 ? BIT(AT_SCHED_MEMORY) : 0) |
                     (l->disk_bytes > 0 ? BIT(AT_SCHED_DISK) : 0) |
-                    (l->extended != NULL ? BIT(AT_SCHED_EXTENDED) : 0);
+                    (l->extended ? BIT(AT_SCHED_EXTENDED) : 0);
     enum at_sched_rule gpu = gpus_lack(l) ? sched_gpu_check(n, d) : AT_SCHED_RULE_COUNT;
     if (gpu != AT_SCHED_RULE_COUNT) {
         return bits | BIT(gpu);
@@ -281,7 +307,7 @@ static bool too_small(const struct sched_node *n, const struct sched_demand *d,
         (d->disk_bytes > 0 && n->cap_disk_bytes < d->disk_bytes)) {
         return true;
     }
-    for (size_t i = 0; l->extended != NULL && i < d->extended->n; i++) {
+    for (size_t i = 0; l->extended && i < d->extended->n; i++) {
         const char *name = d->extended->items[i].key;
         if (sched_extended_cap(n, name) < sched_amount(d->extended->items[i].value)) {
             return true;
@@ -423,8 +449,7 @@ static const char *say_solo(struct survey *v, const struct sched_node *n, enum a
 
 static const char *say_lack(struct survey *v, const struct sched_node *n)
 {
-    struct lacks l = lacks_of(n, &v->turn->request->demand);
-    const char *what = lacks_text(v->s, &l);
+    const char *what = lacks_text(v->s, n, &v->turn->request->demand);
     return what != NULL ? at_arena_printf(v->s->arena, "%s lacks %s", n->node->meta.name, what)
                         : NULL;
 }
@@ -616,34 +641,97 @@ static const char *place_text(struct sched *s, const struct at_placement *p)
         {p != NULL ? &p->sites : NULL, "at site"},
         {p != NULL ? &p->site_classes : NULL, "at a site of class"},
         {p != NULL ? &p->regions : NULL, "in region"},
+        {p != NULL ? &p->providers : NULL, "at provider"},
         {p != NULL ? &p->jurisdictions : NULL, "in jurisdiction"},
     };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    const char *text = "";
+    for (size_t i = 0; text != NULL && i < sizeof rows / sizeof rows[0]; i++) {
         if (rows[i].list != NULL && rows[i].list->n > 0) {
-            return at_arena_printf(s->arena, " %s %s%s", rows[i].word, rows[i].list->items[0],
-                                   rows[i].list->n > 1 ? " (or another of its list)" : "");
+            text =
+                at_arena_printf(s->arena, "%s %s %s%s", text, rows[i].word, rows[i].list->items[0],
+                                rows[i].list->n > 1 ? " (or another of its list)" : "");
         }
     }
-    return "";
+    return text;
+}
+
+/* What else it would have to be: GPUs near to each other, labels. */
+static const char *kind_text(struct sched *s, const struct sched_request *r, bool first)
+{
+    const struct at_placement *p = r->spec->placement;
+    const char *text = r->demand.gpu_count < 2                          ? ""
+                       : r->demand.topology == SCHED_TOPOLOGY_SAME_LINK ? " of one link group"
+                       : r->demand.topology == SCHED_TOPOLOGY_SAME_NUMA ? " of one NUMA node"
+                                                                        : "";
+    for (size_t i = 0; text != NULL && p != NULL && i < p->node_selector.n; i++) {
+        text = at_arena_printf(s->arena, "%s%s%s=%s", text,
+                               i > 0   ? ", "
+                               : first ? " with the label "
+                                       : " and the label ",
+                               p->node_selector.items[i].key, p->node_selector.items[i].value);
+    }
+    if (text != NULL && p != NULL && p->node_affinity != NULL && p->node_affinity->required.n > 0) {
+        text = at_arena_printf(s->arena, "%s that its nodeAffinity means", text);
+    }
+    return text;
+}
+
+/* May a node that joins there, with nothing on it, take the instance? */
+static bool is_open_to_new(const struct survey *v, size_t at)
+{
+    const struct sched_site *site = v->s->sites[at];
+    const struct at_workload *spec = v->turn->request->spec;
+    const struct at_node object = {.spec.site = (char *)(uintptr_t)site->name};
+    const struct sched_node joins = {
+        .node = &object, .site = site->site, .site_index = (uint32_t)at};
+    const char *jurisdiction = site->site != NULL ? site->site->spec.jurisdiction : NULL;
+    return v->turn->others_refused == AT_SCHED_RULE_COUNT &&
+           v->turn->sites[at].refusal == AT_SCHED_RULE_COUNT &&
+           (spec->placement == NULL ||
+            sched_refuse_place(spec->placement, &joins) == AT_SCHED_RULE_COUNT) &&
+           sched_residency_refusing(v->s->snap, spec->data_class, jurisdiction) == NULL;
+}
+
+/* " at site a": where a node more would help; "": at all that there are; NULL: nowhere. */
+static const char *site_text(struct survey *v)
+{
+    const struct at_placement *p = v->turn->request->spec->placement;
+    const char *first = NULL;
+    size_t open = 0, meant = 0; /* sites that its lists mean */
+    for (size_t i = 0; i < v->s->n_sites; i++) {
+        const struct sched_site *site = v->s->sites[i];
+        const struct at_node object = {.spec.site = (char *)(uintptr_t)site->name};
+        const struct sched_node joins = {.node = &object, .site = site->site};
+        meant += p == NULL || sched_refuse_place(p, &joins) == AT_SCHED_RULE_COUNT;
+        if (is_open_to_new(v, i)) {
+            first = open++ == 0 ? site->name : first;
+        }
+    }
+    if (open == meant) { /* all; or none that there is, yet */
+        return place_text(v->s, p);
+    }
+    return open > 0 ? at_arena_printf(v->s->arena, " at site %s", first) : NULL;
 }
 
 static void add_node(struct survey *v)
 {
     const char *what = wanted_text(v->s, &v->turn->request->demand);
-    const char *where = place_text(v->s, v->turn->request->spec->placement);
+    const char *kind = kind_text(v->s, v->turn->request, what == NULL);
+    const char *where = site_text(v);
     if (where == NULL) {
+        return; /* rules about other instances, sites or data are in the way */
+    }
+    if (kind == NULL) {
         v->nomem = true;
         return;
     }
-    add_remedy(
-        v, (struct at_sched_remedy){
-               .kind = "Node",
-               .message =
-                   what != NULL
-                       ? at_arena_printf(v->s->arena, "1 node more with %s%s would do", what, where)
-                       : at_arena_printf(v->s->arena, "1 node more%s would do", where),
-               .nodes = 1,
-           });
+    add_remedy(v, (struct at_sched_remedy){
+                      .kind = "Node",
+                      .message = at_arena_printf(v->s->arena, "1 node more%s%s%s%s would do",
+                                                 what != NULL ? " with " : "",
+                                                 what != NULL ? what : "", kind, where),
+                      .nodes = 1,
+                  });
 }
 
 static void find_remedies(struct survey *v)

@@ -341,6 +341,173 @@ static void tells_the_same_of_each_copy(void **state)
     world_done(&w);
 }
 
+/* --- what is told is true: done as told, it finds a place --- */
+
+struct advice {
+    struct world *w;
+    struct at_node *node;
+    struct at_instance *x;
+};
+
+static void give(struct advice *a, double amount, const char *unit, const char *what)
+{
+    struct at_resources *r = (struct at_resources *)a->node->status.allocatable;
+    int64_t bytes = (int64_t)(amount * (at_streq(unit, "Gi") ? (double)GIB : 1024.0 * 1024.0));
+    if (at_streq(what, "cpu")) {
+        r->cpu_milli += (int64_t)(at_streq(unit, "m") ? amount : amount * 1000);
+    } else if (at_streq(what, "memory")) {
+        r->memory_bytes += bytes;
+    } else if (at_streq(what, "GPU") || at_streq(what, "GPUs")) {
+        size_t n = a->node->status.gpus.n, more = (size_t)amount;
+        struct at_node_gpu *gpus = world_alloc(a->w, sizeof *gpus * (n + more));
+        memcpy(gpus, a->node->status.gpus.items, sizeof *gpus * n);
+        for (size_t i = n; i < n + more; i++) {
+            gpus[i] = (struct at_node_gpu){
+                .id = "new", .model = "A10", .memory_bytes = wants(a->x)->gpu_memory_bytes};
+        }
+        a->node->status.gpus.items = gpus;
+        a->node->status.gpus.n = n + more;
+        r->gpu_milli += (int64_t)more * 1000;
+    } else if (at_streq(what, "of GPU memory")) {
+        for (size_t i = 0; i < a->node->status.gpus.n; i++) {
+            a->node->status.gpus.items[i].memory_bytes += bytes;
+        }
+    } else if (at_streq(what, "example.com/fpga") || at_streq(what, "example.com/key")) {
+        for (size_t i = 0; i < r->extended.n; i++) {
+            if (at_streq(r->extended.items[i].key, what)) {
+                r->extended.items[i].value = at_arena_printf(
+                    a->w->arena, "%d", atoi(r->extended.items[i].value) + (int)amount);
+            }
+        }
+    } else {
+        fail_msg("'%s' is not known", what);
+    }
+}
+
+/* "n1 lacks 500m cpu, 2Gi memory and 1 GPU" */
+static void follow(struct advice *a, const char *text)
+{
+    const char *at = strstr(text, " lacks ");
+    assert_non_null(at);
+    for (at += 7; *at != '\0';) {
+        char *rest, unit[4] = "", what[40] = "";
+        double amount = strtod(at, &rest);
+        assert_true(amount > 0);
+        size_t n = strspn(rest, "mKMGi");
+        snprintf(unit, sizeof unit, "%.*s", (int)n, rest);
+        rest += n + 1;
+        const char *comma = strstr(rest, ", "), *and = strstr(rest, " and ");
+        n = comma != NULL ? (size_t)(comma - rest)
+            : and != NULL ? (size_t)(and-rest)
+                          : strlen(rest);
+        snprintf(what, sizeof what, "%.*s", (int)n, rest);
+        at = rest + n + (comma != NULL ? 2 : and != NULL ? 5 : 0);
+        give(a, amount, unit, what);
+    }
+}
+
+static uint64_t draw(uint64_t *x, uint64_t below)
+{
+    *x = *x * 6364136223846793005u + 1442695040888963407u;
+    return (*x >> 33) % below;
+}
+
+/* Small nodes with all kinds of things, some of them over-committed by hand. */
+static struct at_instance *random_cluster(struct world *w, uint64_t *x)
+{
+    world_init(w);
+    world_site(w, "s", "edge", "EU");
+    size_t nodes = 1 + draw(x, 4);
+    for (size_t i = 0; i < nodes; i++) {
+        char name[24];
+        snprintf(name, sizeof name, "n%zu", i + 1);
+        struct at_node *n = world_node(w, name, "s", 1000 * (int64_t)(2 + draw(x, 4)),
+                                       GIB * (int64_t)(4 + draw(x, 4)));
+        world_gpus(w, n, 1 + draw(x, 4), "A10", GIB * (int64_t)(8 + 8 * draw(x, 2)));
+        struct at_model_kv *kv = world_alloc(w, 2 * sizeof *kv);
+        kv[0] = (struct at_model_kv){"example.com/fpga", draw(x, 2) ? "1" : "3"};
+        kv[1] = (struct at_model_kv){"example.com/key", draw(x, 2) ? "2" : "4"};
+        ((struct at_resources *)n->status.allocatable)->extended = (struct at_model_map){kv, 2};
+        for (size_t k = 0; k < 1 + draw(x, 3); k++) {
+            snprintf(name, sizeof name, "h%zu-%zu", i, k);
+            struct at_instance *held = runs(w, name, n->meta.name, 500 * (int64_t)draw(x, 6), 100);
+            wants(held)->memory_bytes = GIB * (int64_t)draw(x, 4);
+        }
+    }
+    struct at_instance *i = world_instance(w, "x", NULL, 500 * (int64_t)draw(x, 6));
+    wants(i)->memory_bytes = GIB * (int64_t)draw(x, 6);
+    wants(i)->gpu_milli = 1000 * (int64_t)draw(x, 4);
+    wants(i)->gpu_memory_bytes = wants(i)->gpu_milli > 0 ? GIB * (int64_t)(4 * draw(x, 5)) : 0;
+    struct at_model_kv *kv = world_alloc(w, 2 * sizeof *kv);
+    kv[0] = (struct at_model_kv){"example.com/fpga", draw(x, 2) ? "1" : "2"};
+    kv[1] = (struct at_model_kv){"example.com/key", draw(x, 2) ? "1" : "3"};
+    wants(i)->extended = (struct at_model_map){kv, draw(x, 3)};
+    return i;
+}
+
+static void done_as_told_it_finds_a_place(void **state)
+{
+    (void)state;
+    size_t followed = 0;
+    for (uint64_t seed = 1; seed <= 400; seed++) {
+        struct world w;
+        uint64_t x = seed;
+        struct at_instance *i = random_cluster(&w, &x);
+        world_schedule(&w);
+        const struct at_sched_decision *d = world_decision(&w, "x");
+        for (size_t k = 0; d->node == NULL && k < d->n_remedies; k++) {
+            if (!at_streq(d->remedies[k].kind, "Capacity")) {
+                continue;
+            }
+            struct advice a = {&w, NULL, i};
+            for (size_t n = 0; n < w.n_nodes; n++) {
+                a.node = at_streq(w.nodes[n]->meta.name, d->remedies[k].node) ? w.nodes[n] : a.node;
+            }
+            const char *told = d->remedies[k].message;
+            follow(&a, told);
+            world_schedule(&w);
+            d = world_decision(&w, "x");
+            if (d->node == NULL) {
+                fail_msg("seed %llu: '%s' was done, and now: %s", (unsigned long long)seed, told,
+                         d->message);
+            }
+            assert_string_equal(d->node->meta.name, a.node->meta.name);
+            followed++;
+        }
+        world_done(&w);
+    }
+    assert_true(followed > 50);
+}
+
+static void a_node_more_is_told_of_where_it_would_help(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_instance *x = cluster(&w, 1);
+    world_site(&w, "t", "edge", "EU");
+    world_node(&w, "m1", "t", 1000, 8 * GIB);
+    struct at_model_kv db = {"app", "db"};
+    const struct at_label_selector selector = {.match_labels = {&db, 1}};
+    runs(&w, "a", "n1", 2500, 10)->meta.labels = (struct at_model_map){&db, 1};
+    struct at_affinity_term away = {.label_selector = &selector, .topology = "site"};
+    struct at_affinity anti = {.required = {&away, 1}};
+    places(x)->anti_affinity = &anti;
+    assert_string_equal(remedy(decide(&w), "Node")->message,
+                        "1 node more with 3 cpu at site t would do");
+    runs(&w, "b", "m1", 500, 10)->meta.labels = (struct at_model_map){&db, 1};
+    const struct at_sched_decision *d = decide(&w);
+    for (size_t i = 0; i < d->n_remedies; i++) {
+        assert_string_not_equal(d->remedies[i].kind, "Node"); /* it would be refused too */
+    }
+    places(x)->anti_affinity = NULL;
+    struct at_model_kv disk = {"disk", "ssd"};
+    places(x)->node_selector.items = &disk;
+    places(x)->node_selector.n = 1;
+    assert_string_equal(remedy(decide(&w), "Node")->message,
+                        "1 node more with 3 cpu and the label disk=ssd would do");
+    world_done(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -358,6 +525,8 @@ int main(void)
         cmocka_unit_test(names_the_gpu_memory_that_no_gpu_has),
         cmocka_unit_test(waits_for_what_could_help_only),
         cmocka_unit_test(tells_the_same_of_each_copy),
+        cmocka_unit_test(done_as_told_it_finds_a_place),
+        cmocka_unit_test(a_node_more_is_told_of_where_it_would_help),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
