@@ -123,7 +123,7 @@ bool api_admit(struct api_req *req, json_t *object, const json_t *old)
         respond_report(req, object, &report, &err);
         return false;
     }
-    if (!api_rights_admit(req, old, object)) {
+    if (!api_rights_admit(req, old, object) || !api_scan_admits(req, object, old)) {
         return false;
     }
     if (req->unknown == AT_MODEL_UNKNOWN_WARN) {

@@ -5,6 +5,7 @@
 
 #include "audit/audit.h"
 #include "net/http_server.h"
+#include "scan/scan.h"
 #include "security/ring.h"
 #include "security/security.h"
 #include "state/state.h"
@@ -26,6 +27,16 @@ struct at_api_oidc {
     const char *groups_claim, *groups_prefix;     /* NULL: no groups; no prefix */
     const char *ca_pem;                           /* NULL: the system's */
 };
+
+/* What the rules of src/scan are for here. Lists are NULL-terminated; NULL: none. */
+enum at_api_scan_mode { AT_API_SCAN_OFF, AT_API_SCAN_WARN, AT_API_SCAN_ENFORCE };
+struct at_api_scan {
+    enum at_api_scan_mode mode;
+    enum at_scan_severity enforce, warn; /* these and above */
+    const char *const *exempt_namespaces, *const *exempt_users, *const *exempt_rules;
+    bool no_suppressions; /* annotations free from nothing */
+};
+bool at_api_scan_mode_parse(const char *text, enum at_api_scan_mode *ret);
 
 struct at_api_options {
     struct at_loop *loop;
@@ -53,6 +64,7 @@ struct at_api_options {
     /* The log that each request is recorded in, by its level; answers of changes wait for it. Its
      * owner passes settled on to at_api_audit_settled. May be NULL. */
     struct at_audit *audit_log;
+    struct at_api_scan scan;
     const struct at_api_oidc *oidc; /* kept by pointer; may be NULL */
     /* What Secrets are sealed with in the store and in backups; both or none. */
     struct at_ring *ring;

@@ -55,6 +55,7 @@ struct at_server {
     struct at_api_backup_file backup_files[3];
     struct at_audit *audit;
     struct at_app_seal seal;
+    struct at_api_scan scan; /* the same */
     struct at_api_oidc oidc; /* texts of the options, which live as long */
     struct at_buf oidc_ca;
     struct at_audit_options audit_options;
@@ -328,6 +329,7 @@ static void start_api(void *ctx)
                                  .audit_log = s->audit,
                                  .ring = s->seal.ring,
                                  .oidc = &s->oidc,
+                                 .scan = s->scan,
                                  .seal = &s->seal.hooks,
                                  .secrets_stale = at_app_seal_stale(&s->seal),
                                  .backup_files = s->backup_files,
@@ -510,6 +512,7 @@ enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *o
     s->audit_options = options->audit;
     s->oidc = options->oidc;
     s->tls_files = options->tls;
+    s->scan = options->scan;
     s->kubeconfig = at_asprintf("%s/admin.kubeconfig", options->state_dir);
     s->node_timeout_ns = options->node_timeout_ns;
     at_limits_default(&s->limits);

@@ -20,6 +20,7 @@ struct at_server_options {
     const char *admin_token_file; /* bearer tokens of administrators, one a line; may be NULL */
     struct at_api_oidc oidc;      /* an OpenID provider; ca_pem is read from oidc_ca_file */
     const char *oidc_ca_file;     /* NULL: the system's */
+    struct at_api_scan scan;      /* rules for what is written */
     const char *secrets_key; /* the key file of Secrets; NULL: secrets.key in the CA's folder */
     struct at_app_tls_files
         tls; /* the user's certificates; texts are borrowed, as long as it lives */

@@ -2,6 +2,7 @@
 #include "apps/apps.h"
 #include "apps/server.h"
 #include "core/mem.h"
+#include "scan/scan.h"
 
 #include <assert.h>
 #include <string.h>
@@ -45,6 +46,9 @@ static bool limits_read(const char *const *texts, struct at_limits *limits, stru
 struct server_args {
     const char *state_dir, *node_timeout, *tls_lifetime;
     const char *names[AT_APP_LIST_MAX + 1], *limits[AT_APP_LIST_MAX + 1];
+    const char *scan, *scan_enforce, *scan_warn;
+    const char *scan_namespaces[AT_APP_LIST_MAX + 1], *scan_users[AT_APP_LIST_MAX + 1],
+        *scan_rules[AT_APP_LIST_MAX + 1];
     struct at_app_audit audit;
     bool with_stdin, show_limits;
     struct at_server_options o;
@@ -129,6 +133,62 @@ static void options_of_oidc(struct server_args *a, struct at_app_option *all)
     options_add(all, some, AT_ARRAY_LEN(some));
 }
 
+static void options_of_scan(struct server_args *a, struct at_app_option *all)
+{
+    const struct at_app_option some[] = {
+        {"scan", &a->scan, NULL, NULL, "MODE",
+         "What the rules of atoll scan do for what is written: off (default), warn, or enforce. A "
+         "namespace's labels scan.atoll.dev/mode, /enforce and /warn go before it."},
+        {"scan-enforce", &a->scan_enforce, NULL, NULL, "SEVERITY",
+         "Refuse findings of this severity and above (default high)."},
+        {"scan-warn", &a->scan_warn, NULL, NULL, "SEVERITY",
+         "Warn of findings of this severity and above (default medium)."},
+        {"scan-exempt-namespace", NULL, NULL, a->scan_namespaces, "NAME",
+         "Not in this namespace; may be given again."},
+        {"scan-exempt-user", NULL, NULL, a->scan_users, "NAME",
+         "Not for this user; may be given again."},
+        {"scan-exempt-rule", NULL, NULL, a->scan_rules, "RULE",
+         "Not by this rule; may be given again."},
+        {"scan-no-suppressions", NULL, &a->o.scan.no_suppressions, NULL, NULL,
+         "Annotations of objects suppress nothing."},
+    };
+    options_add(all, some, AT_ARRAY_LEN(some));
+}
+
+static bool severity_take(const char *option, const char *text, enum at_scan_severity *ret,
+                          struct at_err *err)
+{
+    if (text == NULL || at_scan_severity_parse(text, ret)) {
+        return true;
+    }
+    at_err_set(err, AT_BAD_REQUEST, "--%s %s: choose low, medium, high or critical", option, text);
+    return false;
+}
+
+static bool scan_take(struct server_args *a, struct at_err *err)
+{
+    struct at_api_scan *s = &a->o.scan;
+    s->enforce = AT_SCAN_HIGH;
+    s->warn = AT_SCAN_MEDIUM;
+    s->exempt_namespaces = a->scan_namespaces;
+    s->exempt_users = a->scan_users;
+    s->exempt_rules = a->scan_rules;
+    for (size_t i = 0; a->scan_rules[i] != NULL; i++) {
+        if (at_scan_rule_find(a->scan_rules[i]) == NULL) {
+            at_err_set(err, AT_BAD_REQUEST,
+                       "--scan-exempt-rule %s: there is no such rule (atoll scan --rules)",
+                       a->scan_rules[i]);
+            return false;
+        }
+    }
+    if (a->scan != NULL && !at_api_scan_mode_parse(a->scan, &s->mode)) {
+        at_err_set(err, AT_BAD_REQUEST, "--scan %s: choose off, warn or enforce", a->scan);
+        return false;
+    }
+    return severity_take("scan-enforce", a->scan_enforce, &s->enforce, err) &&
+           severity_take("scan-warn", a->scan_warn, &s->warn, err);
+}
+
 static void options_of_rest(struct server_args *a, struct at_app_option *all)
 {
     const struct at_app_option some[] = {
@@ -146,7 +206,7 @@ static void options_of_rest(struct server_args *a, struct at_app_option *all)
 static bool args_take(struct server_args *a, struct at_limits *limits, int *ret_exit)
 {
     struct at_err err = {0};
-    if (!limits_read(a->limits, limits, &err) ||
+    if (!limits_read(a->limits, limits, &err) || !scan_take(a, &err) ||
         at_app_audit_options(&a->audit, &a->o.audit, &err) != AT_OK) {
         *ret_exit = at_app_fail("server", &err);
         return false;
@@ -186,6 +246,7 @@ int at_app_server(int argc, char **argv)
     options_of_place(&a, options);
     options_of_tls(&a, options);
     options_of_oidc(&a, options);
+    options_of_scan(&a, options);
     options_of_rest(&a, options);
     if (!at_app_options("server", "the control plane", options, argc, argv, &exit_status)) {
         return exit_status;

@@ -5,6 +5,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import Ajv from 'ajv';
 import { ATOLL, Fleet, ROOT, run } from './lib/atoll.mjs';
+import { call, credentials } from './lib/rest.mjs';
 
 const fleet = new Fleet();
 const SARIF = createRequire(import.meta.url)('@microsoft/jest-sarif/lib/schemas/sarif-2.1.0-rtm.5.json');
@@ -206,4 +207,76 @@ fleet.it('the live state, through the API, with the rights that one has', async 
   await server.k('create quota q --hard=count/jobs.atoll.dev=3 -n team');
   const after = await findings(['--live', '-n', 'team'], live);
   assert.ok(!after.findings.some((f) => f.rule === 'namespace-without-quota' && f.name === 'team'));
+});
+
+const bad = (name, ns, env = [{ name: 'DB_PASSWORD', value: 'hunter22' }], more = {}) => ({ apiVersion: 'atoll.dev/v1', kind: 'Deployment', metadata: { name, namespace: ns, ...more }, spec: { replicas: 0, template: { spec: { command: ['sleep', '1000'], resources: { cpu: '10m', memory: '16Mi' }, env } } } });
+
+fleet.it('admission: off, warn and enforce, by the server\'s option and by labels of namespaces', async () => {
+  const server = await fleet.server({ args: ['--scan', 'warn', '--scan-exempt-namespace', 'free', '--scan-exempt-user', 'breakglass', '--scan-exempt-rule', 'rbac-exec'] });
+  for (const ns of ['warned', 'strict', 'quiet', 'free', 'mild']) await server.k(`create namespace ${ns}`);
+  await server.k('label namespace strict scan.atoll.dev/mode=enforce');
+  await server.k('label namespace quiet scan.atoll.dev/mode=off');
+  await server.k('label namespace mild scan.atoll.dev/enforce=critical scan.atoll.dev/warn=off');
+  const create = (object, ...args) => server.kubectl(['create', '--validate=false', '-f', '-', ...args], { input: JSON.stringify(object) });
+  // warn: kubectl prints the warning, and it is made.
+  const warned = await create(bad('a', 'warned'));
+  assert.equal(warned.code, 0, warned.err);
+  assert.match(warned.err, /^Warning: scan: high secret-in-env at spec\.template\.spec\.env\[0\]\.value: DB_PASSWORD: .*secretKeyRef/m);
+  assert.ok(!warned.err.includes('hunter22'));
+  // off, and exempt namespaces: nothing is said.
+  for (const ns of ['quiet', 'free']) {
+    const r = await create(bad('a', ns));
+    assert.equal(r.code, 0, r.err);
+    assert.doesNotMatch(r.err, /scan/);
+  }
+  // enforce: 403, with what, where and how to mend it; nothing is made; a dry run says the same.
+  for (const args of [[], ['--dry-run=server']]) {
+    const r = await create(bad('a', 'strict'), ...args);
+    assert.notEqual(r.code, 0);
+    assert.match(r.err, /Error from server \(Forbidden\).*deployments\.atoll\.dev "a" is forbidden: scan found 1 thing.*secret-in-env \(high\) at spec\.template\.spec\.env\[0\]\.value.*secretKeyRef/);
+    assert.ok(!r.err.includes('hunter22'));
+  }
+  const admin = await credentials(server.kubeconfig);
+  const raw = await call(admin, 'POST', '/apis/atoll.dev/v1/namespaces/strict/deployments', bad('a', 'strict'));
+  assert.equal(raw.status, 403);
+  assert.deepEqual(raw.body.details.causes.map((c) => [c.reason, c.field]), [['secret-in-env', 'spec.template.spec.env[0].value']]);
+  await server.kFails('get deployments.atoll.dev a -n strict', /not found/);
+  // Every way to write it: apply, patch, replace.
+  await server.kFails(['apply', '--server-side', '-f', '-'], /secret-in-env/, { input: JSON.stringify(bad('a', 'strict')) });
+  assert.equal((await create(bad('a', 'strict', []))).code, 0);
+  await server.kFails(['patch', 'deployments.atoll.dev', 'a', '-n', 'strict', '--type=merge', '-p', '{"spec":{"template":{"spec":{"env":[{"name":"API_KEY","value":"0123456789abcdef"}]}}}}'], /secret-in-env/);
+  await server.kFails(['create', 'configmap', 'c', '--from-literal=password=hunter22', '-n', 'strict'], /secret-in-config/);
+  await server.kFails(['create', 'role', 'r', '--verb=*', '--resource=configmaps', '-n', 'strict'], /rbac-wildcard/);
+  // What was there before stays changeable, as long as it gets no worse.
+  await server.k('label namespace warned scan.atoll.dev/mode=enforce');
+  await server.k('scale deployments.atoll.dev a --replicas=1 -n warned');
+  await server.k('label deployments.atoll.dev a x=y -n warned');
+  await server.kFails(['patch', 'deployments.atoll.dev', 'a', '-n', 'warned', '--type=merge', '-p', '{"spec":{"template":{"spec":{"env":[{"name":"DB_PASSWORD","value":"hunter22"},{"name":"API_KEY","value":"0123456789abcdef"}]}}}}'], /secret-in-env.*API_KEY/);
+  // Levels of their own; suppressions with a reason; exempt users and rules.
+  const mild = await create(bad('a', 'mild'));
+  assert.equal(mild.code, 0);
+  assert.equal(mild.err, '');
+  await server.kFails(['create', '-f', '-', '--validate=false'], /private key/, { input: JSON.stringify(bad('b', 'mild', [{ name: 'X', value: '-----BEGIN ' + 'PRIVATE KEY-----\nabc' }])) });
+  assert.equal((await create(bad('s', 'strict', undefined, { annotations: { 'scan.atoll.dev/ignore-secret-in-env': 'a value of the test' } }))).code, 0);
+  await server.k('create clusterrolebinding bg --clusterrole=edit --user=breakglass');
+  assert.equal((await create(bad('u', 'strict'), '--as', 'breakglass')).code, 0);
+  // Whoever only has rights in a namespace cannot label it free.
+  await server.k('create rolebinding ed --clusterrole=admin --user=ed -n strict');
+  await server.kFails('label namespace strict --overwrite scan.atoll.dev/mode=off --as ed', /cannot (get|patch)/);
+  await server.kFails('label namespace strict --overwrite scan.atoll.dev/mode=loud', /supported values: off, warn, enforce/);
+  await server.stop();
+});
+
+fleet.it('admission for the whole server: enforce, without suppressions; odd options are refused', async () => {
+  const server = await fleet.server({ args: ['--scan', 'enforce', '--scan-enforce', 'medium', '--scan-no-suppressions'] });
+  const r = await server.kubectl(['create', '-f', '-'], { input: JSON.stringify({ apiVersion: 'atoll.dev/v1', kind: 'Job', metadata: { name: 'j', namespace: 'default', annotations: { 'scan.atoll.dev/ignore-missing-limits': 'why not' } }, spec: { template: { spec: { command: ['true'] } } } }) });
+  assert.match(r.err, /missing-limits \(medium\)/);
+  await server.kFails(['create', 'clusterrolebinding', 'x', '--clusterrole=view', '--group=system:unauthenticated'], /rbac-everybody \(critical\)/);
+  await server.k('create configmap fine --from-literal=a=b');
+  await server.stop();
+  for (const args of [['--scan', 'loud'], ['--scan-warn', 'x'], ['--scan-exempt-rule', 'no-such-rule']]) {
+    const odd = await run(ATOLL, ['server', '--state', await fleet.dir('atoll-odd'), '--listen', '127.0.0.1:0', ...args]);
+    assert.equal(odd.code, 2, odd.err);
+    assert.match(odd.err, /choose|no such rule/);
+  }
 });
