@@ -215,7 +215,6 @@ enum at_rc api_protobuf_decode(const void *data, size_t len, json_t **ret,
                                struct at_err *err) AT_WARN_UNUSED;
 
 #include "api/view_priv.h"
-
 /* --- read.c, watch.c --- */
 api_handler_fn api_get, api_list, api_watch;
 /* Range of keys that a request for a collection reads; to[0] == '\0': from is a single key. */
