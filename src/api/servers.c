@@ -102,7 +102,10 @@ json_t *api_servers_json(struct at_api *api)
     return urls;
 }
 
+/* The time is what gateways reckon the periods of budgets by. */
 void api_join_servers(struct api_req *req)
 {
-    api_respond_json(req, 200, json_pack("{s:o}", "servers", api_servers_json(req->api)));
+    char now[AT_UNITS_TEXT_BYTES_MAX];
+    at_time_format_micro(at_sys_wall_ns(at_loop_sys(req->api->options.loop)), now);
+    api_respond_json(req, 200, json_pack("{s:o, s:s}", "servers", api_servers_json(req->api), "time", now));
 }

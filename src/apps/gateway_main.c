@@ -201,6 +201,8 @@ int at_app_gateway(int argc, char **argv)
          "Address to serve on (default 127.0.0.1:7080; port 0: a free one)."},
         {"auth-token-file", &o.auth_token_file, NULL, NULL, "FILE",
          "Tokens that clients must bring, one a line."},
+        {"require-keys", NULL, &o.require_keys, NULL, NULL,
+         "Nobody comes without an API key (atoll key create) or one of those tokens."},
         {"tls-cert", &o.tls_cert_file, NULL, NULL, "FILE",
          "Certificate chain, PEM; needed unless the address is loopback. Read again when it "
          "changes, and on SIGHUP."},

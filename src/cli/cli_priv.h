@@ -204,6 +204,7 @@ enum at_rc cli_explain(struct cli *cli, struct at_err *err);
 enum at_rc cli_get(struct cli *cli, struct at_err *err);
 enum at_rc cli_help_verb(struct cli *cli, struct at_err *err);
 enum at_rc cli_infer(struct cli *cli, struct at_err *err);
+enum at_rc cli_key(struct cli *cli, struct at_err *err);
 enum at_rc cli_label(struct cli *cli, struct at_err *err);
 enum at_rc cli_load(struct cli *cli, struct at_err *err);
 enum at_rc cli_logs(struct cli *cli, struct at_err *err);
@@ -216,6 +217,7 @@ enum at_rc cli_scale(struct cli *cli, struct at_err *err);
 enum at_rc cli_secrets(struct cli *cli, struct at_err *err);
 enum at_rc cli_token(struct cli *cli, struct at_err *err);
 enum at_rc cli_top(struct cli *cli, struct at_err *err);
+enum at_rc cli_usage(struct cli *cli, struct at_err *err);
 enum at_rc cli_version(struct cli *cli, struct at_err *err);
 enum at_rc cli_wait(struct cli *cli, struct at_err *err);
 

@@ -132,6 +132,27 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
     [OPT_TO] = {"to", 0, "DIR", "@dir", "unpack it there, into a new folder"},
     [OPT_USERNAME] = {"username", 'u', "NAME", NULL,
                       "user of the registry, with --password-stdin (else docker's config.json)"},
+    [OPT_BUDGET] = {"budget", 0, "DOLLARS/WINDOW", NULL,
+                    "money for a day, week, month or in total; may be repeated"},
+    [OPT_BY] = {"by", 0, "WORDS", "day namespace team key model",
+                "sum up by these (default namespace,team,key,model)"},
+    [OPT_DESCRIPTION] = {"description", 0, "TEXT", NULL, "what it is for"},
+    [OPT_EXPIRES] = {"expires", 0, "DURATION", NULL,
+                     "how long it opens anything, such as 720h (default: for ever)"},
+    [OPT_FROM] = {"from", 0, "DAY", NULL, "from this day on, such as 2026-11-24"},
+    [OPT_GRACE] = {"grace", 0, "DURATION", NULL,
+                   "how long the old secret still works (default: not at all)"},
+    [OPT_KEY_NAME] = {"key", 0, "NAME", NULL, "only this key"},
+    [OPT_MODEL] = {"model", 0, "NAME", NULL,
+                   "a model, or names with *; may be repeated where a key is made"},
+    [OPT_OPEN_NAMESPACE] = {"open-namespace", 0, "NAME", NULL,
+                            "models of this namespace too; may be repeated"},
+    [OPT_PRIORITY] = {"priority", 0, "CLASS", "critical high normal low",
+                      "class of its requests while they wait"},
+    [OPT_RPM] = {"rpm", 0, "N", NULL, "requests a minute"},
+    [OPT_TEAM] = {"team", 0, "NAME", NULL, "whose usage it is"},
+    [OPT_TPM] = {"tpm", 0, "N", NULL, "tokens a minute"},
+    [OPT_UNTIL] = {"until", 0, "DAY", NULL, "until this day, with it"},
     [OPT_HELP] = {"help", 'h', NULL, NULL, "show help"},
 };
 
@@ -270,6 +291,25 @@ const struct cli_verb CLI_VERBS[] = {
      "The token is shown once, works once and expires.",
      "token create --role agent --site edge\ntoken create --role gateway --site edge --ttl 10m",
      OPTIONS(OPT_ROLE, OPT_SITE, OPT_TTL, OPT_OUTPUT, CONNECT), 1, 1, false, cli_token},
+    {"key", "create NAME | list | revoke NAME | restore NAME | rotate NAME",
+     "API keys with which gateways are asked for models",
+     "create shows the secret once; the control plane keeps its digest only. A key opens the "
+     "models\n"
+     "of its namespace, or those named by --model. revoke is felt by every gateway within a "
+     "second,\n"
+     "restore takes it back, rotate gives it a new secret.",
+     "key create ci --team research --model 'llama-*' --rpm 60 --budget 20/month\n"
+     "key rotate ci --grace 1h",
+     OPTIONS(OPT_TEAM, OPT_MODEL, OPT_OPEN_NAMESPACE, OPT_RPM, OPT_TPM, OPT_BUDGET, OPT_EXPIRES,
+             OPT_PRIORITY, OPT_DESCRIPTION, OPT_GRACE, OPT_OUTPUT, CONNECT, OPT_ALL_NAMESPACES),
+     1, 2, false, cli_key},
+    {"usage", "", "What API keys used: requests, tokens and money",
+     "From the records of all gateways, which are a second or two behind. -o csv is for\n"
+     "spreadsheets and bills.",
+     "usage\nusage --by team,model --from 2026-11-01 --until 2026-11-30 -o csv",
+     OPTIONS(OPT_BY, OPT_FROM, OPT_UNTIL, OPT_TEAM, OPT_KEY_NAME, OPT_MODEL, OPT_OUTPUT, OPT_NO_HEADERS,
+             CONNECT, OPT_ALL_NAMESPACES),
+     0, 0, false, cli_usage},
     {"backup", "FILE", "Write all of a running server into a file",
      "Everything at one revision, and the key of the certificate authority: whoever has the file\n"
      "is the server. It is written with mode 0600, and takes its name only when it is complete.\n"

@@ -47,7 +47,9 @@ bool gw_auth_priority(const struct gw_worker *worker, struct at_str text, enum g
 {
     const struct at_gateway *g = worker->gateway;
     enum gw_priority most = GW_PRIORITIES;
-    if (worker->key != NULL && g->keys != NULL) {
+    if (worker->bearer != NULL) {
+        most = worker->bearer->priority;
+    } else if (worker->key != NULL && g->keys != NULL) {
         most = g->classes[(worker->key - g->keys[0]) / AT_GW_KEY_BYTES_MAX];
     }
     *ret = most != GW_PRIORITIES ? most : GW_NORMAL;
@@ -144,10 +146,13 @@ static struct at_str bearer(const struct at_http_head *head)
 bool gw_auth_allows(struct gw_worker *worker, const struct at_http_head *head)
 {
     const struct at_gateway *g = worker->gateway;
-    if (g->open) {
+    struct at_str token = bearer(head);
+    if (gw_meter_bearer(worker, token, &worker->problem)) {
         return true;
     }
-    struct at_str token = bearer(head);
+    if (worker->problem != NULL || g->open) {
+        return worker->problem == NULL;
+    }
     if (token.len == 0 || token.len > AT_GW_TOKEN_BYTES_MAX) {
         return false;
     }

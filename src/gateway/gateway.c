@@ -60,6 +60,16 @@ void gw_publish_rules(struct at_gateway *gateway, struct gw_rules *rules_take)
     gw_rules_unref(rules_take);
 }
 
+void gw_publish_keys(struct at_gateway *gateway, struct gw_keys *keys_take)
+{
+    for (unsigned i = 0; i < gateway->n_workers; i++) {
+        struct gw_worker *w = &gateway->workers[i];
+        gw_keys_unref(atomic_exchange(&w->next_keys, gw_keys_ref(keys_take)));
+        call_worker(w, gw_worker_take_keys, "keys.late", "new keys");
+    }
+    gw_keys_unref(keys_take);
+}
+
 /* Numbers only: a name such as 127.example.org leads anywhere. */
 bool gw_is_loopback(const char *addr)
 {
@@ -86,10 +96,16 @@ static enum at_rc check(const struct at_gateway_options *o, struct at_err *err)
         return at_err_set_field(err, AT_INVALID, "tls-cert",
                                 "--tls-cert and --tls-key go together");
     }
-    if (!gw_is_loopback(o->listen) && (o->tls_cert_file == NULL || o->auth_token_file == NULL)) {
-        return at_err_set_field(err, AT_FORBIDDEN, "listen",
-                                "%s is no loopback address: there, TLS and tokens are needed",
-                                o->listen);
+    if (o->require_keys && o->static_routes != NULL) {
+        return at_err_set_field(err, AT_INVALID, "require-keys",
+                                "static routes know no API keys: those come from a control plane");
+    }
+    bool guarded = o->auth_token_file != NULL || o->require_keys;
+    if (!gw_is_loopback(o->listen) && (o->tls_cert_file == NULL || !guarded)) {
+        return at_err_set_field(
+            err, AT_FORBIDDEN, "listen",
+            "%s is no loopback address: there, TLS and tokens (or --require-keys) are needed",
+            o->listen);
     }
     return AT_OK;
 }
@@ -245,6 +261,7 @@ static void on_joined(void *ctx, enum at_rc rc, struct at_client *client, const 
     gw_services_start(g);
     gw_feed_start(g);
     gw_report_start(g);
+    gw_metering_start(g, g->state_dir);
 }
 
 static enum at_rc join(struct at_gateway *g, const struct at_gateway_options *o, struct at_err *err)
@@ -284,6 +301,7 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
     g->loop = o->loop;
     g->site = at_strdup(o->site);
     g->name = at_strdup(o->name);
+    g->state_dir = at_strdup(o->state_dir);
     g->is_tls = o->tls_cert_file != NULL;
     g->has_playground = !o->no_playground;
     g->is_loopback = gw_is_loopback(o->listen);
@@ -302,6 +320,7 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
     g->workers = at_alloc(g->n_workers * sizeof *g->workers);
     gw_metrics_init(&g->metrics, at_loop_backend(o->loop));
     rc = gw_auth_load(g, o->auth_token_file, err);
+    g->open = g->open && !o->require_keys;
     if (rc == AT_OK) {
         rc = gw_observe_open(g, o, err);
     }
@@ -352,12 +371,20 @@ static void stop_posted(void *ctx)
 static void stop_look(void *ctx)
 {
     struct at_gateway *g = ctx;
+    int64_t now = at_loop_now_ns(g->loop);
     g->stop_timer = 0;
     for (unsigned i = 0; i < g->n_workers; i++) {
         if (!atomic_load(&g->workers[i].drained)) {
             g->stop_timer = at_loop_timer(g->loop, AT_GW_DRAIN_LOOK_NS, stop_look, g);
             return;
         }
+    }
+    /* What was used is told, and what was not spent given back, while there is time. */
+    gw_metering_stop(g);
+    g->told_until_ns = g->told_until_ns != 0 ? g->told_until_ns : now + AT_GW_TELL_LAST_NS;
+    if (gw_metering_busy(g) && now < g->told_until_ns) {
+        g->stop_timer = at_loop_timer(g->loop, AT_GW_DRAIN_LOOK_NS, stop_look, g);
+        return;
     }
     if (g->stopped != NULL) {
         g->stopped(g->stopped_ctx);
@@ -400,15 +427,18 @@ void at_gateway_free(struct at_gateway *gateway)
     gw_report_done(g);
     gw_feed_done(g);
     gw_services_done(g);
+    gw_metering_close(g);
     at_join_free(g->join);
     for (unsigned i = 0; i < g->n_workers; i++) {
         gw_worker_done(&g->workers[i]);
     }
+    gw_metering_done(g);
     at_metrics_free(g->metrics.registry);
     at_free(g->workers);
     at_free(g->digests);
     at_free(g->classes);
     at_free(g->name);
+    at_free(g->state_dir);
     at_free(g->keys);
     at_free(g->site);
     at_free(g->url);

@@ -10,6 +10,7 @@
 #include "gateway/gateway.h"
 #include "gateway/health.h"
 #include "gateway/hedge.h"
+#include "gateway/meter.h"
 #include "gateway/observe.h"
 #include "gateway/own.h"
 #include "gateway/path.h"
@@ -93,6 +94,7 @@ struct gw_model {
     struct gw_budget retries, hedges;
     struct gw_latency latency;
     unsigned running; /* requests that a replica has */
+    struct at_meter_what what;
 };
 
 struct gw_request;
@@ -128,6 +130,11 @@ struct gw_worker {
     struct gw_access *access;                /* NULL: no log */
     struct at_buf scratch;                   /* a line that is being made */
     const char *key;                         /* of the token that was allowed last; NULL: none */
+    struct gw_key *bearer;                   /* the same, when it is a key that is metered */
+    const char *problem;                     /* why a token was not allowed; NULL: it is unknown */
+    _Atomic(struct gw_keys *) next_keys;
+    struct gw_keys *keys;     /* NULL: none yet */
+    struct at_meter_log *log; /* made before the first keys come */
     struct at_http_exchange *handling;       /* by gw_handle, until it is passed on */
     struct at_map *models;                   /* name → gw_model */
     uint64_t chain[AT_GW_PREFIX_BLOCKS_MAX]; /* of the prompt that was chosen for last */
@@ -169,7 +176,8 @@ struct gw_report {
 struct at_gateway {
     struct at_loop *loop;
     char *name;
-    char *site, *url;
+    char *site, *url, *state_dir;
+    int64_t told_until_ns; /* stopping: so long usage is told; 0: not yet */
     bool is_tls, is_loopback;
     char loopback[AT_SHA256_HEX_BYTES]; /* identity of the one that we see; "": not known */
     struct gw_certs *certs;
@@ -187,6 +195,10 @@ struct at_gateway {
         struct at_tls_config *tls;
     } otlp;
     bool open; /* no tokens: all may come */
+    struct gw_metering *metering;     /* NULL: no keys */
+    _Atomic int64_t server_offset_ns; /* of the server's clock to the monotonic one */
+    _Atomic int32_t today;            /* day by the server's clock; 0: not known */
+    atomic_bool budget_poked;         /* somebody found no money */
     bool has_playground;
     int64_t first_byte_timeout_ns, drain_timeout_ns, tunnel_idle_ns;
     size_t wait_requests_max, wait_bytes_max; /* of all models, per loop */

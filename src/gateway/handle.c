@@ -26,6 +26,7 @@ static void handle_grpc(struct gw_worker *w, struct at_http_exchange *ex, enum g
     enum at_rc rc = gw_grpc_request(kind, at_http_request_body(ex), call, &err);
     struct gw_model *model =
         rc == AT_OK ? gw_model_find(w, call->model, strlen(call->model)) : NULL;
+    model = model != NULL && gw_meter_may_ask(w, model) ? model : NULL;
     if (rc != AT_OK || (kind == GW_GRPC_MODEL_READY && model != NULL && model->n_replicas == 0)) {
         if (rc != AT_OK) {
             gw_count(w, "", "", at_rc_http_status(rc));
@@ -51,13 +52,14 @@ static void handle_grpc(struct gw_worker *w, struct at_http_exchange *ex, enum g
 static void refuse_stranger(struct gw_worker *w, struct at_http_exchange *ex)
 {
     static const char HEADERS[] = "WWW-Authenticate: Bearer\r\n";
-    static const char MESSAGE[] = "a bearer token that this gateway knows is needed";
+    const char *message =
+        w->problem != NULL ? w->problem : "a bearer token that this gateway knows is needed";
     gw_count(w, "", "", 401);
     if (gw_openai_is(at_http_request(ex))) {
         gw_openai_answer_error(w, ex, 401, &(struct gw_openai_error){.headers = HEADERS}, "%s",
-                               MESSAGE);
+                               message);
     } else {
-        gw_answer_error(ex, 401, HEADERS, "%s", MESSAGE);
+        gw_answer_error(ex, 401, HEADERS, "%s", message);
     }
 }
 
@@ -71,6 +73,11 @@ static void handle_service(struct gw_worker *w, struct at_http_exchange *ex,
         return;
     }
     struct gw_model *model = gw_model_find(w, rule->model, path.model_len);
+    if (model != NULL && !gw_meter_may_ask(w, model)) {
+        gw_count(w, rule->model, "", 403);
+        gw_answer_error(ex, 403, NULL, "this API key does not open service %s", rule->model);
+        return;
+    }
     if (gw_service_path_is_unclear(head->path)) {
         gw_count(w, rule->model, "", 400);
         gw_answer_error(ex, 400, NULL, "a path with . or .. can be read in two ways");
@@ -121,6 +128,8 @@ void gw_handle(void *worker, struct at_http_exchange *ex)
     struct gw_worker *w = worker;
     w->handling = ex;
     w->key = NULL;
+    w->bearer = NULL;
+    w->problem = NULL;
     handle(w, ex);
     w->handling = NULL; /* what is counted later is of others */
 }

@@ -159,6 +159,7 @@ static bool ends_here(const struct at_http_head *head, struct at_str name, const
            (f != NULL && is_forwarded(name)) || (named && is_named(head, name)) ||
            (ids->grpc && is_grpc(name)) ||
            (name.len == 11 && at_str_eq_nocase(name, "traceparent")) ||
+           (name.len == 12 && at_str_eq_nocase(name, "atoll-client")) || /* ours to say */
            (ids->trace.parent == 0 && name.len == 10 && at_str_eq_nocase(name, "tracestate"));
 }
 

@@ -395,6 +395,34 @@ static bool take_model(struct scan *s, struct members *m, struct gw_scan *out)
     return true;
 }
 
+/* Where the text of a member's value goes; NULL: nowhere. By length first: most are others. */
+static struct at_str *value_of(const struct decoded *name, struct gw_scan *out)
+{
+    struct gw_scan_more *more = &out->more;
+    switch (name->len) {
+    case 1:
+        return is_named(name, "n") ? &more->n : NULL;
+    case 4:
+        return is_named(name, "seed") ? &more->seed : NULL;
+    case 5:
+        return is_named(name, "tools") ? &out->tools : NULL;
+    case 6:
+        return is_named(name, "prompt") ? &out->prompt : NULL;
+    case 8:
+        return is_named(name, "messages") ? &out->prompt : NULL;
+    case 10:
+        return is_named(name, "max_tokens") ? &more->max_tokens : NULL;
+    case 11:
+        return is_named(name, "temperature") ? &more->temperature : NULL;
+    case 14:
+        return is_named(name, "stream_options") ? &more->stream_options : NULL;
+    case 21:
+        return is_named(name, "max_completion_tokens") ? &more->max_completion_tokens : NULL;
+    default:
+        return NULL;
+    }
+}
+
 static bool take_member(struct scan *s, struct members *m, struct gw_scan *out)
 {
     struct at_str raw;
@@ -422,9 +450,7 @@ static bool take_member(struct scan *s, struct members *m, struct gw_scan *out)
     if (text != NULL && peek(s) == '"') {
         return take_string(s, text);
     }
-    struct at_str *value = is_named(&name, "messages") || is_named(&name, "prompt") ? &out->prompt
-                           : is_named(&name, "tools")                               ? &out->tools
-                                                                                    : NULL;
+    struct at_str *value = value_of(&name, out);
     if (value != NULL) {
         value->ptr = s->at;
         bool ok = skip_value(s);
@@ -492,6 +518,7 @@ enum at_rc gw_json_scan(struct at_str text, struct gw_scan *ret, struct at_err *
     out.model_len = 0;
     out.model[0] = '\0';
     out.stream = false;
+    out.more = (struct gw_scan_more){0};
     out.raw_model = out.user = out.session = out.prompt = out.tools = (struct at_str){NULL, 0};
     if (!take_object(&s, &m, &out)) {
         return report(&s, err);

@@ -7,6 +7,11 @@
 #include "core/str.h"
 #include "gateway/limits.h"
 
+/* Values of members, as they are written; empty when absent. */
+struct gw_scan_more {
+    struct at_str max_tokens, max_completion_tokens, n, temperature, seed, stream_options;
+};
+
 struct gw_scan {
     char model[AT_GW_MODEL_BYTES_MAX];
     size_t model_len;
@@ -18,6 +23,7 @@ struct gw_scan {
     struct at_str session; /* session_id or prompt_cache_key */
     struct at_str prompt;  /* the value of messages or prompt */
     struct at_str tools;   /* of tools, which stand before the messages in most templates */
+    struct gw_scan_more more;
 };
 
 /* Read the members "model" (a string that must be there) and "stream" (true, false, null or absent)

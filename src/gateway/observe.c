@@ -307,6 +307,7 @@ void gw_observe_data(struct gw_request *r, const char *data, size_t len)
         observe_events(r, n);
     }
     (void)gw_usage_find((struct at_str){data, len}, &o->usage);
+    gw_meter_data(r, data, len, n);
 }
 
 void gw_observe_end(struct gw_request *r, int status, struct gw_replica *replica)
@@ -320,6 +321,7 @@ void gw_observe_end(struct gw_request *r, int status, struct gw_replica *replica
         at_metric_observe_ns(m->duration, took_ns);
     }
     count_key(r, status, took_ns);
+    gw_meter_end(r, status);
     struct gw_span *s = begin_span(r, GW_SPAN_SERVER);
     if (s != NULL) {
         s->span = o->trace.span;

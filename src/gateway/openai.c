@@ -37,7 +37,7 @@ static enum at_rc put_error(int status, const struct gw_openai_error *e, const c
     const struct {
         const char *before, *text;
     } parts[] = {{"{\"error\":{\"message\":", message},
-                 {",\"type\":", type_of(status)},
+                 {",\"type\":", e->type != NULL ? e->type : type_of(status)},
                  {",\"param\":", e->param},
                  {",\"code\":", e->code != NULL ? e->code : code_of(status)}};
     enum at_rc rc = AT_OK;
@@ -77,7 +77,7 @@ void gw_openai_answer_error(struct gw_worker *worker, struct at_http_exchange *e
     if (rc == AT_OK) {
         rc = at_buf_printf(&lines, "X-Request-Id: %.*s\r\n", (int)id.len, id.ptr);
     }
-    if (rc == AT_OK && (status == 429 || status == 503)) {
+    if (rc == AT_OK && !error->says_when && (status == 429 || status == 503)) {
         rc = at_buf_printf(&lines, "Retry-After: 1\r\nretry-after-ms: %d\r\n", AT_GW_RETRY_HINT_MS);
     }
     if (rc == AT_OK) {
@@ -141,7 +141,8 @@ bool gw_openai_route(struct gw_worker *worker, struct at_http_exchange *ex, stru
         refuse_body(worker, ex, rc, &err);
         return false;
     }
-    if (gw_model_find(worker, scan.model, scan.model_len) == NULL) {
+    const struct gw_model *model = gw_model_find(worker, scan.model, scan.model_len);
+    if (model == NULL || !gw_meter_may_ask(worker, model)) { /* who may not know hears the same */
         no_model(worker, ex, scan.model);
         return false;
     }
@@ -153,6 +154,7 @@ bool gw_openai_route(struct gw_worker *worker, struct at_http_exchange *ex, stru
     path->session = scan.session;
     path->prompt = scan.prompt;
     path->tools = scan.tools;
+    path->more = scan.more;
     return true;
 }
 
@@ -184,7 +186,9 @@ void gw_openai_answer_models(struct gw_worker *worker, struct at_http_exchange *
     json_t *data = json_array();
     void *value;
     for (size_t it = 0; at_map_next(worker->models, &it, NULL, &value);) {
-        json_array_append_new(data, card_of(value));
+        if (gw_meter_may_ask(worker, value)) {
+            json_array_append_new(data, card_of(value));
+        }
     }
     answer_json(worker, ex, json_pack("{s:s, s:o}", "object", "list", "data", data));
 }
@@ -193,7 +197,7 @@ void gw_openai_answer_model(struct gw_worker *worker, struct at_http_exchange *e
                             const struct gw_path *path)
 {
     const struct gw_model *model = gw_model_find(worker, path->model, path->model_len);
-    if (model == NULL) {
+    if (model == NULL || !gw_meter_may_ask(worker, model)) {
         no_model(worker, ex, path->model);
         return;
     }

@@ -16,6 +16,8 @@ struct gw_path;
 struct gw_openai_error { /* all may be NULL */
     const char *param;   /* the member of the request that is wrong */
     const char *code;    /* NULL: by the status */
+    const char *type;    /* the same */
+    bool says_when;      /* headers tell when to come again */
     const char *headers; /* more lines */
     struct at_str request_id;
 };

@@ -3,7 +3,7 @@
 #define AT_GATEWAY_PATH_H
 
 #include "core/str.h"
-#include "gateway/limits.h"
+#include "gateway/json_scan.h"
 
 enum gw_path_kind {
     GW_PATH_NONE, /* 404 */
@@ -32,6 +32,7 @@ struct gw_path {
     struct at_str raw_model; /* the name as the path spells it; slices of the path; may be empty */
     struct at_str version;   /* /versions/V */
     struct at_str user, session, prompt, tools; /* of the body of a GW_PATH_OPENAI */
+    struct gw_scan_more more;                   /* the same */
 };
 
 /* path: as at_http_head has it, percent-encoded. Segments that are empty, "." or ".." (encoded or

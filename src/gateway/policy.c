@@ -19,7 +19,8 @@ void gw_policy_default(struct gw_policy *ret)
                               .eject_errors = AT_GW_EJECT_ERRORS,
                               .eject_ns = AT_GW_AVOID_MIN_NS,
                               .eject_max_ns = AT_GW_AVOID_MAX_NS,
-                              .eject_share_milli = AT_GW_EJECT_SHARE_MILLI};
+                              .eject_share_milli = AT_GW_EJECT_SHARE_MILLI,
+                              .output_tokens_max = AT_GW_OUTPUT_TOKENS};
 }
 
 static unsigned number(int64_t value, int64_t max)
@@ -84,6 +85,47 @@ enum at_rc gw_hedge_parse(const char *text, unsigned *ret_centile, int64_t *ret_
     return rc;
 }
 
+static unsigned index_of(const char *text, const char *const *names, unsigned n)
+{
+    for (unsigned i = 1; i < n; i++) {
+        if (at_streq(text, names[i])) {
+            return i;
+        }
+    }
+    return 0;
+}
+
+void gw_cache_policy_of(const struct at_response_cache *cache, struct gw_cache_policy *ret)
+{
+    static const char *const SHARES[] = {"Key", "Team", "Namespace", "Everyone"};
+    static const char *const CHARGES[] = {"Full", "Request", "Nothing"};
+    ret->share = (enum gw_cache_share)index_of(cache->share, SHARES, 4);
+    ret->charge = (enum gw_cache_charge)index_of(cache->charge, CHARGES, 3);
+    ret->ttl_ns = cache->ttl_ns > 0 ? cache->ttl_ns : AT_GW_CACHE_NS;
+}
+
+static int64_t price(int64_t microusd)
+{
+    return microusd > 0 ? microusd : 0;
+}
+
+static void traffic_of(const struct at_traffic *t, struct gw_policy *ret)
+{
+    if (t->price != NULL) {
+        ret->price =
+            (struct at_meter_price){.input_microusd = price(t->price->input_tokens_microusd),
+                                    .output_microusd = price(t->price->output_tokens_microusd),
+                                    .request_microusd = price(t->price->request_microusd)};
+    }
+    if (t->max_output_tokens > 0) {
+        ret->output_tokens_max = (uint64_t)t->max_output_tokens;
+    }
+    if (t->cache != NULL) {
+        ret->caches = true;
+        gw_cache_policy_of(t->cache, &ret->cache);
+    }
+}
+
 void gw_policy_of(const struct at_deployment *deployment, struct gw_policy *ret)
 {
     const struct at_deployment_spec *spec = &deployment->spec;
@@ -105,6 +147,9 @@ void gw_policy_of(const struct at_deployment *deployment, struct gw_policy *ret)
         ret->hedges =
             gw_hedge_parse(spec->hedging->after, &ret->hedge_centile, &ret->hedge_ns) == AT_OK;
         ret->hedge_milli = number(spec->hedging->max_percent, 100) * 10;
+    }
+    if (spec->traffic != NULL) {
+        traffic_of(spec->traffic, ret);
     }
     bool to_zero = spec->autoscaling != NULL && spec->autoscaling->min == 0;
     ret->scales = spec->autoscaling != NULL;

@@ -4,12 +4,23 @@
 #define AT_GATEWAY_POLICY_H
 
 #include "gateway/limits.h"
+#include "metering/price.h"
 #include "model/model.h"
 
 #include <stdatomic.h>
 
 enum gw_priority { GW_LOW, GW_NORMAL, GW_HIGH, GW_CRITICAL, GW_PRIORITIES };
 enum gw_check { GW_CHECK_NONE, GW_CHECK_HTTP, GW_CHECK_TCP };
+
+/* Answers that are kept for whoever asks the same. */
+enum gw_cache_share { GW_CACHE_KEY, GW_CACHE_TEAM, GW_CACHE_NAMESPACE, GW_CACHE_EVERYONE };
+enum gw_cache_charge { GW_CHARGE_FULL, GW_CHARGE_REQUEST, GW_CHARGE_NOTHING };
+struct gw_cache_policy {
+    enum gw_cache_share share;
+    enum gw_cache_charge charge;
+    int64_t ttl_ns;
+};
+void gw_cache_policy_of(const struct at_response_cache *cache, struct gw_cache_policy *ret);
 
 struct gw_policy {
     /* Waiting, per loop. */
@@ -36,6 +47,10 @@ struct gw_policy {
     int64_t check_interval_ns, check_timeout_ns;
     unsigned check_failures, check_successes;
     bool scales; /* the control plane wants to know what is asked */
+    struct at_meter_price price;
+    uint64_t output_tokens_max; /* under a budget, of a request that names no most */
+    bool caches;
+    struct gw_cache_policy cache;
 };
 
 /* What is asked of a model, by all loops; the first one reports it. */

@@ -41,14 +41,16 @@ static struct gw_request *request_new(struct gw_worker *w)
     } else {
         w->free_requests = r->next_free;
         struct at_buf up = r->up, down = r->down, hold = r->hold, target = r->target,
-                      host = r->host, line = r->line, named = r->body;
+                      host = r->host, line = r->line, named = r->body, amended = r->meter.body;
         *r = (struct gw_request){.up = up,
                                  .down = down,
                                  .hold = hold,
                                  .target = target,
                                  .host = host,
                                  .line = line,
-                                 .body = named};
+                                 .body = named,
+                                 .meter = {.body = amended}};
+        at_buf_clear(&r->meter.body);
         at_buf_clear(&r->target);
         at_buf_clear(&r->host);
     }
@@ -70,8 +72,12 @@ static void request_free(struct gw_request *r)
         gw_grpc_call_done(r->grpc);
         at_free(r->grpc);
     }
+    assert(r->meter.key == NULL); /* it was counted */
     if (r->body.cap > AT_GW_HOLD_BYTES_MAX) {
         at_buf_done(&r->body);
+    }
+    if (r->meter.body.cap > AT_GW_HOLD_BYTES_MAX) {
+        at_buf_done(&r->meter.body);
     }
     if (r->hold.cap > AT_GW_HOLD_BYTES_MAX) {
         at_buf_done(&r->hold);
@@ -88,6 +94,7 @@ void gw_requests_free(struct gw_worker *worker)
         at_buf_done(&r->up);
         at_buf_done(&r->target);
         at_buf_done(&r->body);
+        at_buf_done(&r->meter.body);
         at_buf_done(&r->host);
         at_buf_done(&r->line);
         at_buf_done(&r->down);
@@ -136,6 +143,22 @@ static void fail_saying(struct gw_request *r, int status, bool tried_all, const 
 void gw_request_fail(struct gw_request *r, int status, const char *message)
 {
     fail_saying(r, status, false, message);
+}
+
+void gw_request_refuse(struct gw_request *r, int status, const struct gw_openai_error *error,
+                       const char *message)
+{
+    struct at_http_exchange *ex = r->ex;
+    struct gw_openai_error e = *error;
+    r->ex = NULL;
+    answered(r, status, NULL);
+    if (r->openai) {
+        e.request_id = r->request_id;
+        gw_openai_answer_error(r->worker, ex, status, &e, "%s", message);
+    } else {
+        gw_answer_error(ex, status, e.headers, "model %s: %s", r->model->name, message);
+    }
+    request_free(r);
 }
 
 static void on_gone(void *ctx)
@@ -247,6 +270,7 @@ void gw_request_on_head(void *ctx, const struct at_http_head *head)
                              r->model->session_cookie, r->cookie);
     }
     say_all_tried(r, head);
+    gw_meter_head(r);
     say_timing(r);
     gw_observe_head(r, head);
     if (r->host.len > 0 && r->sse) {
@@ -281,7 +305,10 @@ static void begin_stream(struct gw_request *r)
 static void send_on(struct gw_request *r, const char *data, size_t len)
 {
     gw_observe_data(r, data, len);
-    if (at_http_stream_write(r->ex, data, len) != AT_OK) {
+    size_t skip = 0, first = r->sse ? gw_meter_strip(r, data, len, &skip) : len;
+    if ((first > 0 && at_http_stream_write(r->ex, data, first) != AT_OK) ||
+        (first + skip < len &&
+         at_http_stream_write(r->ex, data + first + skip, len - first - skip) != AT_OK)) {
         return; /* on_gone comes from the stream, or the end finds the answer short */
     }
     if (!r->paused && at_http_stream_queued_bytes(r->ex) > AT_GW_PAUSE_BYTES) {
@@ -312,6 +339,29 @@ static void pass_on(struct gw_request *r, const char *data, size_t len)
     } else if (whole < len && at_buf_append(&r->hold, data + whole, len - whole) != AT_OK) {
         r->sse = false;
     }
+}
+
+/* Its money is used up: the stream ends with an event that says so, and the replica need not go
+ * on. */
+static void cut_off(struct gw_request *r)
+{
+    static const char EVENT[] =
+        "event: error\ndata: {\"error\":{\"message\":\"You exceeded your current quota: the budget "
+        "of "
+        "this API key was used up by this answer\",\"type\":\"insufficient_quota\",\"param\":null,"
+        "\"code\":\"insufficient_quota\"}}\n\n";
+    struct at_http_exchange *ex = r->ex;
+    if (!r->meter.cut || ex == NULL) {
+        return;
+    }
+    r->ex = NULL;
+    answered(r, 429, r->replica);
+    if (r->sse && at_http_stream_write(ex, EVENT, sizeof EVENT - 1) == AT_OK) {
+        at_http_stream_end(ex);
+    } else {
+        at_http_abort(ex);
+    }
+    at_http_call_cancel(r->worker->client, r->call); /* on_done frees r */
 }
 
 /* What the replica said went wrong, in either form of the protocol. */
@@ -373,6 +423,7 @@ void gw_request_on_body(void *ctx, const char *data, size_t len)
     }
     if (r->streaming) {
         pass_on(r, data, len);
+        cut_off(r);
         return;
     }
     if (r->has_length && r->hold.len == 0 && len == r->length) {
@@ -398,6 +449,7 @@ void gw_request_on_body(void *ctx, const char *data, size_t len)
         at_buf_clear(&r->hold);
     }
     pass_on(r, data, len);
+    cut_off(r);
 }
 
 static void end_answer(struct gw_request *r)
@@ -662,6 +714,7 @@ void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const st
 {
     const struct at_http_head *head = at_http_request(ex);
     struct gw_model *model = gw_model_find(w, path->model, path->model_len);
+    model = model != NULL && gw_meter_may_ask(w, model) ? model : NULL;
     if (model == NULL || head->method == AT_HTTP_METHOD_OTHER) {
         int status = model != NULL ? 501 : w->has_table ? 404 : 503;
         gw_count(w, model != NULL ? model->name : "", "", status);
@@ -724,6 +777,9 @@ void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const st
     }
     if (!gw_hedge_read(r, head)) {
         gw_request_fail(r, 400, "X-Atoll-Hedge must be off, p50, p90, p95, p99 or a time as 50ms");
+        return;
+    }
+    if (!gw_meter_begin(r, path)) {
         return;
     }
     at_http_on_gone(ex, on_gone, r);

@@ -46,6 +46,7 @@ struct gw_request {
     struct gw_observation obs;
     struct at_buf line; /* of the access log, as far as it is known; empty: not wanted */
     bool stream;        /* asked for: the first byte is timed */
+    struct gw_meter meter;
     struct gw_hedge hedge;
     struct gw_turn turn; /* in the model's queue */
 };
@@ -70,6 +71,16 @@ bool gw_request_may_go(struct gw_request *r);
 void gw_request_go(struct gw_request *r);
 /* Answer it with an error that is the gateway's own. */
 void gw_request_fail(struct gw_request *r, int status, const char *message);
+
+/* It is refused by a rule of its key; frees it. error's request_id is put in. */
+void gw_request_refuse(struct gw_request *r, int status, const struct gw_openai_error *error,
+                       const char *message);
+/* The client's body, or what was made of it for replicas. */
+static inline struct at_str gw_request_body(const struct gw_request *r)
+{
+    return r->meter.body.len > 0 ? (struct at_str){r->meter.body.data, r->meter.body.len}
+                                 : at_http_request_body(r->ex);
+}
 
 /* observe_text.c */
 void gw_access_begin(const struct at_http_exchange *ex, struct at_buf *out);

@@ -14,7 +14,7 @@ at_http_call_id gw_request_send(struct gw_request *r, struct gw_replica *replica
     r->tried[r->n_tried++] = replica;
     gw_model_enter(w, r->model, replica, r->wish.cost_milli);
     const struct at_http_head *head = at_http_request(r->ex);
-    struct at_str body = at_http_request_body(r->ex);
+    struct at_str body = gw_request_body(r);
     const char *renamed;
     char target[AT_HTTP_HEAD_BYTES_MAX];
     memcpy(target, head->target.ptr, head->target.len);

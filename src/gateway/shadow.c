@@ -65,7 +65,7 @@ static void send_copy(struct gw_request *r, struct gw_replica *replica)
 {
     struct gw_worker *w = r->worker;
     const struct at_http_head *head = at_http_request(r->ex);
-    struct at_str body = at_http_request_body(r->ex), target = head->target;
+    struct at_str body = gw_request_body(r), target = head->target;
     if (r->grpc != NULL) {
         body = (struct at_str){r->grpc->body.data, r->grpc->body.len};
         target = at_str_of(r->grpc->target.data);

@@ -16,6 +16,7 @@ struct group {
     bool has_offer;
     const struct gw_offer *settings; /* the oldest that says something about affinity */
     const struct gw_offer *oldest;   /* says how requests wait, and the like */
+    struct at_meter_price price;     /* the dearest of all */
     struct gw_route *route;
 };
 
@@ -104,6 +105,16 @@ static struct group *group_of_fact(struct making *m, const struct gw_fact *f,
     return group_of(m, f->ns, model, f->created_ns, false);
 }
 
+static void dearest(struct at_meter_price *price, const struct at_meter_price *other)
+{
+    int64_t *const to[] = {&price->input_microusd, &price->output_microusd,
+                           &price->request_microusd};
+    const int64_t from[] = {other->input_microusd, other->output_microusd, other->request_microusd};
+    for (size_t i = 0; i < AT_ARRAY_LEN(to); i++) {
+        *to[i] = from[i] > *to[i] ? from[i] : *to[i];
+    }
+}
+
 static void find_groups(struct making *m)
 {
     void *value;
@@ -113,6 +124,7 @@ static void find_groups(struct making *m)
         if (group->oldest == NULL || o->created_ns < group->oldest->created_ns) {
             group->oldest = o;
         }
+        dearest(&group->price, &o->policy.price);
         bool says = o->affinity != GW_AFFINITY_AUTO || o->session_header != NULL ||
                     o->session_cookie != NULL;
         if (says && (group->settings == NULL || o->created_ns < group->settings->created_ns)) {
@@ -159,6 +171,7 @@ static void add_route(struct making *m, const struct group *group)
     if (group->oldest != NULL) {
         gw_route_policy(route, &group->oldest->policy,
                         gw_offers_load(&m->g->feed, group->qualified));
+        route->policy.price = group->price;
     }
     if (group->settings != NULL) {
         route->affinity = group->settings->affinity;

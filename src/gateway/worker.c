@@ -110,6 +110,8 @@ void gw_worker_done(struct gw_worker *worker)
     at_tls_config_unref(worker->peer_tls);
     gw_rules_unref(atomic_exchange(&worker->next_rules, NULL));
     gw_rules_unref(worker->rules);
+    gw_keys_unref(atomic_exchange(&worker->next_keys, NULL));
+    gw_keys_unref(worker->keys);
     gw_requests_free(worker);
     gw_auth_done(worker);
     gw_observe_done(worker);

@@ -1,0 +1,110 @@
+/* Keys, limits and budgets of requests, and the log of what they used. What happens per request
+ * asks nobody and allocates nothing; everything else is the first loop's. docs/howto/keys.md. */
+#ifndef AT_GATEWAY_METER_H
+#define AT_GATEWAY_METER_H
+
+#include "gateway/policy.h"
+#include "metering/account.h"
+#include "metering/book.h"
+#include "metering/price.h"
+#include "metering/secret.h"
+
+#include "core/json.h"
+
+struct at_gateway;
+struct at_http_head;
+struct at_http_exchange;
+struct gw_model;
+struct gw_path;
+struct gw_request;
+struct gw_worker;
+
+/* Models are named, or named with stars. */
+struct gw_names {
+    char **items;
+    size_t n;
+};
+bool gw_names_match(const struct gw_names *names, const char *qualified);
+
+struct gw_key_account {
+    struct at_meter_account *account;
+    struct gw_names models; /* of a Budget; none: all */
+};
+
+/* A key as requests see it: never changed, made anew instead. */
+struct gw_key {
+    atomic_int refs;
+    unsigned char hash[32], previous_hash[32];
+    bool has_previous, disabled;
+    int64_t previous_until_ns, expires_ns; /* by the server's clock; 0: never */
+    struct at_meter_who who;
+    const char *label; /* "namespace/name"; lives as long as the gateway */
+    struct gw_names models, namespaces;
+    bool all_namespaces;
+    enum gw_priority priority; /* GW_PRIORITIES: none is named */
+    struct gw_key_account *accounts;
+    size_t n_accounts;
+    bool has_budget;
+    bool cache;
+    struct gw_cache_policy cache_policy;
+};
+struct gw_key *gw_key_ref(struct gw_key *key);
+void gw_key_unref(struct gw_key *key); /* accepts NULL */
+
+/* All keys, by digest. Shared by the loops, never changed. */
+struct gw_keys;
+struct gw_keys *gw_keys_ref(struct gw_keys *keys);
+void gw_keys_unref(struct gw_keys *keys); /* accepts NULL */
+
+/* Of a request under way. */
+struct gw_meter {
+    struct gw_key *key; /* NULL: nothing is metered */
+    uint32_t slot;
+    uint32_t held; /* accounts on which held_nanousd is held, by bit */
+    uint32_t used; /* accounts that it counts on, by bit */
+    bool is_open;  /* the slot is */
+    bool capped;   /* completion_max was not the client's own */
+    bool cut;      /* its money was used up */
+    bool cached;   /* the answer was kept */
+    int64_t held_nanousd;
+    int64_t tokens_taken;    /* of rates */
+    uint64_t prompt_tokens;  /* estimated */
+    uint64_t completion_max; /* that held_nanousd pays for */
+    uint64_t sent;           /* tokens of the answer that went by */
+    struct at_meter_price price;
+    struct at_buf body; /* with what was put into it; empty: the client's own */
+    bool strip_usage;   /* the client did not ask for the event with it */
+};
+
+/* --- per request --- */
+
+/* What a bearer token says: a key of ours, or no. *ret_problem: why not; NULL: it is none of ours.
+ */
+bool gw_meter_bearer(struct gw_worker *worker, struct at_str token, const char **ret_problem);
+/* May whoever asks know of this model? */
+bool gw_meter_may_ask(const struct gw_worker *worker, const struct gw_model *model);
+/* It is about to be passed on. false: it has been refused, answered and freed. */
+bool gw_meter_begin(struct gw_request *r, const struct gw_path *path);
+void gw_meter_head(struct gw_request *r); /* lines for the client, into r->down */
+/* Part of an answer of n events goes to the client. */
+void gw_meter_data(struct gw_request *r, const char *data, size_t len, size_t n_events);
+void gw_meter_end(struct gw_request *r, int status);
+/* Take the event that tells of usage out of data[0..len), which is whole events. Returns how much
+ * of it comes before that, *ret_skip how much to leave out. */
+size_t gw_meter_strip(struct gw_request *r, const char *data, size_t len, size_t *ret_skip);
+/* amend.c: the body that replicas get, with a cap on tokens (0: as it is) and a wish for usage. */
+enum at_rc gw_amend(struct gw_request *r, const struct gw_path *path, uint64_t completion_max,
+                    bool usage) AT_WARN_UNUSED;
+
+/* --- the first loop --- */
+
+struct gw_metering;
+void gw_metering_start(struct at_gateway *gateway, const char *state_dir);
+void gw_metering_stop(struct at_gateway *gateway); /* give back what is not spent, tell the rest */
+bool gw_metering_busy(const struct at_gateway *gateway);
+void gw_metering_close(struct at_gateway *gateway); /* before the client goes */
+void gw_metering_done(struct at_gateway *gateway);
+void gw_worker_take_keys(void *worker);
+void gw_publish_keys(struct at_gateway *gateway, struct gw_keys *keys_take); /* gateway.c */
+
+#endif

@@ -1,0 +1,176 @@
+#include "metering/account.h"
+
+#include "core/mem.h"
+
+#include <assert.h>
+
+#define UNITS_PER_NS 64
+#define MINUTE ((int64_t)60000000000 * UNITS_PER_NS)
+
+typedef __int128 wide;
+
+void at_meter_rate_init(struct at_meter_rate *rate, int64_t now_ns)
+{
+    atomic_init(&rate->per_minute, 0);
+    atomic_init(&rate->full_at, 0);
+    rate->base_ns = now_ns;
+}
+
+/* Saturates where a day could not pay it back. */
+static int64_t units_of(int64_t n, int64_t per_minute)
+{
+    wide units = (wide)n * MINUTE / per_minute;
+    const wide most = (wide)MINUTE * 1440;
+    return (int64_t)(units > most ? most : units < -most ? -most : units);
+}
+
+static int64_t clock_of(const struct at_meter_rate *rate, int64_t now_ns)
+{
+    return (now_ns - rate->base_ns) * UNITS_PER_NS;
+}
+
+int64_t at_meter_rate_take(struct at_meter_rate *rate, int64_t n, int64_t now_ns)
+{
+    int64_t per_minute = atomic_load_explicit(&rate->per_minute, memory_order_relaxed);
+    if (per_minute <= 0) {
+        return 0;
+    }
+    if (n > per_minute) {
+        return INT64_MAX;
+    }
+    int64_t now = clock_of(rate, now_ns), cost = units_of(n, per_minute);
+    int64_t full_at = atomic_load_explicit(&rate->full_at, memory_order_relaxed);
+    int64_t next;
+    do {
+        next = (full_at > now ? full_at : now) + cost;
+        if (next - now > MINUTE) {
+            return (next - now - MINUTE) / UNITS_PER_NS + 1;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&rate->full_at, &full_at, next,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    return 0;
+}
+
+void at_meter_rate_correct(struct at_meter_rate *rate, int64_t n, int64_t now_ns)
+{
+    int64_t per_minute = atomic_load_explicit(&rate->per_minute, memory_order_relaxed);
+    if (per_minute <= 0 || n == 0) {
+        return;
+    }
+    int64_t now = clock_of(rate, now_ns), cost = units_of(n, per_minute);
+    int64_t full_at = atomic_load_explicit(&rate->full_at, memory_order_relaxed);
+    int64_t next;
+    do { /* what had flowed back anyway is not given back once more */
+        next = (cost > 0 && full_at < now ? now : full_at) + cost;
+    } while (!atomic_compare_exchange_weak_explicit(&rate->full_at, &full_at, next,
+                                                    memory_order_relaxed, memory_order_relaxed));
+}
+
+struct at_meter_rate_view at_meter_rate_look(const struct at_meter_rate *rate, int64_t now_ns)
+{
+    int64_t limit = atomic_load_explicit(&rate->per_minute, memory_order_relaxed);
+    int64_t ahead =
+        atomic_load_explicit(&rate->full_at, memory_order_relaxed) - clock_of(rate, now_ns);
+    ahead = ahead > 0 ? ahead : 0;
+    int64_t room = ahead < MINUTE ? MINUTE - ahead : 0;
+    return (struct at_meter_rate_view){.limit = limit,
+                                       .remaining = (int64_t)((wide)room * limit / MINUTE),
+                                       .reset_ns = ahead / UNITS_PER_NS};
+}
+
+struct at_meter_account *at_meter_account_new(const char *name, int64_t now_ns)
+{
+    struct at_meter_account *a = AT_NEW(struct at_meter_account);
+    atomic_init(&a->refs, 1);
+    at_meter_rate_init(&a->requests, now_ns);
+    at_meter_rate_init(&a->tokens, now_ns);
+    a->name = at_strdup(name);
+    return a;
+}
+
+struct at_meter_account *at_meter_account_ref(struct at_meter_account *account)
+{
+    atomic_fetch_add_explicit(&account->refs, 1, memory_order_relaxed);
+    return account;
+}
+
+void at_meter_account_unref(struct at_meter_account *account)
+{
+    if (account != NULL &&
+        atomic_fetch_sub_explicit(&account->refs, 1, memory_order_acq_rel) == 1) {
+        at_free(account->name);
+        at_free(account);
+    }
+}
+
+static void raise_missing(struct at_meter_account *a, int64_t amount)
+{
+    int64_t known = atomic_load_explicit(&a->missing_nanousd, memory_order_relaxed);
+    while (known < amount &&
+           !atomic_compare_exchange_weak_explicit(&a->missing_nanousd, &known, amount,
+                                                  memory_order_relaxed, memory_order_relaxed)) {
+    }
+}
+
+enum at_meter_hold at_meter_hold(struct at_meter_account *account, int64_t amount_nanousd)
+{
+    if (!atomic_load_explicit(&account->has_budget, memory_order_relaxed)) {
+        return AT_METER_HELD;
+    }
+    int64_t left = atomic_load_explicit(&account->left_nanousd, memory_order_relaxed);
+    do {
+        /* A request that costs nothing needs a budget that is not used up, too. */
+        if (left < amount_nanousd || left <= 0) {
+            int64_t pool = atomic_load_explicit(&account->pool_nanousd, memory_order_relaxed);
+            if (pool < amount_nanousd || pool <= 0) {
+                return AT_METER_SPENT;
+            }
+            raise_missing(account, amount_nanousd > 0 ? amount_nanousd : 1);
+            return AT_METER_LATER;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&account->left_nanousd, &left,
+                                                    left - amount_nanousd, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    int64_t granted = atomic_load_explicit(&account->granted_nanousd, memory_order_relaxed);
+    if (left - amount_nanousd < granted / 4 &&
+        !atomic_load_explicit(&account->low, memory_order_relaxed)) {
+        atomic_store_explicit(&account->low, true, memory_order_relaxed);
+    }
+    return AT_METER_HELD;
+}
+
+void at_meter_settle(struct at_meter_account *account, int64_t held_nanousd, int64_t cost_nanousd)
+{
+    atomic_fetch_add_explicit(&account->spent_nanousd, cost_nanousd, memory_order_relaxed);
+    if (held_nanousd != cost_nanousd) {
+        atomic_fetch_add_explicit(&account->left_nanousd, held_nanousd - cost_nanousd,
+                                  memory_order_relaxed);
+    }
+    atomic_fetch_sub_explicit(&account->pool_nanousd, cost_nanousd, memory_order_relaxed);
+}
+
+void at_meter_grant(struct at_meter_account *account, int64_t granted_nanousd)
+{
+    int64_t before = atomic_exchange(&account->granted_nanousd, granted_nanousd);
+    atomic_fetch_add(&account->left_nanousd, granted_nanousd - before);
+}
+
+void at_meter_begin(struct at_meter_account *account, int64_t spent_nanousd)
+{
+    int64_t spent = atomic_exchange(&account->spent_nanousd, spent_nanousd);
+    int64_t granted = atomic_exchange(&account->granted_nanousd, 0);
+    atomic_fetch_add(&account->left_nanousd, spent - spent_nanousd - granted);
+}
+
+int64_t at_meter_give_back(struct at_meter_account *account, int64_t amount_nanousd)
+{
+    int64_t left = atomic_load(&account->left_nanousd), back;
+    do {
+        back = left < amount_nanousd ? left : amount_nanousd;
+        if (back <= 0) {
+            return 0;
+        }
+    } while (!atomic_compare_exchange_weak(&account->left_nanousd, &left, left - back));
+    atomic_fetch_sub(&account->granted_nanousd, back);
+    return back;
+}
