@@ -107,5 +107,6 @@ void api_join_servers(struct api_req *req)
 {
     char now[AT_UNITS_TEXT_BYTES_MAX];
     at_time_format_micro(at_sys_wall_ns(at_loop_sys(req->api->options.loop)), now);
-    api_respond_json(req, 200, json_pack("{s:o, s:s}", "servers", api_servers_json(req->api), "time", now));
+    api_respond_json(req, 200,
+                     json_pack("{s:o, s:s}", "servers", api_servers_json(req->api), "time", now));
 }

@@ -1,5 +1,6 @@
 /* `atoll usage`: what keys used, summed up from the usage records of all gateways. */
 #include "cli/cli_priv.h"
+#include "core/map.h"
 
 #include <stdlib.h>
 #include <string.h>

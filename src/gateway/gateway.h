@@ -21,7 +21,7 @@ struct at_gateway_options {
     const char *listen;          /* "127.0.0.1:7080"; port 0 takes a free one */
     const char *auth_token_file; /* one accepted token, or sha256:<hex> of one, a line; NULL: all
                                     may come, which only a loopback address may offer */
-    bool require_keys; /* nobody comes without an API key, or one of those tokens */
+    bool require_keys;           /* nobody comes without an API key, or one of those tokens */
     const char *static_routes;   /* file: {"models": {"m": [{"endpoint": "127.0.0.1:81",
                                     "instance": "m-1", "site": "s"}]}}; replaces the watch */
     const char *tls_cert_file, *tls_key_file; /* read now, and again when they change; NULL: plain,

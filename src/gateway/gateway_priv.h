@@ -126,15 +126,15 @@ struct gw_worker {
     struct gw_rules *rules; /* of plain services; NULL: none */
     struct gw_meters meters;
     struct gw_usage_cache *usage_cache;
-    struct gw_spans *spans;                  /* NULL: nobody wants them */
-    struct gw_access *access;                /* NULL: no log */
-    struct at_buf scratch;                   /* a line that is being made */
-    const char *key;                         /* of the token that was allowed last; NULL: none */
-    struct gw_key *bearer;                   /* the same, when it is a key that is metered */
-    const char *problem;                     /* why a token was not allowed; NULL: it is unknown */
+    struct gw_spans *spans;   /* NULL: nobody wants them */
+    struct gw_access *access; /* NULL: no log */
+    struct at_buf scratch;    /* a line that is being made */
+    const char *key;          /* of the token that was allowed last; NULL: none */
+    struct gw_key *bearer;    /* the same, when it is a key that is metered */
+    const char *problem;      /* why a token was not allowed; NULL: it is unknown */
     _Atomic(struct gw_keys *) next_keys;
-    struct gw_keys *keys;     /* NULL: none yet */
-    struct at_meter_log *log; /* made before the first keys come */
+    struct gw_keys *keys;                    /* NULL: none yet */
+    struct at_meter_log *log;                /* made before the first keys come */
     struct at_http_exchange *handling;       /* by gw_handle, until it is passed on */
     struct at_map *models;                   /* name → gw_model */
     uint64_t chain[AT_GW_PREFIX_BLOCKS_MAX]; /* of the prompt that was chosen for last */
@@ -194,7 +194,7 @@ struct at_gateway {
         char *headers;
         struct at_tls_config *tls;
     } otlp;
-    bool open; /* no tokens: all may come */
+    bool open;                        /* no tokens: all may come */
     struct gw_metering *metering;     /* NULL: no keys */
     _Atomic int64_t server_offset_ns; /* of the server's clock to the monotonic one */
     _Atomic int32_t today;            /* day by the server's clock; 0: not known */

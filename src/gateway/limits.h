@@ -72,22 +72,22 @@
 #define AT_GW_DRAIN_LOOK_NS (10 * AT_GW_MS)
 #define AT_GW_TOKENS_MAX 10000
 #define AT_GW_TOKEN_BYTES_MAX 4096
-#define AT_GW_TOKEN_CACHE 64 /* tokens lately accepted, per loop */
-#define AT_GW_OUTPUT_TOKENS 4096          /* under a budget, of a request that names no most */
-#define AT_GW_OUTPUT_TOKENS_MAX 100000000 /* that a request may name, to be reckoned with */
-#define AT_GW_EXTEND_TOKENS 64            /* that a stream gets in advance past its most */
-#define AT_GW_IMAGE_TOKENS 2048           /* of a picture in a prompt */
-#define AT_GW_CACHE_NS (300 * AT_GW_S)    /* that an answer is kept */
+#define AT_GW_TOKEN_CACHE 64                 /* tokens lately accepted, per loop */
+#define AT_GW_OUTPUT_TOKENS 4096             /* under a budget, of a request that names no most */
+#define AT_GW_OUTPUT_TOKENS_MAX 100000000    /* that a request may name, to be reckoned with */
+#define AT_GW_EXTEND_TOKENS 64               /* that a stream gets in advance past its most */
+#define AT_GW_IMAGE_TOKENS 2048              /* of a picture in a prompt */
+#define AT_GW_CACHE_NS (300 * AT_GW_S)       /* that an answer is kept */
 #define AT_GW_CACHE_BYTES ((size_t)64 << 20) /* of kept answers, of all loops together */
 #define AT_GW_CACHE_REPLY_BYTES ((size_t)1 << 20) /* of one answer */
-#define AT_GW_CACHE_WAITERS_MAX 1024 /* for an answer that is being made, per loop */
+#define AT_GW_CACHE_WAITERS_MAX 1024              /* for an answer that is being made, per loop */
 #define AT_GW_TELL_LAST_NS (2 * AT_GW_S) /* that a gateway which ends takes to tell its usage */
-#define AT_GW_KEYS_NS (10 * AT_GW_MS)  /* changes of keys this close together make one table */
+#define AT_GW_KEYS_NS (10 * AT_GW_MS)    /* changes of keys this close together make one table */
 #define AT_GW_KEYS_MAX 1000000
 #define AT_GW_LEDGER_TICK_NS (200 * AT_GW_MS)
-#define AT_GW_LEDGER_TELL_NS (2 * AT_GW_S) /* between two words on what was spent */
-#define AT_GW_LEDGER_CALLS_MAX 32          /* under way */
-#define AT_GW_SLICE_SHARE 4                /* a gateway takes a fourth of what is left, */
+#define AT_GW_LEDGER_TELL_NS (2 * AT_GW_S)        /* between two words on what was spent */
+#define AT_GW_LEDGER_CALLS_MAX 32                 /* under way */
+#define AT_GW_SLICE_SHARE 4                       /* a gateway takes a fourth of what is left, */
 #define AT_GW_SLICE_NANOUSD ((int64_t)1000000000) /* and a dollar at least */
 #define AT_GW_SLICES_MAX 200
 #define AT_GW_TIME_NS (30 * AT_GW_S) /* between two questions for the server's time */

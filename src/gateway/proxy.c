@@ -693,11 +693,16 @@ static void start(struct gw_request *r)
     }
 }
 
-/* false: it asks for one that there is not. */
-static bool read_priority(struct gw_request *r, const struct at_http_head *head)
+/* What its headers ask for; NULL: all of it can be. */
+static const char *headers_problem(struct gw_request *r, const struct at_http_head *head)
 {
-    return gw_auth_priority(r->worker, at_http_header_get(head, "x-atoll-priority"),
-                            &r->turn.priority);
+    if (!gw_auth_priority(r->worker, at_http_header_get(head, "x-atoll-priority"),
+                          &r->turn.priority)) {
+        return "X-Atoll-Priority must be critical, high, normal or low";
+    }
+    return gw_hedge_read(r, head)
+               ? NULL
+               : "X-Atoll-Hedge must be off, p50, p90, p95, p99 or a time as 50ms";
 }
 
 /* A plain service keeps its client's Host, and has its own view of the path. */
@@ -771,12 +776,9 @@ void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const st
     if (r->openai) {
         count_client_retry(r, head);
     }
-    if (!read_priority(r, head)) {
-        gw_request_fail(r, 400, "X-Atoll-Priority must be critical, high, normal or low");
-        return;
-    }
-    if (!gw_hedge_read(r, head)) {
-        gw_request_fail(r, 400, "X-Atoll-Hedge must be off, p50, p90, p95, p99 or a time as 50ms");
+    const char *problem = headers_problem(r, head);
+    if (problem != NULL) {
+        gw_request_fail(r, 400, problem);
         return;
     }
     if (!gw_meter_begin(r, path)) {
