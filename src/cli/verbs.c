@@ -307,8 +307,8 @@ const struct cli_verb CLI_VERBS[] = {
      "From the records of all gateways, which are a second or two behind. -o csv is for\n"
      "spreadsheets and bills.",
      "usage\nusage --by team,model --from 2026-11-01 --until 2026-11-30 -o csv",
-     OPTIONS(OPT_BY, OPT_FROM, OPT_UNTIL, OPT_TEAM, OPT_KEY_NAME, OPT_MODEL, OPT_OUTPUT, OPT_NO_HEADERS,
-             CONNECT, OPT_ALL_NAMESPACES),
+     OPTIONS(OPT_BY, OPT_FROM, OPT_UNTIL, OPT_TEAM, OPT_KEY_NAME, OPT_MODEL, OPT_OUTPUT,
+             OPT_NO_HEADERS, CONNECT, OPT_ALL_NAMESPACES),
      0, 0, false, cli_usage},
     {"backup", "FILE", "Write all of a running server into a file",
      "Everything at one revision, and the key of the certificate authority: whoever has the file\n"
