@@ -4,23 +4,69 @@
 
 #include <string.h>
 
+/* nodes.atoll.dev "nope" not found: so others of that kind may be what was meant. */
+static const char *hint_of_absent(const struct cli *cli, const struct at_err *err)
+{
+    char word[64];
+    size_t len = strcspn(err->msg, ". ");
+    const char *quote = strstr(err->msg, "\" not found");
+    if (cli->client == NULL || quote == NULL || len >= sizeof word) {
+        return NULL;
+    }
+    snprintf(word, sizeof word, "%.*s", (int)len, err->msg);
+    const struct at_model_kind *kind = at_model_kind_by_any_name(word);
+    if (kind == NULL) {
+        return NULL;
+    }
+    return at_arena_printf(cli->arena, "atoll get %s%s%s lists those there are%s", kind->plural,
+                           kind->namespaced && cli->ns != NULL ? " -n " : "",
+                           kind->namespaced && cli->ns != NULL ? cli->ns : "",
+                           kind->namespaced ? "; -A: in all namespaces" : "");
+}
+
+/* What the server said after "cannot" is the right: with its verb, resource and namespace. */
+static const char *hint_of_forbidden(const struct cli *cli, const struct at_err *err)
+{
+    const char *right = strstr(err->msg, " cannot ");
+    if (cli->client == NULL) {
+        return NULL;
+    }
+    return at_arena_printf(cli->arena,
+                           "%s%.200s%satoll auth can-i --list shows what you may do; an "
+                           "administrator gives more by a Role and a RoleBinding, or use another "
+                           "--context",
+                           right != NULL ? "the right that is missing: " : "",
+                           right != NULL ? right + strlen(" cannot ") : "",
+                           right != NULL ? ". " : "");
+}
+
 static const char *hint_of(const struct cli *cli, const struct at_err *err)
 {
     bool no_config = strncmp(err->msg, "kubeconfig ", 11) == 0;
-    if (no_config && err->rc == AT_NOT_FOUND) {
-        return "atoll dev writes one into its state folder: export "
-               "KUBECONFIG=STATE/admin.kubeconfig, or give --kubeconfig";
+    if (no_config && err->rc == AT_NOT_FOUND && strstr(err->msg, "context") == NULL) {
+        return "atoll dev writes one into its state folder, and starts everything on this machine: "
+               "export KUBECONFIG=STATE/admin.kubeconfig, or give --kubeconfig";
+    }
+    if (no_config || strstr(err->msg, "atoll ") != NULL) {
+        return NULL; /* it says itself what to do */
     }
     switch (err->rc) {
     case AT_UNAVAILABLE:
         return cli->config != NULL
-                   ? "is the server running? atoll dev starts everything on this machine"
+                   ? at_arena_printf(cli->arena,
+                                     "does a server run at %s? atoll dev starts everything on this "
+                                     "machine, atoll config use-context chooses another",
+                                     cli->config->options.server)
                    : NULL;
     case AT_UNAUTHENTICATED:
-        return cli->client != NULL ? "check the user in the kubeconfig (--kubeconfig, --context)"
-                                   : NULL;
+        return cli->client != NULL
+                   ? "check the user in the kubeconfig: atoll config view --minify; "
+                     "or choose another --context"
+                   : NULL;
     case AT_FORBIDDEN:
-        return cli->client != NULL ? "ask an administrator, or use another --context" : NULL;
+        return hint_of_forbidden(cli, err);
+    case AT_NOT_FOUND:
+        return hint_of_absent(cli, err);
     case AT_TIMEOUT:
         return "give it longer with --timeout, and see atoll describe for what holds it up";
     default:

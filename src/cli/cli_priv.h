@@ -193,12 +193,15 @@ void cli_report(const struct cli *cli, const struct at_err *err); /* "error: ...
 enum at_rc cli_api_resources(struct cli *cli, struct at_err *err);
 enum at_rc cli_apply(struct cli *cli, struct at_err *err);
 enum at_rc cli_backup(struct cli *cli, struct at_err *err);
+enum at_rc cli_auth(struct cli *cli, struct at_err *err);
 enum at_rc cli_config(struct cli *cli, struct at_err *err);
 const char *cli_config_word(size_t i); /* of what config knows; NULL at the end */
 enum at_rc cli_record(struct cli *cli, struct at_err *err);
 enum at_rc cli_delete(struct cli *cli, struct at_err *err);
 enum at_rc cli_describe(struct cli *cli, struct at_err *err);
 enum at_rc cli_diff(struct cli *cli, struct at_err *err);
+enum at_rc cli_edit(struct cli *cli, struct at_err *err);
+enum at_rc cli_events(struct cli *cli, struct at_err *err);
 enum at_rc cli_exec(struct cli *cli, struct at_err *err);
 enum at_rc cli_explain(struct cli *cli, struct at_err *err);
 enum at_rc cli_get(struct cli *cli, struct at_err *err);

@@ -4,6 +4,11 @@
 
 enum cli_option {
     OPT_ALL,
+    OPT_FOR_OBJECT,
+    OPT_LIST,
+    OPT_QUIET,
+    OPT_SUBRESOURCE,
+    OPT_TYPES,
     OPT_ADDRESS,
     OPT_ALL_NAMESPACES,
     OPT_APPLYSET,

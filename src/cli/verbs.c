@@ -44,6 +44,7 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
     [OPT_FOLLOW] = {"follow", 'f', NULL, NULL, "go on with what comes"},
     [OPT_FOR] = {"for", 0, "WHAT", "condition= delete jsonpath=",
                  "condition=TYPE[=STATUS], delete, or jsonpath={.a.b}[=VALUE]"},
+    [OPT_FOR_OBJECT] = {"for", 0, "KIND/NAME", "@object", "of this object only"},
     [OPT_GATEWAY] = {"gateway", 0, "URL", NULL,
                      "gateway to call (else $ATOLL_GATEWAY, else the file gateway beside the "
                      "kubeconfig)"},
@@ -54,6 +55,7 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
                    "input tensor as nested JSON arrays; may be repeated"},
     [OPT_KUBECONFIG] = {"kubeconfig", 'k', "FILE", "@file",
                         "configuration (else $KUBECONFIG, else ~/.kube/config)"},
+    [OPT_LIST] = {"list", 0, NULL, NULL, "everything that is allowed"},
     [OPT_LIVE] = {"live", 0, NULL, NULL, "what the server holds"},
     [OPT_MAN] = {"man", 0, NULL, NULL, "print the man page (troff)"},
     [OPT_MINIFY] = {"minify", 0, NULL, NULL, "only what the current context needs"},
@@ -66,6 +68,7 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
                    "delete what was applied before and is in no document now"},
     [OPT_PRUNE_ALLOWLIST] = {"prune-allowlist", 0, "GROUP/VERSION/KIND", NULL,
                              "with --prune: only this kind; may be repeated"},
+    [OPT_QUIET] = {"quiet", 'q', NULL, NULL, "print nothing; the exit status tells"},
     [OPT_RAW] = {"raw", 0, NULL, NULL, "secrets and certificates as they are"},
     [OPT_RECURSIVE] = {"recursive", 'r', NULL, NULL, "show fields within fields"},
     [OPT_RECURSIVE_FILES] = {"recursive", 'R', NULL, NULL, "with all folders below"},
@@ -81,6 +84,8 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
     [OPT_SINCE] = {"since", 0, "DURATION", NULL, "only what is not older, such as 5m"},
     [OPT_SITE] = {"site", 0, "NAME", NULL, "site that it joins"},
     [OPT_STDIN] = {"stdin", 'i', NULL, NULL, "pass standard input on"},
+    [OPT_SUBRESOURCE] = {"subresource", 0, "NAME", "status scale exec log portforward attach",
+                         "a part of the object, such as exec or status"},
     [OPT_TAIL] = {"tail", 0, "LINES", NULL, "only the last lines"},
     [OPT_TENSOR] = {"tensor", 0, "FILE.json", "@file",
                     "input tensors: {name, shape, datatype, data}, or a list of them"},
@@ -94,6 +99,7 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
                         "beside the kubeconfig)"},
     [OPT_TTL] = {"ttl", 0, "DURATION", NULL, "how long it may be used (default 1h)"},
     [OPT_TTY] = {"tty", 't', NULL, NULL, "with a terminal"},
+    [OPT_TYPES] = {"types", 0, "TYPE[,...]", "Normal Warning", "only events of these types"},
     [OPT_USER] = {"user", 0, "NAME", "@user", "user of the context"},
     [OPT_WAIT] = {"wait", 0, NULL, NULL, "wait until it is done (--wait=false: do not)"},
     [OPT_WATCH] = {"watch", 'w', NULL, NULL, "go on with changes until interrupted"},
@@ -218,6 +224,27 @@ const struct cli_verb CLI_VERBS[] = {
      "logs -l atoll.dev/deployment=digits --since 10m --timestamps",
      OPTIONS(OPT_FOLLOW, OPT_TAIL, OPT_SINCE, OPT_TIMESTAMPS, OPT_SELECTOR, CONNECT), 0, 2, false,
      cli_logs},
+    {"edit", "KIND NAME... | KIND/NAME...", "Change an object in an editor",
+     "The editor is $ATOLL_EDITOR, $KUBE_EDITOR, $VISUAL, $EDITOR, else vi. What is refused is\n"
+     "opened again with what is wrong; what others changed meanwhile is kept, and told where both\n"
+     "changed the same field.",
+     "edit deployment digits\nedit configmap/settings -o json", OPTIONS(OPT_OUTPUT, CONNECT), 1, -1,
+     true, cli_edit},
+    {"events", "[--for KIND/NAME]", "Tell what happened, the newest last", NULL,
+     "events --types Warning\nevents --for deployment/digits\nevents -A -w",
+     OPTIONS(OPT_FOR_OBJECT, OPT_TYPES, OPT_WATCH, OPT_ALL_NAMESPACES, OPT_NO_HEADERS, OPT_OUTPUT,
+             CONNECT),
+     0, 0, false, cli_events},
+    {"auth", "can-i VERB KIND[/NAME] | can-i --list | whoami",
+     "Ask who you are and what you may do",
+     "can-i answers yes or no, with exit status 0 or 1; a path such as /metrics may stand in "
+     "place\n"
+     "of the kind. With --as it answers for somebody else.",
+     "auth whoami\nauth can-i create deployments\nauth can-i delete node/n1 --as eve --as-group "
+     "ops\nauth can-i --list",
+     OPTIONS(OPT_LIST, OPT_SUBRESOURCE, OPT_QUIET, OPT_ALL_NAMESPACES, OPT_NO_HEADERS, OPT_OUTPUT,
+             CONNECT),
+     1, 4, false, cli_auth},
     {"exec", "[KIND/]NAME [-it] -- COMMAND...", "Run a command beside an instance",
      "NAME is an instance; KIND/NAME means one of its instances that runs, a ready one first. The\n"
      "exit status is the command's. It sees the instance's files, environment and limits.",
