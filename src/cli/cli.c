@@ -104,8 +104,17 @@ int at_cli_main(struct at_cli_env *env, int argc, char **argv)
     struct cli *cli = AT_NEW(struct cli);
     cli->env = env;
     cli->arena = at_arena_new(0);
-    enum at_rc rc = cli_parse(cli, argc, argv, &err);
-    if (rc == AT_OK && (cli->verb == NULL || cli_flag(cli, OPT_HELP))) {
+    bool typing = argc >= 2 && strcmp(argv[1], "__complete") == 0;
+    enum at_rc rc = AT_OK;
+    if (typing) {
+        cli->args = at_alloc(((size_t)argc + 1) * sizeof *cli->args);
+        cli_complete(cli, argc - 2, argv + 2);
+    } else {
+        rc = cli_parse(cli, argc, argv, &err);
+    }
+    if (typing) {
+        rc = AT_OK;
+    } else if (rc == AT_OK && (cli->verb == NULL || cli_flag(cli, OPT_HELP))) {
         bool asked = argc > 1;
         cli_help(asked ? env->out : env->err, cli->verb);
         rc = asked ? AT_OK : AT_BAD_REQUEST;

@@ -57,6 +57,7 @@ struct cli {
     const char **args;           /* positional, borrowed from argv */
     size_t n_args;
     size_t args_dash; /* how many stand before "--"; 0: it is not there */
+    bool after_dash;
     struct cli_values values[OPT_COUNT];
     struct at_arena *arena; /* lives as long as the command */
     struct at_loop *loop;
@@ -72,6 +73,10 @@ struct cli {
 
 /* --- options.c --- */
 enum at_rc cli_parse(struct cli *cli, int argc, char **argv, struct at_err *err) AT_WARN_UNUSED;
+/* Of words that somebody types still, as much as can be understood. Returns the option that wants
+ * its value next; OPT_COUNT: none. */
+enum cli_option cli_parse_words(struct cli *cli, size_t n, char **words);
+enum cli_option cli_option_named(const struct cli_verb *verb, const char *word); /* "-n", "--x" */
 /* Last value given, or otherwise. Flags: "true", or what stood after '='. */
 const char *cli_value(const struct cli *cli, enum cli_option option, const char *otherwise);
 bool cli_flag(const struct cli *cli, enum cli_option option);
@@ -87,6 +92,7 @@ const char *cli_nearest(const char *word, const char *const *candidates, size_t 
 void cli_help(FILE *out, const struct cli_verb *verb); /* NULL: the program */
 void cli_man(FILE *out);
 enum at_rc cli_completion(struct cli *cli, struct at_err *err);
+void cli_complete(struct cli *cli, int argc, char **argv); /* the hidden verb __complete */
 
 /* --- session.c --- */
 /* Kubeconfig, client, namespace; does nothing when it is there already. */

@@ -204,6 +204,36 @@ enum at_rc cli_parse(struct cli *cli, int argc, char **argv, struct at_err *err)
     return AT_OK;
 }
 
+enum cli_option cli_option_named(const struct cli_verb *verb, const char *word)
+{
+    bool is_long = strncmp(word, "--", 2) == 0;
+    const char *name = word + (is_long ? 2 : 1);
+    if (word[0] != '-' || name[0] == '\0' || (!is_long && name[1] != '\0')) {
+        return OPT_COUNT;
+    }
+    return find_option(verb, name, strlen(name), is_long ? 0 : name[0]);
+}
+
+enum cli_option cli_parse_words(struct cli *cli, size_t n, char **words)
+{
+    cli->verb = cli_verb_find(words[0]);
+    for (int at = 1; cli->verb != NULL && at < (int)n; at++) {
+        enum cli_option option = cli_option_named(cli->verb, words[at]);
+        if (cli->after_dash) {
+            cli->args[cli->n_args++] = words[at];
+        } else if (strcmp(words[at], "--") == 0) {
+            cli->after_dash = true;
+        } else if (option != OPT_COUNT && CLI_OPTIONS[option].value != NULL && at + 1 == (int)n) {
+            return option;
+        } else if (words[at][0] == '-' && words[at][1] != '\0') {
+            (void)!take_option(cli, (int)n, words, &at, NULL);
+        } else {
+            cli->args[cli->n_args++] = words[at];
+        }
+    }
+    return OPT_COUNT;
+}
+
 const char *cli_value(const struct cli *cli, enum cli_option option, const char *otherwise)
 {
     const struct cli_values *values = &cli->values[option];

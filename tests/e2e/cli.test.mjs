@@ -187,22 +187,6 @@ it('errors say what to do, with their exit status', async () => {
   await fails('get nodes --kubeconfig /nonexistent', 4, /hint: atoll dev writes one/);
 });
 
-it('bash completes verbs, kinds, names, options and values', async () => {
-  const script = await fleet.file('complete.bash', await atoll('completion bash'));
-  const complete = async (...words) => {
-    const r = await run('bash', ['-c', 'source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _atoll; echo "${COMPREPLY[*]}"', 'bash', script, 'atoll', ...words], { env });
-    assert.equal(r.code, 0, r.err);
-    return r.out.trim().split(' ');
-  };
-  assert.deepEqual(await complete('desc'), ['describe']);
-  assert.ok((await complete('get', '')).includes('deployments'));
-  assert.deepEqual(await complete('get', 'nodes', 'ed'), ['edge-1']);
-  assert.deepEqual(await complete('scale', 'deployment/fo'), ['deployment/forms']);
-  assert.deepEqual(await complete('get', 'nodes', '--no-h'), ['--no-headers']);
-  assert.deepEqual(await complete('get', 'nodes', '-o', 'y'), ['yaml']);
-  assert.deepEqual(await complete('dev', '--res'), ['--reset']);
-});
-
 it('ends cleanly', async () => {
   assert.equal((await dev.stop({ signal: 'SIGINT' })).code, 0);
 });
