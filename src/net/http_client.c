@@ -190,6 +190,8 @@ void at_client_send(struct client_conn *conn)
     enum at_rc rc = at_stream_write(conn->stream, call->request.data, call->request.len);
     if (rc == AT_OK) {
         call->sent = true;
+        conn->asked_at = conn->written;
+        conn->written += call->request.len;
     } else if (rc != AT_UNAVAILABLE) {
         struct at_err err;
         at_err_set(&err, AT_TOO_LARGE, "the request is too large to be queued");
@@ -230,9 +232,9 @@ void at_client_start_waiting(struct client_pool *pool)
     at_client_pool_drop_if_empty(pool);
 }
 
-bool at_client_retry(struct client_call *call)
+bool at_client_retry(struct client_call *call, bool unread)
 {
-    bool idempotent = call->method != AT_HTTP_POST && call->method != AT_HTTP_PATCH;
+    bool idempotent = unread || (call->method != AT_HTTP_POST && call->method != AT_HTTP_PATCH);
     if (call->retried || call->paused || (call->sent && !idempotent)) {
         return false;
     }

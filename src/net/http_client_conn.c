@@ -159,6 +159,15 @@ static size_t on_data(void *ctx, const char *data, size_t len)
     return used;
 }
 
+/* Had the peer ended the connection before the request came to it? Some servers do so behind an
+ * answer that does not say it (cpp-httplib, behind streams): the request is then as good as not
+ * sent, whatever it is. A peer's end carries what it has taken, so this is no guess. */
+static bool is_unread(const struct client_conn *conn)
+{
+    uint64_t acked;
+    return at_stream_acked(conn->stream, &acked) && acked <= conn->asked_at;
+}
+
 static void on_close(void *ctx, enum at_rc rc, const struct at_err *err)
 {
     struct client_conn *conn = ctx;
@@ -181,7 +190,7 @@ static void on_close(void *ctx, enum at_rc rc, const struct at_err *err)
         call->conn = NULL;
         conn->call = NULL;
     }
-    retry = retry && at_client_retry(call);
+    retry = retry && at_client_retry(call, is_unread(conn));
     at_client_conn_free(conn);
     if (call != NULL && !retry) {
         at_client_complete(call, rc, rc == AT_OK ? NULL : &own);

@@ -17,8 +17,9 @@ struct client_conn {
     bool got_bytes; /* of the answer */
     bool head_done;
     bool keep_alive;
-    bool in_data; /* on_data is running: memory stays until it returns */
-    bool dead;    /* to be released then */
+    uint64_t written, asked_at; /* bytes, in all and before the request under way */
+    bool in_data;               /* on_data is running: memory stays until it returns */
+    bool dead;                  /* to be released then */
     struct at_http1_body body;
     int64_t idle_until_ns;
 };
@@ -94,7 +95,8 @@ void at_client_complete(struct client_call *call, enum at_rc rc, const struct at
 void at_client_fail_later(struct client_call *call, enum at_rc rc, const struct at_err *err);
 void at_client_conn_done(struct client_conn *conn, bool reuse);
 void at_client_send(struct client_conn *conn);
-bool at_client_retry(struct client_call *call); /* false: must not be */
+/* unread: the peer has got nothing of it. false: it must not be sent again. */
+bool at_client_retry(struct client_call *call, bool unread);
 void at_client_start_waiting(struct client_pool *pool);
 void at_client_release(struct at_http_client *client);
 void at_client_conn_free(struct client_conn *conn);

@@ -395,6 +395,51 @@ static void retries_once_on_a_stale_connection(void **state)
     }
 }
 
+struct chain {
+    struct fixture *f;
+    struct script *s;
+    struct answer second;
+};
+
+static void ask_again(void *ctx, enum at_rc rc, bool bytes_sent, const struct at_err *err)
+{
+    struct chain *c = ctx;
+    (void)bytes_sent, (void)err;
+    assert_int_equal(rc, AT_OK);
+    struct at_http_call call = {.addr = c->s->addr,
+                                .method = AT_HTTP_POST,
+                                .target = "/",
+                                .body = "once",
+                                .body_len = 4,
+                                .ctx = &c->second,
+                                .on_head = on_head,
+                                .on_body = on_body,
+                                .on_done = on_done};
+    c->second.f = c->f;
+    c->second.id = at_http_call(c->f->client, &call);
+}
+
+/* The peer closes behind its answer without saying so, and the next request is on its way before
+ * that is seen: the peer cannot have read it, so that even a POST is sent again, and comes once. */
+static void a_request_that_met_a_closed_connection_is_sent_again(void **state)
+{
+    (void)state;
+    static const char *const TEXTS[] = {"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nEOF", ONE};
+    struct fixture f;
+    struct script s;
+    start(&f, NULL, NULL);
+    script_start(&s, f.loop, TEXTS);
+    struct chain c = {.f = &f, .s = &s};
+    struct at_http_call first = {.addr = s.addr, .target = "/", .ctx = &c, .on_done = ask_again};
+    at_http_call(f.client, &first);
+    TURN_UNTIL(f.loop, c.second.done);
+    assert_int_equal(c.second.rc, AT_OK);
+    assert_int_equal(s.n_requests, 2);
+    at_buf_done(&c.second.body);
+    script_stop(&s);
+    stop(&f);
+}
+
 static void reads_answers_as_they_are_meant(void **state)
 {
     (void)state;
@@ -651,6 +696,7 @@ int main(void)
         cmocka_unit_test(may_be_freed_within_a_callback),
         cmocka_unit_test(pauses_an_answer),
         cmocka_unit_test(retries_once_on_a_stale_connection),
+        cmocka_unit_test(a_request_that_met_a_closed_connection_is_sent_again),
         cmocka_unit_test(reads_answers_as_they_are_meant),
         cmocka_unit_test(talks_tls_and_keeps_the_connection),
         cmocka_unit_test(knows_who_shows_a_certificate),

@@ -324,7 +324,7 @@ static void end_all(struct mux_conn *m, const char *why)
         if (call != NULL) {
             bool begun = call->head_seen;
             at_mux_client_leave(call, false);
-            if (begun || !at_client_retry(call)) {
+            if (begun || !at_client_retry(call, false)) {
                 struct at_err err;
                 enum at_rc rc = begun ? AT_UPSTREAM : AT_UNAVAILABLE;
                 at_err_set(&err, rc, "%s: %s", call->pool->addr, why);

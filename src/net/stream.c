@@ -40,6 +40,7 @@ static void detach(struct at_stream *s)
         s->watch = 0;
     }
     at_stream_io_close(s);
+    s->has_acked = s->tls == NULL && at_sock_acked(s->fd, &s->acked);
     at_sock_close(s->fd);
     s->fd = -1;
 }
@@ -654,6 +655,12 @@ const char *at_stream_peer_addr(const struct at_stream *s)
 void at_stream_set_peer_addr(struct at_stream *s, const char *addr)
 {
     snprintf(s->peer, sizeof s->peer, "%s", addr);
+}
+
+bool at_stream_acked(const struct at_stream *s, uint64_t *ret)
+{
+    *ret = s->acked;
+    return s->has_acked;
 }
 
 int at_stream_fd(const struct at_stream *s)

@@ -52,6 +52,9 @@ void at_stream_set_events(struct at_stream *s, const struct at_stream_events *ev
 const struct at_tls_peer *at_stream_peer(const struct at_stream *s); /* NULL without TLS */
 const char *at_stream_peer_addr(const struct at_stream *s);
 int at_stream_fd(const struct at_stream *s);
+/* In on_close: bytes that were written here and that the peer's machine has taken. false: not known
+ * (TLS, Unix sockets). */
+bool at_stream_acked(const struct at_stream *s, uint64_t *ret);
 void at_stream_set_peer_addr(struct at_stream *s, const char *addr); /* what accept(2) said */
 /* While corked, writes are only queued (up to some tens of kB); uncork sends them in one call. */
 void at_stream_cork(struct at_stream *s);

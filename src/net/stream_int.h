@@ -38,6 +38,8 @@ struct at_stream {
     struct at_buf in; /* shown but not taken */
     struct at_buf raw; /* ciphertext not fed yet */
     struct at_buf plain_out;
+    uint64_t acked; /* by the peer's machine, when the stream had ended */
+    bool has_acked;
     size_t out_pos;    /* sent part of the output buffer */
     enum at_rc end_rc; /* with io: reading ended so while paused */
     enum at_rc close_rc;

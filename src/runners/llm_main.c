@@ -223,8 +223,15 @@ static void drain(void *service, at_post_fn *done, void *ctx)
  * a line of ours. */
 static void on_engine_abort(const char *message)
 {
-    fprintf(stderr, "atoll runner llm: the engine gave up: %.300s\n", message);
-    _Exit(RUNNER_ENGINE);
+    const char *why = message != NULL ? message : "it does not say why";
+    bool memory = strstr(why, "alloc") != NULL || strstr(why, "memory") != NULL;
+    fprintf(stderr, "atoll runner llm: the engine gave up: %.300s\n", why);
+    _Exit(memory ? RUNNER_NO_MEMORY : RUNNER_ENGINE);
+}
+
+static void on_engine_throw(void)
+{
+    runner_engine_threw("llm", "ask less of it: --context, --sequences");
 }
 
 static int serve(struct runner_process *p, const struct at_llama *l, struct llama_model *model,
@@ -298,6 +305,7 @@ static int open_and_load(struct runner_process *p, struct options *o)
     }
     o->service.start.engine_ns = at_sys_mono_ns(sys) - begun;
     l->ggml_set_abort_callback(on_engine_abort);
+    runner_on_throw(on_engine_throw);
     int status = load(p, l, o);
     at_free(l);
     return status;

@@ -175,6 +175,11 @@ static int say_load(enum at_rc rc, const struct at_err *err)
     return say(RUNNER_BAD_MODEL, err, "\n  This file cannot be served as an ONNX model.");
 }
 
+static void on_engine_throw(void)
+{
+    runner_engine_threw("onnx", "ask less of it: --threads, --batch");
+}
+
 static int load_and_serve(struct runner_process *p, const struct options *o)
 {
     struct at_err err = {0};
@@ -197,6 +202,7 @@ static int load_and_serve(struct runner_process *p, const struct options *o)
             "executable or in /usr/lib/atoll, or name it by ATOLL_ONNXRUNTIME.");
     }
     service.start.engine_ns = at_sys_mono_ns(sys) - begun;
+    runner_on_throw(on_engine_throw);
     AT_CLEANUP(at_cleanup_free) char *name = runner_model_name(o->model);
     service.name = service.name != NULL ? service.name : name;
     service.listen = service.listen != NULL ? service.listen : "127.0.0.1:0";

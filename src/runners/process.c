@@ -3,11 +3,15 @@
 #include "core/mem.h"
 #include "core/str.h"
 #include "runners/limits.h"
+#include "sys/fd.h"
 #include "sys/sys.h"
 
+#include <dlfcn.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define FOLDERS_UP_MAX 4 /* from the executable to where third_party/ or lib/atoll is */
 
@@ -81,6 +85,47 @@ void runner_say_ready(const char *addr)
 {
     printf("ready runner %s%s\n", strncmp(addr, "unix:", 5) == 0 ? "" : "http://", addr);
     fflush(stdout);
+}
+
+/* The C++ runtime that the engine brought along; NULL: it has none of its own. */
+static void *cxx_symbol(const char *name)
+{
+    void *runtime = dlopen("libstdc++.so.6", RTLD_LAZY | RTLD_NOLOAD);
+    return runtime != NULL ? dlsym(runtime, name) : NULL;
+}
+
+void runner_on_throw(void (*on_end)(void))
+{
+    void (*(*set)(void (*)(void)))(void) = NULL;
+    *(void **)&set = cxx_symbol("_ZSt13set_terminatePFvvE"); /* std::set_terminate */
+    if (set != NULL) {
+        (void)set(on_end);
+    }
+}
+
+/* Memory may be what there is none of: nothing is allocated here but by dlsym, which gives NULL
+ * then. */
+void runner_engine_threw(const char *kind, const char *less)
+{
+    /* Of the Itanium C++ ABI: the type of what is being handled, whose second word is its name. */
+    const void *(*current)(void) = NULL;
+    *(void **)&current = cxx_symbol("__cxa_current_exception_type");
+    const void *type = current != NULL ? current() : NULL;
+    const char *name = type != NULL ? ((const char *const *)type)[1] : "";
+    bool memory = strstr(name, "bad_alloc") != NULL || strstr(name, "bad_array_new") != NULL ||
+                  strstr(name, "length_error") != NULL;
+    char line[512];
+    int n = memory ? snprintf(line, sizeof line,
+                              "atoll runner %s: the engine ran out of memory in the midst of its "
+                              "work (%.64s). Give the runner more memory, or %s.\n",
+                              kind, name, less)
+                   : snprintf(line, sizeof line,
+                              "atoll runner %s: the engine gave up in the midst of its work: it "
+                              "threw %.64s\n",
+                              kind, name[0] != '\0' ? name : "what is not known here");
+    size_t written;
+    (void)!at_fd_write(STDERR_FILENO, line, (size_t)n, &written);
+    _Exit(memory ? RUNNER_NO_MEMORY : RUNNER_ENGINE);
 }
 
 static void stop_loop(void *ctx)

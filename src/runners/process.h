@@ -41,6 +41,14 @@ char *runner_model_name(const char *path); /* "models/digits.onnx" is "digits". 
 int runner_say(const char *kind, int status, const struct at_err *err, const char *advice);
 void runner_say_ready(const char *addr); /* the line that whoever started it waits for */
 
+/* Engines are C++, and what they throw cannot be caught in C: it ends the process. on_end is called
+ * then instead of abort, on the thread that threw, and calls runner_engine_threw. To be called when
+ * the engine's library is loaded. */
+void runner_on_throw(void (*on_end)(void));
+/* Say what was thrown and what helps, in one line, and end the process: RUNNER_NO_MEMORY when it
+ * was for want of memory, else RUNNER_ENGINE. */
+_Noreturn void runner_engine_threw(const char *kind, const char *less);
+
 /* First signal: finish what is in flight, for a while. Second: end at once. */
 struct runner_process {
     struct at_loop *loop;

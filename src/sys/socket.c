@@ -5,9 +5,10 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/sockios.h>
+#include <linux/tcp.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -306,6 +307,18 @@ enum at_rc at_sock_writev(int fd, const struct iovec *iov, int n, size_t *ret)
     }
     *ret = (size_t)sent;
     return AT_OK;
+}
+
+bool at_sock_acked(int fd, uint64_t *ret)
+{
+    struct tcp_info info = {0}; /* of the kernel's header: libc's ends before this member */
+    socklen_t len = sizeof info;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 ||
+        len < offsetof(struct tcp_info, tcpi_bytes_acked) + sizeof info.tcpi_bytes_acked) {
+        return false;
+    }
+    *ret = info.tcpi_bytes_acked > 0 ? info.tcpi_bytes_acked - 1 : 0; /* SYN is counted as one */
+    return true;
 }
 
 long at_sock_unsent(int fd)

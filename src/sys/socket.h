@@ -32,6 +32,9 @@ enum at_rc at_sock_read(int fd, void *buf, size_t len, size_t *ret) AT_WARN_UNUS
 enum at_rc at_sock_write(int fd, const void *buf, size_t len, size_t *ret) AT_WARN_UNUSED;
 struct iovec;
 enum at_rc at_sock_writev(int fd, const struct iovec *iov, int n, size_t *ret) AT_WARN_UNUSED;
+/* Bytes that the peer's machine has taken over TCP since the connection was made, also when it has
+ * ended. false: not known, as of a Unix socket. */
+bool at_sock_acked(int fd, uint64_t *ret);
 long at_sock_unsent(int fd); /* bytes that the peer has not acknowledged; 0 when unknown */
 void at_sock_shutdown_write(int fd);
 void at_sock_close(int fd); /* accepts -1 */

@@ -221,7 +221,8 @@ it('a client that goes away ends its sequence within a step', async () => {
   await waits;
   await until('atoll_llm_running', (n) => n === 0);
   const steps = await metric('atoll_llm_answer_tokens_total');
-  assert.ok(steps < 960, `${steps} tokens were computed`);
+  assert.ok(steps < 960, `${steps} tokens were computed`); // to the step: src/runners/llm_engine_test.c
+  assert.ok((await metric('atoll_llm_cancelled_total')) >= 1);
   assert.equal(await metric('atoll_llm_waiting'), 0);
   assert.equal((await client.completions.create(text('z', { max_tokens: 2 }))).usage.completion_tokens, 2);
 });
@@ -318,3 +319,25 @@ fleet.it('a cache that memory has no room for ends with a status of its own, and
   assert.equal(done.code, 75, done.err);
   assert.match(done.err, /16777216 tokens cannot be had.*--context/s);
 }, { skip: skip || (PLAIN ? false : 'no build without the address sanitizer, which reserves more than any limit') });
+
+// The engine is C++; what it throws where nobody catches it would end the process by abort, without a word of ours.
+const noShim = skip || (PLAIN ? false : 'no build without the address sanitizer, which has an operator new of its own');
+for (const [what, symbol, status, words] of [
+  ['memory', '_ZSt17__throw_bad_allocv', 75, /the engine ran out of memory in the midst of its work \(St9bad_alloc\).*--context/],
+  ['anything else', '_ZSt20__throw_domain_errorPKc', 70, /the engine gave up in the midst of its work: it threw St12domain_error/],
+]) {
+  fleet.it(`an engine that throws for want of ${what} ends with a sentence of ours and a status of its own`, async () => {
+    const dir = await fleet.dir('atoll-shim');
+    const made = await run('gcc', ['-shared', '-fPIC', '-fexceptions', '-O1', '-o', path.join(dir, 'shim.so'), path.join(ROOT, 'tests/e2e/lib/no-memory.c')]);
+    assert.equal(made.code, 0, made.err);
+    const trigger = path.join(dir, 'now');
+    const proc = fleet.start('atoll runner', ['runner', 'llm', '--model', MODEL], { command: PLAIN, env: { LD_PRELOAD: path.join(dir, 'shim.so'), ATOLL_TEST_TRIGGER: trigger, ATOLL_TEST_THROWS: symbol } });
+    const [, url] = await proc.line(/^ready runner (\S+)$/m);
+    const ask = () => fetch(`${url}/v1/completions`, { method: 'POST', body: JSON.stringify(text('x', { max_tokens: 2 })) });
+    assert.equal((await ask()).status, 200);
+    await writeFile(trigger, '');
+    await assert.rejects(ask()); // its connection ends with the process
+    assert.deepEqual(await proc.exited, { code: status, signal: null });
+    assert.match(proc.err.trim().split('\n').at(-1), words);
+  }, { skip: noShim });
+}
