@@ -272,6 +272,7 @@ void at_agent_free(struct at_agent *a)
     }
     at_map_free(a->instances);
     agent_shares_done(a);
+    agent_gpus_done(a);
     agent_fetches_free(a->fetches);
     agent_node_done(a);
     agent_room_forget(a);

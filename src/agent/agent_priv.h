@@ -80,6 +80,10 @@ struct at_agent {
     int64_t share_looked_ns;
     struct share_look *share_look; /* under way in the pool */
     struct at_gpu_watch *gpu_watch;
+
+    /* gpus.c */
+    json_t *gpus;      /* as the Node's status has them; NULL: not yet */
+    char *gpu_sharing; /* the Node's own word on it */
 };
 
 /* agent.c */
@@ -160,6 +164,7 @@ struct agent_instance {
     bool ready;
     bool out_of_memory; /* the last run ended so */
     bool gpu_exceeded;  /* it was ended for this */
+    bool gpu_lost;      /* or for this */
     char reason[48], message[400];
     int64_t restarts, exit_code;
     int64_t started_wall_ns, ready_wall_ns, finished_wall_ns;
@@ -213,7 +218,26 @@ int64_t agent_share_memory(const struct at_agent *a, const struct at_instance_gp
 json_t *agent_share_json(struct agent_instance *i); /* own: caller decrefs */
 void agent_share_remove(struct agent_instance *i);  /* with its files */
 void agent_share_free(struct agent_instance *i);    /* its files stay */
+void agent_shares_watch(struct at_agent *a);        /* look after them from now on */
 void agent_shares_done(struct at_agent *a);
+
+/* gpus.c: the GPUs of this machine, and how they are shared. */
+enum agent_gpu_mode {
+    AGENT_GPU_SHARE,       /* memory and turns */
+    AGENT_GPU_TIME_SLICES, /* memory; time is the GPU's affair */
+    AGENT_GPU_MPS,         /* memory; at the same time */
+    AGENT_GPU_EXCLUSIVE,
+};
+enum agent_gpu_mode agent_gpu_mode(const struct agent_instance *i);
+const char *agent_gpu_mode_name(enum agent_gpu_mode mode);
+/* The Node's status is about to be sent: remembers its gpus, and puts in which have failed. */
+void agent_gpus_learn(struct at_agent *a, json_t *status);
+/* What the driver says now. Ends what runs on those that failed. */
+struct at_gpu_fault;
+void agent_gpus_failed(struct at_agent *a, const struct at_gpu_fault *faults, size_t n);
+/* One of its GPUs cannot be used: writes why, with the GPU's name. */
+bool agent_gpus_lost(const struct agent_instance *i, char *why, size_t why_size);
+void agent_gpus_done(struct at_agent *a);
 
 /* probe.c */
 void agent_probes_start(struct agent_instance *i);

@@ -180,9 +180,13 @@ static void end(struct agent_instance *i, bool succeeded, const char *reason, co
 static void begin(struct agent_instance *i)
 {
     const struct at_workload *w = &i->typed->spec;
-    char why[200];
+    char why[256];
     if (!agent_admit(i, why, sizeof why)) {
         end(i, false, "NodeOvercommitted", why);
+        return;
+    }
+    if (agent_gpus_lost(i, why, sizeof why)) {
+        end(i, false, "GPULost", why);
         return;
     }
     i->driver = agent_driver_for(i->agent, w);
@@ -276,7 +280,7 @@ void agent_instance_started(struct agent_instance *i, struct at_runtime_task *ta
 {
     i->task = task;
     i->pid = pid;
-    i->gpu_exceeded = false;
+    i->gpu_exceeded = i->gpu_lost = false;
     at_free(i->isolation);
     i->isolation = at_strdup(isolation);
     set_phase(i, PHASE_RUNNING);
@@ -405,6 +409,11 @@ static void exited_by_itself(struct agent_instance *i, int exit_code, int signal
     i->pid = 0;
     i->ready = false;
     const char *special = exit_reason(i, exit_code);
+    if (i->gpu_lost) { /* not to be mended here: its owner makes another one */
+        (void)agent_gpus_lost(i, message, sizeof message);
+        end(i, false, "GPULost", message);
+        return;
+    }
     if (!restartable(i, succeeded)) {
         end(i, succeeded, succeeded ? "Completed" : special != NULL ? special : "Error", message);
         return;

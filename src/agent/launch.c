@@ -237,8 +237,8 @@ static void env_gpus(const struct agent_instance *i, struct words *w)
     const char *list = "";
     bool by_id = true;
     for (size_t k = 0; k < s->gpus.n; k++) {
-        by_id =
-            by_id && s->gpus.items[k].id != NULL && strncmp(s->gpus.items[k].id, "GPU-", 4) == 0;
+        const char *id = s->gpus.items[k].id != NULL ? s->gpus.items[k].id : "";
+        by_id = by_id && (strncmp(id, "GPU-", 4) == 0 || strncmp(id, "MIG-", 4) == 0);
     }
     for (size_t k = 0; k < s->gpus.n && list != NULL; k++) {
         const struct at_instance_gpu *g = &s->gpus.items[k];

@@ -88,6 +88,7 @@ static void status_send(struct at_agent *a)
         agent_failed(a, rc, &err);
         return;
     }
+    agent_gpus_learn(a, status);
     agent_room_learn(a, status);
     json_object_set_new(status, "drivers", drivers_json(a));
     json_object_set_new(status, "models", models_json(a));
@@ -180,6 +181,11 @@ static void on_heartbeat(void *ctx, enum at_rc rc, int status, json_t *body,
     if (rc == AT_OK) {
         int64_t ms = at_json_int_at(body, "intervalMs", 0);
         a->heartbeat_ns = ms > 0 ? ms * AT_NS_PER_MS : a->heartbeat_ns;
+        const char *sharing = at_json_str_at(body, "gpuSharing", "");
+        if (!at_streq(a->gpu_sharing != NULL ? a->gpu_sharing : "", sharing)) {
+            at_free(a->gpu_sharing);
+            a->gpu_sharing = at_strdup(sharing);
+        }
         wait = a->heartbeat_ns;
     } else {
         at_log(AT_LOG_WARN, "heartbeat.failed", "%s", err->msg);

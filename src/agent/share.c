@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define GPU_MILLI 1000
+#define GPU_MILLI 1000 /* of one device */
 #define PRELOAD "/etc/ld.so.preload"
 
 struct share_device {
@@ -25,6 +25,7 @@ struct share_device {
     int64_t used_bytes;                  /* by the driver's word */
     unsigned over;                       /* looks in a row that found more than the share */
     int64_t launches_before, active_ns;  /* when it last launched */
+    int64_t spill_bytes;
     int64_t slot_offset_us, slot_length_us;
     int64_t told_used, told_refused;
 };
@@ -32,6 +33,9 @@ struct share_device {
 struct agent_share {
     char *dir, *library, *usage, *preload;
     struct at_process_bind binds[4];
+    enum agent_gpu_mode mode;
+    bool strict;
+    int64_t priority;
     size_t n;
     struct share_device devices[AT_SHARE_DEVICES_MAX];
     int64_t told_ns;
@@ -60,10 +64,13 @@ static size_t wants_of(const struct agent_instance *i, struct at_share_want *wan
             return 0; /* pretended devices, or more than a share can name */
         }
         int64_t memory = agent_share_memory(i->agent, g);
-        part = part || g->milli < GPU_MILLI || g->memory_bytes > 0;
-        wants[n] = (struct at_share_want){.id = g->id, .memory_bytes = memory};
-        devices[n] =
-            (struct share_device){.index = g->index, .milli = g->milli, .memory_bytes = memory};
+        const struct at_gpu_sharing *how = i->typed->spec.gpu_sharing;
+        int64_t spill = how != NULL ? how->spill_bytes : 0;
+        part = part || g->milli < GPU_MILLI || g->memory_bytes > 0 || spill > 0;
+        wants[n] =
+            (struct at_share_want){.id = g->id, .memory_bytes = memory, .spill_bytes = spill};
+        devices[n] = (struct share_device){
+            .index = g->index, .milli = g->milli, .memory_bytes = memory, .spill_bytes = spill};
         snprintf(devices[n].id, sizeof devices[n].id, "%s", g->id);
         n++;
     }
@@ -114,6 +121,21 @@ static bool preload_place(void)
     return true;
 }
 
+static void put_slot(struct agent_share *s, size_t device, int64_t offset_us, int64_t length_us)
+{
+    struct share_device *d = &s->devices[device];
+    struct at_err err = {0};
+    if (d->slot_offset_us == offset_us && d->slot_length_us == length_us) {
+        return;
+    }
+    if (at_share_set_slot(s->dir, device, offset_us, length_us, &err) != AT_OK) {
+        at_log(AT_LOG_WARN, "share.slot", "%s", err.msg);
+        return;
+    }
+    d->slot_offset_us = offset_us;
+    d->slot_length_us = length_us;
+}
+
 static void share_tick(void *ctx);
 
 enum at_rc agent_share_apply(struct agent_instance *i, struct at_err *err)
@@ -128,7 +150,10 @@ enum at_rc agent_share_apply(struct agent_instance *i, struct at_err *err)
     if (s == NULL) {
         i->share = s = share_new(i);
         s->binds[2].source = preload_place() ? s->preload : NULL;
+        s->mode = agent_gpu_mode(i); /* for as long as it runs */
     }
+    s->strict = i->typed->spec.gpu_sharing != NULL && i->typed->spec.gpu_sharing->strict;
+    s->priority = i->typed->spec.priority;
     bool same = s->n == n;
     for (size_t d = 0; d < n && same; d++) {
         same = strcmp(s->devices[d].id, devices[d].id) == 0 &&
@@ -142,11 +167,19 @@ enum at_rc agent_share_apply(struct agent_instance *i, struct at_err *err)
     if (rc == AT_OK) {
         memcpy(s->devices, devices, sizeof devices);
         s->n = n;
-        i->agent->share_timer = i->agent->share_timer != 0
-                                    ? i->agent->share_timer
-                                    : at_loop_timer(i->agent->loop, 0, share_tick, i->agent);
+        for (size_t d = 0; d < n && s->strict; d++) { /* from its first launch on */
+            put_slot(s, d, 0, AT_SHARE_PERIOD_US * devices[d].milli / GPU_MILLI);
+        }
+        agent_shares_watch(i->agent);
     }
     return rc;
+}
+
+void agent_shares_watch(struct at_agent *a)
+{
+    if (a->share_timer == 0) {
+        a->share_timer = at_loop_timer(a->loop, 0, share_tick, a);
+    }
 }
 
 const struct at_process_bind *agent_share_binds(const struct agent_instance *i)
@@ -180,10 +213,14 @@ json_t *agent_share_json(struct agent_instance *i)
     for (size_t k = 0; k < i->share->n; k++) {
         struct share_device *d = &i->share->devices[k];
         char used[AT_UNITS_TEXT_BYTES_MAX], limit[AT_UNITS_TEXT_BYTES_MAX];
+        char spilled[AT_UNITS_TEXT_BYTES_MAX];
         int64_t bytes = d->used_bytes > d->seen.memory_bytes ? d->used_bytes : d->seen.memory_bytes;
         bytes = bytes >> 20 << 20;
+        at_quantity_format_bytes(d->seen.spill_bytes >> 20 << 20, spilled);
         json_array_append_new(list,
-                              json_pack("{s:s, s:s, s:s, s:I, s:I}", "id", d->id, "memory",
+                              json_pack("{s:s, s:s, s:s*, s:s, s:s, s:I, s:I}", "id", d->id, "mode",
+                                        agent_gpu_mode_name(i->share->mode), "spilled",
+                                        d->spill_bytes > 0 ? spilled : NULL, "memory",
                                         at_quantity_format_bytes(d->memory_bytes, limit), "used",
                                         at_quantity_format_bytes(bytes, used), "refused",
                                         (json_int_t)d->seen.refused, "waitedMilliseconds",
@@ -219,7 +256,7 @@ struct turn_list {
     size_t n;
 };
 
-/* Running instances that hold a part of this device. */
+/* Running instances that hold a part of this device and take turns. */
 static void sharers(struct at_agent *a, const char *id, struct turn_list *ret)
 {
     const char *uid;
@@ -227,7 +264,8 @@ static void sharers(struct at_agent *a, const char *id, struct turn_list *ret)
     ret->n = 0;
     for (size_t it = 0; at_map_next(a->instances, &it, &uid, &value);) {
         struct agent_instance *i = value;
-        for (size_t k = 0; i->share != NULL && i->task != NULL && k < i->share->n; k++) {
+        bool turns = i->share != NULL && i->task != NULL && i->share->mode == AGENT_GPU_SHARE;
+        for (size_t k = 0; turns && k < i->share->n; k++) {
             if (strcmp(i->share->devices[k].id, id) == 0 && ret->n < AGENT_SHARES_MAX) {
                 ret->shares[ret->n] = i->share;
                 ret->device[ret->n++] = k;
@@ -236,39 +274,56 @@ static void sharers(struct at_agent *a, const char *id, struct turn_list *ret)
     }
 }
 
-static void put_slot(struct agent_share *s, size_t device, int64_t offset_us, int64_t length_us)
+static bool launches(const struct share_device *d, int64_t now)
 {
-    struct share_device *d = &s->devices[device];
-    struct at_err err = {0};
-    if (d->slot_offset_us == offset_us && d->slot_length_us == length_us) {
-        return;
-    }
-    if (at_share_set_slot(s->dir, device, offset_us, length_us, &err) != AT_OK) {
-        at_log(AT_LOG_WARN, "share.slot", "%s", err.msg);
-        return;
-    }
-    d->slot_offset_us = offset_us;
-    d->slot_length_us = length_us;
+    return d->active_ns != 0 && now - d->active_ns < AGENT_SHARE_IDLE_NS;
 }
 
-/* Those that launch divide the period by their shares; who is alone, or launches nothing, has no
- * turns: an idle neighbour costs nobody anything. */
+/* What those that launch are sure of, and which of them have a claim on the rest: those of the
+ * highest priority that may have more than their share. */
+struct turn_sums {
+    int64_t sure, claims, highest;
+    size_t active;
+};
+
+static struct turn_sums sums_of(const struct turn_list *list, int64_t now)
+{
+    struct turn_sums sums = {.highest = INT64_MIN};
+    for (size_t k = 0; k < list->n; k++) {
+        const struct agent_share *s = list->shares[k];
+        const struct share_device *d = &s->devices[list->device[k]];
+        if (!launches(d, now)) {
+            continue;
+        }
+        sums.active++;
+        sums.sure += d->milli;
+        if (!s->strict && s->priority > sums.highest) {
+            sums.highest = s->priority;
+            sums.claims = 0;
+        }
+        sums.claims += !s->strict && s->priority == sums.highest ? d->milli : 0;
+    }
+    return sums;
+}
+
+/* Each that launches has its share of the period; what nobody has reserved, and what those that
+ * launch nothing leave, goes to the highest priority. Who is alone has no turns, unless its share
+ * is strict. */
 static void lay_out(const struct turn_list *list, int64_t now)
 {
-    int64_t sum = 0, at = 0;
-    size_t active = 0;
+    struct turn_sums sums = sums_of(list, now);
+    int64_t all = sums.sure > GPU_MILLI ? sums.sure : GPU_MILLI, at = 0;
+    int64_t rest = all - sums.sure;
     for (size_t k = 0; k < list->n; k++) {
-        struct share_device *d = &list->shares[k]->devices[list->device[k]];
-        bool is_active = now - d->active_ns < AGENT_SHARE_IDLE_NS && d->active_ns != 0;
-        sum += is_active ? d->milli : 0;
-        active += is_active;
-    }
-    for (size_t k = 0; k < list->n; k++) {
-        struct share_device *d = &list->shares[k]->devices[list->device[k]];
-        bool is_active = now - d->active_ns < AGENT_SHARE_IDLE_NS && d->active_ns != 0;
-        int64_t length = active > 1 && is_active ? AT_SHARE_PERIOD_US * d->milli / sum : 0;
-        put_slot(list->shares[k], list->device[k], length > 0 ? at : 0, length);
-        at += length;
+        struct agent_share *s = list->shares[k];
+        struct share_device *d = &s->devices[list->device[k]];
+        bool active = launches(d, now);
+        bool claims = active && !s->strict && s->priority == sums.highest;
+        int64_t milli = d->milli + (claims ? rest * d->milli / sums.claims : 0);
+        int64_t length = AT_SHARE_PERIOD_US * milli / all;
+        bool open = !s->strict && (!active || sums.active == 1);
+        put_slot(s, list->device[k], open || !active ? 0 : at, open ? 0 : length);
+        at += active && !open ? length : 0;
     }
 }
 
@@ -296,7 +351,7 @@ static bool lay_out_all(struct at_agent *a, int64_t now)
         for (size_t k = 0; i->share != NULL && i->task != NULL && k < i->share->n; k++) {
             struct turn_list list;
             sharers(a, i->share->devices[k].id, &list);
-            shared = shared || list.n > 1;
+            shared = shared || list.n > 1 || i->share->strict;
             lay_out(&list, now);
         }
     }
@@ -309,14 +364,16 @@ struct share_look {
     struct at_agent *agent;     /* NULL: it went away meanwhile */
     struct at_gpu_watch *watch; /* the agent's; ours when it went away */
     enum at_rc rc;
-    size_t n;
+    size_t n, n_faults;
     struct at_gpu_use uses[AT_GPU_USES_MAX];
+    struct at_gpu_fault faults[AT_GPU_FAULTS_MAX];
 };
 
 static void look_work(void *ctx)
 {
     struct share_look *look = ctx;
     look->rc = at_gpu_watch_look(look->watch, look->uses, AT_GPU_USES_MAX, &look->n);
+    look->n_faults = look->rc == AT_OK ? at_gpu_watch_faults(look->watch, look->faults) : 0;
 }
 
 /* What the driver counts beside allocations is taken off the room; of two looks the smaller, as one
@@ -387,6 +444,9 @@ static void look_done(void *ctx)
         return;
     }
     a->share_look = NULL;
+    if (look->rc == AT_OK) {
+        agent_gpus_failed(a, look->faults, look->n_faults);
+    }
     const char *uid;
     void *value;
     for (size_t it = 0; at_map_next(a->instances, &it, &uid, &value);) {

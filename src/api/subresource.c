@@ -2,6 +2,8 @@
 #include "api/api_priv.h"
 #include "core/str.h"
 
+#include <stdio.h>
+
 /* ".spec.replicas" as at_json_at wants it. */
 static const char *path_of(const char *column_path)
 {
@@ -88,7 +90,8 @@ void api_scale_get(struct api_req *req)
     at_store_range(req->api->options.store, key, NULL, 1, 0, scale_loaded, req);
 }
 
-/* Kept in memory only: the node controller reads it from state. */
+/* Kept in memory only: the node controller reads it from state. The answer tells the agent what its
+ * Node's spec wants of it. */
 void api_heartbeat(struct api_req *req)
 {
     struct at_state *state = req->api->options.state;
@@ -97,9 +100,11 @@ void api_heartbeat(struct api_req *req)
         api_respond_not_found(req); /* so that the agent makes it anew */
         return;
     }
-    json_decref(node);
     at_state_heartbeat(state, req->route.name, at_sys_mono_ns(req->api->sys));
-    static const char ANSWER[] = "{\"intervalMs\":500}";
-    _Static_assert(AT_API_HEARTBEAT_INTERVAL_MS == 500, "the answer says so");
-    api_respond_text(req, 200, "application/json", NULL, ANSWER, sizeof ANSWER - 1);
+    char answer[128];
+    int len = snprintf(answer, sizeof answer, "{\"intervalMs\":%d,\"gpuSharing\":\"%.16s\"}",
+                       (int)AT_API_HEARTBEAT_INTERVAL_MS,
+                       at_json_str_at(node, "spec.gpuSharing", "")); /* one of an enumeration */
+    json_decref(node);
+    api_respond_text(req, 200, "application/json", NULL, answer, (size_t)len);
 }

@@ -18,6 +18,7 @@
 #define CTL_FINALIZER_ORPHAN "orphan"
 #define CTL_REASON_NODE_LOST "NodeLost"
 #define CTL_REASON_OVERCOMMITTED "NodeOvercommitted" /* the agent had no room for it */
+#define CTL_REASON_GPU_LOST "GPULost"                /* its GPU failed */
 
 /* Limits. */
 #define CTL_CREATES_PER_PASS 512 /* of one owner; the rest follows in the next pass */
@@ -97,9 +98,10 @@ struct at_controllers {
     const struct at_snapshot *sched_snap; /* that it was brought to: held */
     struct at_map *unheard;               /* node.c: nodes that never beat */
     uint64_t health_looks;
-    struct at_map *node_seen; /* node -> char *: what placement cared about when it last looked */
-    struct at_map *owned;     /* "<ns>/<kind index>/<name>" of objects that have owners */
-    struct at_map *finishing; /* the same of owners that wait for what they own */
+    struct at_map *node_faults; /* node -> char *: what was told of its GPUs */
+    struct at_map *node_seen;   /* node -> char *: what placement cared about when it last looked */
+    struct at_map *owned;       /* "<ns>/<kind index>/<name>" of objects that have owners */
+    struct at_map *finishing;   /* the same of owners that wait for what they own */
     struct at_queue_book *queues; /* admission.c; NULL: there are none, or not looked at yet */
     uint64_t queues_signature;    /* of what it was made of */
     bool moving;                  /* reschedule.c: new copies may be meant for a node */
@@ -174,6 +176,9 @@ void ctl_scale_report(struct at_controllers *c, const struct at_snapshot *snap, 
 void ctl_tell_instance(struct at_controllers *c, struct ctl_seen *seen,
                        const struct at_instance *i);
 
+/* Events about a node whose GPUs failed or came back. */
+void ctl_tell_node(struct at_controllers *c, const struct at_node *node);
+
 /* owner.c: what Deployment and Job share. */
 struct ctl_owned {
     const struct at_instance **items;
@@ -184,8 +189,8 @@ struct ctl_owned ctl_owned_by(struct ctl_pass *p, const char *uid);
 /* qsort's order of those to give up first: not bound to a node, then the newest. */
 int ctl_by_least_done(const struct at_instance *x, const struct at_instance *y);
 bool ctl_ended(const struct at_instance *i); /* Succeeded or Failed */
-/* Failed through no fault of its own: its node was lost, or had no room for it after all (and an
- * owner makes another one). */
+/* Failed through no fault of its own: its node or its GPU was lost, or had no room for it after all
+ * (and an owner makes another one). */
 bool ctl_lost(const struct at_instance *i);
 bool ctl_is(const char *phase, const char *want);
 const char *ctl_template_hash(struct ctl_pass *p, const json_t *template_json); /* in arena */

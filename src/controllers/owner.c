@@ -38,7 +38,8 @@ bool ctl_lost(const struct at_instance *i)
 {
     return at_streq(i->status.phase, "Failed") &&
            (at_streq(i->status.reason, CTL_REASON_NODE_LOST) ||
-            (at_streq(i->status.reason, CTL_REASON_OVERCOMMITTED) &&
+            ((at_streq(i->status.reason, CTL_REASON_OVERCOMMITTED) ||
+              at_streq(i->status.reason, CTL_REASON_GPU_LOST)) &&
              at_meta_controller(&i->meta) != NULL));
 }
 

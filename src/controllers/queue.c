@@ -495,6 +495,7 @@ struct at_controllers *at_controllers_new(struct at_loop *loop, struct at_state 
     c->sched = at_scheduler_new();
     c->unheard = at_map_new();
     c->node_seen = at_map_new();
+    c->node_faults = at_map_new();
     c->owned = at_map_new();
     c->finishing = at_map_new();
     c->demands = at_map_new();
@@ -530,6 +531,7 @@ static void controllers_done(struct at_controllers *c)
     ctl_index_free(c->index);
     ctl_health_done(c);
     free_values(c->node_seen);
+    free_values(c->node_faults);
     free_values(c->demands);
     at_map_free(c->owned);
     at_map_free(c->finishing);

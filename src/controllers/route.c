@@ -147,12 +147,17 @@ static bool node_changed(struct at_controllers *c, const struct at_node *node)
             labels = (labels ^ (unsigned char)*s) * 1099511628211u;
         }
     }
+    uint64_t failed = 0;
+    for (size_t k = 0; k < node->status.gpus.n; k++) {
+        failed = failed * 31 + (ctl_text(node->status.gpus.items[k].fault)[0] != '\0');
+    }
     char *now = at_asprintf(
-        "%s %lld %d %d %u %llx %lld %lld %lld %lld %zu", ctl_text(node->meta.uid),
-        (long long)node->meta.generation, ctl_node_ready(node), node->meta.deletion_wall_ns != 0,
-        drivers, (unsigned long long)labels, (long long)(r != NULL ? r->cpu_milli : 0),
-        (long long)(r != NULL ? r->memory_bytes : 0), (long long)(r != NULL ? r->disk_bytes : 0),
-        (long long)(r != NULL ? r->gpu_milli : 0), node->status.gpus.n);
+        "%llu %s %lld %d %d %u %llx %lld %lld %lld %lld %zu", (unsigned long long)failed,
+        ctl_text(node->meta.uid), (long long)node->meta.generation, ctl_node_ready(node),
+        node->meta.deletion_wall_ns != 0, drivers, (unsigned long long)labels,
+        (long long)(r != NULL ? r->cpu_milli : 0), (long long)(r != NULL ? r->memory_bytes : 0),
+        (long long)(r != NULL ? r->disk_bytes : 0), (long long)(r != NULL ? r->gpu_milli : 0),
+        node->status.gpus.n);
     char *old = at_map_put(c->node_seen, node->meta.name, now);
     bool differs = !at_streq(old, now);
     at_free(old);
@@ -165,6 +170,7 @@ static void route_node(struct at_controllers *c, const struct at_snapshot *snap,
     ctl_enqueue(c, CTL_NODE, NULL, name);
     if (node != NULL) {
         ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, ctl_text(node->spec.site), CTL_COUNT_DELAY_NS);
+        ctl_tell_node(c, node);
         if (node_changed(c, node)) {
             ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
             ctl_enqueue(c, CTL_RESERVATIONS, NULL, "all");
@@ -173,6 +179,7 @@ static void route_node(struct at_controllers *c, const struct at_snapshot *snap,
         return;
     }
     at_free(at_map_remove(c->node_seen, name));
+    at_free(at_map_remove(c->node_faults, name));
     for (size_t k = 0; k < snap->n_sites; k++) {
         ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, snap->sites[k]->meta.name, CTL_COUNT_DELAY_NS);
     }

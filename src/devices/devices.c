@@ -72,6 +72,7 @@ enum at_rc at_devices_inventory(const char *state_dir, const char *file, json_t 
     }
     json_t *gpus = json_array();
     at_devices_nvml(AT_DEVICES_NVML, gpus);
+    at_devices_sysfs(AT_DEVICES_DRM_DIR, gpus);
     size_t n_gpus = json_array_size(gpus);
     json_t *numa = json_array();
     at_devices_numa(AT_DEVICES_NUMA_DIR, numa);

@@ -11,6 +11,11 @@
 /* Append {id, model, memory} of each GPU that NVIDIA's library knows; without the library nothing.
  */
 void at_devices_nvml(const char *library, json_t *gpus);
+#define AT_DEVICES_DRM_DIR "/sys/class/drm"
+/* Append the GPUs of AMD and Intel that have memory of their own. */
+void at_devices_sysfs(const char *drm_dir, json_t *gpus);
+/* A file's text without the white space at its end; NULL: it cannot be read. own: caller frees. */
+char *at_devices_text(const char *dir, const char *name);
 #define AT_DEVICES_NUMA_DIR "/sys/devices/system/node"
 #define AT_DEVICES_PCI_DIR "/sys/bus/pci/devices"
 /* Append {id, cpus, cpu, memory} of each NUMA node that dir tells of; without dir nothing. */

@@ -155,6 +155,43 @@ static void numa_nodes_are_read_from_the_kernels_files(void **state)
     assert_int_equal(at_devices_numa_of_pci(pci, "00000000:5E:00.0"), -1);
 }
 
+static void gpus_of_other_makers_are_read_from_the_kernels_files(void **state)
+{
+    (void)state;
+    put_file("drm/card2/device", "vendor", "0x1002\n");
+    put_file("drm/card2/device", "unique_id", "9d2d9a3c8a1f0e55\n");
+    put_file("drm/card2/device", "product_name", "AMD Instinct MI250X\n");
+    put_file("drm/card2/device", "mem_info_vram_total", "68702699520\n");
+    put_file("drm/card2/device", "numa_node", "1\n");
+    put_file("drm/card10/device", "vendor", "0x8086\n");
+    put_file("drm/card10/device", "device", "0x56c0\n");
+    put_file("drm/card10/device", "numa_node", "-1\n");
+    put_file("drm/card10/device", "uevent", "DRIVER=xe\nPCI_SLOT_NAME=0000:4d:00.0\n");
+    put_file("drm/card10/device", "resource",
+             "0x00000000f0000000 0x00000000f0ffffff 0x0000000000140204\n"
+             "0x0000000000000000 0x0000000000000000 0x0000000000000000\n"
+             "0x0000003800000000 0x0000003bffffffff 0x000000000014220c\n");
+    /* Built in, a connector, NVIDIA's without its driver, and files that say nothing. */
+    put_file("drm/card0/device", "vendor", "0x8086\n");
+    put_file("drm/card0/device", "uevent", "PCI_SLOT_NAME=0000:00:02.0\n");
+    put_file("drm/card0/device", "resource", "0x1 0x2 0x3\n\n0xe0000000 0xefffffff 0x4\n");
+    put_file("drm/card2-DP-1/device", "vendor", "0x1002\n");
+    put_file("drm/card3/device", "vendor", "0x10de\n");
+    put_file("drm/card4/device", "vendor", "0x1002\n");
+    put_file("drm/card5/device", "vendor", "\n");
+    AT_CLEANUP(at_cleanup_free) char *drm = at_asprintf("%s/drm", dir);
+    AT_CLEANUP(at_cleanup_json) json_t *gpus = json_array();
+    at_devices_sysfs("/no/such/folder", gpus);
+    assert_int_equal(json_array_size(gpus), 0);
+    at_devices_sysfs(drm, gpus);
+    AT_CLEANUP(at_cleanup_free) char *text = json_dumps(gpus, JSON_SORT_KEYS | JSON_COMPACT);
+    assert_string_equal(
+        text,
+        "[{\"id\":\"GPU-9d2d9a3c8a1f0e55\",\"memory\":\"65520Mi\",\"model\":\"AMD Instinct "
+        "MI250X\",\"numaNode\":1,\"vendor\":\"AMD\"},{\"id\":\"INTEL-0000:4d:00.0\",\"memory\":"
+        "\"16Gi\",\"model\":\"Intel 0x56c0\",\"vendor\":\"Intel\"}]");
+}
+
 static void a_file_gives_the_machine_another_size(void **state)
 {
     (void)state;
@@ -163,13 +200,16 @@ static void a_file_gives_the_machine_another_size(void **state)
     assert_int_equal(
         inventory_with("{\"capacity\": {\"cpu\": \"64\", \"memory\": \"256Gi\"}, \"gpus\": ["
                        "{\"id\": \"g0\", \"model\": \"A100\", \"memory\": \"80Gi\"},"
-                       "{\"id\": \"g1\"}], \"allocatable\": {\"cpu\": \"63500m\"}}",
+                       "{\"id\": \"g1\"}], \"allocatable\": {\"cpu\": \"63500m\"}, "
+                       "\"extended\": {\"example.com/fpga\": \"2\"}}",
                        &found, &err),
         AT_OK);
     assert_int_equal(quantity(found, "capacity.cpu"), 64);
     assert_string_equal(at_json_str_at(found, "allocatable.cpu", ""), "63500m");
     assert_string_equal(at_json_str_at(found, "allocatable.memory", ""), "256Gi");
     assert_string_equal(at_json_str_at(found, "allocatable.gpu", ""), "2");
+    const json_t *fpgas = json_object_get(json_object_get(found, "allocatable"), "extended");
+    assert_string_equal(json_string_value(json_object_get(fpgas, "example.com/fpga")), "2");
     assert_true(quantity(found, "capacity.disk") > 0); /* what the file leaves out is measured */
     json_decref(found);
 }
@@ -192,6 +232,10 @@ static void a_bad_file_is_refused_by_field(void **state)
         {"{\"numaNodes\": {}}", "numaNodes"},
         {"{\"numaNodes\": [{\"cpu\": \"2\"}]}", "numaNodes[0].id"},
         {"{\"numaNodes\": [{\"id\": 0, \"memory\": \"big\"}]}", "numaNodes[0].memory"},
+        {"{\"extended\": []}", "extended"},
+        {"{\"extended\": {\"fpga\": \"2\"}}", "extended.fpga"},
+        {"{\"extended\": {\"example.com/fpga\": 2}}", "extended.example.com/fpga"},
+        {"{\"extended\": {\"example.com/fpga\": \"-2\"}}", "extended.example.com/fpga"},
         {"{\"cpus\": 2}", "cpus"},
         {"{\"arch\": 2}", "arch"},
         {"[]", ""},
@@ -216,6 +260,7 @@ int main(void)
         cmocka_unit_test(this_machine_is_measured),
         cmocka_unit_test(gpus_are_asked_from_nvidias_library),
         cmocka_unit_test(numa_nodes_are_read_from_the_kernels_files),
+        cmocka_unit_test(gpus_of_other_makers_are_read_from_the_kernels_files),
         cmocka_unit_test(a_file_gives_the_machine_another_size),
         cmocka_unit_test(a_bad_file_is_refused_by_field),
     };

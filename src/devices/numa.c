@@ -12,8 +12,7 @@
 
 #define FILE_BYTES_MAX 65536
 
-/* The file's text without the newline at its end; NULL: it cannot be read. own: caller frees. */
-static char *read_text(const char *dir, const char *name)
+char *at_devices_text(const char *dir, const char *name)
 {
     AT_CLEANUP(at_cleanup_free) char *path = at_asprintf("%s/%s", dir, name);
     struct at_buf text = {0};
@@ -64,8 +63,8 @@ static int64_t memory_of(const char *meminfo)
 static void add_node(const char *dir, int64_t id, json_t *nodes)
 {
     AT_CLEANUP(at_cleanup_free) char *folder = at_asprintf("%s/node%lld", dir, (long long)id);
-    AT_CLEANUP(at_cleanup_free) char *cpus = read_text(folder, "cpulist");
-    AT_CLEANUP(at_cleanup_free) char *meminfo = read_text(folder, "meminfo");
+    AT_CLEANUP(at_cleanup_free) char *cpus = at_devices_text(folder, "cpulist");
+    AT_CLEANUP(at_cleanup_free) char *meminfo = at_devices_text(folder, "meminfo");
     int64_t count = cpus != NULL ? at_devices_cpus_of_list(cpus) : -1;
     if (count <= 0) {
         return; /* memory without CPUs: nothing runs beside it */
@@ -105,6 +104,6 @@ int64_t at_devices_numa_of_pci(const char *dir, const char *bus_id)
         *c = (char)tolower((unsigned char)*c);
     }
     AT_CLEANUP(at_cleanup_free) char *folder = at_asprintf("%s/%s", dir, name);
-    AT_CLEANUP(at_cleanup_free) char *text = read_text(folder, "numa_node");
+    AT_CLEANUP(at_cleanup_free) char *text = at_devices_text(folder, "numa_node");
     return text != NULL ? strtoll(text, NULL, 10) : -1;
 }

@@ -7,6 +7,31 @@
 
 #define P2P_BY_NVLINK 2 /* NVML_P2P_CAPS_INDEX_NVLINK; status 0: it works */
 
+/* What older ones lack. */
+static void load_rest(struct nvml *nvml)
+{
+    const struct {
+        const char *symbol;
+        void **to;
+    } rows[] = {
+        {"nvmlDeviceGetPciInfo_v3", (void **)&nvml->pci},
+        {"nvmlDeviceGetP2PStatus", (void **)&nvml->p2p},
+        {"nvmlDeviceGetMigMode", (void **)&nvml->mig_mode},
+        {"nvmlDeviceGetMaxMigDeviceCount", (void **)&nvml->mig_max},
+        {"nvmlDeviceGetMigDeviceHandleByIndex", (void **)&nvml->mig_part},
+        {"nvmlDeviceGetMinorNumber", (void **)&nvml->minor},
+        {"nvmlEventSetCreate", (void **)&nvml->events_new},
+        {"nvmlEventSetFree", (void **)&nvml->events_free},
+        {"nvmlDeviceRegisterEvents", (void **)&nvml->events_of},
+        {"nvmlEventSetWait_v2", (void **)&nvml->events_wait},
+        {"nvmlDeviceGetComputeRunningProcesses_v3", (void **)&nvml->compute},
+        {"nvmlDeviceGetGraphicsRunningProcesses_v3", (void **)&nvml->graphics},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        *rows[i].to = dlsym(nvml->library, rows[i].symbol);
+    }
+}
+
 static bool load(struct nvml *nvml)
 {
     const struct {
@@ -27,10 +52,7 @@ static bool load(struct nvml *nvml)
             return false;
         }
     }
-    *(void **)&nvml->pci = dlsym(nvml->library, "nvmlDeviceGetPciInfo_v3");
-    *(void **)&nvml->p2p = dlsym(nvml->library, "nvmlDeviceGetP2PStatus");
-    *(void **)&nvml->compute = dlsym(nvml->library, "nvmlDeviceGetComputeRunningProcesses_v3");
-    *(void **)&nvml->graphics = dlsym(nvml->library, "nvmlDeviceGetGraphicsRunningProcesses_v3");
+    load_rest(nvml);
     return true;
 }
 
@@ -96,18 +118,65 @@ static void set_numa_node(const struct nvml *nvml, nvml_handle device, json_t *g
     }
 }
 
+unsigned nvml_parts(const struct nvml *nvml, nvml_handle device)
+{
+    unsigned now = 0, pending = 0, max = 0;
+    return nvml->mig_mode != NULL && nvml->mig_max != NULL && nvml->mig_part != NULL &&
+                   nvml->mig_mode(device, &now, &pending) == 0 && now == 1 &&
+                   nvml->mig_max(device, &max) == 0
+               ? max
+               : 0;
+}
+
+static json_t *describe(const struct nvml *nvml, nvml_handle device)
+{
+    char uuid[96], name[96], memory[AT_UNITS_TEXT_BYTES_MAX];
+    struct nvml_memory bytes;
+    if (nvml->uuid(device, uuid, sizeof uuid) != 0 || nvml->name(device, name, sizeof name) != 0 ||
+        nvml->memory(device, &bytes) != 0) {
+        return NULL;
+    }
+    at_quantity_format_bytes((int64_t)(bytes.total >> 20 << 20), memory);
+    return json_pack("{s:s, s:s, s:s, s:s}", "id", uuid, "model", name, "memory", memory, "vendor",
+                     "NVIDIA");
+}
+
+/* MIG's parts, each as a device of its own: the whole cannot be used beside them. */
+static void add_parts(const struct nvml *nvml, nvml_handle device, unsigned max, json_t *gpus)
+{
+    char parent[96];
+    if (nvml->uuid(device, parent, sizeof parent) != 0) {
+        return;
+    }
+    for (unsigned k = 0; k < max && json_array_size(gpus) < AT_DEVICES_GPUS_MAX; k++) {
+        nvml_handle part;
+        json_t *gpu = nvml->mig_part(device, k, &part) == 0 ? describe(nvml, part) : NULL;
+        if (gpu != NULL) {
+            json_object_set_new(gpu, "parent", json_string(parent));
+            set_numa_node(nvml, device, gpu);
+            json_array_append_new(gpus, gpu);
+        }
+    }
+}
+
 static void add_gpu(const struct nvml *nvml, unsigned index, json_t *gpus)
 {
     nvml_handle device;
-    char uuid[96], name[96], memory[AT_UNITS_TEXT_BYTES_MAX];
-    struct nvml_memory bytes;
-    if (nvml->handle(index, &device) == 0 && nvml->uuid(device, uuid, sizeof uuid) == 0 &&
-        nvml->name(device, name, sizeof name) == 0 && nvml->memory(device, &bytes) == 0) {
-        at_quantity_format_bytes((int64_t)(bytes.total >> 20 << 20), memory);
-        json_t *gpu = json_pack("{s:s, s:s, s:s}", "id", uuid, "model", name, "memory", memory);
+    if (nvml->handle(index, &device) != 0) {
+        return;
+    }
+    unsigned parts = nvml_parts(nvml, device);
+    if (parts > 0) {
+        add_parts(nvml, device, parts, gpus);
+        return;
+    }
+    json_t *gpu = describe(nvml, device);
+    if (gpu != NULL && json_array_size(gpus) < AT_DEVICES_GPUS_MAX) {
         set_numa_node(nvml, device, gpu);
         set_link_group(nvml, index, device, gpus, gpu);
         json_array_append_new(gpus, gpu);
+    } else {
+        json_decref(gpu);
     }
 }
 

@@ -19,6 +19,14 @@ struct nvml_process { /* nvmlProcessInfo_t, as version 3 of the calls fills it i
     unsigned long long used;
     unsigned gpu_instance, compute_instance;
 };
+struct nvml_event { /* nvmlEventData_t */
+    nvml_handle device;
+    unsigned long long type, data; /* NVML_EVENT_XID: data is the number */
+    unsigned gpu_instance, compute_instance;
+};
+#define NVML_EVENT_XID 8ull
+#define NVML_LOST 15 /* NVML_ERROR_GPU_IS_LOST */
+typedef struct nvml_set *nvml_events;
 typedef int nvml_processes_fn(nvml_handle device, unsigned *count, struct nvml_process *ret);
 
 /* The calls in use, as nvml.h of CUDA 12 declares them. 0 is success. */
@@ -34,6 +42,14 @@ struct nvml {
     /* NULL where the library is too old: */
     int (*pci)(nvml_handle device, struct nvml_pci *ret);
     int (*p2p)(nvml_handle a, nvml_handle b, int how, int *ret_status);
+    int (*mig_mode)(nvml_handle device, unsigned *ret_now, unsigned *ret_pending);
+    int (*mig_max)(nvml_handle device, unsigned *ret);
+    int (*mig_part)(nvml_handle device, unsigned index, nvml_handle *ret);
+    int (*minor)(nvml_handle device, unsigned *ret);
+    int (*events_new)(nvml_events *ret);
+    int (*events_free)(nvml_events events);
+    int (*events_of)(nvml_handle device, unsigned long long types, nvml_events events);
+    int (*events_wait)(nvml_events events, struct nvml_event *ret, unsigned timeout_ms);
     nvml_processes_fn *compute, *graphics;
 };
 
@@ -41,5 +57,7 @@ struct nvml {
 bool nvml_open(const char *library, struct nvml *ret);
 void nvml_close(struct nvml *nvml);
 unsigned nvml_devices(const struct nvml *nvml); /* AT_DEVICES_GPUS_MAX at most */
+/* How many parts MIG may have made of it; 0: it is whole. Not each index has one. */
+unsigned nvml_parts(const struct nvml *nvml, nvml_handle device);
 
 #endif

@@ -6,6 +6,9 @@
 #include <string.h>
 
 static const char *const RESOURCES[] = {"cpu", "memory", "disk", "gpu"};
+#define EXTENDED_MAX 16 /* as many as the scheduler looks at */
+#define EXTENDED_NAME_MAX 128
+#define EXTENDED_DIGITS_MAX 15
 #define N_RESOURCES (sizeof RESOURCES / sizeof RESOURCES[0])
 
 static enum at_rc check_quantity(const json_t *value, const char *field, struct at_err *err)
@@ -115,6 +118,33 @@ static enum at_rc check_numa(const json_t *list, struct at_err *err)
     return AT_OK;
 }
 
+/* Whole numbers of anything: FPGAs, licences, instruments. */
+static enum at_rc check_extended(const json_t *given, struct at_err *err)
+{
+    if (!json_is_object(given) || json_object_size(given) > EXTENDED_MAX) {
+        return at_err_set_field(err, AT_INVALID, "extended",
+                                "must be an object of at most %d resources", EXTENDED_MAX);
+    }
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)given, key, value)
+    {
+        char field[AT_ERR_FIELD_BYTES_MAX];
+        snprintf(field, sizeof field, "extended.%s", key);
+        const char *slash = strchr(key, '/'), *text = json_string_value(value);
+        if (slash == NULL || slash == key || slash[1] == '\0' || strlen(key) > EXTENDED_NAME_MAX) {
+            return at_err_set_field(err, AT_INVALID, field,
+                                    "the name must have a maker and a resource: example.com/fpga");
+        }
+        if (text == NULL || text[0] == '\0' || strlen(text) > EXTENDED_DIGITS_MAX ||
+            strspn(text, "0123456789") != strlen(text)) {
+            return at_err_set_field(err, AT_INVALID, field,
+                                    "must be a whole number in quotes, as \"2\"");
+        }
+    }
+    return AT_OK;
+}
+
 static enum at_rc check_member(const char *key, const json_t *value, struct at_err *err)
 {
     if (strcmp(key, "capacity") == 0 || strcmp(key, "allocatable") == 0) {
@@ -126,12 +156,16 @@ static enum at_rc check_member(const char *key, const json_t *value, struct at_e
     if (strcmp(key, "numaNodes") == 0) {
         return check_numa(value, err);
     }
+    if (strcmp(key, "extended") == 0) {
+        return check_extended(value, err);
+    }
     if ((strcmp(key, "arch") == 0 || strcmp(key, "kernel") == 0) && json_is_string(value)) {
         return AT_OK;
     }
-    return at_err_set_field(err, AT_INVALID, key,
-                            "unknown, or not text; capacity, allocatable, gpus, numaNodes, arch "
-                            "and kernel can be given");
+    return at_err_set_field(
+        err, AT_INVALID, key,
+        "unknown, or not text; capacity, allocatable, gpus, extended, numaNodes, "
+        "arch and kernel can be given");
 }
 
 static enum at_rc check(const json_t *file, struct at_err *err)
@@ -166,6 +200,11 @@ enum at_rc at_devices_override(json_t *inventory, const json_t *file, struct at_
         json_object_set(inventory, "gpus", gpus);
         json_object_set_new(capacity, "gpu", json_string(count));
         json_object_set_new(allocatable, "gpu", json_string(count));
+    }
+    json_t *extended = json_object_get(file, "extended");
+    if (extended != NULL) {
+        json_object_set(capacity, "extended", extended);
+        json_object_set(allocatable, "extended", extended);
     }
     /* A pretend machine keeps nothing back: what capacity says is allocatable, unless the file says
      * otherwise. */

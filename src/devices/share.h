@@ -46,6 +46,12 @@ struct at_gpu_use {
     int64_t memory_bytes;
 };
 #define AT_GPU_USES_MAX 1024
+/* A GPU on which nothing can run any more. */
+struct at_gpu_fault {
+    char id[96];
+    char why[96];
+};
+#define AT_GPU_FAULTS_MAX 64
 /* own: at_gpu_watch_free. library NULL: NVIDIA's. */
 struct at_gpu_watch;
 struct at_gpu_watch *at_gpu_watch_new(const char *library);
@@ -55,5 +61,10 @@ void at_gpu_watch_free(struct at_gpu_watch *watch);
  * NVML. */
 enum at_rc at_gpu_watch_look(struct at_gpu_watch *watch, struct at_gpu_use *ret, size_t max,
                              size_t *ret_n) AT_WARN_UNUSED;
+/* Devices of which the looks so far found that they are lost, or told of a fault (XID) that no
+ * program can have caused. A lost one that answers again is none; an XID stays until the watch is
+ * made anew. */
+size_t at_gpu_watch_faults(const struct at_gpu_watch *watch,
+                           struct at_gpu_fault ret[AT_GPU_FAULTS_MAX]);
 
 #endif

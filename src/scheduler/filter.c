@@ -112,6 +112,34 @@ bool sched_driver_is_ready(const struct at_node *node, const char *driver)
     return false;
 }
 
+static bool has_parts(const struct at_node *node)
+{
+    for (size_t i = 0; i < node->status.gpus.n; i++) {
+        if (!is_empty(node->status.gpus.items[i].parent)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool sched_sharing_refuses(const struct at_node *node, const struct at_workload *spec)
+{
+    const struct at_resources *r = spec->resources;
+    if (r == NULL || r->gpu_milli <= 0) {
+        return false;
+    }
+    const char *own = is_empty(node->spec.gpu_sharing) ? "Share" : node->spec.gpu_sharing;
+    const char *mode = spec->gpu_sharing != NULL ? spec->gpu_sharing->mode : NULL;
+    bool part = r->gpu_milli % AT_SCHED_GPU_MILLI != 0 || r->gpu_memory_bytes > 0;
+    if (at_streq(own, "Exclusive") && part && !at_streq(mode, "MIG")) {
+        return true;
+    }
+    if (is_empty(mode) || at_streq(mode, "Exclusive")) {
+        return false;
+    }
+    return at_streq(mode, "MIG") ? !has_parts(node) : !at_streq(mode, own);
+}
+
 bool sched_selector_refuses(const struct at_placement *p, const struct at_node *node)
 {
     for (size_t i = 0; i < p->node_selector.n; i++) {
@@ -177,8 +205,10 @@ enum at_sched_rule sched_refuse_static(const struct sched *s, const struct sched
     if (sched_residency_refusing(s->snap, spec->data_class, jurisdiction) != NULL) {
         return AT_SCHED_RESIDENCY;
     }
-    return sched_driver_is_ready(n->node, sched_driver_wanted(spec)) ? AT_SCHED_RULE_COUNT
-                                                                     : AT_SCHED_DRIVER;
+    if (!sched_driver_is_ready(n->node, sched_driver_wanted(spec))) {
+        return AT_SCHED_DRIVER;
+    }
+    return sched_sharing_refuses(n->node, spec) ? AT_SCHED_GPU_SHARING : AT_SCHED_RULE_COUNT;
 }
 
 /* What is not asked for is never short, also on a node that was over-committed by hand. */

@@ -27,6 +27,7 @@ struct sched_demand sched_demand_of(const struct at_workload *spec)
         d.gpu_milli = share ? r->gpu_milli : AT_SCHED_GPU_MILLI;
         d.gpu_memory_bytes = sane(r->gpu_memory_bytes);
         d.gpu_models = r->gpu_models.n > 0 ? &r->gpu_models : NULL;
+        d.gpu_parts = spec->gpu_sharing != NULL && at_streq(spec->gpu_sharing->mode, "MIG");
     }
     d.extended = r->extended.n > 0 ? &r->extended : NULL;
     return d;
@@ -122,11 +123,18 @@ static void fill_gpus(struct sched_node *n, const struct at_node *node, int64_t 
         struct sched_gpu *g = &n->gpus[i];
         *g = (struct sched_gpu){0};
         g->numa = numa_of(node, i);
-        g->cap_milli = g->free_milli = left < AT_SCHED_GPU_MILLI ? left : AT_SCHED_GPU_MILLI;
-        left -= g->cap_milli;
-        n->cap_gpu_milli += (int32_t)g->cap_milli;
-        if (i < node->status.gpus.n) {
-            g->memory_bytes = g->free_memory_bytes = sane(node->status.gpus.items[i].memory_bytes);
+        int64_t has = left < AT_SCHED_GPU_MILLI ? left : AT_SCHED_GPU_MILLI;
+        left -= has;
+        const struct at_node_gpu *told =
+            i < node->status.gpus.n ? &node->status.gpus.items[i] : NULL;
+        g->part = told != NULL && told->parent != NULL && told->parent[0] != '\0';
+        if (told != NULL && told->fault != NULL && told->fault[0] != '\0') {
+            continue; /* it is there, and has nothing to give */
+        }
+        g->cap_milli = g->free_milli = has;
+        n->cap_gpu_milli += (int32_t)has;
+        if (told != NULL) {
+            g->memory_bytes = g->free_memory_bytes = sane(told->memory_bytes);
         }
     }
 }

@@ -5,8 +5,9 @@
 
 bool sched_gpu_fits_model(const struct sched_gpu *g, const struct sched_demand *d)
 {
-    return d->gpu_models == NULL ||
-           (g->model != NULL && sched_strings_have(d->gpu_models, g->model));
+    return (d->gpu_models == NULL ||
+            (g->model != NULL && sched_strings_have(d->gpu_models, g->model))) &&
+           (!d->gpu_parts || g->part);
 }
 
 bool sched_gpu_fits(const struct sched_gpu *g, const struct sched_demand *d)
@@ -17,7 +18,7 @@ bool sched_gpu_fits(const struct sched_gpu *g, const struct sched_demand *d)
 
 enum at_sched_rule sched_gpu_check_plain(const struct sched_node *n, const struct sched_demand *d)
 {
-    if (d->gpu_models != NULL && !sched_gpu_fits_model(&n->gpus[0], d)) {
+    if ((d->gpu_models != NULL || d->gpu_parts) && !sched_gpu_fits_model(&n->gpus[0], d)) {
         return (int64_t)n->n_gpus >= d->gpu_count ? AT_SCHED_GPU_MODEL : AT_SCHED_GPU;
     }
     bool fits = d->gpu_milli == AT_SCHED_GPU_MILLI ? n->left.free_gpus >= d->gpu_count

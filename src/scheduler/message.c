@@ -111,11 +111,29 @@ static const char *why_driver(struct sched *s, const struct sched_node *n,
     return at_arena_printf(s->arena, "driver %s is not there", driver);
 }
 
+static const char *why_sharing(struct sched *s, const struct sched_node *n,
+                               const struct at_workload *spec)
+{
+    const char *own = n->node->spec.gpu_sharing;
+    const char *mode = spec->gpu_sharing != NULL ? spec->gpu_sharing->mode : NULL;
+    own = own == NULL || own[0] == '\0' ? "Share" : own;
+    if (at_streq(mode, "MIG")) {
+        return "no GPU there is divided by MIG";
+    }
+    return at_streq(own, "Exclusive")
+               ? "its GPUs are given whole only"
+               : at_arena_printf(s->arena, "GPUs are shared by %s, wanted %s", own, mode);
+}
+
 static const char *why_gpu(struct sched *s, const struct sched_node *n,
                            const struct sched_demand *d, enum at_sched_rule rule)
 {
     char want[AT_UNITS_TEXT_BYTES_MAX];
     at_quantity_format_milli(d->gpu_count * d->gpu_milli, want);
+    if (rule == AT_SCHED_GPU_MODEL && d->gpu_models == NULL) {
+        return at_arena_printf(s->arena, "fewer than %lld parts made by MIG",
+                               (long long)d->gpu_count);
+    }
     if (rule == AT_SCHED_GPU_MODEL) {
         const char *model =
             n->n_gpus > 0 && n->gpus[0].model != NULL ? n->gpus[0].model : "unknown";
@@ -282,6 +300,8 @@ const char *sched_why_refused(struct sched *s, const struct sched_turn *turn,
         return why_site(s, n, spec, rule);
     case AT_SCHED_DRIVER:
         return why_driver(s, n, spec);
+    case AT_SCHED_GPU_SHARING:
+        return why_sharing(s, n, spec);
     case AT_SCHED_SPREAD:
         return at_arena_printf(s->arena, "already %lld ahead of the emptiest %s",
                                (long long)spec->placement->max_skew,

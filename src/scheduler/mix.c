@@ -87,7 +87,8 @@ void sched_mix_node(const struct sched *s, struct sched_node *n)
     n->packs = n->n_gpus > 0 && n->n_gpus <= AT_PACK_GPUS_MAX && !n->gpus_unknown;
     for (size_t g = 1; g < n->n_gpus && n->packs; g++) {
         n->packs =
-            n->gpus[g].model == n->gpus[0].model || at_streq(n->gpus[g].model, n->gpus[0].model);
+            n->gpus[g].part == n->gpus[0].part &&
+            (n->gpus[g].model == n->gpus[0].model || at_streq(n->gpus[g].model, n->gpus[0].model));
     }
     int64_t gpu_free = sched_gpu_free(n); /* what was recorded by hand may be absurd */
     n->gpu_free_milli = (int32_t)(gpu_free > INT32_MIN ? gpu_free : INT32_MIN);

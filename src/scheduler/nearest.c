@@ -19,13 +19,14 @@ _Static_assert(AT_SCHED_RULE_COUNT < 64, "a bit for each rule");
 
 /* How easily a rule's refusal is lifted; less is nearer. What is short has its own measure. */
 static const int EASE[AT_SCHED_RULE_COUNT] = {
-    [AT_SCHED_CORDONED] = 10,   [AT_SCHED_NODE_NOT_READY] = 20, [AT_SCHED_TAINT] = 30,
-    [AT_SCHED_SITE_LIMIT] = 45, [AT_SCHED_SPREAD] = 50,         [AT_SCHED_SPREAD_RULE] = 50,
-    [AT_SCHED_AFFINITY] = 55,   [AT_SCHED_ANTI_AFFINITY] = 55,  [AT_SCHED_DRIVER] = 60,
-    [AT_SCHED_SELECTOR] = 65,   [AT_SCHED_NODE_AFFINITY] = 65,  [AT_SCHED_TOPOLOGY] = 70,
-    [AT_SCHED_GPU_MODEL] = 75,  [AT_SCHED_SITE] = 80,           [AT_SCHED_SITE_CLASS] = 80,
-    [AT_SCHED_REGION] = 80,     [AT_SCHED_PROVIDER] = 80,       [AT_SCHED_JURISDICTION] = 85,
-    [AT_SCHED_POLICY] = 95,     [AT_SCHED_RESIDENCY] = 100,     [AT_SCHED_RESERVED] = 90,
+    [AT_SCHED_CORDONED] = 10,    [AT_SCHED_NODE_NOT_READY] = 20, [AT_SCHED_TAINT] = 30,
+    [AT_SCHED_SITE_LIMIT] = 45,  [AT_SCHED_SPREAD] = 50,         [AT_SCHED_SPREAD_RULE] = 50,
+    [AT_SCHED_AFFINITY] = 55,    [AT_SCHED_ANTI_AFFINITY] = 55,  [AT_SCHED_DRIVER] = 60,
+    [AT_SCHED_SELECTOR] = 65,    [AT_SCHED_NODE_AFFINITY] = 65,  [AT_SCHED_TOPOLOGY] = 70,
+    [AT_SCHED_GPU_MODEL] = 75,   [AT_SCHED_SITE] = 80,           [AT_SCHED_SITE_CLASS] = 80,
+    [AT_SCHED_REGION] = 80,      [AT_SCHED_PROVIDER] = 80,       [AT_SCHED_JURISDICTION] = 85,
+    [AT_SCHED_GPU_SHARING] = 62, [AT_SCHED_POLICY] = 95,         [AT_SCHED_RESIDENCY] = 100,
+    [AT_SCHED_RESERVED] = 90,
 };
 #define EASE_ROOM 40
 #define EASE_OTHER 60
@@ -274,6 +275,7 @@ static uint64_t static_bits(const struct sched *s, const struct sched_turn *t,
     bits |= sched_residency_refusing(s->snap, spec->data_class, jurisdiction) != NULL
                 ? BIT(AT_SCHED_RESIDENCY)
                 : 0;
+    bits |= sched_sharing_refuses(n->node, spec) ? BIT(AT_SCHED_GPU_SHARING) : 0;
     return bits |
            (sched_driver_is_ready(n->node, sched_driver_wanted(spec)) ? 0 : BIT(AT_SCHED_DRIVER));
 }

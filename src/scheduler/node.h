@@ -26,6 +26,7 @@ struct sched_demand {
     const struct at_model_strings *gpu_models; /* NULL: any */
     const struct at_model_map *extended;       /* NULL: none */
     enum sched_topology topology;
+    bool gpu_parts; /* only those that MIG made */
 };
 
 struct sched_gpu {
@@ -33,6 +34,7 @@ struct sched_gpu {
     int64_t memory_bytes, free_memory_bytes;
     const char *model;
     uint8_t numa; /* place in the node's numa; SCHED_NUMA_MAX: none */
+    bool part;    /* MIG made it of another */
 };
 
 /* What each decision of each request looks at lies together, in two lines of the CPU's cache. */

@@ -8,8 +8,8 @@
 #define AHEAD 12 /* places in the log */
 
 /* Rules and objectives may look at these only. */
-static const char *const MEMBERS[] = {"driver",    "image",     "model",     "data",
-                                      "resources", "placement", "dataClass", NULL};
+static const char *const MEMBERS[] = {"driver",     "image",     "model",     "data", "resources",
+                                      "gpuSharing", "placement", "dataClass", NULL};
 
 /* --- requests --- */
 

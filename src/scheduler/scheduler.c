@@ -27,6 +27,7 @@ static const char *const RULE_NAMES[AT_SCHED_RULE_COUNT] = {
     [AT_SCHED_GPU] = "NotEnoughGPU",
     [AT_SCHED_GPU_MEMORY] = "NotEnoughGPUMemory",
     [AT_SCHED_GPU_MODEL] = "GPUModel",
+    [AT_SCHED_GPU_SHARING] = "GPUSharing",
     [AT_SCHED_TOPOLOGY] = "GPUTopology",
     [AT_SCHED_EXTENDED] = "NotEnoughExtended",
     [AT_SCHED_SPREAD] = "MaxSkew",

@@ -39,6 +39,7 @@ enum at_sched_rule {
     AT_SCHED_GPU,
     AT_SCHED_GPU_MEMORY,
     AT_SCHED_GPU_MODEL,
+    AT_SCHED_GPU_SHARING, /* the node shares its GPUs in another way */
     AT_SCHED_TOPOLOGY,
     AT_SCHED_EXTENDED, /* another named resource */
     AT_SCHED_SPREAD,

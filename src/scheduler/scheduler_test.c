@@ -337,6 +337,74 @@ static void refuses_for_gpu_memory_and_model(void **state)
                    "0 of 1 node fit: 1 GPUModel (n: GPU model T4, wanted H100)");
 }
 
+static struct at_gpu_sharing *shares(struct world *w, struct at_instance *x, const char *mode)
+{
+    struct at_gpu_sharing *how = world_alloc(w, sizeof *how);
+    how->mode = mode;
+    x->spec.gpu_sharing = how;
+    return how;
+}
+
+static void refuses_nodes_that_share_gpus_in_another_way(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_node *n;
+    struct at_instance *x = one(&w, &n);
+    world_gpus(&w, n, 2, "T4", 16 * GIB);
+    wants(x)->gpu_milli = 500;
+    shares(&w, x, "MPS");
+    expect_refused(&w, AT_SCHED_GPU_SHARING,
+                   "0 of 1 node fit: 1 GPUSharing (n: GPUs are shared by Share, wanted MPS)");
+    x = one(&w, &n);
+    world_gpus(&w, n, 2, "T4", 16 * GIB);
+    n->spec.gpu_sharing = "Exclusive";
+    wants(x)->gpu_milli = 500;
+    expect_refused(&w, AT_SCHED_GPU_SHARING,
+                   "0 of 1 node fit: 1 GPUSharing (n: its GPUs are given whole only)");
+    x = one(&w, &n);
+    world_gpus(&w, n, 2, "T4", 16 * GIB);
+    wants(x)->gpu_milli = 500;
+    shares(&w, x, "MIG");
+    expect_refused(&w, AT_SCHED_GPU_SHARING,
+                   "0 of 1 node fit: 1 GPUSharing (n: no GPU there is divided by MIG)");
+    x = one(&w, &n);
+    world_gpus(&w, n, 2, "T4", 16 * GIB);
+    n->status.gpus.items[1].parent = "GPU-9";
+    wants(x)->gpu_milli = 2000;
+    shares(&w, x, "MIG");
+    expect_refused(&w, AT_SCHED_GPU_MODEL,
+                   "0 of 1 node fit: 1 GPUModel (n: fewer than 2 parts made by MIG)");
+    x = one(&w, &n);
+    world_gpus(&w, n, 2, "T4", 16 * GIB);
+    n->status.gpus.items[1].parent = "GPU-9";
+    wants(x)->gpu_milli = 1000;
+    shares(&w, x, "MIG");
+    world_schedule(&w);
+    assert_int_equal(world_decision(&w, "x")->gpus[0].index, 1);
+    world_done(&w);
+}
+
+static void gives_nothing_of_gpus_that_failed(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_node *n;
+    struct at_instance *x = one(&w, &n);
+    world_gpus(&w, n, 2, "T4", 16 * GIB);
+    n->status.gpus.items[0].fault = "its driver told of XID 79";
+    wants(x)->gpu_milli = 2000;
+    expect_refused(&w, AT_SCHED_GPU,
+                   "0 of 1 node fit: 1 NotEnoughGPU (n: 1 whole GPUs free, 2 wanted)");
+    x = one(&w, &n);
+    world_gpus(&w, n, 2, "T4", 16 * GIB);
+    n->status.gpus.items[0].fault = "its driver told of XID 79";
+    wants(x)->gpu_milli = 500;
+    world_schedule(&w);
+    assert_int_equal(world_decision(&w, "x")->gpus[0].index, 1);
+    world_done(&w);
+}
+
 static void holds_back_past_max_skew(void **state)
 {
     (void)state;
@@ -518,6 +586,8 @@ int main(void)
         cmocka_unit_test(packs_fractions_so_that_whole_gpus_stay_free),
         cmocka_unit_test(prefers_the_gpu_that_leaves_the_least_useless),
         cmocka_unit_test(refuses_for_gpu_memory_and_model),
+        cmocka_unit_test(refuses_nodes_that_share_gpus_in_another_way),
+        cmocka_unit_test(gives_nothing_of_gpus_that_failed),
         cmocka_unit_test(holds_back_past_max_skew),
         cmocka_unit_test(spreads_over_sites_then_over_nodes),
         cmocka_unit_test(prefers_cheap_green_and_near_by_the_weights),

@@ -15,7 +15,9 @@ const probe = path.join(libraries, 'gpu-probe');
 const ids = [1, 2].map((n) => `GPU-00000000-0000-0000-0000-00000000000${n}`);
 
 // struct standin_state of src/interpose/standin/state.h
-const DEVICE = { bytes: 48 + 32 + 5 * 8 + 64 * 16, total: 80, busy: 96, lost: 104, lies: 112, processes: 120 };
+const DEVICE = {
+  bytes: 48 + 32 + 5 * 8 + 64 * 16 + 3 * 8, total: 80, busy: 96, lost: 104, lies: 112, processes: 120, mig: 1144, parent: 1152, xid: 1160,
+};
 const offset = (device, field) => 8 + device * DEVICE.bytes + DEVICE[field];
 
 const fleet = new Fleet();
@@ -29,6 +31,12 @@ async function poke(device, field, value) {
   await file.write(word, 0, 8, offset(device, field));
 }
 
+async function plug(n, id, name, bytes) {
+  await file.write(Buffer.from(id), 0, id.length, 8 + n * DEVICE.bytes);
+  await file.write(Buffer.from(name), 0, name.length, 8 + n * DEVICE.bytes + 48);
+  await poke(n, 'total', bytes);
+}
+
 before(async () => {
   if (skip) return;
   state = path.join(await fleet.dir('atoll-gpus'), 'state');
@@ -38,11 +46,7 @@ before(async () => {
   const count = Buffer.alloc(8);
   count.writeBigInt64LE(2n);
   await file.write(count, 0, 8, 0);
-  for (const [n, id] of ids.entries()) {
-    await file.write(Buffer.from(id), 0, id.length, 8 + n * DEVICE.bytes);
-    await file.write(Buffer.from('Stand-in'), 0, 8, 8 + n * DEVICE.bytes + 48);
-    await poke(n, 'total', 1024 * MIB);
-  }
+  for (const [n, id] of ids.entries()) await plug(n, id, 'Stand-in', 1024 * MIB);
   await chmod(state, 0o666);
   process.env.LD_LIBRARY_PATH = libraries;
   process.env.STANDIN_GPU_STATE = state;
@@ -50,7 +54,7 @@ before(async () => {
 });
 
 // A Job of one instance that runs the probe; its log when it ended.
-async function start(name, words, { resources = { gpu: '0.25', gpuMemory: '256Mi' }, env = {}, command } = {}) {
+async function start(name, words, { resources = { gpu: '0.25', gpuMemory: '256Mi' }, env = {}, command, gpuSharing } = {}) {
   await c.server.apply({
     apiVersion: 'atoll.dev/v1',
     kind: 'Job',
@@ -62,6 +66,7 @@ async function start(name, words, { resources = { gpu: '0.25', gpuMemory: '256Mi
           command: command ?? [probe, 'dlsym', ...words],
           env: Object.entries({ LD_LIBRARY_PATH: libraries, STANDIN_GPU_STATE: state, ...env }).map(([key, value]) => ({ name: key, value })),
           resources: { cpu: '10m', ...resources },
+          gpuSharing,
           restartPolicy: 'Never',
           terminationGracePeriod: '1s',
         },
@@ -70,6 +75,7 @@ async function start(name, words, { resources = { gpu: '0.25', gpuMemory: '256Mi
   });
 }
 
+const events = async () => (await call(c.url, 'GET', '/api/v1/events')).body.items;
 const instance = async (name) => (await c.instances(name))[0];
 const log = async (name) => (await call(c.url, 'GET', `/api/v1/namespaces/default/pods/${(await instance(name)).metadata.name}/log`)).body;
 
@@ -118,6 +124,8 @@ it('use is told in the status, and a share is resized while it runs', async () =
     return i?.status?.gpuUse?.[0]?.refused > 0 && i.status.gpuUse[0].used === '208Mi' && i;
   });
   assert.equal(told.status.gpuUse[0].memory, '256Mi');
+  const refused = await eventually('an Event says so', async () => (await events()).find((e) => e.reason === 'GPUMemoryRefused'));
+  assert.match(refused.message, /[0-9]+ allocations found no room in its share of GPU GPU-[0-9-]+: it holds 208Mi of 256Mi/);
   const gpus = told.status.gpus.map((g) => ({ ...g, memory: '512Mi' }));
   const answer = await call(c.url, 'PATCH', `/apis/atoll.dev/v1/namespaces/default/instances/${told.metadata.name}/status`, { status: { gpus } }, { 'Content-Type': 'application/merge-patch+json' });
   assert.equal(answer.status, 200);
@@ -141,18 +149,51 @@ it('who takes memory past the library is ended, by the word of the driver', asyn
 it('neighbours that launch without end share the time', async () => {
   await start('blocker', ['sleep:60000'], { resources: { gpu: '1' } });
   await eventually('the other device is taken', async () => (await instance('blocker'))?.status?.phase === 'Running');
-  await Promise.all([
-    start('quarter', ['sleep:500', 'spin:100000:3000'], { resources: { gpu: '0.25', gpuMemory: '600Mi' } }),
-    start('rest', ['sleep:500', 'spin:100000:3000'], { resources: { gpu: '0.75', gpuMemory: '400Mi' } }),
-  ]);
-  const [quarter, rest] = (await Promise.all([said('quarter'), said('rest')])).map((t) => Number(t.replace('spin=', '')));
-  const [a, b] = await Promise.all([instance('quarter'), instance('rest')]);
-  assert.equal(a.status.gpus[0].id, b.status.gpus[0].id);
+  let a, b, quarter, rest, n = 0;
+  do { // on a busy machine one may begin when the other has ended: then all kernels together are more than one device takes
+    n++;
+    await Promise.all([
+      start(`quarter-${n}`, ['sleep:500', 'spin:100000:3000'], { resources: { gpu: '0.25', gpuMemory: '600Mi' } }),
+      start(`rest-${n}`, ['sleep:500', 'spin:100000:3000'], { resources: { gpu: '0.75', gpuMemory: '400Mi' } }),
+    ]);
+    [quarter, rest] = (await Promise.all([said(`quarter-${n}`), said(`rest-${n}`)])).map((t) => Number(t.replace('spin=', '')));
+    [a, b] = await Promise.all([instance(`quarter-${n}`), instance(`rest-${n}`)]);
+    assert.equal(a.status.gpus[0].id, b.status.gpus[0].id);
+  } while (quarter + rest > 45_000 && n < 4);
   // Kernels of 0.1 ms in 3 s. How exact it is shows src/interpose/gate_test.c in its own time; this machine may be busy.
   assert.ok(rest > 1000, `${quarter} and ${rest}`);
   assert.ok(quarter < 15000, `${quarter} and ${rest}`);
   assert.ok(a.status.gpuUse[0].waitedMilliseconds > 0);
   await call(c.url, 'DELETE', '/apis/atoll.dev/v1/namespaces/default/jobs/blocker');
+});
+
+it('a strict share is all that it gets, though it be alone', async () => {
+  await start('strict', ['spin:100000:2000'], { resources: { gpu: '0.25' }, gpuSharing: { strict: true } });
+  const launched = Number((await said('strict')).replace('spin=', ''));
+  assert.ok(launched > 0 && launched < 7000, `${launched} of 20000`); // a quarter is 5000; the first of them wait for nobody
+});
+
+it('what does not fit spills to the memory of the machine, as far as it is told to', async () => {
+  await start('spills', [200, 100, 100].map((n) => `alloc:${n * MIB}`).concat('sleep:1500'), { gpuSharing: { spill: '128Mi' } });
+  await eventually('it is told', async () => (await instance('spills'))?.status?.gpuUse?.[0]?.spilled === '100Mi');
+  assert.match(await said('spills'), /^alloc=0 alloc=0 alloc=2/);
+});
+
+it('a node shares its GPUs as its spec says, and takes none that asks for another way', async () => {
+  const set = (mode) => call(c.url, 'PATCH', '/apis/atoll.dev/v1/nodes/box', { spec: { gpuSharing: mode } }, { 'Content-Type': 'application/merge-patch+json' });
+  assert.equal((await set('TimeSlices')).status, 200);
+  await start('elsewise', ['alloc:1'], { gpuSharing: { mode: 'MPS' } });
+  const waits = await eventually('it waits', async () => (await instance('elsewise'))?.status?.decision?.refusals && instance('elsewise'));
+  assert.deepEqual(waits.status.decision.refusals.map((r) => [r.rule, r.example]), [['GPUSharing', 'box: GPUs are shared by TimeSlices, wanted MPS']]);
+  let n = 0;
+  await eventually('a share is one of memory only', async () => {
+    const name = `slices-${n++}`;
+    await start(name, [`alloc:${257 * MIB}`, 'sleep:1200']);
+    assert.match(await said(name), /^alloc=2/);
+    return (await instance(name)).status.gpuUse[0].mode === 'TimeSlices';
+  }, { timeoutMs: 30_000 });
+  assert.equal((await set('')).status, 200);
+  await call(c.url, 'DELETE', '/apis/atoll.dev/v1/namespaces/default/jobs/elsewise');
 });
 
 it('a share outlives the agent, and nothing is given twice', async () => {
@@ -174,11 +215,58 @@ it('a device that is lost, and a driver that lies, end nobody else', async () =>
   assert.match(await said('bystander'), /^alloc=0 info=0 /);
   await poke(device, 'lies', 0);
   await poke(device, 'lost', 1);
-  await start('unlucky', ['alloc:1'], { resources: { gpu: '1' } });
-  await start('lucky', ['alloc:1'], { resources: { gpu: '1' } });
-  const texts = await Promise.all([said('unlucky'), said('lucky')]);
-  assert.ok(texts.includes('alloc=0') || texts.includes('alloc=46'), texts.join());
+  const fault = async () => (await c.list('nodes'))[0].status.gpus[device].fault;
+  await eventually('the node says so', async () => /does not find it/.test(await fault()));
+  await Promise.all(['unlucky', 'lucky'].map((name) => start(name, ['alloc:1'], { resources: { gpu: '1' } })));
+  for (const name of ['unlucky', 'lucky']) {
+    assert.equal(await said(name), 'alloc=0');
+    assert.equal((await instance(name)).status.gpus[0].id, ids[1 - device]);
+  }
   await poke(device, 'lost', 0);
+  await eventually('the node takes it back', async () => (await fault()) === undefined);
+});
+
+it('what ran on a GPU that failed goes elsewhere, and is no failure of its own', async () => {
+  await start('moved', ['alloc:1000', 'sleep:60000'], { resources: { gpu: '1' } });
+  const [first] = await eventually('it runs', async () => {
+    const found = await c.instances('moved');
+    return found[0]?.status?.phase === 'Running' && found;
+  });
+  const device = ids.indexOf(first.status.gpus[0].id);
+  await poke(device, 'xid', 79);
+  const second = await eventually('it runs elsewhere', async () => {
+    const found = await c.instances('moved');
+    return found.find((i) => i.status?.phase === 'Running' && i.status.gpus[0].id === ids[1 - device]);
+  });
+  assert.notEqual(second.metadata.name, first.metadata.name);
+  const told = await events();
+  const failed = told.find((e) => e.reason === 'GPUFailed' && /XID/.test(e.message));
+  assert.match(failed.message, new RegExp(`GPU ${ids[device]}: its driver told of XID 79`));
+  assert.equal(failed.involvedObject.kind, 'Node');
+  assert.ok(told.some((e) => e.reason === 'GPULost' && e.involvedObject.name === first.metadata.name));
+  await call(c.url, 'DELETE', '/apis/atoll.dev/v1/namespaces/default/jobs/moved');
+  await c.killAgent('box'); // the device was mended
+  await c.startAgent('box');
+  await eventually('all is well', async () => (await c.list('nodes'))[0].status.gpus.every((g) => g.fault === undefined));
+});
+
+it('parts that MIG makes are devices of their own', async () => {
+  const parts = [3, 4].map((n) => `MIG-00000000-0000-0000-0000-00000000000${n}`);
+  for (const [n, id] of parts.entries()) {
+    await plug(2 + n, id, 'Stand-in MIG 1g', 128 * MIB);
+    await poke(2 + n, 'parent', 2);
+  }
+  await poke(1, 'mig', 1);
+  const count = Buffer.alloc(8);
+  count.writeBigInt64LE(4n);
+  await file.write(count, 0, 8, 0);
+  await c.killAgent('box');
+  await c.startAgent('box');
+  const node = await eventually('the node tells of them', async () => (await c.list('nodes')).find((x) => x.status.gpus.length === 3));
+  assert.deepEqual(node.status.gpus.map((g) => [g.id, g.parent]), [[ids[0], undefined], [parts[0], ids[1]], [parts[1], ids[1]]]);
+  await start('part-of', [`alloc:${129 * MIB}`, `alloc:${100 * MIB}`], { resources: { gpu: '1' }, gpuSharing: { mode: 'MIG' } });
+  assert.equal(await said('part-of'), 'alloc=2 alloc=0');
+  assert.match((await instance('part-of')).status.gpus[0].id, /^MIG-/);
 });
 
 it('nothing is left of shares that ended', async () => {

@@ -139,7 +139,9 @@ static void choose_visible(void)
     d.n_visible = 0;
     if (list == NULL) {
         for (int i = 0; i < d.state->n_devices; i++) {
-            d.visible[d.n_visible++] = i;
+            if (d.state->devices[i].mig == 0) {
+                d.visible[d.n_visible++] = i;
+            }
         }
         return;
     }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,7 +16,9 @@
 #define INVALID 2
 #define NO_SPACE 7
 #define NOT_FOUND 6
+#define TIMEOUT 10
 #define LOST 15
+#define PARTS_MAX 7
 
 struct memory {
     unsigned long long total, free, used;
@@ -52,17 +55,97 @@ SHOWN int nvmlShutdown(void)
 
 SHOWN int nvmlDeviceGetCount_v2(unsigned *ret)
 {
-    *ret = (unsigned)state->n_devices;
+    *ret = 0;
+    for (int i = 0; i < state->n_devices; i++) {
+        *ret += state->devices[i].parent == 0;
+    }
     return OK;
 }
 
 SHOWN int nvmlDeviceGetHandleByIndex_v2(unsigned index, struct standin_device **ret)
 {
-    if (index >= state->n_devices) {
+    if (index >= state->n_devices || state->devices[index].parent != 0) {
         return INVALID;
     }
     *ret = &state->devices[index];
+    return (*ret)->lost != 0 ? LOST : OK;
+}
+
+SHOWN int nvmlDeviceGetMinorNumber(struct standin_device *device, unsigned *ret)
+{
+    *ret = (unsigned)(device - state->devices);
     return OK;
+}
+
+/* --- MIG --- */
+
+SHOWN int nvmlDeviceGetMigMode(struct standin_device *device, unsigned *now, unsigned *pending)
+{
+    *now = *pending = device->mig != 0;
+    return OK;
+}
+
+SHOWN int nvmlDeviceGetMaxMigDeviceCount(struct standin_device *device, unsigned *ret)
+{
+    *ret = device->mig != 0 ? PARTS_MAX : 0;
+    return OK;
+}
+
+SHOWN int nvmlDeviceGetMigDeviceHandleByIndex(struct standin_device *device, unsigned index,
+                                              struct standin_device **ret)
+{
+    for (int i = 0; i < state->n_devices; i++) {
+        if (state->devices[i].parent == device - state->devices + 1 && index-- == 0) {
+            *ret = &state->devices[i];
+            return OK;
+        }
+    }
+    return NOT_FOUND;
+}
+
+/* --- what it tells by itself --- */
+
+struct event {
+    struct standin_device *device;
+    unsigned long long type, data;
+    unsigned gpu_instance, compute_instance;
+};
+struct events {
+    bool of[STANDIN_DEVICES_MAX];
+};
+
+SHOWN int nvmlEventSetCreate(struct events **ret)
+{
+    *ret = calloc(1, sizeof **ret);
+    return *ret != NULL ? OK : INVALID;
+}
+
+SHOWN int nvmlEventSetFree(struct events *events)
+{
+    free(events);
+    return OK;
+}
+
+SHOWN int nvmlDeviceRegisterEvents(struct standin_device *device, unsigned long long types,
+                                   struct events *events)
+{
+    events->of[device - state->devices] = types == 8;
+    return OK;
+}
+
+SHOWN int nvmlEventSetWait_v2(struct events *events, struct event *ret, unsigned timeout_ms)
+{
+    (void)timeout_ms;
+    for (int i = 0; i < state->n_devices; i++) {
+        int64_t xid =
+            events->of[i] ? __atomic_exchange_n(&state->devices[i].xid, 0, __ATOMIC_SEQ_CST) : 0;
+        if (xid != 0) {
+            *ret = (struct event){
+                .device = &state->devices[i], .type = 8, .data = (unsigned long long)xid};
+            return OK;
+        }
+    }
+    return TIMEOUT;
 }
 
 SHOWN int nvmlDeviceGetHandleByUUID(const char *uuid, struct standin_device **ret)

@@ -23,6 +23,9 @@ struct standin_device {
     int64_t lost;          /* fell off the bus: every call fails */
     int64_t lies; /* NVML: 1: says that nothing is used; 2: hangs for a second; 3: garbage */
     struct standin_process processes[STANDIN_PROCESSES_MAX];
+    int64_t mig;    /* divided by MIG: only its parts can be used */
+    int64_t parent; /* 1 + the device that this is a part of; parts stand after whole devices */
+    int64_t xid;    /* NVML tells of it once */
 };
 
 struct standin_state {
