@@ -189,11 +189,15 @@ static void group_send(struct at_etcd_group *g)
                 op->guard_key != NULL ? at_etcd_rev_out(e, op->guard_rev, op->guard_key) : 0,
         };
     }
-    if (at_etcd_txn_text(txns, g->n, g->form, &text) != AT_OK) {
-        assert(false); /* groups are bounded */
-    }
     e->n_txns++;
     e->sent_bytes += g->bytes;
+    if (at_etcd_txn_text(txns, g->n, g->form, &text) != AT_OK) {
+        /* Groups are bounded, so a value could not be sealed: it fails alone, the others go on. */
+        struct at_err err = {0};
+        enum at_rc rc = at_err_set(&err, AT_INTERNAL, "the value cannot be encrypted");
+        group_done(g, rc, false, NULL, &err);
+        return;
+    }
     g->call = at_etcd_call(e, "/v3/kv/txn", &text, group_done, g);
 }
 

@@ -2,6 +2,8 @@
  * servers see the same. */
 #include "store/etcd_rig_test.h"
 
+#include "store/seal.h"
+
 #define WRITES 200
 
 /* What a watch showed, with the store's own revisions. */
@@ -363,6 +365,41 @@ static void places_are_what_they_always_were(void **state)
     assert_int_equal(at_etcd_place("/atoll/nodes/edge-7"), 1886);
 }
 
+static bool seal_wants(void *ctx, const char *key)
+{
+    (void)ctx;
+    return strncmp(key, "/sealed", 7) == 0;
+}
+
+static enum at_rc seal_fails(void *ctx, const char *key, const void *value, size_t len,
+                             struct at_buf *out, struct at_err *err)
+{
+    (void)ctx, (void)key, (void)value, (void)len, (void)out;
+    return at_err_set(err, AT_INTERNAL, "no key");
+}
+
+static void a_value_that_cannot_be_sealed_fails_alone(void **state)
+{
+    struct rig *r = *state;
+    static const struct at_store_seal SEAL = {
+        .wants = seal_wants, .seal = seal_fails, .open = seal_fails};
+    struct at_err err = {0};
+    struct answer a[9] = {0};
+    at_store_close(r->peer.store);
+    assert_int_equal(
+        at_store_open_sealed("etcd", r->f.etcd.url, r->peer.loop, &SEAL, &r->peer.store, &err),
+        AT_OK);
+    for (size_t i = 0; i < AT_ARRAY_LEN(a); i++) {
+        char key[32];
+        snprintf(key, sizeof key, i == 4 ? "/sealed%zu" : "/plain%zu", i);
+        at_store_put(r->peer.store, key, "v", 1, 0, on_write, &a[i]);
+    }
+    await_all(r, a, AT_ARRAY_LEN(a));
+    for (size_t i = 0; i < AT_ARRAY_LEN(a); i++) {
+        assert_int_equal(a[i].rc, i == 4 ? AT_INTERNAL : AT_OK);
+    }
+}
+
 int main(void)
 {
     prefer_memory_for_files();
@@ -380,6 +417,7 @@ int main(void)
         EACH(compaction_may_end_within_a_group),
         EACH(a_group_whose_answer_is_lost_happens_once),
         EACH(a_group_under_way_may_be_given_up),
+        EACH(a_value_that_cannot_be_sealed_fails_alone),
         EACH(an_etcd_that_takes_no_groups_gets_single_writes),
         EACH(what_an_older_build_stored_goes_on_with_greater_revisions),
         EACH(what_a_newer_build_stores_is_left_alone),
