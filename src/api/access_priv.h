@@ -4,6 +4,20 @@
 
 #include "api/api_priv.h"
 
+/* --- audit.c --- */
+/* One record for a request, by the level that is set. Called for streams when they begin; the
+ * answers do it by themselves. Returns what an answer has to wait for; 0: nothing. */
+uint64_t api_req_audit(struct api_req *req, int status);
+/* Before a change is stored: its record, as if it came to status. So record and change become
+ * durable side by side; when it comes to something else, another record says so. */
+void api_audit_ahead(struct api_req *req, int status);
+/* It came to nothing, and is tried again as another change. */
+void api_audit_void(struct api_req *req, int status);
+/* False: answered 503, for it could not be recorded. */
+bool api_audit_admits(struct api_req *req);
+void api_hold(struct api_req *req, uint64_t ticket, int status, const char *content_type,
+              const char *headers, const void *text, size_t len);
+void api_held_drop(struct at_api *api);
 /* --- oidc.c --- */
 enum at_rc api_oidc_new(struct at_api *api, struct at_err *err) AT_WARN_UNUSED;
 void api_oidc_free(struct at_api *api);

@@ -60,8 +60,10 @@ struct at_api {
     struct api_tunnels *tunnels;
     struct api_link *links; /* list of all upgraded connections */
     struct api_fair *fair;
-    struct api_held *held, *held_last; /* answers that wait for their record */
-    struct api_oidc *oidc;             /* NULL: no provider */
+    struct api_held *held; /* answers that wait for their record, by ticket */
+    struct api_held *held_last;
+    uint64_t audit_settled; /* tickets up to it are safe */
+    struct api_oidc *oidc;  /* NULL: no provider */
     struct api_guesses *guesses;
     struct at_metric *guesses_total;
     struct at_book *book;    /* rights that are stored */
@@ -107,6 +109,8 @@ struct api_req {
     const char *refusal; /* why it may not, on arena; NULL */
     char id[40];
     bool audited;
+    uint64_t audit_ticket;          /* of a record that was made ahead of the outcome; 0: none */
+    int audit_status;               /* what it says */
     bool waited_for_keys;           /* of an OpenID provider */
     int64_t expires_ns;             /* wall clock: of what it came in by; 0: never */
     const char *token_id;           /* of an access token, on arena; NULL */
@@ -159,16 +163,6 @@ const char *api_qualified_resource(struct api_req *req);
 void api_warn(struct api_req *req, const char *fmt, ...) AT_PRINTF(2, 3);
 void api_req_free(struct api_req *req); /* without an answer: streams */
 void api_req_measure(struct api_req *req, int status);
-/* --- audit.c --- */
-/* One record for a request, by the level that is set. Called for streams when they begin; the
- * answers do it by themselves. Returns what an answer has to wait for; 0: nothing. */
-uint64_t api_req_audit(struct api_req *req, int status);
-/* False: answered 503, for it could not be recorded. */
-bool api_audit_admits(struct api_req *req);
-void api_hold(struct api_req *req, uint64_t ticket, int status, const char *content_type,
-              const char *headers, const void *text, size_t len);
-void api_held_drop(struct at_api *api);
-
 /* Who sends the request, whomever it acts as. */
 const char *api_asker(const struct api_req *req);
 

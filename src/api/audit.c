@@ -128,10 +128,64 @@ static void line_give(const struct at_api_options *o, const struct at_buf *text)
     }
 }
 
+/* What a change came to whose record says otherwise. */
+static void outcome_add(struct api_req *req, int status)
+{
+    char when[AT_UNITS_TEXT_BYTES_MAX];
+    struct at_buf *text = &req->api->audit_text;
+    at_buf_clear(text);
+    text->max = AT_AUDIT_RECORD_BYTES_MAX;
+    enum at_rc rc = at_buf_printf(text, "\"time\":\"%s\",\"event\":\"outcome\"",
+                                  at_time_format_micro(at_sys_wall_ns(req->api->sys), when));
+    text_add(text, "id", req->id, &rc);
+    text_add(text, "user", api_asker(req), &rc);
+    text_add(text, "verb", req->verb, &rc);
+    text_add(text, "path", req->route.path, &rc);
+    if (rc == AT_OK) {
+        rc = at_buf_printf(text, ",\"code\":%d", status);
+    }
+    if (rc == AT_OK) {
+        (void)at_audit_add(req->api->options.audit_log, text->data, text->len, false);
+    }
+}
+
+void api_audit_ahead(struct api_req *req, int status)
+{
+    const struct at_api_options *o = &req->api->options;
+    if (o->audit_log == NULL || o->audit != NULL || req->audited ||
+        worth(req, status) != AT_AUDIT_CHANGES) {
+        return;
+    }
+    req->audit_ticket = api_req_audit(req, status);
+    req->audit_status = status;
+}
+
+void api_audit_void(struct api_req *req, int status)
+{
+    if (req->audit_ticket != 0) {
+        outcome_add(req, status);
+        req->audit_ticket = 0;
+        req->audited = false;
+    }
+}
+
+/* The record was made already. Returns what the answer waits for. */
+static uint64_t ahead_end(struct api_req *req, int status)
+{
+    if (status == req->audit_status) {
+        return req->audit_ticket;
+    }
+    outcome_add(req, status);
+    return 0;
+}
+
 uint64_t api_req_audit(struct api_req *req, int status)
 {
     const struct at_api_options *o = &req->api->options;
     enum at_audit_level level = level_of(req->api);
+    if (req->audit_ticket != 0) {
+        return ahead_end(req, status);
+    }
     if (level == AT_AUDIT_NONE || req->audited) {
         return 0;
     }
@@ -189,10 +243,32 @@ struct api_held {
     size_t len;
 };
 
+/* Answers are held by ticket, and mostly come in that order. */
+static void held_insert(struct at_api *api, struct api_held *held)
+{
+    struct api_held **at = &api->held;
+    if (api->held_last != NULL && api->held_last->ticket <= held->ticket) {
+        at = &api->held_last->next;
+    }
+    while (*at != NULL && (*at)->ticket <= held->ticket) {
+        at = &(*at)->next;
+    }
+    held->next = *at;
+    *at = held;
+    if (held->next == NULL) {
+        api->held_last = held;
+    }
+}
+
 void api_hold(struct api_req *req, uint64_t ticket, int status, const char *content_type,
               const char *headers, const void *text, size_t len)
 {
     struct at_api *api = req->api;
+    if (ticket <= api->audit_settled) {
+        at_http_respond(req->ex, status, content_type, headers, text, len);
+        api_req_free(req);
+        return;
+    }
     struct api_held *held = AT_NEW(struct api_held);
     *held = (struct api_held){.req = req,
                               .ticket = ticket,
@@ -202,12 +278,7 @@ void api_hold(struct api_req *req, uint64_t ticket, int status, const char *cont
                               .text = at_alloc(len + 1),
                               .len = len};
     memcpy(held->text, text, len);
-    if (api->held_last != NULL) {
-        api->held_last->next = held;
-    } else {
-        api->held = held;
-    }
-    api->held_last = held;
+    held_insert(api, held);
 }
 
 static void held_end(struct at_api *api, bool answer)
@@ -231,6 +302,7 @@ static void held_end(struct at_api *api, bool answer)
 
 void at_api_audit_settled(struct at_api *api, uint64_t ticket)
 {
+    api->audit_settled = ticket;
     while (api->held != NULL && api->held->ticket <= ticket) {
         held_end(api, true);
     }

@@ -82,6 +82,7 @@ static void create_done(void *ctx, enum at_rc rc, int64_t rev, const struct at_s
     bool generated = at_json_str_at(req->body, "metadata.name", NULL) == NULL;
     pass_release(op);
     if (rc == AT_EXISTS && generated && ++op->rounds < AT_API_NAME_ROUNDS_MAX) {
+        api_audit_void(req, 409);
         at_json_set_at(req->object, "metadata.name", NULL);
         at_object_generate_name(req->api->sys, req->object);
         create_put(req);
@@ -125,6 +126,7 @@ static void create_allowed(void *ctx, enum at_rc rc, struct at_quota_pass *pass,
                                    .ttl_s = at_state_ttl_s(req->route.kind),
                                    .fn = create_done,
                                    .ctx = req};
+    api_audit_ahead(req, 201);
     at_quota_guard(pass, &write);
     at_store_write(req->api->options.store, &write);
 }
@@ -338,6 +340,7 @@ static void update_allowed(void *ctx, enum at_rc rc, struct at_quota_pass *pass,
                                    .ttl_s = at_state_ttl_s(req->route.kind),
                                    .fn = update_done,
                                    .ctx = req};
+    api_audit_ahead(req, 200);
     at_quota_guard(pass, &write);
     at_store_write(req->api->options.store, &write);
 }
@@ -359,6 +362,7 @@ static void update_store(struct api_req *req, enum at_object_outcome outcome)
         return;
     }
     if (outcome == AT_OBJECT_REMOVE && !req->dry_run) {
+        api_audit_ahead(req, 200);
         at_store_delete(store, op->key, op->old_rev, update_done, req);
         return;
     }
@@ -760,6 +764,7 @@ static void round_delete(struct api_req *req)
     if (outcome == AT_OBJECT_REMOVE && req->dry_run) {
         respond_deleted(req);
     } else if (outcome == AT_OBJECT_REMOVE) {
+        api_audit_ahead(req, 200);
         at_store_delete(req->api->options.store, op->key, op->old_rev, remove_done, req);
     } else {
         update_store(req, outcome);
