@@ -224,6 +224,7 @@ enum at_rc cli_port_forward(struct cli *cli, struct at_err *err);
 enum at_rc cli_scan(struct cli *cli, struct at_err *err);
 enum at_rc cli_scale(struct cli *cli, struct at_err *err);
 enum at_rc cli_secrets(struct cli *cli, struct at_err *err);
+enum at_rc cli_revoke(struct cli *cli, struct at_err *err);
 enum at_rc cli_token(struct cli *cli, struct at_err *err);
 enum at_rc cli_top(struct cli *cli, struct at_err *err);
 enum at_rc cli_usage(struct cli *cli, struct at_err *err);

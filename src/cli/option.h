@@ -73,6 +73,10 @@ enum cli_option {
     OPT_TTL,
     OPT_TTY,
     OPT_USER,
+    OPT_TOKEN_USER,
+    OPT_GROUP,
+    OPT_NODE,
+    OPT_REASON,
     OPT_WAIT,
     OPT_WATCH,
     /* of atoll model */

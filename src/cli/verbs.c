@@ -100,6 +100,11 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
     [OPT_TTL] = {"ttl", 0, "DURATION", NULL, "how long it may be used (default 1h)"},
     [OPT_TTY] = {"tty", 't', NULL, NULL, "with a terminal"},
     [OPT_TYPES] = {"types", 0, "TYPE[,...]", "Normal Warning", "only events of these types"},
+    [OPT_TOKEN_USER] = {"user", 0, "NAME", NULL, "whose it is: a token to act as NAME"},
+    [OPT_GROUP] = {"group", 0, "NAME", NULL, "with --user: a group of it; may be repeated"},
+    [OPT_NODE] = {"node", 0, "NAME", NULL,
+                  "only for this node, which may take the place of one that has joined"},
+    [OPT_REASON] = {"reason", 0, "TEXT", NULL, "why, for those who look later"},
     [OPT_USER] = {"user", 0, "NAME", "@user", "user of the context"},
     [OPT_WAIT] = {"wait", 0, NULL, NULL, "wait until it is done (--wait=false: do not)"},
     [OPT_WATCH] = {"watch", 'w', NULL, NULL, "go on with changes until interrupted"},
@@ -314,10 +319,23 @@ const struct cli_verb CLI_VERBS[] = {
      OPTIONS(OPT_RECURSIVE, OPT_OUTPUT, CONNECT), 1, 3, true, cli_explain},
     {"api-resources", "", "List the kinds", NULL, NULL,
      OPTIONS(OPT_OUTPUT, OPT_NO_HEADERS, OPT_HELP), 0, 0, false, cli_api_resources},
-    {"token", "create", "Make a token with which a machine may join",
-     "The token is shown once, works once and expires.",
-     "token create --role agent --site edge\ntoken create --role gateway --site edge --ttl 10m",
-     OPTIONS(OPT_ROLE, OPT_SITE, OPT_TTL, OPT_OUTPUT, CONNECT), 1, 1, false, cli_token},
+    {"token", "create | revoke NAME", "Tokens with which machines join, or people come in",
+     "create makes a token for a machine to join with (--role, --site), which works once, or one\n"
+     "for a person or a program (--user), which works until it ends (default 30 days) or is\n"
+     "revoked. Either is shown once; only digests are kept. atoll get accesstokens lists the "
+     "latter.",
+     "token create --role agent --site edge\ntoken create --role gateway --site edge --ttl 10m\n"
+     "token create --user ada --group readers --ttl 24h\ntoken revoke 0123456789abcdef",
+     OPTIONS(OPT_ROLE, OPT_SITE, OPT_NODE, OPT_TOKEN_USER, OPT_GROUP, OPT_DESCRIPTION, OPT_TTL,
+             OPT_OUTPUT, CONNECT),
+     1, 2, false, cli_token},
+    {"revoke", "user NAME | node NAME | gateway NAME | serial HEX | fingerprint HEX",
+     "Refuse certificates before they end",
+     "Of a user, node or gateway: all that were issued up to now, so that a new one is good. It\n"
+     "holds at once, on open connections too. atoll get certificaterevocations lists them; to\n"
+     "delete one takes it back.",
+     "revoke node edge-1 --reason stolen\nrevoke user ada\nrevoke serial 5F3A01",
+     OPTIONS(OPT_REASON, OPT_OUTPUT, CONNECT), 2, 2, false, cli_revoke},
     {"key", "create NAME | list | revoke NAME | restore NAME | rotate NAME",
      "API keys with which gateways are asked for models",
      "create shows the secret once; the control plane keeps its digest only. A key opens the "

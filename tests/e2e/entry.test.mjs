@@ -148,6 +148,34 @@ fleet.it('a revoked certificate is refused for the next request on open connecti
   }
 });
 
+fleet.it('atoll token and atoll revoke do it all from the command line', async () => {
+  const atoll = async (args, code = 0) => {
+    const r = await server.atoll(args);
+    assert.equal(r.code === 0, code === 0, `${args}\n${r.out}${r.err}`);
+    return r.out + r.err;
+  };
+  const made = JSON.parse(await atoll('token create --user gus --group readers --ttl 1h --description ci -o json'));
+  assert.equal((await ask(made.token)).status, 200);
+  assert.match(await atoll('get accesstokens'), /gus/);
+  assert.match(await atoll(['token', 'create', '--user', 'gus']), /It is not shown again/);
+  await atoll(`token revoke ${made.name}`);
+  assert.equal((await ask(made.token)).status, 401);
+  await atoll('token revoke nothing', 1);
+  assert.match(await atoll('token create', 1), /--user NAME/);
+  const hal = await certificate('/O=atoll:viewers/CN=hal');
+  assert.equal((await call(hal, 'GET', CONFIGMAPS)).status, 200);
+  assert.match(await atoll('revoke user hal --reason left'), /refused from now on/);
+  assert.equal((await call(hal, 'GET', CONFIGMAPS)).status, 401);
+  await eventually('a new one is good', async () => (await call(await certificate('/O=atoll:viewers/CN=hal'), 'GET', CONFIGMAPS)).status === 200);
+  assert.equal((await call(hal, 'GET', CONFIGMAPS)).status, 401, 'the old one is not');
+  const ida = await certificate('/O=atoll:viewers/CN=ida');
+  await atoll(`revoke serial 00${ida.serial.toLowerCase()}`);
+  assert.equal((await call(ida, 'GET', CONFIGMAPS)).status, 401);
+  await atoll('revoke node n9');
+  assert.match(await atoll('get certificaterevocations'), /system:node:n9/);
+  assert.match(await atoll('revoke everything now', 1), /give user, node/);
+});
+
 fleet.it('a certificate with two names is nobody', async () => {
   const two = await certificate('/O=system:masters/CN=admin/CN=eve');
   assert.equal((await call(two, 'GET', CONFIGMAPS)).status, 401);
