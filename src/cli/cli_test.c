@@ -62,6 +62,8 @@ static void every_verb_explains_itself(void **state)
         assert_int_equal(help.status, 0);
         assert_string_equal(help.out, same.out);
         assert_non_null(strstr(help.out, verb->summary));
+        assert_non_null(verb->examples);
+        assert_non_null(strchr(verb->examples, '\n')); /* two at least */
         for (size_t o = 0; o < verb->n_options; o++) {
             assert_non_null(strstr(help.out, CLI_OPTIONS[verb->options[o]].name));
         }

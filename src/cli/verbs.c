@@ -206,7 +206,7 @@ const struct cli_verb CLI_VERBS[] = {
      "every kind of the category.",
      "get nodes\nget deployments,instances -A -o wide\nget deployment digits -o yaml\n"
      "get instances -l atoll.dev/deployment=digits -w\n"
-     "get node n1 -o jsonpath='{.status.allocatable.cpu}'",
+     "get node edge-1 -o jsonpath='{.status.allocatable.cpu}'",
      OPTIONS(OPT_OUTPUT, OPT_WATCH, OPT_ALL_NAMESPACES, OPT_SELECTOR, OPT_FIELD_SELECTOR,
              OPT_NO_HEADERS, OPT_IGNORE_NOT_FOUND, CONNECT),
      1, -1, true, cli_get},
@@ -221,7 +221,8 @@ const struct cli_verb CLI_VERBS[] = {
      0, -1, true, cli_delete},
     {"wait", "KIND NAME... | KIND/NAME... --for=WHAT", "Wait for a condition", NULL,
      "wait deployment/digits --for=condition=Available --timeout=2m\n"
-     "wait instance/x --for=delete\nwait job/j --for=jsonpath='{.status.succeeded}'=3",
+     "wait instance/digits-x1y2z-abcde --for=delete\nwait job/train "
+     "--for=jsonpath='{.status.succeeded}'=3",
      OPTIONS(OPT_FOR, OPT_TIMEOUT, OPT_SELECTOR, OPT_ALL, CONNECT), 1, -1, true, cli_wait},
     {"logs", "[KIND/]NAME | -l LABELS", "Print what instances wrote",
      "NAME is an instance; KIND/NAME means all its instances, whatever kind made them.",
@@ -245,7 +246,8 @@ const struct cli_verb CLI_VERBS[] = {
      "can-i answers yes or no, with exit status 0 or 1; a path such as /metrics may stand in "
      "place\n"
      "of the kind. With --as it answers for somebody else.",
-     "auth whoami\nauth can-i create deployments\nauth can-i delete node/n1 --as eve --as-group "
+     "auth whoami\nauth can-i create deployments\nauth can-i delete node/edge-1 --as eve "
+     "--as-group "
      "ops\nauth can-i --list",
      OPTIONS(OPT_LIST, OPT_SUBRESOURCE, OPT_QUIET, OPT_ALL_NAMESPACES, OPT_NO_HEADERS, OPT_OUTPUT,
              CONNECT),
@@ -267,7 +269,8 @@ const struct cli_verb CLI_VERBS[] = {
     {"infer", "MODEL", "Ask a model through the gateway (Open Inference Protocol)",
      "Prints each output, its largest element, and how long the answer took.",
      "infer digits --image examples/quickstart/data/digit-7.pgm\n"
-     "infer digits --input image='[[0,0,15,12]]'\ninfer digits --request request.json -o json",
+     "infer digits --input image=\"$(cat pixels.json)\"\ninfer digits --request request.json -o "
+     "json",
      OPTIONS(OPT_IMAGE, OPT_SCALE, OPT_INPUT, OPT_TENSOR, OPT_REQUEST, OPT_GATEWAY, OPT_TOKEN_FILE,
              OPT_TIMEOUT, OPT_OUTPUT, OPT_KUBECONFIG, OPT_HELP),
      1, 1, false, cli_infer},
@@ -306,18 +309,19 @@ const struct cli_verb CLI_VERBS[] = {
              OPT_USERNAME, CONNECT),
      1, -1, false, cli_model},
     {"label", "KIND NAME KEY=VALUE... KEY-...", "Set or take off labels", NULL,
-     "label node n1 rack=7\nlabel node/n1 rack-", OPTIONS(OPT_OVERWRITE, CONNECT), 2, -1, true,
-     cli_label},
+     "label node edge-1 rack=7\nlabel node/edge-1 rack-", OPTIONS(OPT_OVERWRITE, CONNECT), 2, -1,
+     true, cli_label},
     {"explain", "KIND[.FIELD...] | placement KIND/NAME",
      "Explain a kind's fields, or why something runs where it runs",
      "explain placement tells of an instance, a deployment or a job: for what runs, the score of\n"
      "its node and of the next best one; for what is pending, how many nodes each rule refused,\n"
      "what is missing least, what would make room, and after which changes it is tried again.",
      "explain deployment\nexplain deployment.spec.template.spec.resources\n"
-     "explain site --recursive\nexplain placement deployment/web\n"
-     "explain placement instance/web-x1y2z-abcde -o yaml",
+     "explain site --recursive\nexplain placement deployment/digits\n"
+     "explain placement instance/digits-x1y2z-abcde -o yaml",
      OPTIONS(OPT_RECURSIVE, OPT_OUTPUT, CONNECT), 1, 3, true, cli_explain},
-    {"api-resources", "", "List the kinds", NULL, NULL,
+    {"api-resources", "", "List the kinds", NULL,
+     "api-resources\napi-resources --no-headers -o name",
      OPTIONS(OPT_OUTPUT, OPT_NO_HEADERS, OPT_HELP), 0, 0, false, cli_api_resources},
     {"token", "create | revoke NAME", "Tokens with which machines join, or people come in",
      "create makes a token for a machine to join with (--role, --site), which works once, or one\n"
@@ -398,7 +402,8 @@ const struct cli_verb CLI_VERBS[] = {
              OPT_RAW, OPT_NO_HEADERS, OPT_OUTPUT, OPT_NAMESPACE, OPT_CONTEXT, OPT_KUBECONFIG,
              OPT_HELP),
      1, -1, false, cli_config},
-    {"version", "", "Show the versions of this program and of the server", NULL, NULL,
+    {"version", "", "Show the versions of this program and of the server", NULL,
+     "version\nversion --client -o json",
      OPTIONS(OPT_CLIENT, OPT_OUTPUT, OPT_CONTEXT, OPT_KUBECONFIG, OPT_HELP), 0, 0, false,
      cli_version},
     {"completion", "bash|zsh|fish", "Print a completion script for a shell", NULL,
