@@ -71,10 +71,9 @@ function errorOf(status, text, headers) {
   });
 }
 
-// Money of one answer in USD, from what the answer says or from the model's prices; null: neither is known.
-export function costOf(usage, pricing, headers) {
-  const told = usage?.cost ?? (headers?.get('x-atoll-cost-microusd') != null ? Number(headers.get('x-atoll-cost-microusd')) / 1e6 : null);
-  if (told != null && Number.isFinite(Number(told))) return Number(told);
+// Money of one answer in USD, from what the answer itself says or from the model's prices; null: neither is known.
+export function costOf(usage, pricing) {
+  if (usage?.cost != null && Number.isFinite(Number(usage.cost))) return Number(usage.cost);
   const price = (name) => (pricing?.[name] == null ? null : Number(pricing[name]));
   const [input, output] = [price('prompt') ?? price('input'), price('completion') ?? price('output')];
   if (!usage || !Number.isFinite(input ?? NaN) || !Number.isFinite(output ?? NaN)) return null;

@@ -177,7 +177,7 @@ export class Talk {
         throw error;
       } finally {
         measure.onEnd();
-        measure.cost = reason === 'error' && !measure.usage ? null : costOf(measure.usage, this.app.pricing(), headers);
+        measure.cost = reason === 'error' && !measure.usage ? null : costOf(measure.usage, this.app.pricing());
         painter.end(headers);
         this.#ended(turn, measure, reason, headers);
       }

@@ -32,6 +32,7 @@ export function explain(error, { model = '', hasKey = false } = {}) {
     case 413:
       return say('The request is too large', 'Use a smaller image or a shorter text.');
     case 429:
+      if (error.code === 'insufficient_quota') return say('The budget is spent', 'Whoever gave out this key can raise its budget; or wait until the budget begins anew. `atoll usage` shows what was spent on what.');
       return say('Too much at once', `A limit of this key or of the gateway is reached.${wait}`, { retry: true });
     case 500:
       return say('The model failed', 'The server of the model met a fault of its own. Its log says more: `atoll logs`. Other requests may work.', { retry: true });

@@ -236,7 +236,7 @@ export async function inferAndShow(app, body, signal) {
     headers = answer.headers;
     measure.onEnd();
     measure.server = parseServerTiming(headers.get('server-timing'));
-    measure.cost = costOf(answer.value.usage, app.pricing(), headers);
+    measure.cost = costOf(answer.value?.usage ?? { prompt_tokens: 0, completion_tokens: 0 }, app.pricing());
     if (!Array.isArray(answer.value?.outputs)) throw new ApiError('The answer has no outputs.', { kind: 'protocol', status: 200 });
     return answer;
   } finally {

@@ -95,6 +95,8 @@ export function showFacts(measure, headers, { done = false, tokens = true } = {}
     for (const [name, header] of [['Replica', 'x-atoll-instance'], ['Site', 'x-atoll-site'], ['Cache', 'x-atoll-cache'], ['Request', 'x-request-id']]) {
       if (headers.get(header)) rows.push(pair(name, headers.get(header)));
     }
+    const left = ['requests', 'tokens'].map((what) => [headers.get(`x-ratelimit-remaining-${what}`), what]).filter(([n]) => n != null).map(([n, what]) => `${n} ${what}`);
+    if (left.length) rows.push(pair('Left now', left.join(', '), 'Of the key’s limits per minute'));
   }
   $('small').replaceChildren(...rows);
 }

@@ -158,10 +158,35 @@ bool gw_openai_route(struct gw_worker *worker, struct at_http_exchange *ex, stru
     return true;
 }
 
+/* Dollars in full, as a text: the smallest prices are no numbers that doubles keep. */
+static json_t *dollars(int64_t amount, int decimals)
+{
+    int64_t scale = 1;
+    for (int i = 0; i < decimals; i++) {
+        scale *= 10;
+    }
+    char text[48];
+    snprintf(text, sizeof text, "%" PRId64 ".%0*" PRId64, amount / scale, decimals, amount % scale);
+    return json_string(text);
+}
+
+/* What a token of either side and a request cost, in the words of OpenRouter's list; NULL: nothing
+ * is asked for it, or nobody has said what. */
+static json_t *pricing_of(const struct gw_model *model)
+{
+    const struct at_meter_price *p = &model->policy.price;
+    if (p->input_microusd == 0 && p->output_microusd == 0 && p->request_microusd == 0) {
+        return NULL;
+    }
+    return json_pack("{s:o, s:o, s:o}", "prompt", dollars(p->input_microusd, 12), "completion",
+                     dollars(p->output_microusd, 12), "request", dollars(p->request_microusd, 6));
+}
+
 static json_t *card_of(const struct gw_model *model)
 {
-    return json_pack("{s:s, s:s, s:i, s:s, s:b}", "id", model->name, "object", "model", "created",
-                     0, "owned_by", "atoll", "ready", model->n_replicas > 0);
+    return json_pack("{s:s, s:s, s:i, s:s, s:b, s:o*}", "id", model->name, "object", "model",
+                     "created", 0, "owned_by", "atoll", "ready", model->n_replicas > 0, "pricing",
+                     pricing_of(model));
 }
 
 static void answer_json(struct gw_worker *w, struct at_http_exchange *ex, json_t *take)

@@ -256,6 +256,9 @@ static void answer_index(struct gw_worker *w, struct at_http_exchange *ex)
     for (size_t it = 0; at_map_next(w->models, &it, NULL, &value);) {
         const struct gw_model *model = value;
         bool ready = model->n_replicas > 0;
+        if (!gw_meter_may_ask(w, model)) {
+            continue;
+        }
         for (size_t i = 0; i < (model->n_versions > 0 ? model->n_versions : 1); i++) {
             json_array_append_new(list,
                                   json_pack("{s:s, s:s, s:s, s:s}", "name", model->name, "version",

@@ -32,8 +32,9 @@ before(async () => {
   key = (await readFile(path.join(state, 'inference.token'), 'utf8')).trim();
   const admin = await credentials(path.join(state, 'admin.kubeconfig'));
   const specs = { tiny: { runner: 'llm', model: { name: 'tiny', uri: 'file:tiny-llama.gguf', format: 'gguf' } }, digits: { runner: 'onnx', model: { name: 'digits', uri: 'file:digits.onnx' } }, double: { runner: 'onnx', model: { name: 'double', uri: 'file:double.onnx' } } };
+  const prices = { tiny: { inputTokens: '1000', outputTokens: '2000', request: '0.01' }, digits: { request: '0.001' } };
   for (const [name, spec] of Object.entries(specs)) {
-    const answer = await call(admin, 'POST', '/apis/atoll.dev/v1/namespaces/default/deployments', { apiVersion: 'atoll.dev/v1', kind: 'Deployment', metadata: { name }, spec: { replicas: 1, template: { spec: { resources: { cpu: '100m', memory: '512Mi' }, ...spec } } } });
+    const answer = await call(admin, 'POST', '/apis/atoll.dev/v1/namespaces/default/deployments', { apiVersion: 'atoll.dev/v1', kind: 'Deployment', metadata: { name }, spec: { replicas: 1, ...(prices[name] ? { traffic: { price: prices[name] } } : {}), template: { spec: { resources: { cpu: '100m', memory: '512Mi' }, ...spec } } } });
     assert.equal(answer.status, 201, JSON.stringify(answer.body));
   }
   await eventually('all models are ready', async () => {
@@ -120,7 +121,7 @@ it('a drawn digit becomes the tensor that the model asks for, and its probabilit
   assert.ok(inputs[0].data.every((v) => v >= 0 && v <= 16) && Math.max(...inputs[0].data) > 10);
   await page.waitForSelector('.best strong:has-text("1")');
   assert.equal(await page.locator('.bars li').count(), 10);
-  assert.match(await facts(page), /Compute[\s\S]*Total[\s\S]*Replica\s+digits-/);
+  assert.match(await facts(page), /Compute[\s\S]*Total[\s\S]*Cost\s+\$0\.001\s[\s\S]*Replica\s+digits-/);
   assert.deepEqual(page.wrong, []);
 });
 
@@ -180,7 +181,9 @@ it('a chat streams with its history, and shows tokens, rate and latency by stage
   const { messages, ...rest } = bodies[0];
   assert.deepEqual(rest, { model: 'tiny', max_tokens: 24, temperature: 0.7, seed: 5, stop: ['never', 'not\nonce'], stream: true, stream_options: { include_usage: true } });
   const text = await facts(page);
-  for (const word of [/tokens\/s/, /first token/, /Queue[^\d]*[\d.]+ m?s/, /Prompt[^\d]*[\d.]+ m?s/, /Answer[^\d]*[\d.]+ m?s/, /Total[^\d]*[\d.]+ m?s/, /24 tokens/, /Between tokens/, /Cost\s+no prices are known/, /Replica\s+tiny-/, /Site\s+here/]) assert.match(text, word);
+  for (const word of [/tokens\/s/, /first token/, /Queue[^\d]*[\d.]+ m?s/, /Prompt[^\d]*[\d.]+ m?s/, /Answer[^\d]*[\d.]+ m?s/, /Total[^\d]*[\d.]+ m?s/, /24 tokens/, /Between tokens/, /Replica\s+tiny-/, /Site\s+here/]) assert.match(text, word);
+  const [, prompt, cost] = /Prompt\s+(\d+) tokens[\s\S]*Cost\s+\$([\d.]+)/.exec(text);
+  assert.equal(Number(cost), Number((Number(prompt) * 0.001 + 24 * 0.002 + 0.01).toFixed(4))); // of the Deployment's prices, for a million tokens
   await page.click('#again');
   await page.waitForFunction(() => document.querySelectorAll('.turn.assistant:not([aria-busy]) .note:not(:empty)').length === 2 && !document.body.classList.contains('busy'));
   assert.deepEqual(bodies[2].messages, bodies[1].messages);
@@ -383,6 +386,9 @@ it('it can be turned off, and a service of that path has it', async () => {
 
 it('the index of the Open Inference Protocol lists models by version, and timing is told to whoever asks', async () => {
   const auth = { Authorization: `Bearer ${key}` };
+  const cards = (await (await fetch(`${url}/v1/models`, { headers: auth })).json()).data;
+  assert.deepEqual(cards.find((m) => m.id === 'tiny').pricing, { prompt: '0.001000000000', completion: '0.002000000000', request: '0.010000' });
+  assert.equal(cards.find((m) => m.id === 'double').pricing, undefined);
   const index = await (await fetch(`${url}/v2/repository/index`, { method: 'POST', body: '{"ready": true}', headers: auth })).json();
   assert.deepEqual(index.map((m) => [m.name, m.state]).sort(), [['digits', 'READY'], ['double', 'READY'], ['tiny', 'READY']]);
   assert.equal((await fetch(`${url}/v2/repository/index`, { method: 'POST', body: '{}' })).status, 401);
