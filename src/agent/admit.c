@@ -2,6 +2,7 @@
  * may each have given away the same room. What would not fit beside what was taken on already ends
  * at once as Failed, NodeOvercommitted; its owner makes another one. */
 #include "agent/agent_priv.h"
+#include "agent/gpu.h"
 
 #include <stdio.h>
 #include <string.h>

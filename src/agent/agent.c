@@ -1,4 +1,5 @@
 #include "agent/agent_priv.h"
+#include "agent/gpu.h"
 
 #include "core/log.h"
 #include "sys/file.h"

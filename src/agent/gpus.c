@@ -1,9 +1,9 @@
 /* The GPUs of this machine: which have failed, and how they are shared. A GPU that fails is told to
  * the scheduler in the Node's status, and what runs on it ends: nothing else could come of it. */
 #include "agent/agent_priv.h"
+#include "agent/gpu.h"
 
 #include "core/log.h"
-#include "devices/share.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -152,6 +152,56 @@ void agent_gpus_learn(struct at_agent *a, json_t *status)
     a->gpus = json_deep_copy(now);
     if (enforceable) {
         agent_shares_watch(a);
+    }
+}
+
+static const json_t *gpu_of(const struct at_agent *a, const char *id)
+{
+    for (size_t k = 0; id != NULL && k < json_array_size(a->gpus); k++) {
+        if (at_streq(at_json_str_at(json_array_get(a->gpus, k), "id", ""), id)) {
+            return json_array_get(a->gpus, k);
+        }
+    }
+    return NULL;
+}
+
+const char *agent_gpu_vendor(const struct at_agent *a, const char *id)
+{
+    return at_json_str_at(gpu_of(a, id), "vendor", "");
+}
+
+void agent_gpu_view_make(const struct agent_instance *i, struct agent_gpu_view *ret)
+{
+    const char *own[AGENT_BINDS_MAX];
+    size_t n = 0;
+    *ret = (struct agent_gpu_view){0};
+    for (size_t k = 0; k < i->typed->status.gpus.n && n < AGENT_BINDS_MAX; k++) {
+        const char *id = i->typed->status.gpus.items[k].id;
+        const char *whole = at_json_str_at(gpu_of(i->agent, id), "parent", id);
+        if (at_share_is_enforceable(whole)) {
+            own[n++] = whole;
+        }
+    }
+    const struct at_process_bind *b = agent_share_binds(i);
+    for (; b != NULL && b->source != NULL && ret->n < AGENT_BINDS_MAX; b++) {
+        ret->binds[ret->n++] = *b;
+    }
+    char *hidden[AT_GPU_FILES_MAX];
+    size_t n_hidden = at_gpu_files_of_others(AT_GPU_PROC_DIR, "/dev", own, n, hidden);
+    for (size_t k = 0; k < n_hidden; k++) {
+        if (ret->n == AGENT_BINDS_MAX) {
+            at_free(hidden[k]);
+            continue;
+        }
+        ret->hidden[ret->n_hidden++] = hidden[k];
+        ret->binds[ret->n++] = (struct at_process_bind){.source = "/dev/null", .target = hidden[k]};
+    }
+}
+
+void agent_gpu_view_done(struct agent_gpu_view *view)
+{
+    for (size_t k = 0; k < view->n_hidden; k++) {
+        at_free(view->hidden[k]);
     }
 }
 

@@ -1,4 +1,5 @@
 #include "agent/agent_priv.h"
+#include "agent/gpu.h"
 
 #include "core/digest.h"
 #include "core/log.h"
@@ -251,6 +252,9 @@ static void env_gpus(const struct agent_instance *i, struct words *w)
     }
     words_add(w, at_arena_printf(w->arena, "CUDA_VISIBLE_DEVICES=%s", list));
     words_add(w, at_arena_printf(w->arena, "NVIDIA_VISIBLE_DEVICES=%s", list));
+    if (at_streq(agent_gpu_vendor(i->agent, s->gpus.items[0].id), "AMD")) {
+        words_add(w, at_arena_printf(w->arena, "ROCR_VISIBLE_DEVICES=%s", list));
+    }
     words_add(w,
               at_arena_printf(w->arena, "ATOLL_GPU_MILLI=%lld", (long long)s->gpus.items[0].milli));
     int64_t memory = agent_share_memory(i->agent, &s->gpus.items[0]);
@@ -375,6 +379,8 @@ void agent_launch_start(struct agent_instance *i)
     }
     const char *const readable[] = {i->model_path, NULL};
     const struct at_workload *w = &i->typed->spec;
+    struct agent_gpu_view view;
+    agent_gpu_view_make(i, &view);
     struct at_runtime_spec spec = {.id = i->uid,
                                    .node = i->agent->name,
                                    .dir = i->dir,
@@ -385,7 +391,8 @@ void agent_launch_start(struct agent_instance *i)
                                    .working_dir = w->working_dir,
                                    .uid = w->user > 0 ? w->user : -1,
                                    .limits = limits_of(w),
-                                   .binds = agent_share_binds(i),
+                                   .binds = view.binds,
                                    .readable_paths = readable};
     i->driver->ops->start(i->driver->rt, &spec, on_started, agent_instance_exited, i);
+    agent_gpu_view_done(&view);
 }

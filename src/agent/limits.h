@@ -58,6 +58,7 @@
     (INT64_C(64) << 20)     /* more than a twentieth of small shares                               \
                              */
 #define AGENT_SHARES_MAX 64 /* of one GPU */
+#define AGENT_BINDS_MAX 80  /* files shown to an instance in place of the machine's */
 
 #define AGENT_SOCKET_PATH_BYTES_MAX 100 /* what a Unix socket's address holds, less a reserve */
 

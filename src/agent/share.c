@@ -3,10 +3,10 @@
  * is loaded into them (devices/share.h); that it is held is measured here, by the driver's own word
  * on each process. */
 #include "agent/agent_priv.h"
+#include "agent/gpu.h"
 
 #include "core/log.h"
 #include "devices/devices.h"
-#include "devices/share.h"
 #include "sys/file.h"
 #include "sys/machine.h"
 

@@ -3,6 +3,7 @@
 #include "core/mem.h"
 #include "core/units.h"
 #include "devices/devices_priv.h"
+#include "devices/share.h"
 #include "sys/file.h"
 #include "sys/machine.h"
 #include "sys/process.h"
@@ -192,6 +193,40 @@ static void gpus_of_other_makers_are_read_from_the_kernels_files(void **state)
         "\"16Gi\",\"model\":\"Intel 0x56c0\",\"vendor\":\"Intel\"}]");
 }
 
+static void device_files_of_other_gpus_are_known(void **state)
+{
+    (void)state;
+    put_file("gpus/0000:3b:00.0", "information",
+             "Model: \t\t Toy\nGPU UUID:   \t GPU-a\nDevice Minor: \t 0\n");
+    put_file("gpus/0000:5e:00.0", "information", "GPU UUID: GPU-b\nDevice Minor: 12\n");
+    put_file("gpus/0000:86:00.0", "information", "GPU UUID: GPU-c\n");
+    const char *const FILES[] = {"nvidia0", "nvidia12", "nvidia7", "nvidiactl", "nvidia-uvm"};
+    for (size_t i = 0; i < AT_ARRAY_LEN(FILES); i++) {
+        put_file("dev", FILES[i], "");
+    }
+    AT_CLEANUP(at_cleanup_free) char *proc = at_asprintf("%s/gpus", dir);
+    AT_CLEANUP(at_cleanup_free) char *dev = at_asprintf("%s/dev", dir);
+    static const struct {
+        const char *ids[2];
+        size_t n, others;
+    } ROWS[] = {
+        {{NULL}, 0, 3},    {{"GPU-a"}, 1, 2}, {{"GPU-a", "GPU-b"}, 2, 1},
+        {{"GPU-c"}, 1, 0}, {{"GPU-?"}, 1, 0},
+    };
+    for (size_t i = 0; i < AT_ARRAY_LEN(ROWS); i++) {
+        char *paths[AT_GPU_FILES_MAX];
+        size_t n = at_gpu_files_of_others(proc, dev, ROWS[i].ids, ROWS[i].n, paths);
+        assert_int_equal(n, ROWS[i].others);
+        for (size_t k = 0; k < n; k++) {
+            const char *name = strrchr(paths[k], '/') + 1;
+            assert_true(strcmp(name, "nvidia7") == 0 ||
+                        (strcmp(name, "nvidia12") == 0 && ROWS[i].n < 2) ||
+                        (strcmp(name, "nvidia0") == 0 && ROWS[i].n == 0));
+            at_free(paths[k]);
+        }
+    }
+}
+
 static void a_file_gives_the_machine_another_size(void **state)
 {
     (void)state;
@@ -261,6 +296,7 @@ int main(void)
         cmocka_unit_test(gpus_are_asked_from_nvidias_library),
         cmocka_unit_test(numa_nodes_are_read_from_the_kernels_files),
         cmocka_unit_test(gpus_of_other_makers_are_read_from_the_kernels_files),
+        cmocka_unit_test(device_files_of_other_gpus_are_known),
         cmocka_unit_test(a_file_gives_the_machine_another_size),
         cmocka_unit_test(a_bad_file_is_refused_by_field),
     };

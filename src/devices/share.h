@@ -39,6 +39,14 @@ enum at_rc at_share_set_slot(const char *dir, size_t device, int64_t offset_us, 
 /* What it says is only bounded, not believed. A page that was cut off reads as zeros. */
 void at_share_see(const char *dir, size_t n, struct at_share_seen ret[AT_SHARE_DEVICES_MAX]);
 
+/* NVIDIA's device files (/dev/nvidia0, ...) of GPUs other than these, which names whole ones, as
+ * paths below dev_dir; all of them for n = 0. Nothing when the driver does not tell which files
+ * those of ids are. own: caller frees each. */
+#define AT_GPU_FILES_MAX 64
+#define AT_GPU_PROC_DIR "/proc/driver/nvidia/gpus"
+size_t at_gpu_files_of_others(const char *proc_dir, const char *dev_dir, const char *const *ids,
+                              size_t n, char *ret[AT_GPU_FILES_MAX]);
+
 /* Memory of one process on one device, as the driver knows it. */
 struct at_gpu_use {
     char id[96];

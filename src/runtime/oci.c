@@ -92,6 +92,31 @@ static void free_strings(const char *const *items)
     at_free((void *)items);
 }
 
+static const struct at_process_bind *copy_binds(const struct at_process_bind *from)
+{
+    size_t n = 0;
+    while (from != NULL && from[n].source != NULL) {
+        n++;
+    }
+    struct at_process_bind *to = at_alloc((n + 1) * sizeof *to);
+    for (size_t i = 0; i < n; i++) {
+        to[i] = (struct at_process_bind){.source = at_strdup(from[i].source),
+                                         .target = at_strdup(from[i].target),
+                                         .writable = from[i].writable};
+    }
+    to[n] = (struct at_process_bind){0};
+    return to;
+}
+
+static void free_binds(const struct at_process_bind *binds)
+{
+    for (size_t i = 0; binds != NULL && binds[i].source != NULL; i++) {
+        at_free((void *)binds[i].source);
+        at_free((void *)binds[i].target);
+    }
+    at_free((void *)binds);
+}
+
 static void spec_copy(struct at_runtime_spec *to, const struct at_runtime_spec *from)
 {
     *to = *from;
@@ -104,6 +129,7 @@ static void spec_copy(struct at_runtime_spec *to, const struct at_runtime_spec *
     to->argv = copy_strings(from->argv);
     to->envp = copy_strings(from->envp);
     to->readable_paths = copy_strings(from->readable_paths);
+    to->binds = copy_binds(from->binds);
 }
 
 static void spec_done(struct at_runtime_spec *spec)
@@ -116,6 +142,7 @@ static void spec_done(struct at_runtime_spec *spec)
     free_strings(spec->argv);
     free_strings(spec->envp);
     free_strings(spec->readable_paths);
+    free_binds(spec->binds);
 }
 
 static struct shared *shared_ref(struct shared *s)

@@ -56,6 +56,9 @@ static json_t *make_mounts(const struct at_runtime_spec *spec)
     add_mount(m, spec->dir, "bind", spec->dir, OPTIONS("bind", "rw", "nosuid", "nodev"));
     const struct at_process_bind *b = spec->binds;
     for (; b != NULL && b->source != NULL; b++) {
+        if (strncmp(b->target, "/dev/", 5) == 0) {
+            continue; /* its /dev has none of the machine's devices anyhow */
+        }
         add_mount(m, b->target, "bind", b->source,
                   OPTIONS("bind", b->writable ? "rw" : "ro", "nosuid", "nodev"));
     }

@@ -2,7 +2,7 @@
 // libraries are the stand-ins that the build makes. Devices are rows of a file.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { chmod, open } from 'node:fs/promises';
+import { chmod, open, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { before } from 'node:test';
 import { Cluster } from './lib/cluster.mjs';
@@ -115,6 +115,22 @@ it('neither the environment nor a child makes it wider', async () => {
   assert.equal(await said('child'), 'alloc=2 alloc=0');
   await start('elsewhere', [], { command: [...clean, 'context:0', 'alloc:1', 'context:1', 'alloc:1'] });
   assert.match(await said('elsewhere'), /^context=0 alloc=(0 context=0 alloc=2|2 context=0 alloc=0)$/);
+});
+
+it('device files of other GPUs are not there', async (t) => {
+  const other = '/dev/nvidia98';
+  if (process.getuid() !== 0 || existsSync('/dev/nvidia0') || existsSync(other)) {
+    t.skip('needs root, and a machine without GPUs of its own');
+    return;
+  }
+  await writeFile(other, 'of others');
+  try {
+    await start('peeks', [], { command: ['cat', other], resources: {} });
+    assert.equal(await said('peeks'), '');
+    assert.equal((await ended('peeks')).status.phase, 'Succeeded');
+  } finally {
+    await rm(other);
+  }
 });
 
 it('use is told in the status, and a share is resized while it runs', async () => {

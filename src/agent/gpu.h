@@ -1,0 +1,49 @@
+/* GPUs of this machine and shares of them: gpus.c, share.c. On the loop's thread. */
+#ifndef AT_AGENT_GPU_H
+#define AT_AGENT_GPU_H
+
+#include "agent/agent_priv.h"
+#include "devices/share.h"
+
+/* share.c: shares of GPUs. apply: make it, or change it to what the object says; while it runs,
+ * too. NULL from the others: it has none. */
+enum at_rc agent_share_apply(struct agent_instance *i, struct at_err *err) AT_WARN_UNUSED;
+const struct at_process_bind *agent_share_binds(const struct agent_instance *i); /* NULL: none */
+const char *agent_share_library(const struct agent_instance *i);
+int64_t agent_share_memory(const struct at_agent *a, const struct at_instance_gpu *gpu);
+json_t *agent_share_json(struct agent_instance *i); /* own: caller decrefs */
+void agent_share_remove(struct agent_instance *i);  /* with its files */
+void agent_share_free(struct agent_instance *i);    /* its files stay */
+void agent_shares_watch(struct at_agent *a);        /* look after them from now on */
+void agent_shares_done(struct at_agent *a);
+
+/* gpus.c: the GPUs of this machine, and how they are shared. */
+enum agent_gpu_mode {
+    AGENT_GPU_SHARE,       /* memory and turns */
+    AGENT_GPU_TIME_SLICES, /* memory; time is the GPU's affair */
+    AGENT_GPU_MPS,         /* memory; at the same time */
+    AGENT_GPU_EXCLUSIVE,
+};
+enum agent_gpu_mode agent_gpu_mode(const struct agent_instance *i);
+const char *agent_gpu_mode_name(enum agent_gpu_mode mode);
+/* The Node's status is about to be sent: remembers its gpus, and puts in which have failed. */
+void agent_gpus_learn(struct at_agent *a, json_t *status);
+/* What the driver says now. Ends what runs on those that failed. */
+void agent_gpus_failed(struct at_agent *a, const struct at_gpu_fault *faults, size_t n);
+/* One of its GPUs cannot be used: writes why, with the GPU's name. */
+bool agent_gpus_lost(const struct agent_instance *i, char *why, size_t why_size);
+void agent_gpus_done(struct at_agent *a);
+/* What is to be shown to it: its share's files, and nothing in place of other GPUs' device files.
+ */
+struct agent_gpu_view {
+    struct at_process_bind binds[AGENT_BINDS_MAX + 1];
+    size_t n;
+    char *hidden[AGENT_BINDS_MAX];
+    size_t n_hidden;
+};
+void agent_gpu_view_make(const struct agent_instance *i, struct agent_gpu_view *ret);
+void agent_gpu_view_done(struct agent_gpu_view *view);
+/* The maker of the GPU with this id, as the Node's status has it; "" when nobody told. */
+const char *agent_gpu_vendor(const struct at_agent *a, const char *id);
+
+#endif
