@@ -188,6 +188,82 @@ fleet.it('syslog over TCP gets RFC 5424 messages in frames, again after the conn
   assert.match(bad.err, /audit sink ftp:\/\/x: it must begin with https:\/\//);
 });
 
+// A receiver that asks for a client certificate: openssl s_server, which prints what it is sent.
+fleet.it('syslog over TLS goes to a receiver with the right certificate only, with a certificate of its own, and on after the receiver was away', async () => {
+  const dir = await fleet.dir('sink');
+  const at = (name) => path.join(dir, name);
+  const openssl = async (...args) => assert.equal((await run('openssl', args)).code, 0, args.join(' '));
+  const EC = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
+  await openssl('req', '-x509', ...EC, '-keyout', at('ca.key'), '-out', at('ca.crt'), '-subj', '/CN=logs', '-days', '1');
+  writeFileSync(at('ext'), 'subjectAltName=DNS:localhost\n');
+  for (const name of ['sink', 'atoll']) {
+    await openssl('req', ...EC, '-keyout', at(`${name}.key`), '-out', at('csr'), '-subj', `/CN=${name}`);
+    await openssl('x509', '-req', '-in', at('csr'), '-CA', at('ca.crt'), '-CAkey', at('ca.key'), '-CAcreateserial', '-out', at(`${name}.crt`), '-days', '1', '-extfile', at('ext'));
+  }
+  await openssl('req', '-x509', ...EC, '-keyout', at('other.key'), '-out', at('other.crt'), '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost', '-days', '1');
+  const free = createTcp();
+  await new Promise((resolve) => free.listen(0, '127.0.0.1', resolve));
+  const { port } = free.address();
+  await new Promise((resolve) => free.close(resolve));
+  const receiver = (cert) => fleet.start(`receiver ${cert}`, ['s_server', '-accept', String(port), '-quiet', '-tls1_3', '-cert', at(`${cert}.crt`), '-key', at(`${cert}.key`), '-Verify', '1', '-CAfile', at('ca.crt'), '-verify_return_error'], { command: 'openssl', stdin: 'pipe' });
+  const stranger = receiver('other');
+  const server = await fleet.server({ args: ['--audit-sink', `syslog+tls://localhost:${port}#ca=${at('ca.crt')}&cert=${at('atoll.crt')}&key=${at('atoll.key')}`] });
+  const admin = await credentials(server.kubeconfig);
+  await call(admin, 'POST', MAPS, configMap('first'));
+  await eventually('it was tried', async () => /alert|error/i.test(stranger.err));
+  assert.doesNotMatch(stranger.out, /"seq"/, 'nothing for a receiver that another authority vouches for');
+  await stranger.kill();
+  const good = receiver('sink');
+  await good.line(/"name":"first"/);
+  await good.kill();
+  await call(admin, 'POST', MAPS, configMap('second'));
+  const again = receiver('sink');
+  await again.line(/"name":"second"/);
+  await again.kill();
+});
+
+fleet.it('syslog over a Unix socket gets every record', async () => {
+  const file = path.join(await fleet.dir('sink'), 'log');
+  let text = '';
+  const sockets = new Set();
+  const sink = createTcp((socket) => {
+    sockets.add(socket);
+    socket.on('error', () => {});
+    socket.on('data', (d) => { text += d; });
+  });
+  await new Promise((resolve) => sink.listen(file, resolve));
+  const server = await fleet.server({ args: ['--audit-sink', `syslog+unix://${file}`] });
+  const admin = await credentials(server.kubeconfig);
+  for (let i = 0; i < 5; i++) await call(admin, 'POST', MAPS, configMap(`u${i}`));
+  await eventually('all are there', () => text.includes('"name":"u4"'));
+  await server.stop();
+  for (const socket of sockets) socket.destroy();
+  sink.close();
+  for (let i = 0; i < 5; i++) assert.ok(text.includes(`"name":"u${i}"`));
+  const bad = await run(ATOLL, ['server', '--state', await fleet.dir('bad'), '--listen', '127.0.0.1:0', '--audit-sink', 'syslog+udp://127.0.0.1:514']);
+  assert.match(bad.err, /must begin with/, 'UDP loses records without anybody knowing');
+});
+
+fleet.it('a change that was recorded and then came to something else is said to have', async () => {
+  const server = await fleet.server();
+  const admin = await credentials(server.kubeconfig);
+  const both = await Promise.all(Array.from({ length: 8 }, () => call(admin, 'POST', MAPS, configMap('same'))));
+  assert.deepEqual(both.map((r) => r.status).sort(), [201, ...Array(7).fill(409)]);
+  await server.stop();
+  const all = lines(server);
+  const made = all.filter((l) => l.name === 'same' && l.code === 201);
+  const outcomes = all.filter((l) => l.event === 'outcome');
+  const refused = all.filter((l) => l.name === 'same' && l.code === 409);
+  assert.equal(made.length - outcomes.length, 1, 'one came to be');
+  assert.equal(outcomes.length + refused.length, 7);
+  for (const o of outcomes) {
+    assert.equal(o.code, 409);
+    assert.equal(all.find((l) => l.id === o.id && !l.event).code, 201, 'which one it is about');
+  }
+  assert.ok(outcomes.length > 0);
+  await whole(server.state);
+});
+
 fleet.it('a log that is full because its sink is away refuses with a sentence, and goes on once the sink is back; nothing is lost', async () => {
   const got = new Set();
   let up = false;
