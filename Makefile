@@ -6,7 +6,7 @@ RELEASE := build/release
 MESON_RELEASE := -Dbuildtype=debugoptimized -Dtests=false -Donnx=enabled -Dllama=enabled
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo test bench bench-gateway bench-gateway-report bench-growth bench-report check check-format check-layers format fuzz install clean distclean help
+.PHONY: all deps demo test bench bench-gateway bench-gateway-report bench-growth bench-report check check-format check-layers check-promises format fuzz install clean distclean help
 
 all: deps ## build build/atoll (optimised, with symbols)
 	@want="$(CURDIR) $(PREFIX)"; [ -f $(RELEASE)/build.ninja ] && [ "$$(cat $(RELEASE)/.configured 2> /dev/null)" = "$$want" ] || { \
@@ -47,13 +47,16 @@ bench-gateway-report: all ## all figures of the gateway, into docs/gateway-figur
 	@tools/install-deps bench
 	@ATOLL_BUILD=$(RELEASE) PYTHONDONTWRITEBYTECODE=1 bench/gateway_report
 
-check: check-format check-layers ## style and layers only
+check: check-format check-layers check-promises ## style, layers and docs/SECURITY.md only
 
 check-format:
 	@tools/check-style
 
 check-layers:
 	@tools/check-layers
+
+check-promises:
+	@tools/check-promises
 
 format: ## rewrite the C files in the house format
 	@git ls-files -z 'src/*.c' 'src/*.h' 'tests/*.c' 'tests/*.h' 'bench/*.c' 'bench/*.h' 'tools/*.c' | xargs -0 -r clang-format-14 -i

@@ -6,6 +6,7 @@ import { Agent } from 'node:https';
 import path from 'node:path';
 import { eventually, Fleet, KUBECTL, run, site } from './lib/atoll.mjs';
 import { Cluster, web, webRoot } from './lib/cluster.mjs';
+import { Etcd, ETCD_MISSING } from './lib/etcd.mjs';
 import { call, certificateRequest, credentials } from './lib/rest.mjs';
 
 const fleet = new Fleet();
@@ -203,6 +204,33 @@ fleet.it('a node name that is taken is joined again only by a token for that nam
   assert.equal((await join('n1')).status, 200);
   assert.equal((await call(admin, 'POST', '/join/v1/tokens', { role: 'gateway', node: 'n1' })).status, 400);
 });
+
+fleet.it('a revocation and the end of a token hold at every server of one etcd', async () => {
+  const etcd = await Etcd.start(fleet);
+  const args = ['--store', `etcd:${etcd.url}`, '--pki', path.join(await fleet.dir('atoll-pki'), 'pki')];
+  const one = await fleet.server({ args });
+  const two = await fleet.server({ args });
+  server = one;
+  admin = await credentials(one.kubeconfig);
+  const pki = args.at(-1);
+  const dir = await fleet.dir('entry');
+  const at = (name) => path.join(dir, name);
+  await run('openssl', ['req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', at('key'), '-out', at('csr'), '-subj', '/O=atoll:viewers/CN=jo']);
+  await run('openssl', ['x509', '-req', '-in', at('csr'), '-CA', path.join(pki, 'ca.crt'), '-CAkey', path.join(pki, 'ca.key'), '-CAcreateserial', '-CAserial', at('serial'), '-out', at('crt'), '-days', '1']);
+  const jo = { url: two.url, ca: admin.ca, cert: readFileSync(at('crt'), 'utf8'), key: readFileSync(at('key'), 'utf8') };
+  const { token, name } = (await make({ user: 'jo', groups: ['atoll:viewers'] })).body;
+  const byToken = () => call({ url: two.url, ca: admin.ca }, 'GET', CONFIGMAPS, undefined, bearer(token));
+  await eventually('the token is known there', async () => (await byToken()).status === 200);
+  assert.equal((await call(jo, 'GET', CONFIGMAPS)).status, 200);
+  const watch = call(jo, 'GET', `${CONFIGMAPS}?watch=true&timeoutSeconds=60`);
+  await eventually('it watches', async () => /atoll_api_watches [1-9]/.test((await call({ ...admin, url: two.url }, 'GET', '/metrics')).body));
+  assert.equal((await revoke('jo', { user: 'jo' })).status, 201);
+  await one.k(`delete accesstoken ${name}`);
+  assert.match(JSON.stringify((await watch).body), /taken away/);
+  await eventually('refused there', async () => (await call(jo, 'GET', CONFIGMAPS)).status === 401 && (await byToken()).status === 401, { timeoutMs: 3000 });
+  await two.restart();
+  assert.equal((await call({ ...jo, url: two.url }, 'GET', CONFIGMAPS)).status, 401, 'after a restart too');
+}, { skip: ETCD_MISSING });
 
 fleet.it('commands, logs and ports that run end when the right to them is taken away; an agent whose certificate is revoked loses its node', async () => {
   const cluster = await Cluster.start(fleet, { n1: 'here' });
