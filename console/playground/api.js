@@ -21,7 +21,7 @@ export function parseServerTiming(header) {
       if (key === 'dur') entry.ms = Number(value) || 0;
       if (key === 'desc') entry.text = value;
     }
-    if (entry.name) found.push(entry);
+    if (/^[^=\s]+$/.test(entry.name)) found.push(entry);
   }
   return found;
 }

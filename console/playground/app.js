@@ -149,6 +149,14 @@ function option(model) {
   return make('option', { value: model.name, textContent: model.ready ? model.name : `${model.name} (no replica is ready)` });
 }
 
+function fromHash() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return ''; // somebody typed it
+  }
+}
+
 async function loadModels() {
   choosing?.abort();
   choosing = new AbortController();
@@ -181,7 +189,7 @@ async function loadModels() {
     return;
   }
   $('model').replaceChildren(...models.map(option));
-  const wanted = decodeURIComponent(location.hash.slice(1));
+  const wanted = fromHash();
   const name = [chosen?.name, wanted, models.find((m) => m.ready)?.name, models[0].name].find((n) => models.some((m) => m.name === n));
   $('model').value = name;
   await choose(name, signal);
@@ -278,7 +286,11 @@ $('reload').addEventListener('click', loadModels);
 for (const radio of document.getElementsByName('mode')) radio.addEventListener('change', () => setMode(radio.value));
 $('keyform').addEventListener('submit', (e) => {
   e.preventDefault();
-  if ($('key').value.trim()) setKey($('key').value);
+  const value = $('key').value.trim();
+  const odd = /[^\x21-\x7e]/.test(value); // it could not be sent in a header
+  $('key').setAttribute('aria-invalid', String(odd));
+  if (odd) trouble({ title: 'This cannot be a key', text: '', todo: 'Keys are of letters, digits and signs without blanks. Was it copied whole, and nothing else with it?' });
+  else if (value) setKey(value);
 });
 $('keyforget').addEventListener('click', () => setKey(''));
 $('keyshow').addEventListener('click', () => {

@@ -196,7 +196,7 @@ export class Talk {
     return {
       soon: (headers) => {
         at = headers;
-        timer ??= setTimeout(paint, SHOW_MS);
+        timer ??= setTimeout(paint, SHOW_MS + turn.text.length / 100); // long ones cost more to show
       },
       end: (headers) => {
         clearTimeout(timer);

@@ -169,7 +169,7 @@ export function netpbmOf(bytes) {
   const head = [];
   let at = 2;
   const number = () => {
-    for (; at < bytes.length && (/\s/.test(text(at)) || text(at) === '#'); at++) while (text(at) === '#' && at < bytes.length && bytes[at] !== 10) at++;
+    for (let comment = false; at < bytes.length && (comment || /[\s#]/.test(text(at))); at++) comment = bytes[at] !== 10 && (comment || text(at) === '#');
     let digits = '';
     for (; at < bytes.length && /\d/.test(text(at)) && digits.length < 9; at++) digits += text(at);
     return digits === '' ? NaN : Number(digits);
@@ -200,7 +200,7 @@ export function softmax(values) {
 
 // The output that tells classes apart: [{index, share}], the likeliest first, and whether it was made so here; null: none does.
 export function classesIn(outputs) {
-  const candidates = (outputs ?? []).filter((o) => /^(FP|BF)/.test(o?.datatype ?? '') && Array.isArray(o.data)).map((o) => ({ name: o.name, values: o.data.flat(Infinity).map(Number), rows: o.shape?.length > 1 ? Number(o.shape[0]) : 1 }))
+  const candidates = (outputs ?? []).filter((o) => /^(FP|BF)/.test(o?.datatype ?? '') && Array.isArray(o.data)).map((o) => ({ name: o.name, values: o.data.flat(Infinity), rows: o.shape?.length > 1 ? Number(o.shape[0]) : 1 }))
     .filter((o) => o.values.length > 1 && o.values.length <= 100000 && o.rows === 1 && o.values.every(Number.isFinite));
   const sums = (o) => o.values.every((v) => v >= -1e-6 && v <= 1 + 1e-6) && Math.abs(o.values.reduce((a, b) => a + b, 0) - 1) < 0.02;
   const found = candidates.find(sums) ?? candidates.find((o) => /prob|score|logit|class/i.test(o.name)) ?? candidates[0];

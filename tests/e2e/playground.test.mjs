@@ -85,7 +85,10 @@ it('without a key it asks for one, a wrong one is told, and the right one stays 
   await page.goto(`${url}/playground`);
   await page.waitForSelector('#nothing-title:has-text("A key is needed")');
   assert.equal(await page.evaluate(() => document.activeElement.id), 'key');
-  await page.keyboard.type('wrong');
+  await page.fill('#key', 'two words');
+  await page.press('#key', 'Enter');
+  await page.waitForSelector('#trouble:has-text("This cannot be a key")');
+  await page.fill('#key', 'wrong');
   await page.keyboard.press('Enter');
   await page.waitForSelector('#trouble:has-text("The key is not accepted")');
   await page.fill('#key', key);
@@ -262,6 +265,15 @@ it('the request is copied as curl, without the key, and curl gets an answer by i
   const done = await run('bash', ['-c', command], { env: { ATOLL_API_KEY: key } });
   assert.equal(JSON.parse(done.out).id, "it's", done.err);
   assert.deepEqual(JSON.parse(done.out).outputs[0].data, [8]);
+  const long = JSON.stringify({ inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 9000], data: Array(9000).fill(1) }] }); // too long for a command
+  await page.fill('#body', long);
+  await page.click('#infer');
+  await page.waitForFunction(() => document.getElementById('reply').textContent.includes('9000'));
+  await page.click('#curl');
+  assert.match(await page.evaluate(() => navigator.clipboard.readText()), /--data-binary @request\.json$/);
+  const [file] = await Promise.all([page.waitForEvent('download'), page.click('#download')]);
+  assert.equal(await readFile(await file.path(), 'utf8'), long);
+  assert.deepEqual(page.wrong, []);
 });
 
 it('dark and light follow the system and the switch, and a phone needs no sideways scrolling', async () => {
@@ -304,11 +316,11 @@ it('every field and button has a name, each id is there once, and texts stand ou
 });
 
 // A gateway of its own before servers of this process, for what real models do not do on demand.
-async function odd(answers, args = []) {
+async function odd(answers, { args = [], models = ['odd'], hash = '' } = {}) {
   const back = await replica((req, res, body) => answers(req, res, body));
-  const gateway = await staticGateway(fleet, { odd: [back.endpoint] }, { args });
+  const gateway = await staticGateway(fleet, Object.fromEntries(models.map((name) => [name, [back.endpoint]])), { args });
   const page = await pageOf(instance, { origin: new URL(gateway.url).origin });
-  await page.goto(`${gateway.url}/playground`);
+  await page.goto(`${gateway.url}/playground${hash}`);
   return { page, gateway, back };
 }
 
@@ -366,6 +378,37 @@ it('an image goes with a chat; limits, a full gateway and one that is away are t
   await gateway.proc.kill();
   await page.click('#again');
   await page.waitForSelector('#trouble:has-text("No connection to the gateway")');
+  assert.deepEqual(page.wrong, []);
+});
+
+it('odd names, lies in metadata and malformed answers do the page no harm', async () => {
+  const models = ['org/llama 3', '<img src=x onerror=alert(1)>', 'ünï"\'', 'z'];
+  const metadata = [
+    { name: 'a', versions: [], platform: 'p', inputs: [{ name: 'x', datatype: 'FP32', shape: ['many'] }], outputs: [] },
+    { inputs: [null], outputs: [] },
+    { inputs: [{ name: '<b>', datatype: 'FP32', shape: [-1, 3, -1, -1] }], outputs: [], description: '<script>alert(1)</script>', properties: { names: "{0: 'cat', 1: \"dog\"}" } },
+    { inputs: 7, outputs: 7 },
+  ];
+  const { page } = await odd((req, res) => {
+    const name = decodeURIComponent(req.url.split('/')[3] ?? '');
+    if (req.url.endsWith('/infer')) return res.writeHead(200, { 'Content-Type': 'application/json' }).end('{"outputs":[{"name":"y","datatype":"FP32","shape":[1,2],"data":[1,3]}]}');
+    if (req.url.startsWith('/v2/models/')) return res.writeHead(200, { 'Content-Type': 'application/json' }).end(JSON.stringify(metadata[models.indexOf(name)]));
+    return res.writeHead(200, { 'Content-Type': 'text/html' }).end('<h1>not this</h1>');
+  }, { models, hash: '#%' });
+  await page.waitForFunction((n) => document.querySelectorAll('#model option').length === n, models.length);
+  for (const name of models) {
+    await page.selectOption('#model', name);
+    await page.waitForFunction(() => document.body.dataset.mode && !/Asking/.test(document.getElementById('about').textContent));
+  }
+  await page.fill('#prompt', 'x'); // the last one has no metadata
+  await page.press('#prompt', 'Enter');
+  await page.waitForSelector('#trouble:has-text("cannot be read")');
+  await page.selectOption('#model', models[2]);
+  await page.waitForSelector('#look');
+  assert.equal(await page.inputValue('#size'), '224x224');
+  await page.setInputFiles('#file', path.join(ROOT, 'examples/quickstart/data/digit-3.pgm'));
+  await page.waitForSelector('.best strong:text-is("dog")');
+  assert.equal(await page.locator('img[src="x"], b:has-text("<"), script:not([src])').count(), 0);
   assert.deepEqual(page.wrong, []);
 });
 
