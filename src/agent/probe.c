@@ -133,7 +133,9 @@ static void check_begin(struct agent_instance *i, const struct at_probe *probe,
             at_stream_connect(i->agent->loop, i->endpoint, NULL, NULL, probe->timeout_ns, &events);
         return;
     }
+    bool http2 = at_streq(i->typed->spec.app_protocol, "h2c");
     struct at_http_call call = {.addr = i->endpoint,
+                                .http2 = http2 ? AT_HTTP2_ALWAYS : AT_HTTP2_NEVER,
                                 .method = AT_HTTP_GET,
                                 .target = probe->http_path,
                                 .timeout_ns = probe->timeout_ns,

@@ -43,16 +43,13 @@ static void ask(struct gw_worker *w, struct gw_model *model, struct gw_replica *
     const struct gw_policy *p = &model->policy;
     struct check *c = AT_NEW(struct check);
     *c = (struct check){.worker = w, .model = model, .replica = replica};
-    struct at_http_call call = {.addr = replica->addr,
-                                .tls = gw_replica_tls(w, replica),
-                                .server_name = replica->peer,
-                                .host = gw_replica_host(replica),
-                                .method = AT_HTTP_GET,
+    struct at_http_call call = {.method = AT_HTTP_GET,
                                 .target = p->check_path[0] != '\0' ? p->check_path : "/",
                                 .timeout_ns = p->check_timeout_ns,
                                 .ctx = c,
                                 .on_head = on_head,
                                 .on_done = on_done};
+    gw_reach(w, replica, &call);
     replica->outstanding++;
     model->refs++;
     w->checks++;

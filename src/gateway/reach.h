@@ -11,9 +11,19 @@ static inline struct at_tls_config *gw_replica_tls(const struct gw_worker *worke
 {
     return replica->peer != NULL ? worker->peer_tls : replica->tls;
 }
-static inline const char *gw_replica_host(const struct gw_replica *replica)
+/* The address and its ways, of a call that says the rest. */
+static inline void gw_reach(const struct gw_worker *worker, const struct gw_replica *replica,
+                            struct at_http_call *call)
 {
-    return replica->peer != NULL ? "localhost" : NULL; /* its agent's address is not its own */
+    call->addr = replica->addr;
+    call->tls = gw_replica_tls(worker, replica);
+    call->server_name = replica->peer;
+    call->http2 = replica->http2                                  ? AT_HTTP2_ALWAYS
+                  : replica->peer == NULL && replica->tls != NULL ? AT_HTTP2_IF_OFFERED
+                                                                  : AT_HTTP2_NEVER;
+    if (call->host == NULL && replica->peer != NULL) {
+        call->host = "localhost"; /* its agent's address is not its own */
+    }
 }
 
 #endif

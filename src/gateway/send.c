@@ -28,15 +28,12 @@ at_http_call_id gw_request_send(struct gw_request *r, struct gw_replica *replica
     assert(rc == AT_OK); /* buffers without a cap */
     int64_t timeout_ns = w->gateway->first_byte_timeout_ns;
     bool sooner = r->timeout_ns > 0 && r->timeout_ns < timeout_ns;
-    struct at_http_call call = {.addr = replica->addr,
-                                .tls = gw_replica_tls(w, replica),
-                                .server_name = replica->peer,
-                                .method = r->method,
+    struct at_http_call call = {.method = r->method,
                                 .target = renamed != NULL     ? renamed
                                           : r->grpc != NULL   ? r->grpc->target.data
                                           : r->target.len > 0 ? r->target.data
                                                               : target,
-                                .host = r->host.len > 0 ? r->host.data : gw_replica_host(replica),
+                                .host = r->host.len > 0 ? r->host.data : NULL,
                                 .headers = r->up.data,
                                 .body = body.ptr,
                                 .body_len = body.len,
@@ -46,6 +43,7 @@ at_http_call_id gw_request_send(struct gw_request *r, struct gw_replica *replica
                                 .on_head = handlers->on_head,
                                 .on_body = handlers->on_body,
                                 .on_done = handlers->on_done};
+    gw_reach(w, replica, &call);
     at_http_call_id id = at_http_call(w->client, &call);
     assert(id != 0);
     return id;

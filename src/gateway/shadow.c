@@ -88,11 +88,7 @@ static void send_copy(struct gw_request *r, struct gw_replica *replica)
     }
     gw_replica_enter(gw_now(w), r->model, replica, 1000);
     count(w, r->model, replica->version, "sent");
-    struct at_http_call call = {.addr = replica->addr,
-                                .tls = gw_replica_tls(w, replica),
-                                .server_name = replica->peer,
-                                .host = gw_replica_host(replica),
-                                .method = r->method,
+    struct at_http_call call = {.method = r->method,
                                 .target = renamed != NULL ? renamed : text.data,
                                 .headers = lines.data,
                                 .body = body.ptr,
@@ -101,6 +97,7 @@ static void send_copy(struct gw_request *r, struct gw_replica *replica)
                                 .ctx = c,
                                 .on_head = on_head,
                                 .on_done = on_done};
+    gw_reach(w, replica, &call);
     (void)at_http_call(w->client, &call);
 }
 

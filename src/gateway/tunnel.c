@@ -313,6 +313,11 @@ static size_t on_up_data(void *ctx, const char *data, size_t len)
 static void on_up_open(void *ctx)
 {
     struct gw_tunnel *t = ctx;
+    const struct at_tls_peer *peer = at_stream_peer(t->up);
+    if (t->replica->peer == NULL && peer != NULL && peer->http2) {
+        fail(t, 502, "its replica speaks HTTP/2, by which no WebSocket is passed on");
+        return;
+    }
     t->state = TUNNEL_ASKED;
     touch(t);
     (void)!at_stream_write(t->up, t->request.data, t->request.len);

@@ -4,6 +4,7 @@
 #include "net/http_client_int.h"
 
 #include "core/mem.h"
+#include "net/h2_client.h"
 #include "net/mux_client.h"
 
 #include <assert.h>
@@ -91,13 +92,16 @@ static struct client_pool *pool_get(struct at_http_client *client, const struct 
     char key[640];
     size_t addr_len = strlen(c->addr);
     size_t name_len = c->server_name != NULL ? strlen(c->server_name) : 0;
-    if (addr_len + name_len + sizeof c->tls + 2 > sizeof key) {
+    if (addr_len + name_len + 2 * sizeof c->tls + 4 > sizeof key) {
         return NULL;
     }
     /* addr, then the address of the TLS config in hex digits, then the name. */
     char *p = key;
     memcpy(p, c->addr, addr_len);
     p += addr_len;
+    if (c->http2 != AT_HTTP2_NEVER) {
+        *p++ = c->http2 == AT_HTTP2_ALWAYS ? '2' : '?';
+    }
     if (c->tls != NULL) {
         *p++ = '|';
         for (uintptr_t v = (uintptr_t)c->tls; v != 0; v >>= 4) {
@@ -117,6 +121,7 @@ static struct client_pool *pool_get(struct at_http_client *client, const struct 
         pool->server_name = at_strdup(c->server_name);
         pool->tls = at_tls_config_ref(c->tls);
         pool->speaks_mux = strncmp(c->addr, "unix:", 5) == 0;
+        pool->h2 = c->http2;
         at_map_put(client->pools, key, pool);
     }
     return pool;
@@ -199,10 +204,36 @@ void at_client_send(struct client_conn *conn)
     } /* else: on_close comes from the loop */
 }
 
+void at_client_adopt(struct client_call *call, struct at_stream *stream_take)
+{
+    struct client_conn *conn = AT_NEW(struct client_conn);
+    pool_add_conn(call->pool, conn);
+    conn->call = call;
+    call->conn = conn;
+    conn->stream = stream_take;
+    struct at_stream_events events = at_client_conn_events(conn);
+    at_stream_set_events(stream_take, &events);
+    at_client_send(conn);
+}
+
+/* Is there a connection for one more, or may one be made? */
+static bool has_room(const struct client_pool *pool)
+{
+    return pool->h2 != AT_HTTP2_NEVER
+               ? at_h2_client_has_room(pool)
+               : pool->idle != NULL || pool->n_conns < pool->client->connections_max;
+}
+
 /* Bind the call to a connection, or let it wait. fresh: no reused one. */
 static void start(struct client_call *call, bool fresh)
 {
     struct client_pool *pool = call->pool;
+    if (pool->h2 != AT_HTTP2_NEVER) {
+        if (!at_h2_client_take(call)) {
+            waiting_add(call);
+        }
+        return;
+    }
     if (pool->client->mux && pool->speaks_mux && !fresh && at_mux_client_take(call)) {
         return;
     }
@@ -219,11 +250,15 @@ static void start(struct client_call *call, bool fresh)
     }
 }
 
+void at_client_bind(struct client_call *call)
+{
+    start(call, false);
+}
+
 void at_client_start_waiting(struct client_pool *pool)
 {
     pool->n_holds++;
-    while (pool->first_waiting != NULL && !pool->client->closing &&
-           (pool->idle != NULL || pool->n_conns < pool->client->connections_max)) {
+    while (pool->first_waiting != NULL && !pool->client->closing && has_room(pool)) {
         struct client_call *call = pool->first_waiting;
         waiting_remove(call);
         start(call, false);
@@ -323,6 +358,9 @@ void at_client_complete(struct client_call *call, enum at_rc rc, const struct at
     }
     if (call->mux != NULL) {
         at_mux_client_leave(call, true);
+    }
+    if (call->h2 != NULL) {
+        at_h2_client_leave(call, true);
     }
     if (pool != NULL) {
         waiting_remove(call);
@@ -424,6 +462,7 @@ static void sweep_idle(struct at_http_client *client, int64_t now, int64_t *firs
                 *first = conn->idle_until_ns;
             }
         }
+        at_h2_client_sweep(pool, now, first);
         pool->n_holds--;
         at_client_pool_drop_if_empty(pool); /* only this entry goes: the map allows that */
     }
@@ -491,8 +530,7 @@ at_http_call_id at_http_call(struct at_http_client *client, const struct at_http
     }
     call->piece_ns = c->piece_timeout_ns;
     at_client_want_sweep(client, call_due(call));
-    bool full = call->pool->idle == NULL && call->pool->n_conns >= client->connections_max &&
-                call->pool->n_waiting >= client->waiting_max;
+    bool full = call->pool->n_waiting >= client->waiting_max && !has_room(call->pool);
     if (full) {
         at_err_set(&err, AT_EXHAUSTED, "too many calls wait for a connection to %s", c->addr);
         at_client_fail_later(call, AT_EXHAUSTED, &err);
@@ -522,6 +560,9 @@ void at_http_call_pause(struct at_http_client *client, at_http_call_id id, bool 
     call->piece_at_ns = at_loop_now_ns(client->loop);
     if (call->mux != NULL && !paused) {
         at_mux_client_resume(call);
+    }
+    if (call->h2 != NULL && !paused) {
+        at_h2_client_resume(call);
     }
     if (call->conn != NULL) {
         (paused ? at_stream_pause : at_stream_resume)(call->conn->stream);
@@ -579,6 +620,7 @@ void at_http_client_free(struct at_http_client *client)
         while (pool->conns != NULL) {
             at_client_conn_free(pool->conns);
         }
+        at_h2_client_close(pool);
         pool->n_holds--;
         at_client_pool_drop_if_empty(pool);
     }

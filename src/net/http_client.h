@@ -18,10 +18,17 @@ struct at_http_client_options {
     bool mux;
 };
 
+enum at_http2_use {
+    AT_HTTP2_NEVER,
+    AT_HTTP2_IF_OFFERED, /* by ALPN, where tls asks for it; else HTTP/1.1 */
+    AT_HTTP2_ALWAYS,     /* from the first byte: it is known to speak it */
+};
+
 struct at_http_call {
     const char *addr;          /* "host:port" or "unix:/path" */
     struct at_tls_config *tls; /* NULL: plain */
     const char *server_name;   /* NULL: host part of addr */
+    enum at_http2_use http2;   /* many calls on one connection; nothing changes for them */
     const char *host;          /* of the Host line; NULL: addr */
     enum at_http_method method;
     const char *target; /* "/path?query", already encoded */

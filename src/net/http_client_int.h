@@ -52,6 +52,13 @@ struct client_call {
     uint64_t mux_left;   /* of a body of known length; else UINT64_MAX */
     bool mux_ended;
     struct at_buf held; /* came while paused */
+    /* On a connection of HTTP/2 (h2_client.c); the body sent and what is held are the above. */
+    struct h2_conn *h2;
+    struct client_call *h2_prev, *h2_next;
+    int32_t h2_id; /* 0: waits for the connection */
+    bool h2_ended; /* the answer is complete */
+    unsigned h2_refusals;
+    struct at_buf h2_head;
     struct at_loop_task resume_task;
     struct at_err *err; /* set: to be completed with it from the loop */
     void *ctx;
@@ -71,7 +78,11 @@ struct client_pool {
     struct mux_conn *mux; /* trying or open */
     bool speaks_mux;      /* it may: a Unix socket, or it has said so */
     int64_t mux_again_ns; /* not to be tried before */
-    size_t n_holds;       /* calls, and functions that work on it, keep it from being dropped */
+    enum at_http2_use h2;
+    struct h2_conn *h2_conns;
+    size_t n_h2_conns;
+    uint32_t h2_streams; /* at once, as the server said last; 0: not yet */
+    size_t n_holds;      /* calls, and functions that work on it, keep it from being dropped */
 };
 
 struct at_http_client {
@@ -97,7 +108,10 @@ void at_client_conn_done(struct client_conn *conn, bool reuse);
 void at_client_send(struct client_conn *conn);
 /* unread: the peer has got nothing of it. false: it must not be sent again. */
 bool at_client_retry(struct client_call *call, bool unread);
+void at_client_bind(struct client_call *call);
 void at_client_start_waiting(struct client_pool *pool);
+/* The call goes by HTTP/1.1 on a connection that is open already. */
+void at_client_adopt(struct client_call *call, struct at_stream *stream_take);
 void at_client_release(struct at_http_client *client);
 void at_client_conn_free(struct client_conn *conn);
 void at_client_pool_drop_if_empty(struct client_pool *pool);

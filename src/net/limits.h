@@ -44,6 +44,12 @@
 #define AT_H2_RESETS_BURST 1000
 #define AT_H2_BODIES_MAX 4 /* request bodies of the largest size gathering on one connection */
 
+#define AT_H2_CLIENT_STREAMS_MAX 1000         /* at once, on a connection to a server */
+#define AT_H2_CLIENT_STREAMS_FIRST 100        /* until it has said what it takes */
+#define AT_H2_CLIENT_CONNS_MAX 64             /* to one server, when those before are full */
+#define AT_H2_CLIENT_REFUSALS_MAX 3           /* of a call that was not looked at, until it fails */
+#define AT_H2_CLIENT_WINDOW_BYTES (256 << 10) /* a server may send ahead so much, per answer */
+
 #define AT_MUX_TRY_NS (2 * AT_S)      /* for the answer to an Upgrade */
 #define AT_MUX_REFUSED_NS (60 * AT_S) /* then it is asked again */
 #define AT_MUX_AGAIN_NS (1 * AT_S)    /* after a connection that did not come about */

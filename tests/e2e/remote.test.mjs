@@ -26,8 +26,10 @@ after(() => ip(`netns del ${NS}`));
 
 const SERVER = `
 import http from 'node:http';
+import http2 from 'node:http2';
 import { createHash } from 'node:crypto';
-const server = http.createServer((req, res) => {
+let sessions = 0;
+const server = (process.env.H2 ? http2 : http).createServer((req, res) => {
   const sum = createHash('sha256');
   let n = 0;
   req.on('data', (d) => { sum.update(d); n += d.length; });
@@ -38,9 +40,10 @@ const server = http.createServer((req, res) => {
       return void setTimeout(() => res.end('data: last\\n\\n'), 700);
     }
     if (req.url === '/big') return void res.end(Buffer.alloc(8 << 20, 'x'));
-    res.end(JSON.stringify({ n, sum: sum.digest('hex'), host: req.headers.host, pid: process.pid }));
+    res.end(JSON.stringify({ n, sum: sum.digest('hex'), host: req.headers.host, pid: process.pid, version: req.httpVersion, sessions }));
   });
 });
+server.on('session', () => sessions++);
 server.on('upgrade', (req, socket) => {
   socket.write('HTTP/1.1 101 Switching Protocols\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\\r\\n');
   socket.on('data', (d) => socket.write(d));
@@ -170,6 +173,16 @@ if (!cabled) {
     await status(one.metadata.name, { tlsEndpoint: one.status.tlsEndpoint, loopback: one.status.loopback, endpoint: one.status.endpoint });
     trap.close();
     await works();
+  });
+
+  it('HTTP/2 goes through, many requests on one connection', async () => {
+    await server.apply({ apiVersion: 'atoll.dev/v1', kind: 'Deployment', metadata: { name: 'two', namespace: 'default' }, spec: { replicas: 1, service: { path: '/two', access: 'Public' }, template: { spec: { command: [process.execPath, script], appProtocol: 'h2c', env: [{ name: 'H2', value: '1' }], placement: { sites: ['far'] }, resources: { cpu: '50m', memory: '64Mi' }, readinessProbe: { httpPath: '/', period: '50ms' } } } } });
+    await eventually('it answers', async () => (await gateway.ask('/two/x')).status === 200);
+    const all = (await Promise.all(Array.from({ length: 80 }, (_, i) => gateway.ask(`/two/${i}`, { body: 'x'.repeat(i) })))).map((a) => JSON.parse(a.body));
+    assert.deepEqual([...new Set(all.map((a) => a.version))], ['2.0']);
+    assert.deepEqual(all.map((a) => a.n), all.map((_, i) => i));
+    assert.ok(all.at(-1).sessions <= 4, `${all.at(-1).sessions} connections: the agent's own, and one of each loop`);
+    await call(admin, 'DELETE', '/apis/atoll.dev/v1/namespaces/default/deployments/two');
   });
 
   it('an agent that is killed and comes back goes on taking requests for what runs', async () => {
