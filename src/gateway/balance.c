@@ -42,6 +42,7 @@ void gw_replica_drop(struct gw_replica *replica)
     at_free(replica->served_as);
     at_free(replica->jurisdiction);
     gw_gauge_unref(replica->gauge);
+    gw_standing_unref(replica->standing);
     at_free(replica);
 }
 
@@ -61,6 +62,7 @@ void gw_model_drop(struct gw_model *model)
         return;
     }
     gw_load_unref(model->load);
+    gw_standing_unref(model->standing);
     gw_model_forget_versions(model);
     gw_prefix_free(model->prefix);
     at_free(model->name);

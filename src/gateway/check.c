@@ -1,5 +1,5 @@
-/* The gateway's own questions to replicas, for models whose Deployment wants them. Each loop asks
- * for itself; the first questions are spread over an interval. */
+/* The gateway's own questions to replicas, for models whose Deployment wants them. The first
+ * loop asks for all; its first questions are spread over an interval. */
 #include "core/mem.h"
 #include "gateway/gateway_priv.h"
 #include "gateway/reach.h"
@@ -92,6 +92,9 @@ static void on_tick(void *ctx)
 
 void gw_check_start(struct gw_worker *worker)
 {
+    if (worker != worker->gateway->workers) {
+        return; /* the first loop asks for all */
+    }
     worker->check_timer = at_loop_timer(worker->loop, AT_GW_CHECK_TICK_NS, on_tick, worker);
 }
 

@@ -309,7 +309,7 @@ static enum gw_choice why_none(const struct look *l)
     return l->filtered && l->saw_version && !l->saw_place ? GW_CHOICE_PLACE : GW_CHOICE_NONE;
 }
 
-static bool take_place(struct gw_replica *r)
+bool gw_replica_take_place(struct gw_replica *r)
 {
     if (r->gauge == NULL) {
         return true;
@@ -319,6 +319,13 @@ static bool take_place(struct gw_replica *r)
     }
     atomic_fetch_sub_explicit(&r->gauge->n, 1, memory_order_relaxed); /* another loop was faster */
     return false;
+}
+
+void gw_replica_give_place(struct gw_replica *r)
+{
+    if (r->gauge != NULL) {
+        atomic_fetch_sub_explicit(&r->gauge->n, 1, memory_order_relaxed);
+    }
 }
 
 enum gw_choice gw_choose(struct gw_worker *worker, struct gw_model *model,
@@ -360,7 +367,7 @@ enum gw_choice gw_choose_take(struct gw_worker *worker, struct gw_model *model,
     enum gw_choice choice;
     do { /* a replica that another loop has filled meanwhile is seen to be full the next time */
         choice = gw_choose(worker, model, wish, tried, n_tried, now_ns, ret_replica, ret_why);
-    } while (choice == GW_CHOICE_MADE && !take_place(*ret_replica));
+    } while (choice == GW_CHOICE_MADE && !gw_replica_take_place(*ret_replica));
     return choice;
 }
 

@@ -80,6 +80,9 @@ enum gw_choice gw_choose_take(struct gw_worker *worker, struct gw_model *model,
                               const struct gw_wish *wish, struct gw_replica *const *tried,
                               size_t n_tried, int64_t now_ns, struct gw_replica **ret_replica,
                               enum gw_why *ret_why);
+/* The same of a replica that was chosen otherwise; false: it is full. */
+bool gw_replica_take_place(struct gw_replica *replica);
+void gw_replica_give_place(struct gw_replica *replica);
 /* Is there a replica that may take it, beside those tried? Says nothing about now: it may be full.
  */
 bool gw_choose_has_more(const struct gw_worker *worker, const struct gw_model *model,

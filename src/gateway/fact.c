@@ -32,6 +32,7 @@ void gw_fact_free(struct gw_fact *f)
             at_free(texts[i]);
         }
         gw_gauge_unref(f->gauge);
+        gw_standing_unref(f->standing);
         at_free(f);
     }
 }

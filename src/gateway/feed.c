@@ -44,6 +44,7 @@ static void on_instance(void *ctx, json_t *object, bool deleted)
     bool same = now == NULL ? before == NULL : gw_fact_equal(before, now);
     if (now != NULL && before != NULL) {
         now->gauge = gw_gauge_ref(before->gauge); /* what is under way is still counted */
+        now->standing = gw_standing_ref(before->standing);
     }
     if (now != NULL && now->unsafe && (before == NULL || !before->unsafe)) {
         at_log(AT_LOG_WARN, "instance.unsafe",

@@ -13,7 +13,8 @@ struct gw_fact {
     char *instance, *site, *node, *addr, *data_class;
     char *peer; /* TLS to its agent at addr; NULL: it is on this machine */
     bool http2;
-    bool unsafe;            /* it has no address but a plain one on another machine */
+    bool unsafe; /* it has no address but a plain one on another machine */
+    struct gw_standing *standing;
     struct gw_gauge *gauge; /* made when its Deployment first names a limit */
     int64_t created_ns;
     bool serving;

@@ -53,6 +53,7 @@ struct gw_replica {
     int64_t load_milli;                     /* what is outstanding, by its cost */
     unsigned outstanding;
     struct gw_circuit circuit;
+    struct gw_standing *standing;     /* what all loops know; NULL: this is the only one */
     unsigned checks_bad, checks_good; /* in a row */
     int64_t check_at_ns;              /* the next one; 0: not planned */
     bool sick;                        /* by the gateway's own questions */
@@ -91,6 +92,7 @@ struct gw_model {
     struct gw_load *load; /* NULL: nobody asks about it */
     struct gw_queue queue;
     struct gw_circuit circuit;
+    struct gw_standing *standing;
     struct gw_budget retries, hedges;
     struct gw_latency latency;
     unsigned running; /* requests that a replica has */

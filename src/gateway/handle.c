@@ -43,6 +43,7 @@ static void handle_grpc(struct gw_worker *w, struct at_http_exchange *ex, enum g
     }
     struct gw_path path = {.kind = GW_PATH_MODEL,
                            .infer = true,
+                           .found = model,
                            .model_len = strlen(call->model),
                            .version = at_str_of(call->version)};
     memcpy(path.model, call->model, path.model_len + 1);
@@ -89,6 +90,7 @@ static void handle_service(struct gw_worker *w, struct at_http_exchange *ex,
         gw_tunnel_start(w, ex, model, rule);
     } else {
         memcpy(path.model, rule->model, path.model_len + 1);
+        path.found = model;
         gw_request_begin(w, ex, &path, GW_GRPC_NONE, NULL);
     }
 }

@@ -1,6 +1,7 @@
 /* Which replicas are left alone: those that answers, connections and the gateway's own questions
  * tell nothing good of. A circuit per replica (closed, open for a time that grows, half open for
- * one request) and one per model, for when nothing helps. One loop's own. */
+ * one request) and one per model, for when nothing helps. One judgement of all loops (gw_standing).
+ */
 #ifndef AT_GATEWAY_HEALTH_H
 #define AT_GATEWAY_HEALTH_H
 

@@ -168,6 +168,70 @@ static void a_deployment_says_how_its_requests_are_treated(void **state)
     assert_non_null(strstr(err.field, "waiting.timeout"));
 }
 
+/* Two loops with views of their own of the same replicas. */
+static void what_one_loop_finds_out_all_know(void **state)
+{
+    (void)state;
+    struct four loops[2];
+    struct gw_standing *model = gw_standing_new();
+    for (size_t l = 0; l < 2; l++) {
+        begin(&loops[l], 4);
+        loops[l].model.standing = model;
+        for (size_t i = 0; i < 4; i++) {
+            loops[l].replicas[i].standing =
+                l == 0 ? gw_standing_new() : loops[0].replicas[i].standing;
+        }
+    }
+    struct gw_policy *p = &loops[0].model.policy;
+    for (unsigned n = 0; n < p->eject_errors; n++) { /* by turns: neither has met them all */
+        assert_false(gw_replica_avoided(loops[0].list[0], 0));
+        answer(&loops[n % 2], 0, 0, GW_ERROR);
+    }
+    assert_true(gw_replica_avoided(loops[0].list[0], 1));
+    assert_true(gw_replica_avoided(loops[1].list[0], 1));
+    /* One request of one loop tries it. */
+    int64_t later = p->eject_ns + 1;
+    assert_false(gw_replica_avoided(loops[0].list[0], later));
+    gw_replica_enter((struct gw_moment){NULL, later}, &loops[0].model, loops[0].list[0], 0);
+    assert_true(gw_replica_avoided(loops[1].list[0], later));
+    gw_replica_leave((struct gw_moment){NULL, later}, &loops[0].model, loops[0].list[0], 0,
+                     GW_ERROR);
+    assert_true(gw_replica_avoided(loops[1].list[0], later + p->eject_ns));
+    later += 2 * p->eject_ns;
+    assert_false(gw_replica_avoided(loops[1].list[0], later));
+    answer(&loops[1], 0, later, GW_FINE);
+    assert_false(gw_replica_avoided(loops[0].list[0], later));
+    answer(&loops[0], 0, later, GW_FINE);
+    assert_int_equal(open_ones(&loops[0]) + open_ones(&loops[1]), 0);
+    /* The share that may be ejected is one of all loops, too. */
+    for (size_t i = 0; i < 4; i++) {
+        for (unsigned n = 0; n < p->eject_errors; n++) {
+            answer(&loops[i % 2], i, later, GW_ERROR);
+        }
+    }
+    size_t avoided = 0;
+    for (size_t i = 0; i < 4; i++) {
+        avoided += gw_replica_avoided(loops[1].list[i], later + 1);
+    }
+    assert_int_equal(avoided, 2);
+    /* A model's circuit. */
+    for (unsigned n = 0; n < p->circuit_errors; n++) {
+        assert_true(gw_model_allows((struct gw_moment){NULL, 1}, &loops[n % 2].model));
+        gw_model_note((struct gw_moment){NULL, 1}, &loops[n % 2].model, false);
+    }
+    assert_false(gw_model_allows((struct gw_moment){NULL, 2}, &loops[0].model));
+    assert_false(gw_model_allows((struct gw_moment){NULL, 2}, &loops[1].model));
+    int64_t again = p->circuit_ns + 2;
+    assert_true(gw_model_allows((struct gw_moment){NULL, again}, &loops[1].model));
+    assert_false(gw_model_allows((struct gw_moment){NULL, again}, &loops[0].model));
+    gw_model_note((struct gw_moment){NULL, again}, &loops[1].model, true);
+    assert_true(gw_model_allows((struct gw_moment){NULL, again}, &loops[0].model));
+    for (size_t i = 0; i < 4; i++) {
+        gw_standing_unref(loops[0].replicas[i].standing);
+    }
+    gw_standing_unref(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -176,6 +240,7 @@ int main(void)
         cmocka_unit_test(a_models_circuit_opens_tries_and_closes),
         cmocka_unit_test(centiles_are_within_a_quarter),
         cmocka_unit_test(a_deployment_says_how_its_requests_are_treated),
+        cmocka_unit_test(what_one_loop_finds_out_all_know),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -141,13 +141,14 @@ bool gw_openai_route(struct gw_worker *worker, struct at_http_exchange *ex, stru
         refuse_body(worker, ex, rc, &err);
         return false;
     }
-    const struct gw_model *model = gw_model_find(worker, scan.model, scan.model_len);
+    struct gw_model *model = gw_model_find(worker, scan.model, scan.model_len);
     if (model == NULL || !gw_meter_may_ask(worker, model)) { /* who may not know hears the same */
         no_model(worker, ex, scan.model);
         return false;
     }
     memcpy(path->model, scan.model, scan.model_len + 1);
     path->model_len = scan.model_len;
+    path->found = model;
     path->stream = scan.stream;
     path->raw_model = scan.raw_model;
     path->user = scan.user;

@@ -101,6 +101,7 @@ void gw_path_parse(struct at_str path, struct gw_path *ret)
     ret->infer = false;
     ret->stream = false;
     ret->rule = NULL;
+    ret->found = NULL;
     ret->model_len = 0;
     ret->model[0] = '\0';
     ret->raw_model = ret->version = (struct at_str){NULL, 0};

@@ -20,6 +20,7 @@ enum gw_path_kind {
     GW_PATH_OPENAI,     /* /v1/chat/completions and its kin: the body names the model */
 };
 
+struct gw_model;
 struct gw_rule;
 
 struct gw_path {
@@ -28,6 +29,7 @@ struct gw_path {
     bool stream; /* the body of a GW_PATH_OPENAI asks for a stream; not known from the path */
     char model[AT_GW_MODEL_BYTES_MAX];
     size_t model_len;
+    struct gw_model *found; /* that is called so, when it was looked up already and may be asked */
     const struct gw_rule *rule; /* of a plain service: not from the path alone */
     struct at_str raw_model; /* the name as the path spells it; slices of the path; may be empty */
     struct at_str version;   /* /versions/V */

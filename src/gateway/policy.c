@@ -176,10 +176,34 @@ enum at_rc gw_policy_parse(const json_t *spec, struct gw_policy *ret, struct at_
     return rc;
 }
 
+struct gw_standing *gw_standing_new(void)
+{
+    struct gw_standing *standing = AT_NEW(struct gw_standing);
+    standing->refs = 1;
+    return standing;
+}
+
+struct gw_standing *gw_standing_ref(struct gw_standing *standing)
+{
+    if (standing != NULL) {
+        atomic_fetch_add_explicit(&standing->refs, 1, memory_order_relaxed);
+    }
+    return standing;
+}
+
+void gw_standing_unref(struct gw_standing *standing)
+{
+    if (standing != NULL &&
+        atomic_fetch_sub_explicit(&standing->refs, 1, memory_order_acq_rel) == 1) {
+        at_free(standing);
+    }
+}
+
 struct gw_load *gw_load_new(void)
 {
     struct gw_load *load = AT_NEW(struct gw_load);
     load->refs = 1;
+    load->standing = gw_standing_new();
     return load;
 }
 
@@ -192,6 +216,7 @@ struct gw_load *gw_load_ref(struct gw_load *load)
 void gw_load_unref(struct gw_load *load)
 {
     if (load != NULL && atomic_fetch_sub_explicit(&load->refs, 1, memory_order_acq_rel) == 1) {
+        gw_standing_unref(load->standing);
         at_free(load);
     }
 }

@@ -53,11 +53,26 @@ struct gw_policy {
     struct gw_cache_policy cache;
 };
 
+/* What all loops know of the health of one replica, or of one model. Read by each request, written
+ * when something goes wrong or is well again. */
+struct gw_standing {
+    atomic_int refs;
+    atomic_uint errors;       /* in a row, whoever met them */
+    atomic_uint opened;       /* times its circuit was, soon after one another */
+    _Atomic int64_t until_ns; /* left alone until then; 0: its circuit is closed */
+    atomic_bool trial;        /* past that time: one request tries it */
+    atomic_bool sick;         /* by the gateway's own questions, which the first loop asks */
+};
+struct gw_standing *gw_standing_new(void);
+struct gw_standing *gw_standing_ref(struct gw_standing *standing); /* accepts NULL */
+void gw_standing_unref(struct gw_standing *standing);              /* accepts NULL */
+
 /* What is asked of a model, by all loops; the first one reports it. */
 struct gw_load {
     atomic_int refs;
     _Atomic int64_t waiting, running, arrived;
     atomic_bool told; /* the control plane knows that somebody waits */
+    struct gw_standing *standing;
 };
 
 /* Without a Deployment: nobody waits, all else as a Deployment that says nothing. */

@@ -320,14 +320,15 @@ static void send_on(struct gw_request *r, const char *data, size_t len)
 /* Events go when they are whole; what has begun stays in hold. */
 static void pass_on(struct gw_request *r, const char *data, size_t len)
 {
-    if (r->sse && r->hold.len > 0) {
+    size_t seen = r->sse ? r->hold.len : 0;
+    if (seen > 0) {
         if (at_buf_append(&r->hold, data, len) != AT_OK) {
             return; /* the end finds the answer short */
         }
         data = r->hold.data;
         len = r->hold.len;
     }
-    size_t whole = r->sse ? gw_sse_whole((struct at_str){data, len}) : len;
+    size_t whole = r->sse ? gw_sse_whole((struct at_str){data, len}, seen) : len;
     bool endless = len - whole > AT_GW_HOLD_BYTES_MAX;
     r->sse = r->sse && !endless;
     whole = endless ? len : whole;
@@ -718,8 +719,11 @@ void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const st
                       enum gw_grpc_kind grpc_kind, struct gw_grpc_call *grpc_take)
 {
     const struct at_http_head *head = at_http_request(ex);
-    struct gw_model *model = gw_model_find(w, path->model, path->model_len);
-    model = model != NULL && gw_meter_may_ask(w, model) ? model : NULL;
+    struct gw_model *model = path->found;
+    if (model == NULL) {
+        model = gw_model_find(w, path->model, path->model_len);
+        model = model != NULL && gw_meter_may_ask(w, model) ? model : NULL;
+    }
     if (model == NULL || head->method == AT_HTTP_METHOD_OTHER) {
         int status = model != NULL ? 501 : w->has_table ? 404 : 503;
         gw_count(w, model != NULL ? model->name : "", "", status);

@@ -57,6 +57,7 @@ static void target_done(struct gw_target *t)
     at_free((char *)t->peer);
     at_tls_config_unref(t->tls);
     gw_gauge_unref(t->gauge);
+    gw_standing_unref(t->standing);
 }
 
 static void route_done(struct gw_route *route)
@@ -69,6 +70,7 @@ static void route_done(struct gw_route *route)
         at_free(route->shares[i].version);
     }
     gw_load_unref(route->load);
+    gw_standing_unref(route->standing);
     at_free(route->targets);
     at_free(route->shares);
     at_free(route->session_header);
@@ -134,6 +136,9 @@ void gw_share_version(struct gw_share *share, const char *version)
 void gw_route_policy(struct gw_route *route, const struct gw_policy *policy, struct gw_load *load)
 {
     route->policy = *policy;
+    struct gw_standing *old = route->standing;
+    route->standing = load != NULL ? gw_standing_ref(load->standing) : gw_standing_new();
+    gw_standing_unref(old);
     gw_load_unref(route->load);
     route->load = load != NULL ? gw_load_ref(load) : NULL;
 }
@@ -161,7 +166,9 @@ void gw_table_add_target(struct gw_table *table, struct gw_route *route,
                            .latency_ns = target->latency_ns,
                            .share = target->share,
                            .requests_max = target->requests_max,
-                           .gauge = gw_gauge_ref(target->gauge)};
+                           .gauge = gw_gauge_ref(target->gauge),
+                           .standing = target->standing != NULL ? gw_standing_ref(target->standing)
+                                                                : gw_standing_new()};
     table->n_targets++;
 }
 

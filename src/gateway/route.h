@@ -47,6 +47,7 @@ struct gw_target {
     size_t share;
     unsigned requests_max;  /* at a time; 0: no limit */
     struct gw_gauge *gauge; /* NULL without a limit */
+    struct gw_standing *standing;
 };
 
 struct gw_route {
@@ -59,7 +60,8 @@ struct gw_route {
     struct gw_target *targets;
     size_t n_targets; /* 0: the model is known, but nobody serves it now */
     struct gw_policy policy;
-    struct gw_load *load; /* NULL: nobody asks about it */
+    struct gw_load *load;         /* NULL: nobody asks about it */
+    struct gw_standing *standing; /* NULL: each loop's own */
 };
 
 /* Data of the class is handled in one of these jurisdictions only. */
@@ -88,8 +90,8 @@ size_t gw_route_share(struct gw_route *route, const char *deployment);
 /* How its requests are treated; load gets a reference, may be NULL. */
 void gw_route_policy(struct gw_route *route, const struct gw_policy *policy, struct gw_load *load);
 void gw_share_version(struct gw_share *share, const char *version);
-/* Texts are copied; NULL: "" (version: "1", served_as: the route's model). gauge gets a reference.
- */
+/* Texts are copied; NULL: "" (version: "1", served_as: the route's model). gauge and
+ * standing get a reference; standing NULL: a new one. */
 void gw_table_add_target(struct gw_table *table, struct gw_route *route,
                          const struct gw_target *target);
 struct gw_residency *gw_table_add_rule(struct gw_table *table, const char *data_class);

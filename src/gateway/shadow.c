@@ -73,9 +73,14 @@ static void send_copy(struct gw_request *r, struct gw_replica *replica)
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
     AT_CLEANUP(at_cleanup_buf) struct at_buf lines = {0};
     const char *renamed;
+    if (!gw_replica_take_place(replica)) { /* another loop was faster */
+        count(w, r->model, replica->version, "dropped");
+        return;
+    }
     if (gw_rename(r, replica, target, &renamed, &body) != AT_OK ||
         at_buf_append(&text, target.ptr, target.len) != AT_OK ||
         at_buf_printf(&lines, "%sx-atoll-shadow: 1\r\n", r->up.data) != AT_OK) {
+        gw_replica_give_place(replica);
         return;
     }
     struct gw_copy *c = AT_NEW(struct gw_copy);
@@ -83,9 +88,6 @@ static void send_copy(struct gw_request *r, struct gw_replica *replica)
     w->n_shadows++;
     w->shadow_bytes += body.len;
     r->model->refs++;
-    if (replica->gauge != NULL) {
-        atomic_fetch_add_explicit(&replica->gauge->n, 1, memory_order_relaxed);
-    }
     gw_replica_enter(gw_now(w), r->model, replica, 1000);
     count(w, r->model, replica->version, "sent");
     struct at_http_call call = {.method = r->method,

@@ -32,13 +32,16 @@ static bool is_comments(const char *data, size_t len)
     return true;
 }
 
-size_t gw_sse_whole(struct at_str data)
+size_t gw_sse_whole(struct at_str data, size_t seen)
 {
     size_t end = data.len;
-    while (end > 0 && !ends_event(data.ptr, end)) {
+    while (end > seen && !ends_event(data.ptr, end)) {
         end--;
     }
-    return is_comments(data.ptr + end, data.len - end) ? data.len : end;
+    end = end > seen ? end : 0;
+    bool line_ends =
+        end < data.len && data.ptr[data.len - 1] == '\n'; /* else not looked at again */
+    return line_ends && is_comments(data.ptr + end, data.len - end) ? data.len : end;
 }
 
 enum at_rc gw_sse_error(const char *message, struct at_buf *out)

@@ -6,8 +6,9 @@
 #include "core/buf.h"
 #include "core/str.h"
 
-/* How much of data ends with a whole event, or is comments only. */
-size_t gw_sse_whole(struct at_str data);
+/* How much of data ends with a whole event, or is comments only. seen: so much of it, from its
+ * beginning, was looked at before, and nothing in it was whole; 0 if not. cost: of what is new. */
+size_t gw_sse_whole(struct at_str data, size_t seen);
 /* The event that tells of message. err: AT_TOO_LARGE. */
 enum at_rc gw_sse_error(const char *message, struct at_buf *out) AT_WARN_UNUSED;
 

@@ -32,7 +32,7 @@ static void finds_the_end_of_the_last_whole_event(void **state)
                  {"data: a\n\n: one\ndata: b\n", 9},
                  {"event: x\ndata: a\n\nevent: y\n", 18}};
     for (size_t i = 0; i < AT_ARRAY_LEN(CASES); i++) {
-        size_t whole = gw_sse_whole(at_str_of(CASES[i].data));
+        size_t whole = gw_sse_whole(at_str_of(CASES[i].data), 0);
         if (whole != CASES[i].whole) {
             fail_msg("case %zu: %zu, not %zu", i, whole, CASES[i].whole);
         }
@@ -44,7 +44,7 @@ static void an_error_is_one_event_of_json(void **state)
     (void)state;
     AT_CLEANUP(at_cleanup_buf) struct at_buf out = {0};
     assert_int_equal(gw_sse_error("model \"m\"\nis gone", &out), AT_OK);
-    assert_int_equal(gw_sse_whole((struct at_str){out.data, out.len}), out.len);
+    assert_int_equal(gw_sse_whole((struct at_str){out.data, out.len}, 0), out.len);
     char *data = strstr(out.data, "data: ");
     assert_non_null(data);
     char *end = strchr(data, '\n');

@@ -224,6 +224,9 @@ static void add_target(struct making *m, struct gw_fact *f)
         group->route->shares[share].weight = offer->weight;
         group->route->shares[share].shadow_percent = offer->shadow_percent;
     }
+    if (f->standing == NULL) {
+        f->standing = gw_standing_new();
+    }
     if (most > 0 && f->gauge == NULL) {
         f->gauge = gw_gauge_new();
     }
@@ -243,7 +246,8 @@ static void add_target(struct making *m, struct gw_fact *f)
                             .latency_ns = latency_ns(m, f->site),
                             .share = share,
                             .requests_max = most > UINT32_MAX ? UINT32_MAX : (unsigned)most,
-                            .gauge = most > 0 ? f->gauge : NULL});
+                            .gauge = most > 0 ? f->gauge : NULL,
+                            .standing = f->standing});
 }
 
 static void add_rules(struct making *m)

@@ -80,6 +80,9 @@ static struct gw_replica *replica_for(struct gw_worker *w, struct at_map *old,
     set_text(&r->served_as, t->served_as);
     r->served_hash = gw_hash(at_str_of(r->served_as));
     set_text(&r->jurisdiction, t->jurisdiction);
+    struct gw_standing *was = r->standing;
+    r->standing = gw_standing_ref(t->standing);
+    gw_standing_unref(was);
     r->requests_max = t->requests_max;
     r->latency_ns = t->latency_ns;
     r->in_view = true;
@@ -111,6 +114,9 @@ static struct gw_model *model_for(struct gw_worker *w, struct at_map *old,
         gw_retry_start(&model->retries, at_loop_now_ns(w->loop));
     }
     model_set_load(model, route->load);
+    struct gw_standing *was = model->standing;
+    model->standing = gw_standing_ref(route->standing);
+    gw_standing_unref(was);
     model->policy = route->policy;
     if (!at_streq(model->name, route->model)) {
         const char *const labels[] = {route->model, NULL};
