@@ -1,5 +1,6 @@
 #include "agent/agent_priv.h"
 #include "agent/gpu.h"
+#include "agent/reach.h"
 
 #include "core/log.h"
 #include "sys/file.h"

@@ -3,6 +3,7 @@
  * them and bring their input; their output goes back in POSTs, one at a time for each, so that a
  * slow client holds them back and nothing piles up here. */
 #include "agent/agent_priv.h"
+#include "agent/reach.h"
 
 #include "core/digest.h"
 #include "core/log.h"

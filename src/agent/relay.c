@@ -2,6 +2,7 @@
  * outside, the instance's socket or loopback inside, bytes passed on as they are. The name that a
  * gateway asks for (SNI) is the uid of an instance. */
 #include "agent/agent_priv.h"
+#include "agent/reach.h"
 
 #include "core/digest.h"
 #include "core/log.h"

@@ -1,6 +1,7 @@
 /* Logs and commands: the server asks over a request that the agent holds open, one JSON object a
  * line; answers are posted back. */
 #include "agent/agent_priv.h"
+#include "agent/reach.h"
 
 #include "core/log.h"
 

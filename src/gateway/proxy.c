@@ -715,15 +715,18 @@ static enum at_rc prepare_service(struct gw_request *r, const struct gw_rule *ru
     return rc == AT_OK ? at_buf_append(&r->host, forwarded->host.ptr, forwarded->host.len) : rc;
 }
 
+/* NULL: there is none, or none that may be asked. */
+static struct gw_model *find_model(struct gw_worker *w, const struct gw_path *path)
+{
+    struct gw_model *model = gw_model_find(w, path->model, path->model_len);
+    return model != NULL && gw_meter_may_ask(w, model) ? model : NULL;
+}
+
 void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const struct gw_path *path,
                       enum gw_grpc_kind grpc_kind, struct gw_grpc_call *grpc_take)
 {
     const struct at_http_head *head = at_http_request(ex);
-    struct gw_model *model = path->found;
-    if (model == NULL) {
-        model = gw_model_find(w, path->model, path->model_len);
-        model = model != NULL && gw_meter_may_ask(w, model) ? model : NULL;
-    }
+    struct gw_model *model = path->found != NULL ? path->found : find_model(w, path);
     if (model == NULL || head->method == AT_HTTP_METHOD_OTHER) {
         int status = model != NULL ? 501 : w->has_table ? 404 : 503;
         gw_count(w, model != NULL ? model->name : "", "", status);
