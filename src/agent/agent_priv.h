@@ -195,6 +195,12 @@ void agent_instance_exited(void *ctx, int exit_code, int signal_number);
 void agent_instance_readiness(struct agent_instance *i, bool passed);
 void agent_instance_unhealthy(struct agent_instance *i, const char *why);
 
+/* network.c: NetworkPolicies. */
+bool agent_network_own(const struct agent_instance *i);         /* shall it have one? */
+bool agent_network_has_own(const struct agent_instance *i);     /* has it? */
+const char *agent_network_addr(const struct agent_instance *i); /* where probes ask; may be NULL */
+json_t *agent_network_json(const struct agent_instance *i);     /* for its status; NULL: nothing */
+
 /* admit.c */
 void agent_room_learn(struct at_agent *a, const json_t *status); /* the Node's */
 void agent_room_forget(struct at_agent *a);

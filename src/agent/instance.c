@@ -600,6 +600,9 @@ void agent_instance_apply(struct at_agent *a, json_t *object, bool deleted)
     if (i->task != NULL && agent_share_apply(i, &err) != AT_OK) {
         at_log(AT_LOG_ERROR, "share.change", "%s/%s: %s", i->ns, i->name, err.msg);
     }
+    if (i->task != NULL && !first && i->typed->status.network != NULL) {
+        agent_report(i); /* policies may have changed what can be said of it */
+    }
     if (first) {
         history_take(i);
         if (i->phase == PHASE_RUNNING) { /* adopted */

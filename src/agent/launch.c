@@ -390,6 +390,7 @@ void agent_launch_start(struct agent_instance *i)
                                    .envp = envp.items,
                                    .working_dir = w->working_dir,
                                    .uid = w->user > 0 ? w->user : -1,
+                                   .own_network = agent_network_own(i),
                                    .limits = limits_of(w),
                                    .binds = view.binds,
                                    .readable_paths = readable};

@@ -129,12 +129,12 @@ static void check_begin(struct agent_instance *i, const struct at_probe *probe,
     if (probe->http_path == NULL || probe->http_path[0] == '\0') {
         struct at_stream_events events = {
             .ctx = c, .on_open = tcp_open, .on_data = tcp_data, .on_close = tcp_close};
-        p->stream =
-            at_stream_connect(i->agent->loop, i->endpoint, NULL, NULL, probe->timeout_ns, &events);
+        p->stream = at_stream_connect(i->agent->loop, agent_network_addr(i), NULL, NULL,
+                                      probe->timeout_ns, &events);
         return;
     }
     bool http2 = at_streq(i->typed->spec.app_protocol, "h2c");
-    struct at_http_call call = {.addr = i->endpoint,
+    struct at_http_call call = {.addr = agent_network_addr(i),
                                 .http2 = http2 ? AT_HTTP2_ALWAYS : AT_HTTP2_NEVER,
                                 .method = AT_HTTP_GET,
                                 .target = probe->http_path,

@@ -46,6 +46,7 @@ enum ctl_kind {
     CTL_RESCHEDULE,
     CTL_SCALE,
     CTL_QUOTA,
+    CTL_NETWORK,
     CTL_KIND_COUNT
 };
 
@@ -153,6 +154,11 @@ void ctl_retry_refused(struct at_controllers *c, const char *ns);
 void ctl_quota_route(struct at_controllers *c, const struct at_snapshot *snap,
                      const struct at_model_kind *kind, const char *ns, const char *name);
 
+/* network.c: status.network of an instance; NULL: no policy selects it. own: caller decrefs. */
+json_t *ctl_network_of(const struct at_snapshot *snap, const struct at_instance *i);
+void ctl_network_route(struct at_controllers *c, const struct at_snapshot *snap,
+                       const struct at_model_kind *kind, const char *ns, const char *name);
+
 /* route.c: what a change concerns. */
 void ctl_route(struct at_controllers *c, const struct at_snapshot *snap,
                const struct at_model_kind *kind, const char *ns, const char *name);
@@ -254,6 +260,7 @@ void ctl_reservations(struct ctl_pass *p);
 void ctl_reschedule(struct ctl_pass *p);
 void ctl_scale(struct ctl_pass *p);
 void ctl_quota(struct ctl_pass *p);
+void ctl_network(struct ctl_pass *p);
 
 static inline const char *ctl_text(const char *s)
 {

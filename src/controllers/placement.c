@@ -12,6 +12,7 @@ struct binding {
     const char *node, *site, *reason, *message, *scheduled_at, *nominated;
     json_t *decision; /* one reference */
     json_t *gpus;     /* one reference; NULL: none */
+    json_t *network;  /* the same: what policies say; NULL: nothing */
     struct at_arena *arena;
 };
 
@@ -41,6 +42,9 @@ static bool bind_instance(void *ctx, json_t *object)
         json_object_set_new(status, "scheduledAt", json_string(b->scheduled_at));
         json_object_del(status, "reason");
         json_object_del(status, "message");
+        if (b->network != NULL) {
+            json_object_set(status, "network", b->network);
+        }
         if (b->gpus != NULL) {
             json_object_set(status, "gpus", b->gpus);
         } else {
@@ -99,9 +103,13 @@ static bool bind_text(void *ctx, const char *stored, size_t len,
         {"status", "gpus", json_text(b->arena, b->gpus)},
         {"status", "nominatedNode", b->nominated != NULL ? quoted(b->arena, b->nominated) : none},
         {"status", "decision", json_text(b->arena, b->decision)}};
+    struct at_str network = json_text(b->arena, b->network);
     *ret_n = AT_ARRAY_LEN(all);
     for (size_t k = 0; k < *ret_n; k++) {
         edits[k] = all[k];
+    }
+    if (network.ptr != NULL) { /* with the node, so that its agent never starts it without */
+        edits[(*ret_n)++] = (struct at_object_edit){"status", "network", network};
     }
     if (at_object_member(stored, len, "status", "phase").ptr == NULL) {
         edits[(*ret_n)++] = (struct at_object_edit){"status", "phase", AT_STR("\"Pending\"")};
@@ -113,9 +121,11 @@ static bool bind_text(void *ctx, const char *stored, size_t len,
 static void write_binding(struct ctl_pass *p, const struct at_instance *i, struct binding *b)
 {
     b->arena = p->arena;
+    b->network = b->node != NULL ? ctl_network_of(p->snap, i) : NULL;
     ctl_edit(p, &AT_KIND_INSTANCE, i->meta.ns, i->meta.name, bind_text, bind_instance, b);
     json_decref(b->decision);
     json_decref(b->gpus);
+    json_decref(b->network);
 }
 
 /* Which of the node's GPUs, so that nobody has to find out again. */

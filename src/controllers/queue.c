@@ -27,6 +27,7 @@ static const struct reconciler RECONCILERS[CTL_KIND_COUNT] = {
     [CTL_RESCHEDULE] = {"reschedule", ctl_reschedule},
     [CTL_SCALE] = {"scale", ctl_scale},
     [CTL_QUOTA] = {"quota", ctl_quota},
+    [CTL_NETWORK] = {"network", ctl_network},
 };
 
 static void drain(void *ctx);

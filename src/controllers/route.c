@@ -250,6 +250,7 @@ void ctl_route(struct at_controllers *c, const struct at_snapshot *snap,
         route_by_kind(c, snap, kind, ns, name);
         ctl_collect_route(c, snap, kind, ns, name);
         ctl_quota_route(c, snap, kind, ns, name);
+        ctl_network_route(c, snap, kind, ns, name);
     }
     const struct at_namespace *room = ns != NULL ? at_snapshot_namespace(snap, ns) : NULL;
     if (room != NULL && room->meta.deletion_wall_ns != 0) {
@@ -296,6 +297,10 @@ void ctl_route_all(struct at_controllers *c, const struct at_snapshot *snap)
         ctl_enqueue_after(c, CTL_SITE_COUNTS, NULL, snap->sites[k]->meta.name, CTL_COUNT_DELAY_NS);
     }
     at_state_each(c->state, &AT_KIND_GATEWAY_REPORT, NULL, each_report, c);
+    for (size_t k = 0; k < snap->n_network_policies; k++) {
+        ctl_enqueue(c, CTL_NETWORK, snap->network_policies[k]->meta.ns,
+                    snap->network_policies[k]->meta.name);
+    }
     for (size_t k = 0; k < snap->n_quotas; k++) {
         ctl_enqueue(c, CTL_QUOTA, snap->quotas[k]->meta.ns, snap->quotas[k]->meta.name);
     }

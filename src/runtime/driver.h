@@ -21,13 +21,17 @@ struct at_runtime_spec {
                                 argv[0] of "" stands for the image's entrypoint */
     const char *const *envp;
     const char *working_dir;
-    int64_t uid; /* -1: driver's default (process: private unprivileged user; oci: image's) */
+    int64_t uid;      /* -1: driver's default (process: private unprivileged user; oci: image's) */
+    bool own_network; /* nothing but a loopback of its own; where this machine cannot make it, the
+                         isolation line lacks AT_RUNTIME_OWN_NETWORK */
     struct at_cgroup_limits limits;
     const struct at_process_bind *binds; /* may be NULL; source NULL ends them. Where the driver
                                             cannot show them the isolation line says so */
     const char *const *readable_paths;   /* NULL-terminated: files it must be able to read (model
                                             file): oci mounts them read-only at the same path */
 };
+
+#define AT_RUNTIME_OWN_NETWORK "a network of its own"
 
 /* A command beside a running task. */
 struct at_runtime_exec {

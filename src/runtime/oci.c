@@ -400,11 +400,14 @@ static bool read_pid(struct at_runtime_task *task)
     return pid > 0;
 }
 
-static void describe_isolation(struct at_runtime_task *task, bool copied)
+static void describe_isolation(struct at_runtime_task *task, bool copied, bool own_network)
 {
     struct at_buf *text = &task->isolation;
     at_supervise_note(text, "oci: own pid, mount, ipc and uts namespaces, no capabilities, "
                             "no_new_privs, seccomp");
+    if (own_network) {
+        at_supervise_note(text, ", " AT_RUNTIME_OWN_NETWORK);
+    }
     at_supervise_note_limits(text, &task->limits);
     if (copied) {
         at_supervise_note(&task->lacks, ", overlay mounts (the image was copied)");
@@ -515,10 +518,10 @@ static void on_prepared(void *ctx)
     task->job = NULL;
     enum at_rc rc = job->rc;
     struct at_err err = job->err;
-    bool copied = job->copied;
+    bool copied = job->copied, own_network = job->spec.own_network;
     job_free(job);
     if (rc == AT_OK) {
-        describe_isolation(task, copied);
+        describe_isolation(task, copied, own_network);
         rc = spawn_runc(task, &err);
     }
     if (rc != AT_OK) {

@@ -129,6 +129,10 @@ static json_t *make_linux(const struct at_runtime_spec *spec, const struct at_cg
                           "pid", "type", "mount", "type", "ipc", "type", "uts", "cgroupsPath",
                           group, "resources", make_resources(limits), "maskedPaths",
                           strings(MASKED), "readonlyPaths", strings(READONLY));
+    if (spec->own_network) {
+        json_array_append_new(json_object_get(l, "namespaces"),
+                              json_pack("{s:s}", "type", "network"));
+    }
     json_t *seccomp = make_seccomp();
     if (seccomp != NULL) {
         json_object_set_new(l, "seccomp", seccomp);

@@ -136,7 +136,7 @@ static int64_t choose_user(const struct at_runtime *rt, const struct at_runtime_
 }
 
 static void describe_isolation(struct at_runtime_task *task, const struct at_cgroup_limits *limits,
-                               int64_t uid, unsigned lack, struct at_buf *lacks)
+                               int64_t uid, unsigned lack, bool own_network, struct at_buf *lacks)
 {
     struct at_buf *text = &task->isolation;
     at_supervise_note(text, "process: no capabilities, no_new_privs");
@@ -149,6 +149,11 @@ static void describe_isolation(struct at_runtime_task *task, const struct at_cgr
         at_supervise_note(lacks, ", namespaces");
     } else {
         at_supervise_note(text, ", own mount, ipc and uts namespaces");
+    }
+    if (own_network && (lack & AT_PROCESS_LACK_NETWORK) != 0) {
+        at_supervise_note(lacks, ", networks apart from its own");
+    } else if (own_network) {
+        at_supervise_note(text, ", " AT_RUNTIME_OWN_NETWORK);
     }
     if ((lack & AT_PROCESS_LACK_BINDS) != 0) {
         at_supervise_note(lacks, ", files shown in its mount namespace");
@@ -216,6 +221,7 @@ static enum at_rc run(struct at_runtime_task *task, const struct at_runtime_spec
         .binds = spec->binds,
         .new_ipc_ns = true,
         .new_uts_ns = true,
+        .new_net_ns = spec->own_network,
         .cgroup_procs = task->run.cgroup != NULL ? at_cgroup_procs_files(task->run.cgroup) : NULL,
     };
     unsigned lack = 0;
@@ -223,7 +229,7 @@ static enum at_rc run(struct at_runtime_task *task, const struct at_runtime_spec
     at_file_close(log_fd);
     if (rc == AT_OK) {
         task->run.start_ticks = at_process_start_ticks(task->run.process.pid);
-        describe_isolation(task, &limits, uid, lack, &lacks);
+        describe_isolation(task, &limits, uid, lack, spec->own_network, &lacks);
     }
     return rc;
 }

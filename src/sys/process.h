@@ -26,10 +26,11 @@ struct at_process_options {
     bool seccomp; /* the default deny list (mount, kexec, bpf, ptrace of others, ...) by libseccomp
                    */
     bool new_mount_ns, new_pid_ns, new_ipc_ns, new_uts_ns;
+    bool new_net_ns;                     /* with nothing in it but loopback */
     const struct at_process_bind *binds; /* with new_mount_ns; in order; source NULL ends them */
-    const struct at_process *join;   /* enter the mount, IPC and UTS namespaces of this one instead;
-                                        NULL: none */
-    bool controlling_terminal;       /* with new_session: stdin_fd is a terminal, make it ours */
+    const struct at_process *join; /* enter the mount, IPC, UTS and network namespaces of this one;
+                                      NULL: none */
+    bool controlling_terminal;     /* with new_session: stdin_fd is a terminal, make it ours */
     const char *const *cgroup_procs; /* NULL-terminated list of cgroup.procs files to join before
                                         exec; may be NULL */
     int64_t nofile_max;              /* 0: inherit */
@@ -50,6 +51,7 @@ enum at_process_lack {
     AT_PROCESS_LACK_USER = 4,
     AT_PROCESS_LACK_CGROUP = 8,
     AT_PROCESS_LACK_BINDS = 16,
+    AT_PROCESS_LACK_NETWORK = 32,
 };
 
 /* Start. With strict false, isolations that the machine forbids are left out and reported in

@@ -6,6 +6,7 @@
 #include <linux/capability.h>
 #include <linux/close_range.h>
 #include <linux/seccomp.h>
+#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -79,12 +81,33 @@ static void join_cgroups(const struct child_plan *plan, unsigned *lack)
     }
 }
 
+static bool loopback_up(void)
+{
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct ifreq lo = {.ifr_name = "lo"};
+    bool ok = fd >= 0 && ioctl(fd, SIOCGIFFLAGS, &lo) == 0;
+    lo.ifr_flags |= IFF_UP;
+    ok = ok && ioctl(fd, SIOCSIFFLAGS, &lo) == 0;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return ok;
+}
+
+static void enter_network(const struct child_plan *plan, unsigned *lack)
+{
+    if (plan->options->new_net_ns && (unshare(CLONE_NEWNET) != 0 || !loopback_up())) {
+        lacks(plan, CHILD_STEP_NAMESPACES, AT_PROCESS_LACK_NETWORK, lack);
+    }
+}
+
 static void enter_namespaces(const struct child_plan *plan, unsigned *lack)
 {
     const struct at_process_options *o = plan->options;
     int flags = (o->new_mount_ns ? CLONE_NEWNS : 0) | (o->new_ipc_ns ? CLONE_NEWIPC : 0) |
                 (o->new_uts_ns ? CLONE_NEWUTS : 0);
-    if (o->join != NULL && setns(o->join->pidfd, CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS) != 0) {
+    if (o->join != NULL &&
+        setns(o->join->pidfd, CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET) != 0) {
         lacks(plan, CHILD_STEP_NAMESPACES, AT_PROCESS_LACK_NAMESPACES, lack);
     }
     if (flags != 0 && unshare(flags) != 0) {
@@ -191,6 +214,7 @@ _Noreturn void at_process_child(const struct child_plan *plan)
         }
     }
     join_cgroups(plan, &lack);
+    enter_network(plan, &lack);
     enter_namespaces(plan, &lack);
     set_limits(plan);
     drop_bounding(plan);
