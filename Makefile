@@ -69,6 +69,12 @@ install: all ## install under PREFIX (default /usr/local), DESTDIR honoured
 	install -D -m 644 third_party/onnxruntime/lib/libonnxruntime.so.1 "$(DESTDIR)$(PREFIX)/lib/atoll/libonnxruntime.so.1"
 	install -d "$(DESTDIR)$(PREFIX)/lib/atoll/llama"
 	install -m 644 third_party/llama/lib/*.so "$(DESTDIR)$(PREFIX)/lib/atoll/llama/"
+	install -d "$(DESTDIR)$(PREFIX)/share/man/man1" "$(DESTDIR)$(PREFIX)/share/bash-completion/completions" \
+	  "$(DESTDIR)$(PREFIX)/share/zsh/site-functions" "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d"
+	$(RELEASE)/atoll help --man | gzip -9n > "$(DESTDIR)$(PREFIX)/share/man/man1/atoll.1.gz"
+	$(RELEASE)/atoll completion bash > "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/atoll"
+	$(RELEASE)/atoll completion zsh > "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_atoll"
+	$(RELEASE)/atoll completion fish > "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/atoll.fish"
 	@for unit in packaging/*.service; do [ -e "$$unit" ] || continue; \
 	  install -D -m 644 "$$unit" "$(DESTDIR)$(PREFIX)/lib/systemd/system/$$(basename "$$unit")"; done
 

@@ -10,10 +10,41 @@ struct doomed {
     const char *uid; /* NULL: nothing to wait for */
 };
 
+/* --cascade, --grace-period, as DeleteOptions. own: caller decrefs. */
+static enum at_rc options_of(const struct cli *cli, json_t **ret, struct at_err *err)
+{
+    static const char *const WAYS[][2] = {
+        {"background", "Background"}, {"foreground", "Foreground"}, {"orphan", "Orphan"}};
+    const char *how = cli_value(cli, OPT_CASCADE, "background");
+    int64_t seconds = -1;
+    for (size_t i = 0; i < AT_ARRAY_LEN(WAYS); i++) {
+        if (strcmp(how, WAYS[i][0]) != 0) {
+            continue;
+        }
+        enum at_rc rc = cli->values[OPT_GRACE_PERIOD].n != 0
+                            ? cli_integer(cli, OPT_GRACE_PERIOD, 0, INT32_MAX, &seconds, err)
+                            : AT_OK;
+        if (rc != AT_OK) {
+            return rc;
+        }
+        *ret = json_pack("{s:s}", "propagationPolicy", WAYS[i][1]);
+        if (seconds >= 0) {
+            json_object_set_new(*ret, "gracePeriodSeconds", json_integer(seconds));
+        }
+        return AT_OK;
+    }
+    return at_err_set(err, AT_BAD_REQUEST,
+                      "--cascade is background, foreground or orphan, not \"%s\"", how);
+}
+
 static enum at_rc delete_one(struct cli *cli, struct doomed *d, struct at_err *err)
 {
-    AT_CLEANUP(at_cleanup_json)
-    json_t *options = json_pack("{ss}", "propagationPolicy", "Background");
+    AT_CLEANUP(at_cleanup_json) json_t *options = NULL;
+    enum at_rc prepared = options_of(cli, &options, err);
+    if (prepared != AT_OK) {
+        options = NULL;
+        return prepared;
+    }
     AT_CLEANUP(at_cleanup_json) json_t *answer = NULL;
     enum at_rc rc = cli_call(cli, AT_HTTP_DELETE, cli_path_in(cli, d->kind, d->ns, d->name, NULL),
                              NULL, NULL, options, &answer, err);

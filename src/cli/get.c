@@ -1,6 +1,8 @@
 #include "cli/cli_priv.h"
+#include "core/str.h"
 
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define ACCEPT_TABLE "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
@@ -55,6 +57,65 @@ static const char *cell_text(const struct cli *cli, const json_t *cell)
 
 #define COLUMNS_MAX 64
 
+/* --show-labels and -L KEY,KEY: more columns, whatever made the others. */
+static size_t label_columns(const struct cli *cli, const char **keys, size_t max)
+{
+    struct at_str rest = at_str_of(cli_value(cli, OPT_LABEL_COLUMNS, ""));
+    size_t n = 0;
+    while (rest.len != 0 && n < max) {
+        struct at_str one = at_str_cut(&rest, ',');
+        keys[n++] = at_arena_strndup(cli->arena, one.ptr, one.len);
+    }
+    return n;
+}
+
+#define LABEL_COLUMNS_MAX 16
+
+static size_t more_columns(const struct cli *cli)
+{
+    const char *keys[LABEL_COLUMNS_MAX];
+    return label_columns(cli, keys, LABEL_COLUMNS_MAX) + (cli_flag(cli, OPT_SHOW_LABELS) ? 1 : 0);
+}
+
+static void add_label_header(const struct cli *cli, struct cli_table *table)
+{
+    const char *keys[LABEL_COLUMNS_MAX];
+    size_t n = label_columns(cli, keys, LABEL_COLUMNS_MAX);
+    for (size_t i = 0; i < n; i++) {
+        const char *slash = strrchr(keys[i], '/');
+        char *upper = at_arena_strdup(cli->arena, slash != NULL ? slash + 1 : keys[i]);
+        for (char *c = upper; *c != '\0'; c++) {
+            *c = (char)toupper((unsigned char)*c);
+        }
+        cli_table_add(table, upper);
+    }
+    if (cli_flag(cli, OPT_SHOW_LABELS)) {
+        cli_table_add(table, "LABELS");
+    }
+}
+
+static void add_label_cells(const struct cli *cli, struct cli_table *table, const json_t *object)
+{
+    const char *keys[LABEL_COLUMNS_MAX];
+    json_t *labels = at_json_at(object, "metadata.labels");
+    size_t n = label_columns(cli, keys, LABEL_COLUMNS_MAX);
+    for (size_t i = 0; i < n; i++) {
+        const char *value = json_string_value(json_object_get(labels, keys[i]));
+        cli_table_add(table, value != NULL ? value : "");
+    }
+    if (cli_flag(cli, OPT_SHOW_LABELS)) {
+        const char *text = "";
+        const char *key;
+        json_t *value;
+        json_object_foreach(labels, key, value)
+        {
+            text = at_arena_printf(cli->arena, "%s%s%s=%s", text, text[0] != '\0' ? "," : "", key,
+                                   json_string_value(value));
+        }
+        cli_table_add(table, text[0] != '\0' ? text : "<none>");
+    }
+}
+
 struct rows {
     struct cli_table table;
     size_t columns[COLUMNS_MAX];
@@ -72,7 +133,8 @@ static void rows_from_table(struct get *get, const struct at_model_kind *kind, c
         rows->started = true;
         rows->n_columns =
             table_columns(answer, get->format == CLI_WIDE, rows->columns, COLUMNS_MAX);
-        cli_table_init(&rows->table, cli->arena, rows->n_columns + (with_ns ? 1 : 0));
+        cli_table_init(&rows->table, cli->arena,
+                       rows->n_columns + (with_ns ? 1 : 0) + more_columns(cli));
         if (with_ns && get->headers) {
             cli_table_add(&rows->table, "NAMESPACE");
         }
@@ -84,6 +146,9 @@ static void rows_from_table(struct get *get, const struct at_model_kind *kind, c
                 *c = (char)toupper((unsigned char)*c);
             }
             cli_table_add(&rows->table, upper);
+        }
+        if (get->headers) {
+            add_label_header(cli, &rows->table);
         }
     }
     size_t at;
@@ -100,10 +165,19 @@ static void rows_from_table(struct get *get, const struct at_model_kind *kind, c
             cli_table_add(&rows->table,
                           i == 0 && cli->many_kinds ? cli_ref(cli, kind, text) : text);
         }
+        add_label_cells(cli, &rows->table, json_object_get(row, "object"));
     }
 }
 
-/* A server that makes no Tables: rows by the kind's own columns. */
+static void add_object(struct get *get, const struct at_model_kind *kind, const json_t *object,
+                       struct rows *rows)
+{
+    get->printed++;
+    cli_kind_row(get->cli, kind, get->format == CLI_WIDE, object, &rows->table);
+    add_label_cells(get->cli, &rows->table, object);
+}
+
+/* A server that makes no Tables, or rows that are sorted here: by the kind's own columns. */
 static void rows_from_objects(struct get *get, const struct at_model_kind *kind,
                               const json_t *answer, struct rows *rows)
 {
@@ -111,19 +185,19 @@ static void rows_from_objects(struct get *get, const struct at_model_kind *kind,
     const json_t *items = json_object_get(answer, "items");
     if (!rows->started) {
         rows->started = true;
-        cli_table_init(&rows->table, get->cli->arena, cli_kind_columns(get->cli, kind, wide));
+        cli_table_init(&rows->table, get->cli->arena,
+                       cli_kind_columns(get->cli, kind, wide) + more_columns(get->cli));
         if (get->headers) {
             cli_kind_header(get->cli, kind, wide, &rows->table);
+            add_label_header(get->cli, &rows->table);
         }
     }
     if (!json_is_array(items)) {
-        get->printed++;
-        cli_kind_row(get->cli, kind, wide, answer, &rows->table);
+        add_object(get, kind, answer, rows);
         return;
     }
     for (size_t i = 0; i < json_array_size(items); i++) {
-        get->printed++;
-        cli_kind_row(get->cli, kind, wide, json_array_get(items, i), &rows->table);
+        add_object(get, kind, json_array_get(items, i), rows);
     }
 }
 
@@ -207,6 +281,93 @@ static void take_items(struct get *get, const struct at_model_kind *kind, const 
     }
 }
 
+struct sortable {
+    json_t *item;
+    json_t *key; /* own; NULL: the path finds nothing */
+};
+
+static int by_key(const void *a, const void *b)
+{
+    const json_t *x = ((const struct sortable *)a)->key;
+    const json_t *y = ((const struct sortable *)b)->key;
+    int64_t m = 0;
+    int64_t n = 0;
+    if (x == NULL || y == NULL) {
+        return (x != NULL) - (y != NULL);
+    }
+    bool numbers = json_is_number(x) && json_is_number(y);
+    if (!numbers && json_is_string(x) && json_is_string(y)) {
+        const char *s = json_string_value(x);
+        const char *t = json_string_value(y);
+        if (at_quantity_milli(s, &m, NULL) != AT_OK || at_quantity_milli(t, &n, NULL) != AT_OK) {
+            return strcmp(s, t);
+        }
+        return m < n ? -1 : m > n ? 1 : 0;
+    }
+    double d = json_number_value(x);
+    double e = json_number_value(y);
+    return d < e ? -1 : d > e ? 1 : 0;
+}
+
+/* --sort-by: text by its bytes, numbers and quantities by their value; what has none comes first.
+ */
+static enum at_rc sort_items(const struct cli *cli, json_t *items, struct at_err *err)
+{
+    const char *path = cli_value(cli, OPT_SORT_BY, NULL);
+    size_t n = json_array_size(items);
+    enum at_rc rc = AT_OK;
+    if (path == NULL) {
+        return AT_OK;
+    }
+    struct sortable *all = at_alloc((n + 1) * sizeof *all);
+    for (size_t i = 0; i < n; i++) {
+        json_t *found = NULL;
+        all[i].item = json_incref(json_array_get(items, i));
+        rc = rc == AT_OK ? cli_jsonpath_find(path, all[i].item, &found, err) : rc;
+        if (rc == AT_OK) {
+            all[i].key = json_incref(json_array_get(found, 0));
+            json_decref(found);
+        }
+    }
+    if (rc == AT_OK) {
+        qsort(all, n, sizeof *all, by_key);
+        json_array_clear(items);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (rc == AT_OK) {
+            json_array_append(items, all[i].item);
+        }
+        json_decref(all[i].item);
+        json_decref(all[i].key);
+    }
+    at_free(all);
+    return rc == AT_OK ? rc : at_err_wrap(err, rc, "--sort-by");
+}
+
+/* Sorted here: the objects themselves are asked for, kind by kind. */
+static enum at_rc get_sorted(struct get *get, const struct cli_target *targets, size_t n,
+                             struct at_err *err)
+{
+    enum at_rc rc = AT_OK;
+    size_t tables = 0;
+    for (size_t i = 0; i < n && rc == AT_OK;) {
+        struct rows rows = {0};
+        const struct at_model_kind *kind = targets[i].kind;
+        AT_CLEANUP(at_cleanup_json) json_t *items = json_array();
+        for (; i < n && targets[i].kind == kind && rc == AT_OK; i++) {
+            rc = fetch(get, &targets[i], NULL, take_items, items, err);
+        }
+        rc = rc == AT_OK ? sort_items(get->cli, items, err) : rc;
+        if (rc == AT_OK && json_array_size(items) != 0) {
+            AT_CLEANUP(at_cleanup_json) json_t *list = json_pack("{s:O}", "items", items);
+            rows_from_objects(get, kind, list, &rows);
+            fputs(tables++ != 0 ? "\n" : "", get->cli->env->out);
+            cli_table_print(get->cli, &rows.table, get->headers);
+        }
+    }
+    return rc;
+}
+
 static enum at_rc get_values(struct get *get, const struct cli_target *targets, size_t n,
                              struct at_err *err)
 {
@@ -216,6 +377,10 @@ static enum at_rc get_values(struct get *get, const struct cli_target *targets, 
         if (rc != AT_OK) {
             return rc;
         }
+    }
+    enum at_rc rc = sort_items(get->cli, items, err);
+    if (rc != AT_OK) {
+        return rc;
     }
     if (n == 1 && targets[0].name != NULL) {
         const json_t *one = json_array_get(items, 0);
@@ -251,13 +416,16 @@ static void watch_object(void *ctx, json_t *object, bool deleted)
         struct at_arena *kept = cli->arena;
         cli->arena = at_arena_new(0); /* a watch has no end, so its rows must not pile up */
         struct cli_table table;
-        cli_table_init(&table, cli->arena, cli_kind_columns(cli, w->target->kind, wide));
+        cli_table_init(&table, cli->arena,
+                       cli_kind_columns(cli, w->target->kind, wide) + more_columns(cli));
         table.widths = table.columns <= COLUMNS_MAX ? w->widths : NULL;
         bool header = w->get.headers && !w->header_done;
         if (header) {
             cli_kind_header(cli, w->target->kind, wide, &table);
+            add_label_header(cli, &table);
         }
         cli_kind_row(cli, w->target->kind, wide, object, &table);
+        add_label_cells(cli, &table, object);
         cli_table_print(cli, &table, header);
         w->header_done = true;
         at_arena_free(cli->arena);
@@ -334,5 +502,8 @@ enum at_rc cli_get(struct cli *cli, struct at_err *err)
                       : at_err_set(err, AT_BAD_REQUEST, "--watch takes one kind or one object");
     }
     bool table = get.format == CLI_TABLE || get.format == CLI_WIDE;
+    if (table && cli->values[OPT_SORT_BY].n != 0) {
+        return get_sorted(&get, targets, n, err);
+    }
     return table ? get_tables(&get, targets, n, err) : get_values(&get, targets, n, err);
 }

@@ -5,6 +5,11 @@
 enum cli_option {
     OPT_ALL,
     OPT_FOR_OBJECT,
+    OPT_CASCADE,
+    OPT_GRACE_PERIOD,
+    OPT_LABEL_COLUMNS,
+    OPT_SHOW_LABELS,
+    OPT_SORT_BY,
     OPT_LIST,
     OPT_QUIET,
     OPT_SUBRESOURCE,

@@ -26,16 +26,24 @@ bool cli_colour_wanted(const struct cli *cli);    /* a terminal, and nobody said
 void cli_print_text(FILE *out, const char *text); /* without control characters but \n and \t */
 
 /* --- output.c --- */
-enum cli_format { CLI_TABLE, CLI_WIDE, CLI_JSON, CLI_YAML, CLI_NAME, CLI_JSONPATH };
+enum cli_format { CLI_TABLE, CLI_WIDE, CLI_JSON, CLI_YAML, CLI_NAME, CLI_JSONPATH, CLI_COLUMNS };
 enum at_rc cli_format_of(const struct cli *cli, enum cli_format *ret,
                          struct at_err *err) AT_WARN_UNUSED;
 /* JSON, YAML, NAME and JSONPATH of one value. */
 enum at_rc cli_print_value(const struct cli *cli, enum cli_format format, const json_t *value,
                            struct at_err *err) AT_WARN_UNUSED;
-/* {.a.b[0].c}, [*], ['k'], also without braces: appends what it finds, separated by blanks.
- * err: AT_INVALID malformed. */
+/* A template as kubectl's: {.a.b[0].c}, [*], ['k'], [1:3], [?(@.a=="b")], {range
+ * .items[*]}...{end},
+ * {"\n"}; a bare path too. Appends what it finds, separated by blanks. err: AT_INVALID malformed.
+ */
 enum at_rc cli_jsonpath(const char *path, const json_t *value, struct at_buf *out,
                         struct at_err *err) AT_WARN_UNUSED;
+/* What a path finds. own: caller decrefs. err: AT_INVALID malformed. */
+enum at_rc cli_jsonpath_find(const char *path, const json_t *value, json_t **ret,
+                             struct at_err *err) AT_WARN_UNUSED;
+/* NAME:.path,NAME:.path: a row for each item of a list, or for the one object. */
+enum at_rc cli_print_columns(const struct cli *cli, const char *spec, const json_t *value,
+                             struct at_err *err) AT_WARN_UNUSED;
 /* One row for an object by the kind's columns; header row when header is set. */
 void cli_kind_header(const struct cli *cli, const struct at_model_kind *kind, bool wide,
                      struct cli_table *table);

@@ -134,3 +134,40 @@ it('errors say what to do next: a right that is missing, a name that is not ther
   const down = await atoll('get sites', { KUBECONFIG: config });
   assert.deepEqual([down.code, /hint: does a server run at https:\/\/127\.0\.0\.1:1\? atoll dev starts/.test(down.err)], [6, true], down.err);
 });
+
+it('get prints what kubectl get prints: templates, columns, order, labels', async () => {
+  await s.apply([deployment('b1', { replicas: 10 }, { labels: { tier: 'x' } }), deployment('b2', { replicas: 9 }, { labels: { tier: 'y', 'a.b/c': 'd' } }), deployment('b3', { replicas: 100 })]);
+  const same = async (...args) => {
+    const [ours, theirs] = [await atoll(['get', 'deployments', ...args]), await run(KUBECTL, ['get', 'deployments.atoll.dev', ...args], { env })];
+    const words = (text) => text.trimEnd().split('\n').map((l) => l.trimEnd().split(/ {2,}/).join('|')).join('\n');
+    assert.deepEqual([ours.code, words(ours.out)], [theirs.code, words(theirs.out)], `${args.join(' ')}\n${ours.err}${theirs.err}`);
+    return ours.out;
+  };
+  for (const path of ['{.items[*].metadata.name}', '{range .items[*]}{.metadata.name}{"\\t"}{.spec.replicas}{"\\n"}{end}', '{.items[0].metadata.name}', '{.items[-1].metadata.name}', '{.items[0:2].metadata.name}',
+    '{.items[?(@.spec.replicas>9)].metadata.name}', '{.items[?(@.metadata.labels.tier=="x")].metadata.name}', "{.items[*].metadata.labels['a\\.b/c']}", '{range .items[?(@.spec.replicas==10)]}[{.metadata.name}]{end}',
+    'names: {.items[*].metadata.name}!', '{.items[?(@.metadata.labels.tier)].metadata.name}', '{$.items[1].kind}', '{range .items[*]}{range .spec.template.spec.command[*]}{@}{","}{end};{end}']) {
+    await same('-o', `jsonpath=${path}`);
+  }
+  await same('-o', 'custom-columns=NAME:.metadata.name,COPIES:.spec.replicas,TIER:.metadata.labels.tier');
+  await same('-o', 'custom-columns=A:.metadata.name', '--no-headers');
+  await same('--sort-by', '.spec.replicas', '-o', 'name');
+  await same('--sort-by', '{.metadata.name}', '-o', 'custom-columns=N:.metadata.name');
+  assert.match(await same('--sort-by=.spec.replicas', '-o', 'custom-columns=N:.metadata.name'), /b2\nb1\nb3/);
+  assert.deepEqual((await atoll('get deployments b1 b2 --no-headers -L tier --show-labels')).out.split('\n').filter(Boolean).map((l) => l.split(/ +/).slice(-2)), [['x', 'tier=x'], ['y', 'a.b/c=d,tier=y']]);
+  assert.match((await atoll('get deployments --sort-by .spec.replicas')).out, /^NAME[\s\S]*^b2 [\s\S]*^b1 [\s\S]*^b3 /m);
+  for (const bad of ['jsonpath={.a', 'jsonpath={range .items[*]}x', 'jsonpath={.items[?(x)]}', 'custom-columns=', 'custom-columns=A', 'jsonpath={.items[x]}']) {
+    assert.equal((await atoll(['get', 'deployments', '-o', bad])).code, 2, bad);
+  }
+});
+
+it('delete leaves, waits for or takes along what is owned, as it is told', async () => {
+  const owner = await s.get('configmap owner').catch(async () => { await s.k('create configmap owner'); return s.get('configmap owner'); });
+  const child = (name) => ({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name, ownerReferences: [{ apiVersion: 'v1', kind: 'ConfigMap', name: 'owner', uid: owner.metadata.uid }] } });
+  await s.apply(child('left'));
+  let r = await atoll('delete configmap owner --cascade orphan --grace-period 0');
+  assert.equal(r.code, 0, r.err);
+  const left = await s.get('configmap left');
+  assert.deepEqual(left.metadata.ownerReferences ?? [], []);
+  r = await atoll('delete configmap left --cascade sometimes');
+  assert.deepEqual([r.code, /--cascade is background, foreground or orphan/.test(r.err)], [2, true]);
+});
