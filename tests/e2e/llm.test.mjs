@@ -2,10 +2,11 @@
 // client: answers, streams, sampling, batching, the cache, and what users and machines get wrong.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { readFile, truncate, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import OpenAI from 'openai';
-import { ATOLL, Fleet, PLAIN, ROOT, run } from './lib/atoll.mjs';
+import { ATOLL, eventually, Fleet, PLAIN, ROOT, run } from './lib/atoll.mjs';
+import { call, credentials } from './lib/rest.mjs';
 
 const MODEL = path.join(ROOT, 'tests/models/tiny-llama.gguf');
 const LIBRARY = process.env.ATOLL_LLAMA ?? path.join(ROOT, 'third_party/llama/lib');
@@ -321,17 +322,23 @@ fleet.it('a cache that memory has no room for ends with a status of its own, and
 }, { skip: skip || (PLAIN ? false : 'no build without the address sanitizer, which reserves more than any limit') });
 
 // The engine is C++; what it throws where nobody catches it would end the process by abort, without a word of ours.
+async function shim() {
+  const dir = await fleet.dir('atoll-shim');
+  const library = path.join(dir, 'shim.so');
+  const made = await run('gcc', ['-shared', '-fPIC', '-fexceptions', '-O1', '-o', library, path.join(ROOT, 'tests/e2e/lib/no-memory.c')]);
+  assert.equal(made.code, 0, made.err);
+  await chmod(dir, 0o755); // for instances of another user
+  return { library, trigger: path.join(dir, 'now') };
+}
+
 const noShim = skip || (PLAIN ? false : 'no build without the address sanitizer, which has an operator new of its own');
 for (const [what, symbol, status, words] of [
   ['memory', '_ZSt17__throw_bad_allocv', 75, /the engine ran out of memory in the midst of its work \(St9bad_alloc\).*--context/],
   ['anything else', '_ZSt20__throw_domain_errorPKc', 70, /the engine gave up in the midst of its work: it threw St12domain_error/],
 ]) {
   fleet.it(`an engine that throws for want of ${what} ends with a sentence of ours and a status of its own`, async () => {
-    const dir = await fleet.dir('atoll-shim');
-    const made = await run('gcc', ['-shared', '-fPIC', '-fexceptions', '-O1', '-o', path.join(dir, 'shim.so'), path.join(ROOT, 'tests/e2e/lib/no-memory.c')]);
-    assert.equal(made.code, 0, made.err);
-    const trigger = path.join(dir, 'now');
-    const proc = fleet.start('atoll runner', ['runner', 'llm', '--model', MODEL], { command: PLAIN, env: { LD_PRELOAD: path.join(dir, 'shim.so'), ATOLL_TEST_TRIGGER: trigger, ATOLL_TEST_THROWS: symbol } });
+    const { library, trigger } = await shim();
+    const proc = fleet.start('atoll runner', ['runner', 'llm', '--model', MODEL], { command: PLAIN, env: { LD_PRELOAD: library, ATOLL_TEST_TRIGGER: trigger, ATOLL_TEST_THROWS: symbol } });
     const [, url] = await proc.line(/^ready runner (\S+)$/m);
     const ask = () => fetch(`${url}/v1/completions`, { method: 'POST', body: JSON.stringify(text('x', { max_tokens: 2 })) });
     assert.equal((await ask()).status, 200);
@@ -341,3 +348,30 @@ for (const [what, symbol, status, words] of [
     assert.match(proc.err.trim().split('\n').at(-1), words);
   }, { skip: noShim });
 }
+
+fleet.it('the Instance of such a runner tells the sentence, its client gets an error, and it serves again', async () => {
+  const { library, trigger } = await shim();
+  const state = await fleet.dir('atoll-dev');
+  const models = await fleet.dir('atoll-models');
+  await copyFile(MODEL, path.join(models, 'tiny.gguf'));
+  const dev = fleet.start('atoll dev', ['dev', '--state', state, '--free-ports', '--models', models, '--site', 'here'], { command: PLAIN });
+  await dev.line(/^ready dev$/m);
+  const admin = await credentials(path.join(state, 'admin.kubeconfig'));
+  const gateway = (await readFile(path.join(state, 'gateway'), 'utf8')).trim();
+  const Authorization = `Bearer ${(await readFile(path.join(state, 'inference.token'), 'utf8')).trim()}`;
+  const env = [{ name: 'LD_PRELOAD', value: library }, { name: 'ATOLL_TEST_TRIGGER', value: trigger }];
+  const spec = { replicas: 1, template: { spec: { resources: { cpu: '100m', memory: '512Mi' }, runner: 'llm', model: { name: 'tiny', uri: 'file:tiny.gguf', format: 'gguf' }, env } } };
+  const made = await call(admin, 'POST', '/apis/atoll.dev/v1/namespaces/default/deployments', { apiVersion: 'atoll.dev/v1', kind: 'Deployment', metadata: { name: 'tiny' }, spec });
+  assert.equal(made.status, 201, JSON.stringify(made.body));
+  const ask = () => fetch(`${gateway}/v1/completions`, { method: 'POST', headers: { Authorization }, body: JSON.stringify({ model: 'tiny', prompt: 'x', max_tokens: 2 }) });
+  await eventually('it serves', async () => (await ask()).status === 200, { timeoutMs: 60_000 });
+  await writeFile(trigger, '');
+  assert.equal((await ask()).status, 502);
+  const status = async () => (await call(admin, 'GET', '/apis/atoll.dev/v1/instances')).body.items[0].status;
+  await eventually('the status says why', async () => {
+    const { reason, message } = await status();
+    return reason === 'NotEnoughMemory' && /exited with 75: .*the engine ran out of memory in the midst of its work/.test(message);
+  });
+  await rm(trigger);
+  await eventually('it serves again', async () => (await ask()).status === 200, { timeoutMs: 60_000 });
+}, { skip: noShim });
