@@ -179,8 +179,23 @@ static void end_job(struct wi *w, struct wi_job *j)
 void wi_requeue(struct wi *w, uint32_t job)
 {
     stop(w, &w->jobs[job]);
+    w->jobs[job].leaving = false;
     wi_live_arrive(w, &w->jobs[job]);
     queue_add(w, job);
+}
+
+void wi_tell_to_go(struct wi *w, uint32_t job)
+{
+    struct wi_job *j = &w->jobs[job];
+    int64_t grace_ms = wi_class(w, j)->like->spec.termination_grace_period_ns / AT_NS_PER_MS;
+    w->out->preempted++;
+    if (grace_ms <= 0) {
+        wi_requeue(w, job);
+        return;
+    }
+    j->leaving = true;
+    heap_push(w, (struct wi_leave){w->now_ms + grace_ms, job, j->turn});
+    wi_live_deleted(w, j);
 }
 
 static void evict(struct wi *w, uint32_t job)
@@ -200,7 +215,12 @@ static void leave(struct wi *w, struct wi_leave l)
     } else if (l.turn == 0 && j->state == WI_WAITING) {
         queue_expire(w, j->class_id, false);
     } else if (j->state == WI_RUNNING && (l.turn == 0 || l.turn == j->turn)) {
-        end_job(w, j);
+        bool done = j->left_ms != AT_FLEET_NEVER && w->now_ms - j->began_ms >= j->left_ms;
+        if (j->leaving && !done && l.turn != 0) {
+            wi_requeue(w, l.job);
+        } else {
+            end_job(w, j);
+        }
     }
 }
 

@@ -2,6 +2,8 @@
  * snapshots of the replayed world. */
 #include "core/mem.h"
 #include "core/units.h"
+#include "scheduler/queue.h"
+#include "scheduler/reserve.h"
 #include "scheduler/scheduler.h"
 #include "sim/whatif_priv.h"
 
@@ -214,6 +216,26 @@ void wi_live_leave(struct wi *w, struct wi_job *j)
     }
 }
 
+void wi_live_deleted(struct wi *w, struct wi_job *j)
+{
+    if (w->live == NULL) {
+        return;
+    }
+    struct live_object *old = (struct live_object *)j->object, *o = make(w, j);
+    size_t n = old->instance.status.gpus.n;
+    o->gpus = at_alloc((n + 1) * sizeof *o->gpus);
+    if (n > 0) {
+        memcpy(o->gpus, old->gpus, n * sizeof *o->gpus);
+    }
+    o->instance.spec.node_name = old->instance.spec.node_name;
+    o->instance.status = old->instance.status;
+    o->instance.status.gpus.items = o->gpus;
+    o->instance.meta.deletion_wall_ns = w->fleet->start_wall_ns + w->now_ms * AT_NS_PER_MS + 1;
+    retire(w, j);
+    j->object = &o->instance;
+    wi_live_put(w, &AT_KIND_INSTANCE, &o->instance.meta);
+}
+
 /* Lists of pointers to objects, which begin with their metadata. Those that have changed are
  * copied: the scheduler goes on looking at the snapshot before until it has seen this one. */
 static void show(struct wi_live *l)
@@ -288,17 +310,80 @@ static void bind_to(struct wi *w, const struct at_sched_decision *d)
     wi_bind(w, job, j->node);
 }
 
-/* Those that have to go for one of more priority wait for room elsewhere. How many. */
+/* Those that have to go wait for room elsewhere. How many gave up their room at once. */
+static size_t tell_to_go(struct wi *w, const struct at_instance *victim)
+{
+    uint32_t job = job_of(victim);
+    if (w->jobs[job].state != WI_RUNNING || w->jobs[job].leaving) {
+        return 0;
+    }
+    wi_tell_to_go(w, job);
+    return w->jobs[job].state == WI_WAITING;
+}
+
 static size_t preempt(struct wi *w, const struct at_sched_decision *d)
 {
+    size_t gone = 0;
     for (size_t i = 0; i < d->n_victims; i++) {
-        uint32_t job = job_of(d->victims[i]);
-        if (w->jobs[job].state == WI_RUNNING) {
-            w->out->preempted++;
-            wi_requeue(w, job);
-        }
+        gone += tell_to_go(w, d->victims[i]);
     }
-    return d->n_victims;
+    return gone;
+}
+
+/* Those that quotas admit, first and as placement shall see them; who lent takes back. */
+static enum at_rc admit(struct wi *w, const struct at_instance **waiting, size_t *n, int64_t now_ns,
+                        size_t *ret_gone)
+{
+    struct wi_live *l = w->live;
+    struct at_queue_plan plan;
+    struct at_queue_book *book = at_queue_book_new(&l->snap);
+    enum at_rc rc = at_queue_admit(book, &l->snap, waiting, *n, now_ns, l->arena, &plan);
+    for (size_t i = 0; rc == AT_OK && i < plan.n_placeable; i++) {
+        waiting[i] = at_queue_narrow(&plan.verdicts[i], l->arena);
+        rc = waiting[i] != NULL ? AT_OK : AT_NOMEM;
+    }
+    for (size_t i = 0; rc == AT_OK && i < plan.n_victims; i++) {
+        const struct at_instance *victim =
+            at_snapshot_instance(&l->snap, plan.victims[i].ns, plan.victims[i].name);
+        *ret_gone += victim != NULL ? tell_to_go(w, victim) : 0;
+    }
+    *n = rc == AT_OK ? plan.n_placeable : 0;
+    at_queue_book_free(book);
+    return rc;
+}
+
+/* Kept from what is reserved for others, as the server does. */
+static enum at_rc keep_off_reserved(struct wi *w, const struct at_instance **waiting, size_t n,
+                                    int64_t now_ns)
+{
+    struct wi_live *l = w->live;
+    struct at_reserve *reserve = at_reserve_new(&l->snap, now_ns, l->arena);
+    enum at_rc rc = reserve != NULL ? AT_OK : AT_NOMEM;
+    for (size_t i = 0; rc == AT_OK && i < n; i++) {
+        size_t kept;
+        const struct at_reservation *example;
+        waiting[i] = at_reserve_narrow(reserve, waiting[i], &kept, &example);
+        rc = waiting[i] != NULL ? AT_OK : AT_NOMEM;
+    }
+    at_reserve_done(reserve);
+    return rc;
+}
+
+static enum at_rc make_plan(struct wi *w, int64_t now_ns, struct at_sched_plan *ret_plan,
+                            size_t *ret_gone)
+{
+    struct wi_live *l = w->live;
+    const struct at_instance **waiting;
+    size_t n;
+    if (l->snap.n_queues == 0 && l->snap.n_reservations == 0) {
+        return at_scheduler_plan(l->sched, PLAN_MAX, now_ns, l->arena, ret_plan);
+    }
+    enum at_rc rc = at_scheduler_waiting(l->sched, l->arena, &waiting, &n);
+    rc = rc == AT_OK ? admit(w, waiting, &n, now_ns, ret_gone) : rc;
+    rc = rc == AT_OK ? keep_off_reserved(w, waiting, n, now_ns) : rc;
+    return rc != AT_OK ? rc
+                       : at_scheduler_plan_these(l->sched, waiting, n, PLAN_MAX, now_ns, l->arena,
+                                                 ret_plan);
 }
 
 void wi_live_decide(struct wi *w)
@@ -312,7 +397,7 @@ void wi_live_decide(struct wi *w)
         size_t moved = 0;
         at_arena_reset(l->arena);
         update(l);
-        if (at_scheduler_plan(l->sched, PLAN_MAX, now_ns, l->arena, &plan) != AT_OK) {
+        if (make_plan(w, now_ns, &plan, &moved) != AT_OK) {
             w->rc = at_err_set(w->err, AT_TOO_LARGE, "a plan is too large");
             return;
         }

@@ -15,6 +15,7 @@ struct wi_job {
     uint32_t node, gpus; /* bits; valid while shadowed */
     bool shadowed;       /* the packing engine knows of it */
     bool placed_once, evicted, back;
+    bool leaving;  /* told to go: it runs until its grace is over */
     uint32_t next; /* in the queue of its class */
     int64_t arrived_ms, began_ms;
     int64_t left_ms;            /* life left at began_ms; AT_FLEET_NEVER: until the request's end */
@@ -108,6 +109,8 @@ const struct at_fleet_request *wi_request(const struct wi *w, const struct wi_jo
 void wi_bind(struct wi *w, uint32_t job, uint32_t node); /* it waits; it is the queue's first */
 uint32_t wi_queue_take(struct wi *w, uint32_t class_id);
 void wi_requeue(struct wi *w, uint32_t job); /* it runs no more, and waits again */
+/* It is told to go: it runs on for its grace, unless that is nothing. */
+void wi_tell_to_go(struct wi *w, uint32_t job);
 
 /* whatif_pack.c */
 enum at_rc wi_pack_begin(struct wi *w) AT_WARN_UNUSED; /* or again, when nodes have changed */
@@ -122,6 +125,7 @@ void wi_live_done(struct wi *w);
 void wi_live_decide(struct wi *w);
 void wi_live_arrive(struct wi *w, struct wi_job *j); /* it waits, from now on or again */
 void wi_live_leave(struct wi *w, struct wi_job *j);
+void wi_live_deleted(struct wi *w, struct wi_job *j); /* it runs, and has been told to go */
 void wi_live_put(struct wi *w, const struct at_model_kind *kind, const struct at_meta *meta);
 void wi_live_remove(struct wi *w, const struct at_model_kind *kind, const char *ns,
                     const char *name);

@@ -239,6 +239,59 @@ static void jobs_keep_their_length_and_services_their_end(void **state)
     at_fleet_free(f);
 }
 
+#define ASK_AS(ms, name, spec)                                                                     \
+    "{\"ms\":" ms ",\"request\":{\"metadata\":{\"name\":\"" name "\",\"namespace\":\"default\","   \
+    "\"creationTimestamp\":\"2026-01-01T00:00:00Z\"},\"spec\":{\"command\":[\"x\"],"               \
+    "\"resources\":{\"cpu\":\"4\"}," spec "}}}\n"
+
+/* Who has to go for others runs on for its grace, and only then is there room. */
+static void victims_go_with_their_grace(void **state)
+{
+    (void)state;
+    struct at_fleet *f = read_fleet(
+        HEAD SITE("a", "") NODE("a1", "a", "4", "")
+            ASK_AS("0", "low", "\"terminationGracePeriod\":\"30s\"")
+                ASK_AS("1000", "high", "\"priority\":10") "{\"ms\":100000,\"end\":{}}\n");
+    struct at_whatif what = of_policy(AT_PACK_POLICY_COUNT);
+    struct at_whatif_result r = run(f, &what);
+    assert_int_equal(r.preempted, 1);
+    assert_int_equal(r.n_placements, 2);
+    assert_int_equal(r.placements[1].request, 1);
+    assert_int_equal(r.placements[1].at_ms, 31000);
+    assert_int_equal(r.points[r.n_points - 1].running, 1);
+    assert_int_equal(r.points[r.n_points - 1].pending, 1);
+    at_whatif_done(&r);
+    at_fleet_free(f);
+}
+
+#define QUEUE(name, cpu, more)                                                                     \
+    "{\"ms\":0,\"put\":{\"apiVersion\":\"atoll.dev/"                                               \
+    "v1\",\"kind\":\"Queue\",\"metadata\":{\"name\":"                                              \
+    "\"" name "\"},\"spec\":{\"quotas\":[{\"resources\":[{\"name\":\"cpu\",\"nominal\":\"" cpu     \
+    "\"}]}]" more "}}}\n"
+
+/* A node for three at a time, and quotas for two: what they lend each other, and take back. */
+static void quotas_hold_in_a_replay(void **state)
+{
+    (void)state;
+    const char *text = HEAD SITE("a", "") NODE("a1", "a", "12", "")
+        QUEUE("one", "4", ",\"cohort\":\"c\",\"preemption\":{\"reclaim\":\"Any\"}")
+            QUEUE("two", "4", ",\"cohort\":\"c\"") ASK_AS("0", "a", "\"queue\":\"two\"")
+                ASK_AS("0", "b", "\"queue\":\"two\"") ASK_AS("0", "c", "\"queue\":\"two\"")
+                    ASK_AS("5000", "d", "\"queue\":\"one\"") "{\"ms\":60000,\"end\":{}}\n";
+    struct at_fleet *f = read_fleet(text);
+    struct at_whatif what = of_policy(AT_PACK_POLICY_COUNT);
+    struct at_whatif_result r = run(f, &what);
+    assert_int_equal(r.preempted, 1); /* what was borrowed went back to whom it belongs */
+    assert_int_equal(r.n_placements, 3);
+    assert_int_equal(r.placements[2].request, 3);
+    assert_true(r.placements[2].at_ms >= 5000);
+    assert_int_equal(r.points[r.n_points - 1].running, 2);
+    assert_int_equal(r.points[r.n_points - 1].pending, 2);
+    at_whatif_done(&r);
+    at_fleet_free(f);
+}
+
 static void prices_and_carbon_decide_and_are_counted(void **state)
 {
     (void)state;
@@ -376,6 +429,8 @@ int main(void)
         cmocka_unit_test(who_loses_a_site_is_placed_on_what_is_left),
         cmocka_unit_test(demand_and_nodes_can_be_others),
         cmocka_unit_test(jobs_keep_their_length_and_services_their_end),
+        cmocka_unit_test(victims_go_with_their_grace),
+        cmocka_unit_test(quotas_hold_in_a_replay),
         cmocka_unit_test(prices_and_carbon_decide_and_are_counted),
         cmocka_unit_test(a_node_costs_what_its_kind_costs),
         cmocka_unit_test(errors_in_a_recording_name_the_line),
