@@ -1,3 +1,4 @@
+#define OPENSSL_SUPPRESS_DEPRECATED
 #include "core/digest.h"
 
 #include "core/mem.h"
@@ -5,13 +6,14 @@
 #include <assert.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/sha.h>
 
+/* The old calls, for they take nothing from the heap: gateways make a digest per request. */
 void at_sha256(const void *data, size_t len, unsigned char out[AT_SHA256_BYTES])
 {
-    unsigned int size = 0;
-    int done = EVP_Digest(data, len, out, &size, EVP_sha256(), NULL);
+    SHA256_CTX ctx;
+    int done = SHA256_Init(&ctx) & SHA256_Update(&ctx, data, len) & SHA256_Final(out, &ctx);
     assert(done == 1);
-    assert(size == AT_SHA256_BYTES);
 }
 
 void at_hex_encode(const void *data, size_t len, char *out)

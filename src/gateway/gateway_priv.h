@@ -27,7 +27,7 @@ struct gw_metrics {
     struct at_metrics *registry;
     struct at_metric_family *requests, *duration, *retries, *upstream_errors, *first_byte,
         *client_retries, *shed, *checks, *hedges, *queued, *queue_wait, *circuits, *model_circuits,
-        *ejections, *sick, *retries_shed, *choices, *prefix_blocks, *shadows;
+        *ejections, *sick, *retries_shed, *choices, *prefix_blocks, *shadows, *kept;
     struct at_metric *outstanding, *route_models, *route_replicas, *route_age, *connected,
         *queued_bytes, *tunnels;
 };
@@ -135,8 +135,13 @@ struct gw_worker {
     struct gw_key *bearer;    /* the same, when it is a key that is metered */
     const char *problem;      /* why a token was not allowed; NULL: it is unknown */
     _Atomic(struct gw_keys *) next_keys;
-    struct gw_keys *keys;                    /* NULL: none yet */
-    struct at_meter_log *log;                /* made before the first keys come */
+    struct gw_keys *keys;           /* NULL: none yet */
+    struct at_meter_log *log;       /* made before the first keys come */
+    struct at_meter_cache *replies; /* NULL: nothing was kept yet */
+    struct gw_request *makers;      /* whose answers will be kept */
+    struct gw_request *ready;       /* who waited for one */
+    at_timer_id ready_timer;
+    size_t n_cache_waiters;
     struct at_http_exchange *handling;       /* by gw_handle, until it is passed on */
     struct at_map *models;                   /* name → gw_model */
     uint64_t chain[AT_GW_PREFIX_BLOCKS_MAX]; /* of the prompt that was chosen for last */

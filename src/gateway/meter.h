@@ -6,6 +6,7 @@
 #include "gateway/policy.h"
 #include "metering/account.h"
 #include "metering/book.h"
+#include "metering/cache.h"
 #include "metering/price.h"
 #include "metering/secret.h"
 
@@ -76,6 +77,15 @@ struct gw_meter {
     bool strip_usage;   /* the client did not ask for the event with it */
 };
 
+/* Of a request whose answer may be kept; reply_cache.c. */
+struct gw_kept {
+    struct gw_cache_policy policy;
+    struct at_buf scope, head, body; /* whose it is; the answer, as far as it has come */
+    uint64_t hash, tag;
+    bool is_making, is_waiting, is_ready, fits, is_stream;
+    struct gw_request *next, *waiters, *maker;
+};
+
 /* --- per request --- */
 
 /* What a bearer token says: a key of ours, or no. *ret_problem: why not; NULL: it is none of ours.
@@ -95,6 +105,16 @@ size_t gw_meter_strip(struct gw_request *r, const char *data, size_t len, size_t
 /* amend.c: the body that replicas get, with a cap on tokens (0: as it is) and a wish for usage. */
 enum at_rc gw_amend(struct gw_request *r, const struct gw_path *path, uint64_t completion_max,
                     bool usage) AT_WARN_UNUSED;
+
+/* It goes on when true: answered with what was kept, or waiting for who makes the answer. Else a
+ * replica is to be asked. */
+bool gw_cache_begin(struct gw_request *r, const struct gw_path *path);
+bool gw_cache_look(struct gw_request *r, struct gw_worker *w); /* the same, once more */
+void gw_cache_head(struct gw_request *r, const struct at_http_head *head);
+void gw_cache_data(struct gw_request *r, const char *data, size_t len); /* on its way out */
+void gw_cache_end(struct gw_request *r, bool whole);
+bool gw_cache_leave(struct gw_request *r); /* its client has gone. True: it was waiting */
+void gw_cache_serve(void *worker);         /* those that need wait no more */
 
 /* --- the first loop --- */
 

@@ -111,6 +111,11 @@ void gw_metrics_init(struct gw_metrics *m, enum at_loop_backend backend)
     m->route_age = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_route_table_age_seconds",
                                    "Since the route table last changed; -1 without one.");
     choice_metrics_init(m);
+    static const char *const MODEL_RESULT[] = {"model", "result", NULL};
+    m->kept = at_metrics_family(
+        r, AT_METRIC_COUNTER, "atoll_gateway_cache_requests_total",
+        "Requests whose answers may be kept: hit, miss, or waited for one that was being made.",
+        MODEL_RESULT);
     m->tunnels = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_tunnels",
                                  "WebSocket connections that are open through the gateway.");
     m->connected = at_metric_plain(r, AT_METRIC_GAUGE, "atoll_gateway_control_plane_connected",

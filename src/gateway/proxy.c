@@ -41,7 +41,8 @@ static struct gw_request *request_new(struct gw_worker *w)
     } else {
         w->free_requests = r->next_free;
         struct at_buf up = r->up, down = r->down, hold = r->hold, target = r->target,
-                      host = r->host, line = r->line, named = r->body, amended = r->meter.body;
+                      host = r->host, line = r->line, named = r->body, amended = r->meter.body,
+                      scope = r->kept.scope, kept_head = r->kept.head, kept_body = r->kept.body;
         *r = (struct gw_request){.up = up,
                                  .down = down,
                                  .hold = hold,
@@ -49,7 +50,8 @@ static struct gw_request *request_new(struct gw_worker *w)
                                  .host = host,
                                  .line = line,
                                  .body = named,
-                                 .meter = {.body = amended}};
+                                 .meter = {.body = amended},
+                                 .kept = {.scope = scope, .head = kept_head, .body = kept_body}};
         at_buf_clear(&r->meter.body);
         at_buf_clear(&r->target);
         at_buf_clear(&r->host);
@@ -73,6 +75,10 @@ static void request_free(struct gw_request *r)
         at_free(r->grpc);
     }
     assert(r->meter.key == NULL); /* it was counted */
+    gw_cache_end(r, false);
+    if (r->kept.body.cap > AT_GW_HOLD_BYTES_MAX) {
+        at_buf_done(&r->kept.body);
+    }
     if (r->body.cap > AT_GW_HOLD_BYTES_MAX) {
         at_buf_done(&r->body);
     }
@@ -95,6 +101,9 @@ void gw_requests_free(struct gw_worker *worker)
         at_buf_done(&r->target);
         at_buf_done(&r->body);
         at_buf_done(&r->meter.body);
+        at_buf_done(&r->kept.scope);
+        at_buf_done(&r->kept.head);
+        at_buf_done(&r->kept.body);
         at_buf_done(&r->host);
         at_buf_done(&r->line);
         at_buf_done(&r->down);
@@ -161,11 +170,25 @@ void gw_request_refuse(struct gw_request *r, int status, const struct gw_openai_
     request_free(r);
 }
 
+void gw_request_answered(struct gw_request *r, int status)
+{
+    answered(r, status, NULL);
+}
+
+void gw_request_over(struct gw_request *r)
+{
+    request_free(r);
+}
+
 static void on_gone(void *ctx)
 {
     struct gw_request *r = ctx;
     r->ex = NULL;
     answered(r, 499, r->replica);
+    if (gw_cache_leave(r)) {
+        request_free(r);
+        return;
+    }
     if (r->turn.waiting) {
         gw_wait_leave(r);
         request_free(r);
@@ -271,6 +294,7 @@ void gw_request_on_head(void *ctx, const struct at_http_head *head)
     }
     say_all_tried(r, head);
     gw_meter_head(r);
+    gw_cache_head(r, head);
     say_timing(r);
     gw_observe_head(r, head);
     if (r->host.len > 0 && r->sse) {
@@ -306,6 +330,8 @@ static void send_on(struct gw_request *r, const char *data, size_t len)
 {
     gw_observe_data(r, data, len);
     size_t skip = 0, first = r->sse ? gw_meter_strip(r, data, len, &skip) : len;
+    gw_cache_data(r, data, first);
+    gw_cache_data(r, data + first + skip, len - first - skip);
     if ((first > 0 && at_http_stream_write(r->ex, data, first) != AT_OK) ||
         (first + skip < len &&
          at_http_stream_write(r->ex, data + first + skip, len - first - skip) != AT_OK)) {
@@ -410,8 +436,10 @@ static void answer_whole(struct gw_request *r, const char *data, size_t len)
         return;
     }
     struct at_http_exchange *ex = r->ex;
-    r->ex = NULL;
     gw_observe_data(r, data, len);
+    gw_cache_data(r, data, len);
+    gw_cache_end(r, true);
+    r->ex = NULL;
     answered(r, r->status, r->replica);
     at_http_respond(ex, r->status, NULL, r->down.data, data, len);
 }
@@ -469,6 +497,7 @@ static void end_answer(struct gw_request *r)
         send_on(r, r->hold.data, r->hold.len); /* no whole event, but the replica's last words */
     }
     struct at_http_exchange *ex = r->ex;
+    gw_cache_end(r, true);
     r->ex = NULL;
     answered(r, r->status, r->replica);
     at_http_stream_end(ex);
@@ -694,6 +723,11 @@ static void start(struct gw_request *r)
     }
 }
 
+void gw_request_start(struct gw_request *r)
+{
+    start(r);
+}
+
 /* What its headers ask for; NULL: all of it can be. */
 static const char *headers_problem(struct gw_request *r, const struct at_http_head *head)
 {
@@ -793,5 +827,7 @@ void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const st
     }
     at_http_on_gone(ex, on_gone, r);
     at_http_on_writable(ex, on_writable, r);
-    start(r);
+    if (!gw_cache_begin(r, path)) {
+        start(r);
+    }
 }

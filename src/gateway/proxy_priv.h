@@ -47,6 +47,7 @@ struct gw_request {
     struct at_buf line; /* of the access log, as far as it is known; empty: not wanted */
     bool stream;        /* asked for: the first byte is timed */
     struct gw_meter meter;
+    struct gw_kept kept;
     struct gw_hedge hedge;
     struct gw_turn turn; /* in the model's queue */
 };
@@ -75,6 +76,10 @@ void gw_request_fail(struct gw_request *r, int status, const char *message);
 /* It is refused by a rule of its key; frees it. error's request_id is put in. */
 void gw_request_refuse(struct gw_request *r, int status, const struct gw_openai_error *error,
                        const char *message);
+/* proxy.c, for those that answer themselves: count it; free it; send it on its way. */
+void gw_request_answered(struct gw_request *r, int status);
+void gw_request_over(struct gw_request *r);
+void gw_request_start(struct gw_request *r);
 /* The client's body, or what was made of it for replicas. */
 static inline struct at_str gw_request_body(const struct gw_request *r)
 {

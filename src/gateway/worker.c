@@ -97,6 +97,7 @@ void gw_worker_done(struct gw_worker *worker)
         return;
     }
     at_loop_timer_cancel(worker->loop, worker->drain_timer);
+    at_loop_timer_cancel(worker->loop, worker->ready_timer);
     gw_wait_done(worker);
     gw_check_done(worker);
     at_http_server_free(worker->server);
@@ -113,6 +114,7 @@ void gw_worker_done(struct gw_worker *worker)
     gw_keys_unref(atomic_exchange(&worker->next_keys, NULL));
     gw_keys_unref(worker->keys);
     gw_requests_free(worker);
+    at_meter_cache_free(worker->replies);
     gw_auth_done(worker);
     gw_observe_done(worker);
     at_buf_done(&worker->scratch);

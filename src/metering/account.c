@@ -84,6 +84,7 @@ struct at_meter_account *at_meter_account_new(const char *name, int64_t now_ns)
     atomic_init(&a->refs, 1);
     at_meter_rate_init(&a->requests, now_ns);
     at_meter_rate_init(&a->tokens, now_ns);
+    atomic_init(&a->pool_nanousd, INT64_MAX); /* not known yet: not known to be spent */
     a->name = at_strdup(name);
     return a;
 }

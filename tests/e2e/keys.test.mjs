@@ -1,7 +1,7 @@
 // API keys, limits, budgets and usage, with OpenAI's own client, through gateways that come and go. The model is a server that
 // says how many tokens it used; WORDS of a request's user make it longer.
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import OpenAI from 'openai';
@@ -62,14 +62,24 @@ const api = async (method, target, body, want = [200, 201]) => {
 };
 const atoll = (...args) => run(ATOLL, args, { env: { KUBECONFIG: kubeconfig } });
 
+const crc32c = (bytes) => {
+  let crc = ~0;
+  for (const b of bytes) {
+    crc ^= b;
+    for (let i = 0; i < 8; i++) crc = (crc >>> 1) ^ (crc & 1 ? 0x82f63b78 : 0);
+  }
+  return ~crc >>> 0;
+};
+
 // A key by the API, as another tool would make it.
 let made = 0;
 async function key(spec = {}, ns = 'default') {
-  const secret = (await atoll('key', 'create', `k${++made}`, '-n', ns, '-o', 'name')).out.trim();
+  const digits = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
+  const name = `k${++made}`;
+  let secret = `sk-atoll-${Array.from(randomBytes(40), (b) => digits[b % 62]).join('')}`;
+  for (let i = 0, crc = crc32c(Buffer.from(secret)); i < 6; i++, crc = Math.floor(crc / 62)) secret += digits[crc % 62];
   const hash = createHash('sha256').update(secret).digest('hex');
-  const name = `k${made}`;
-  await api('PATCH', `namespaces/${ns}/apikeys/${name}`, { spec });
-  assert.equal((await api('GET', `namespaces/${ns}/apikeys/${name}`)).spec.hash, hash);
+  await api('POST', `namespaces/${ns}/apikeys`, { apiVersion: 'atoll.dev/v1', kind: 'APIKey', metadata: { name }, spec: { hash, ...spec } });
   return { name, ns, secret };
 }
 const client = (k, { url = gateway.url, retries = 0 } = {}) => new OpenAI({ baseURL: `${url}/v1`, apiKey: k.secret, maxRetries: retries });
@@ -84,11 +94,11 @@ const refusal = async (promise) => {
 };
 const known = (k, url) => eventually(`${k.name} is known`, async () => (await new Gateway(url ?? gateway.url, k.secret).ask('/v1/models', { method: 'GET' })).status === 200);
 // Known, and with money: what is asked for in advance has come.
-async function ready(k, url) {
+async function ready(k, url, name = 'gateway') {
   await known(k, url);
   await eventually(`${k.name} has money`, async () => {
     const object = await api('GET', `namespaces/${k.ns}/apikeys/${k.name}`);
-    return (object.status?.budgets ?? []).length === (object.spec.budgets ?? []).length && (object.status?.budgets ?? []).every((b) => b.slices?.length > 0);
+    return (object.status?.budgets ?? []).length === (object.spec.budgets ?? []).length && (object.status?.budgets ?? []).every((b) => b.slices?.some((s) => s.gateway.startsWith(`${name}:`)));
   });
 }
 const usage = async (k) => {
@@ -177,7 +187,7 @@ it('a budget ends what it does not pay for: whole answers, streams and many at o
   const k = await key({ budgets: [{ window: 'Day', amount: '0.05' }] });
   await ready(k);
   // 0.001 a request, 10 prompt tokens 0.001, each token 0.001.
-  assert.equal((await chat(client(k), 'words=20', { max_tokens: 20 })).usage.completion_tokens, 20);
+  assert.equal((await chat(client(k, { retries: 3 }), 'words=20', { max_tokens: 20 })).usage.completion_tokens, 20);
   const capped = await chat(client(k), 'words=1000');
   assert.ok(capped.usage.completion_tokens < 28, `${capped.usage.completion_tokens}`);
   const e = await refusal(chat(client(k), 'words=1000'));
@@ -192,7 +202,7 @@ it('a budget ends what it does not pay for: whole answers, streams and many at o
   const got = [];
   const cut = await refusal(
     (async () => {
-      for await (const c of await chat(client(rude), 'rude words=100000', { stream: true })) got.push(c);
+      for await (const c of await chat(client(rude, { retries: 3 }), 'rude words=100000', { stream: true })) got.push(c);
     })(),
   );
   assert.equal(cut.code ?? cut.error?.code, 'insufficient_quota');
@@ -240,4 +250,128 @@ it('revoked, expired and rotated keys open nothing more within a second', async 
   const e = await key({ expires: new Date(Date.now() + 3000).toISOString() });
   await known(e);
   await eventually('it expires', async () => (await new Gateway(gateway.url, e.secret).infer('m')).status === 401);
+});
+
+// A gateway of its own; with a folder that it had before it needs no token any more.
+async function another(name, dir, again = false) {
+  const [, server] = await dev.line(/^control plane\s+(https\S+)$/m);
+  const joins = [];
+  if (!again) {
+    const join = JSON.parse((await atoll('token', 'create', '--role', 'gateway', '--site', 'here', '-o', 'json')).out);
+    joins.push('--ca-pin', join.caPin, '--token-file', await fleet.file('token', join.token));
+  }
+  const proc = fleet.start(`gateway ${name}`, ['gateway', '--server', server, ...joins, '--name', name, '--state', dir, '--listen', '127.0.0.1:0', '--threads', '2', '--require-keys']);
+  const [, url] = await proc.line(/^ready gateway (\S+)/m);
+  return { proc, url };
+}
+
+it('kill -9 loses no usage, counts none twice, and gives no money back', async () => {
+  const dir = await fleet.dir('atoll-gw');
+  let g = await another('killed', dir);
+  const k = await key({ budgets: [{ window: 'Total', amount: '0.5' }] });
+  await ready(k, g.url, 'killed');
+  await eventually('it serves', async () => (await new Gateway(g.url, k.secret).infer('m')).status === 200);
+  let fine = 1;
+  let cost = 0.001;
+  for (let round = 0; round < 3; round++) {
+    for (let i = 0; i < 10; i++) {
+      await chat(client(k, { ...g, retries: 3 }), 'words=4', { max_tokens: 4 });
+      fine++;
+      cost += 0.006;
+    }
+    // Killed right behind the last answer, in the middle of a stream.
+    const stream = await chat(client(k, { ...g, retries: 5 }), 'words=1000 pause=20', { stream: true, max_tokens: 100 });
+    const parts = stream[Symbol.asyncIterator]();
+    for (let i = 0; i < 5; i++) await parts.next();
+    await g.proc.kill('SIGKILL');
+    await assert.rejects(async () => { for (;;) if ((await parts.next()).done) throw new Error('ended'); });
+    fine++;
+    g = await another('killed', dir, true);
+    await known(k, g.url);
+  }
+  await eventually('all is told', async () => (await usage(k)).requests === fine, { timeoutMs: 10_000 });
+  const told = await usage(k);
+  assert.ok(told.completion >= 3 * (40 + 5) && told.completion <= 3 * (40 + 30), JSON.stringify(told));
+  assert.ok(told.cost >= cost + 3 * 0.006 && told.cost <= cost + 3 * 0.1, JSON.stringify(told));
+  const ledger = async () => (await api('GET', `namespaces/default/apikeys/${k.name}`)).status.budgets[0];
+  await eventually('and in the ledger', async () => Math.abs(Number((await ledger()).spent) - told.cost) < 0.00001);
+  // What is left can be spent, and no more.
+  const all = await Promise.allSettled(Array.from({ length: 200 }, () => chat(client(k, { ...g, retries: 3 }), 'words=4', { max_tokens: 4 })));
+  const more = all.filter((a) => a.status === 'fulfilled').length;
+  assert.ok(told.cost + more * 0.006 <= 0.5 + 1e-9, `${told.cost} + ${more} * 0.006`);
+  assert.ok(more > 10, `${more}`);
+});
+
+it('several gateways share one budget, and one that is cut off keeps to its slice', async () => {
+  const a = await another('a', await fleet.dir('atoll-gw'));
+  const b = await another('b', await fleet.dir('atoll-gw'));
+  await api('POST', 'budgets', { apiVersion: 'atoll.dev/v1', kind: 'Budget', metadata: { name: 'red' }, spec: { team: 'red', window: 'Month', amount: '0.3' } });
+  const keys = [await key({ team: 'red' }), await key({ team: 'red' })];
+  for (const k of keys) for (const url of [a.url, b.url, gateway.url]) await known(k, url);
+  const budget = async () => (await api('GET', 'budgets/red')).status?.ledger ?? {};
+  await eventually('all have asked', async () => ((await budget()).slices ?? []).length === 3).catch(async (e) => { throw new Error(`${e} ${JSON.stringify(await budget())}`); });
+  let fine = 0;
+  const until = Date.now() + 6000;
+  // Each gateway in turn, with clients that try again, until nothing is left.
+  await Promise.all(
+    [a.url, b.url, gateway.url, a.url].map(async (url, i) => {
+      let quota = 0;
+      while (quota < 3 && Date.now() < until) {
+        try {
+          await chat(client(keys[i % 2], { url, retries: 3 }), 'words=4', { max_tokens: 4 });
+          fine++;
+        } catch (e) {
+          assert.equal(e.status, 429, e.stack);
+          quota++;
+        }
+      }
+    }),
+  );
+  // A request holds a token for each byte of its body until it is known to have had 10.
+  assert.ok(fine * 0.006 <= 0.3 + 1e-9, `${fine} requests`);
+  assert.ok(fine * 0.006 >= 0.2, `${fine} requests`);
+  await eventually('it is told', async () => Math.abs(Number((await budget()).spent) - fine * 0.006) < 1e-6);
+  assert.ok(Number((await budget()).granted) <= 0.3);
+  await a.proc.stop();
+  await b.proc.stop();
+});
+
+it('answers are kept for who asks the same, where that is wanted, and for nobody else', async () => {
+  const cache = { share: 'Key', ttl: '1m', charge: 'Request' };
+  const k = await key({ cache });
+  const stranger = await key({ cache });
+  await known(k);
+  await known(stranger);
+  await seen();
+  const ask = async (who, more = {}) => {
+    const { data, response } = await chat(client(who), 'words=7 wait=50', { temperature: 0, ...more }).withResponse();
+    return { hit: response.headers.get('atoll-cache'), text: data.choices[0].message.content };
+  };
+  // One loop keeps for itself: two of them make it twice at most, however many ask.
+  const all = await Promise.all(Array.from({ length: 30 }, () => ask(k)));
+  const made = (await seen()).seen.length;
+  assert.ok(made <= 2, `${made}`);
+  assert.equal(all.filter((a) => a.hit === 'hit').length, 30 - made);
+  assert.equal(new Set(all.map((a) => a.text)).size, 1);
+  assert.equal((await ask(stranger)).hit, 'miss');
+  assert.equal((await ask(k, { temperature: 0.5 })).hit, null);
+  await eventually('it is counted as configured', async () => (await usage(k)).requests === 31);
+  const told = await usage(k);
+  assert.equal(told.cached, 30 - made);
+  assert.ok(Math.abs(told.cost - (31 * 0.001 + (made + 1) * 0.008)) < 1e-6, JSON.stringify(told));
+  // Streams, too; and by the Open Inference Protocol.
+  const stream = async () => {
+    const { data, response } = await chat(client(k), 'words=3', { seed: 1, stream: true }).withResponse();
+    const parts = [];
+    for await (const c of data) parts.push(c.choices[0].delta.content);
+    return { parts: parts.join('|'), hit: response.headers.get('atoll-cache') };
+  };
+  const streams = [];
+  for (let i = 0; i < 4; i++) streams.push(await stream());
+  assert.ok(streams.every((s) => s.parts === 'w |w |w '), JSON.stringify(streams));
+  assert.ok(streams.filter((s) => s.hit === 'hit').length >= 2);
+  const oip = new Gateway(gateway.url, k.secret);
+  const n = [];
+  for (let i = 0; i < 4; i++) n.push((await oip.infer('m', { body: '{"inputs":[]}' })).headers['atoll-cache']);
+  assert.ok(n.filter((h) => h === 'hit').length >= 2, JSON.stringify(n));
 });
