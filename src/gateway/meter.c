@@ -95,6 +95,22 @@ static void give_up(struct gw_request *r)
     m->tokens_taken = 0;
 }
 
+static void refuse_request(struct gw_request *r, int status, const struct gw_openai_error *error,
+                           const char *message)
+{
+    struct at_http_exchange *ex = r->ex;
+    struct gw_openai_error e = *error;
+    r->ex = NULL;
+    gw_request_answered(r, status);
+    if (r->openai) {
+        e.request_id = r->request_id;
+        gw_openai_answer_error(r->worker, ex, status, &e, "%s", message);
+    } else {
+        gw_answer_error(ex, status, e.headers, "model %s: %s", r->model->name, message);
+    }
+    gw_request_over(r);
+}
+
 static bool refuse(struct gw_request *r, const struct refusal *why)
 {
     AT_CLEANUP(at_cleanup_buf) struct at_buf lines = {0};
@@ -107,12 +123,12 @@ static bool refuse(struct gw_request *r, const struct refusal *why)
     } else if (why->status == 429) {
         (void)!at_buf_append_str(&lines, "x-should-retry: false\r\n");
     }
-    gw_request_refuse(r, why->status,
-                      &(struct gw_openai_error){.headers = lines.len > 0 ? lines.data : NULL,
-                                                .type = why->type,
-                                                .code = why->code,
-                                                .says_when = true},
-                      why->message);
+    refuse_request(r, why->status,
+                   &(struct gw_openai_error){.headers = lines.len > 0 ? lines.data : NULL,
+                                             .type = why->type,
+                                             .code = why->code,
+                                             .says_when = true},
+                   why->message);
     return false;
 }
 
@@ -444,6 +460,29 @@ void gw_meter_data(struct gw_request *r, const char *data, size_t len, size_t n_
     if (m->held != 0 && m->sent > m->completion_max && r->obs.usage.completion == 0 && !extend(m)) {
         m->cut = true;
     }
+}
+
+/* Its money is used up: the stream ends with an event that says so, and the replica need not go
+ * on. */
+void gw_meter_cut(struct gw_request *r)
+{
+    static const char EVENT[] =
+        "event: error\ndata: {\"error\":{\"message\":\"You exceeded your current quota: the budget "
+        "of "
+        "this API key was used up by this answer\",\"type\":\"insufficient_quota\",\"param\":null,"
+        "\"code\":\"insufficient_quota\"}}\n\n";
+    struct at_http_exchange *ex = r->ex;
+    if (!r->meter.cut || ex == NULL) {
+        return;
+    }
+    r->ex = NULL;
+    gw_request_answered(r, 429);
+    if (r->sse && at_http_stream_write(ex, EVENT, sizeof EVENT - 1) == AT_OK) {
+        at_http_stream_end(ex);
+    } else {
+        at_http_abort(ex);
+    }
+    at_http_call_cancel(r->worker->client, r->call); /* on_done frees r */
 }
 
 /* What it has cost, whatever came of it. */

@@ -98,6 +98,7 @@ bool gw_meter_begin(struct gw_request *r, const struct gw_path *path);
 void gw_meter_head(struct gw_request *r); /* lines for the client, into r->down */
 /* Part of an answer of n events goes to the client. */
 void gw_meter_data(struct gw_request *r, const char *data, size_t len, size_t n_events);
+void gw_meter_cut(struct gw_request *r); /* when its money is used up; may free it */
 void gw_meter_end(struct gw_request *r, int status);
 /* Take the event that tells of usage out of data[0..len), which is whole events. Returns how much
  * of it comes before that, *ret_skip how much to leave out. */

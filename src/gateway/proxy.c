@@ -154,22 +154,6 @@ void gw_request_fail(struct gw_request *r, int status, const char *message)
     fail_saying(r, status, false, message);
 }
 
-void gw_request_refuse(struct gw_request *r, int status, const struct gw_openai_error *error,
-                       const char *message)
-{
-    struct at_http_exchange *ex = r->ex;
-    struct gw_openai_error e = *error;
-    r->ex = NULL;
-    answered(r, status, NULL);
-    if (r->openai) {
-        e.request_id = r->request_id;
-        gw_openai_answer_error(r->worker, ex, status, &e, "%s", message);
-    } else {
-        gw_answer_error(ex, status, e.headers, "model %s: %s", r->model->name, message);
-    }
-    request_free(r);
-}
-
 void gw_request_answered(struct gw_request *r, int status)
 {
     answered(r, status, NULL);
@@ -368,29 +352,6 @@ static void pass_on(struct gw_request *r, const char *data, size_t len)
     }
 }
 
-/* Its money is used up: the stream ends with an event that says so, and the replica need not go
- * on. */
-static void cut_off(struct gw_request *r)
-{
-    static const char EVENT[] =
-        "event: error\ndata: {\"error\":{\"message\":\"You exceeded your current quota: the budget "
-        "of "
-        "this API key was used up by this answer\",\"type\":\"insufficient_quota\",\"param\":null,"
-        "\"code\":\"insufficient_quota\"}}\n\n";
-    struct at_http_exchange *ex = r->ex;
-    if (!r->meter.cut || ex == NULL) {
-        return;
-    }
-    r->ex = NULL;
-    answered(r, 429, r->replica);
-    if (r->sse && at_http_stream_write(ex, EVENT, sizeof EVENT - 1) == AT_OK) {
-        at_http_stream_end(ex);
-    } else {
-        at_http_abort(ex);
-    }
-    at_http_call_cancel(r->worker->client, r->call); /* on_done frees r */
-}
-
 /* What the replica said went wrong, in either form of the protocol. */
 static void replica_error(const char *data, size_t len, char *out, size_t size)
 {
@@ -452,7 +413,7 @@ void gw_request_on_body(void *ctx, const char *data, size_t len)
     }
     if (r->streaming) {
         pass_on(r, data, len);
-        cut_off(r);
+        gw_meter_cut(r);
         return;
     }
     if (r->has_length && r->hold.len == 0 && len == r->length) {
@@ -478,7 +439,7 @@ void gw_request_on_body(void *ctx, const char *data, size_t len)
         at_buf_clear(&r->hold);
     }
     pass_on(r, data, len);
-    cut_off(r);
+    gw_meter_cut(r);
 }
 
 static void end_answer(struct gw_request *r)
@@ -696,7 +657,7 @@ static void attempt(struct gw_request *r, const char *reason)
 static void count_client_retry(const struct gw_request *r, const struct at_http_head *head)
 {
     struct at_str count = at_http_header_get(head, "x-stainless-retry-count");
-    if (count.len > 0 && !at_str_eq(count, "0")) {
+    if (r->openai && count.len > 0 && !at_str_eq(count, "0")) {
         const char *const labels[] = {r->model->name, NULL};
         at_metric_add(at_metric_with(r->worker->gateway->metrics.client_retries, labels), 1);
     }
@@ -814,9 +775,7 @@ void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const st
         gw_request_fail(r, 431, "the headers are too large");
         return;
     }
-    if (r->openai) {
-        count_client_retry(r, head);
-    }
+    count_client_retry(r, head);
     const char *problem = headers_problem(r, head);
     if (problem != NULL) {
         gw_request_fail(r, 400, problem);

@@ -73,9 +73,6 @@ void gw_request_go(struct gw_request *r);
 /* Answer it with an error that is the gateway's own. */
 void gw_request_fail(struct gw_request *r, int status, const char *message);
 
-/* It is refused by a rule of its key; frees it. error's request_id is put in. */
-void gw_request_refuse(struct gw_request *r, int status, const struct gw_openai_error *error,
-                       const char *message);
 /* proxy.c, for those that answer themselves: count it; free it; send it on its way. */
 void gw_request_answered(struct gw_request *r, int status);
 void gw_request_over(struct gw_request *r);
