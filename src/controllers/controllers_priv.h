@@ -108,6 +108,8 @@ struct at_controllers {
     bool moving;                  /* reschedule.c: new copies may be meant for a node */
     struct at_map *demands;       /* "<ns>/<name>" of a Deployment that scales -> scale.c's own */
     struct at_map *kept_off;      /* "<ns>/<name>" -> what to say of reservations; in admission */
+    struct at_map *names;         /* model -> names.c's own: who serves it */
+    struct at_map *name_of;       /* "<ns>/<name>" of a Deployment -> char *: the model's name */
     struct at_arena *admission;   /* of the last pass: what placement was given lies in it */
     at_timer_id drain_timer, health_timer;
     int64_t drain_at_ns;
@@ -151,6 +153,12 @@ void ctl_patch(struct ctl_pass *p, const struct at_model_kind *kind, const char 
 void ctl_retry_refused(struct at_controllers *c, const char *ns);
 
 /* quota.c */
+/* names.c: Deployments whose models have the same name. */
+void ctl_names_route(struct at_controllers *c, const struct at_snapshot *snap, const char *ns,
+                     const char *deployment);
+void ctl_names_done(struct at_controllers *c);
+/* What to say when an older one of another namespace has its model's plain name; else NULL. */
+const char *ctl_name_taken(struct ctl_pass *p, const struct at_deployment *d);
 void ctl_quota_route(struct at_controllers *c, const struct at_snapshot *snap,
                      const struct at_model_kind *kind, const char *ns, const char *name);
 

@@ -555,6 +555,60 @@ static void counts_its_work_in_metrics(void **state)
     rig_done(&r);
 }
 
+static bool rig_absent_condition(struct rig *r, const char *ns, const char *name, const char *type)
+{
+    json_t *d = rig_get(r, &AT_KIND_DEPLOYMENT, ns, name);
+    bool absent = true;
+    size_t i;
+    json_t *c;
+    json_array_foreach(at_json_at(d, "status.conditions"), i, c)
+    {
+        absent = absent && !at_streq(at_json_str_at(c, "type", ""), type);
+    }
+    json_decref(d);
+    return absent;
+}
+
+/* Gateways give a model's plain name to the oldest Deployment that has it. */
+static void who_does_not_get_a_models_plain_name_is_told(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_init(&r, 71);
+    rig_three_sites(&r);
+    rig_create(&r, &AT_KIND_NAMESPACE, "{\"metadata\":{\"name\":\"team\"}}");
+    static const char *const DEPLOYMENTS[] = {
+        "{\"metadata\":{\"name\":\"first\",\"namespace\":\"default\"},\"spec\":{\"replicas\":0,"
+        "\"template\":{\"spec\":{\"image\":\"x\",\"model\":{\"uri\":\"file:x\",\"name\":\"m\"}}}}}",
+        "{\"metadata\":{\"name\":\"m\",\"namespace\":\"team\"},\"spec\":{\"replicas\":0,"
+        "\"template\":{\"spec\":{\"image\":\"x\",\"model\":{\"uri\":\"file:x\"}}}}}",
+        "{\"metadata\":{\"name\":\"also\",\"namespace\":\"default\"},\"spec\":{\"replicas\":0,"
+        "\"traffic\":{\"model\":\"m\"},\"template\":{\"spec\":{\"image\":\"x\"}}}}"};
+    for (size_t i = 0; i < AT_ARRAY_LEN(DEPLOYMENTS); i++) {
+        rig_create(&r, &AT_KIND_DEPLOYMENT, DEPLOYMENTS[i]);
+        rig_run(&r, 2 * AT_NS_PER_S);
+    }
+    json_t *d = rig_get(&r, &AT_KIND_DEPLOYMENT, "team", "m");
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    assert_int_equal(at_json_dump(at_json_at(d, "status.conditions"), &text), AT_OK);
+    assert_non_null(strstr(text.data, "\"NameTaken\""));
+    assert_non_null(strstr(text.data, "go to Deployment default/first"));
+    assert_non_null(strstr(text.data, "ask for team/m"));
+    json_decref(d);
+    assert_true(rig_absent_condition(&r, "default", "first", "ModelName"));
+    assert_true(rig_absent_condition(&r, "default", "also", "ModelName")); /* of one route */
+    /* Its owner goes: both of that namespace must. */
+    rig_delete(&r, &AT_KIND_DEPLOYMENT, "default", "first");
+    rig_run(&r, 2 * AT_NS_PER_S);
+    assert_true(rig_condition(&r, &AT_KIND_DEPLOYMENT, "team", "m", "ModelName", NULL));
+    assert_false(rig_condition(&r, &AT_KIND_DEPLOYMENT, "default", "also", "ModelName", NULL));
+    rig_patch(&r, &AT_KIND_DEPLOYMENT, "default", "also",
+              "{\"spec\":{\"traffic\":{\"model\":\"n\"}}}");
+    rig_run(&r, 2 * AT_NS_PER_S);
+    assert_true(rig_condition(&r, &AT_KIND_DEPLOYMENT, "default", "also", "ModelName", NULL));
+    rig_done(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -579,6 +633,7 @@ int main(void)
         cmocka_unit_test(orphaning_keeps_the_instances),
         cmocka_unit_test(deleting_a_namespace_empties_it_first),
         cmocka_unit_test(counts_its_work_in_metrics),
+        cmocka_unit_test(who_does_not_get_a_models_plain_name_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

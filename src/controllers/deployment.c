@@ -168,17 +168,40 @@ static void replace_ended(struct rollout *r, const struct at_instance *const *co
     r->p->item->replaced += any;
 }
 
-static void set_refusal(struct rollout *r, json_t *object)
+static const json_t *condition_of(const json_t *object, const char *type)
 {
-    const char *refusal = r->p->item->refusal;
-    bool there = false;
     size_t i;
     json_t *condition;
     json_array_foreach(at_json_at(object, "status.conditions"), i, condition)
     {
-        there = there || at_streq(at_json_str_at(condition, "type", ""), "ReplicaFailure");
+        if (at_streq(at_json_str_at(condition, "type", ""), type)) {
+            return condition;
+        }
     }
-    if (refusal != NULL || there) {
+    return NULL;
+}
+
+/* Another Deployment has the name that it would be asked for by. */
+static void set_name(struct rollout *r, json_t *object)
+{
+    const char *taken = ctl_name_taken(r->p, r->d);
+    const json_t *was = condition_of(object, "ModelName");
+    bool was_taken = was != NULL && at_streq(at_json_str_at(was, "status", ""), "False");
+    if (taken != NULL && !was_taken) {
+        at_state_event(r->p->c->state, &AT_KIND_DEPLOYMENT, &r->d->meta, true, "ModelNameTaken",
+                       "%s", taken);
+    }
+    if (taken != NULL || was != NULL) {
+        at_condition_set(object, "ModelName", taken == NULL, taken != NULL ? "NameTaken" : "Own",
+                         taken != NULL ? taken : "requests by its model's name come here",
+                         r->p->wall_ns);
+    }
+}
+
+static void set_refusal(struct rollout *r, json_t *object)
+{
+    const char *refusal = r->p->item->refusal;
+    if (refusal != NULL || condition_of(object, "ReplicaFailure") != NULL) {
         at_condition_set(object, "ReplicaFailure", refusal != NULL,
                          refusal != NULL ? "FailedCreate" : "Created",
                          refusal != NULL ? refusal : "copies can be made", r->p->wall_ns);
@@ -240,6 +263,7 @@ static bool set_status(void *ctx, json_t *object)
     json_object_set_new(status, "templateHash", json_string(r->hash));
     set_conditions(r, object);
     set_refusal(r, object);
+    set_name(r, object);
     return true;
 }
 

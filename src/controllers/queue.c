@@ -501,6 +501,8 @@ struct at_controllers *at_controllers_new(struct at_loop *loop, struct at_state 
     c->finishing = at_map_new();
     c->demands = at_map_new();
     c->kept_off = at_map_new();
+    c->names = at_map_new();
+    c->name_of = at_map_new();
     make_metrics(c, metrics);
     at_state_listen(state, changed, c);
     const struct at_snapshot *snap = at_state_snapshot(state);
@@ -527,6 +529,7 @@ static void controllers_done(struct at_controllers *c)
     for (size_t it = 0; at_map_next(c->items, &it, &key, &value);) {
         item_free(value);
     }
+    ctl_names_done(c);
     at_map_free(c->items);
     at_map_free(c->dirty);
     ctl_index_free(c->index);

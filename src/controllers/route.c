@@ -214,6 +214,7 @@ static void route_by_kind(struct at_controllers *c, const struct at_snapshot *sn
         route_instance(c, snap, ns, name);
     } else if (kind == &AT_KIND_DEPLOYMENT) {
         ctl_enqueue(c, CTL_DEPLOYMENT, ns, name);
+        ctl_names_route(c, snap, ns, name);
         route_scale(c, snap, ns, name);
         if (at_snapshot_deployment(snap, ns, name) == NULL) {
             route_orphans(c, kind->kind, ns, name);
@@ -279,6 +280,7 @@ void ctl_route_all(struct at_controllers *c, const struct at_snapshot *snap)
     for (size_t k = 0; k < snap->n_deployments; k++) {
         ctl_enqueue(c, CTL_DEPLOYMENT, snap->deployments[k]->meta.ns,
                     snap->deployments[k]->meta.name);
+        ctl_names_route(c, snap, snap->deployments[k]->meta.ns, snap->deployments[k]->meta.name);
         route_scale(c, snap, snap->deployments[k]->meta.ns, snap->deployments[k]->meta.name);
     }
     for (size_t k = 0; k < snap->n_jobs; k++) {
