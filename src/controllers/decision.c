@@ -37,18 +37,29 @@ static json_t *refusals_json(const struct at_sched_decision *d)
     return refusals;
 }
 
+/* Instances as namespace/name, those of the asker's own namespace only: nobody learns the names of
+ * another tenant's. Messages tell how many there are in all. */
+static json_t *names_json(const struct at_instance *asker, const struct at_instance *const *list,
+                          size_t n)
+{
+    json_t *names = json_array();
+    for (size_t i = 0; i < n; i++) {
+        const struct at_meta *meta = &list[i]->meta;
+        if (at_streq(meta->ns, asker->meta.ns)) {
+            json_array_append_new(names, json_sprintf("%s/%s", ctl_text(meta->ns), meta->name));
+        }
+    }
+    return names;
+}
+
 /* Room that is being made already: no longer only what would help. */
 static json_t *nominated_json(const struct at_sched_decision *d)
 {
-    json_t *names = json_array();
-    for (size_t i = 0; i < d->n_victims; i++) {
-        const struct at_meta *meta = &d->victims[i]->meta;
-        json_array_append_new(names, json_sprintf("%s/%s", ctl_text(meta->ns), meta->name));
-    }
+    json_t *names = names_json(d->instance, d->victims, d->n_victims);
     json_t *one = json_pack("{s:s,s:o,s:s}", "kind", "Preempt", "message",
                             json_sprintf("room is being made on %s", d->nominated->meta.name),
                             "node", d->nominated->meta.name);
-    if (d->n_victims > 0) {
+    if (json_array_size(names) > 0) {
         json_object_set(one, "instances", names);
     }
     json_decref(names);
@@ -70,12 +81,8 @@ static json_t *remedies_json(const struct at_sched_decision *d)
         if (r->nodes > 0) {
             json_object_set_new(one, "nodes", json_integer((json_int_t)r->nodes));
         }
-        json_t *names = json_array();
-        for (size_t i = 0; i < r->n_instances; i++) {
-            const struct at_meta *meta = &r->instances[i]->meta;
-            json_array_append_new(names, json_sprintf("%s/%s", ctl_text(meta->ns), meta->name));
-        }
-        if (r->n_instances > 0) {
+        json_t *names = names_json(d->instance, r->instances, r->n_instances);
+        if (json_array_size(names) > 0) {
             json_object_set(one, "instances", names);
         }
         json_decref(names);

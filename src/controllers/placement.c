@@ -181,10 +181,13 @@ static void end_one(struct ctl_pass *p, const struct at_instance *i, const char 
 static void end_victims(struct ctl_pass *p, const struct at_sched_decision *d)
 {
     const struct at_meta *for_whom = &d->instance->meta;
+    const char *own = at_arena_printf(p->arena, "%s/%s", ctl_text(for_whom->ns), for_whom->name);
     for (size_t k = 0; k < d->n_victims; k++) {
+        bool same = at_streq(d->victims[k]->meta.ns, for_whom->ns);
         end_one(p, d->victims[k], "Preempted",
-                at_arena_printf(p->arena, "ends to make room on %s for %s/%s of priority %lld",
-                                d->nominated->meta.name, ctl_text(for_whom->ns), for_whom->name,
+                at_arena_printf(p->arena, "ends to make room on %s for %s of priority %lld",
+                                d->nominated->meta.name,
+                                same ? own : "an instance of another namespace",
                                 (long long)d->instance->spec.priority));
     }
     if (d->n_victims > 0 && p->c->writes_left != 0) {

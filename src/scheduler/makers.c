@@ -161,13 +161,35 @@ static const struct at_owner_ref *keeper(const struct makers *m)
     return NULL;
 }
 
+/* Is the owner of the asker's own namespace? */
+static bool is_own(const struct makers *m, const struct at_owner_ref *owner)
+{
+    for (size_t k = 0; k < m->n_out + m->n_mates; k++) {
+        const struct at_owner_ref *of = at_meta_controller(&m->out[k]->meta);
+        if (of != NULL && at_streq(of->uid, owner->uid)) {
+            return at_streq(m->out[k]->meta.ns, m->turn->instance->meta.ns);
+        }
+    }
+    return false;
+}
+
+/* Those of its own namespace by name; of others nobody learns more than how many they are. */
 static const char *names(const struct makers *m, const char *text, const char *before, size_t from,
                          size_t to)
 {
+    size_t told = 0, others = 0;
     for (size_t k = from; k < to && text != NULL; k++) {
         const struct at_meta *meta = &m->out[k]->meta;
-        text = at_arena_printf(m->s->arena, "%s%s %s/%s", text, k > from ? "," : before,
+        if (!at_streq(meta->ns, m->turn->instance->meta.ns)) {
+            others++;
+            continue;
+        }
+        text = at_arena_printf(m->s->arena, "%s%s %s/%s", text, told++ > 0 ? "," : before,
                                meta->ns != NULL ? meta->ns : "", meta->name);
+    }
+    if (text != NULL && others > 0) {
+        text = at_arena_printf(m->s->arena, "%s%s %zu of other namespaces", text,
+                               told > 0 ? "," : before, others);
     }
     return text;
 }
@@ -188,6 +210,9 @@ static const char *say(const struct makers *m, const struct sched_node *n)
     const struct at_owner_ref *owner = keeper(m);
     if (text != NULL && at_streq(m->turn->instance->spec.preemption_policy, "Never")) {
         return at_arena_printf(arena, "%s; preemptionPolicy Never leaves them alone", text);
+    }
+    if (owner != NULL && !is_own(m, owner)) {
+        return at_arena_printf(arena, "%s; a disruption budget does not allow it now", text);
     }
     return text == NULL || owner == NULL
                ? text

@@ -334,15 +334,19 @@ static void admit_tree(struct queue_pass *p, struct queue_node *root)
 /* Whoever stands behind one that must not be overtaken. */
 static void hold_rest(struct queue_pass *p, struct queue_node *node)
 {
-    const char *message = NULL;
+    if (node->next >= node->n_items) {
+        return;
+    }
+    const struct at_instance *first = node->claim->members[0];
+    const char *why = node->strict ? " (StrictFIFO)" : ", which has waited long";
+    const char *own = at_arena_printf(p->arena, "queue %s: waits behind %s/%s%s", node->name,
+                                      queue_text(first->meta.ns), first->meta.name, why);
+    const char *others = at_arena_printf(
+        p->arena, "queue %s: waits behind an instance of another namespace%s", node->name, why);
     for (; node->next < node->n_items; node->next++) {
-        if (message == NULL) {
-            const struct at_instance *first = node->claim->members[0];
-            message = at_arena_printf(p->arena, "queue %s: waits behind %s/%s%s", node->name,
-                                      queue_text(first->meta.ns), first->meta.name,
-                                      node->strict ? " (StrictFIFO)" : ", which has waited long");
-        }
-        queue_verdict(p, &node->items[node->next], AT_QUEUE_BEHIND, message, NULL);
+        const struct queue_item *item = &node->items[node->next];
+        bool same = at_streq(item->members[0]->meta.ns, first->meta.ns);
+        queue_verdict(p, item, AT_QUEUE_BEHIND, same ? own : others, NULL);
     }
 }
 

@@ -336,7 +336,9 @@ static const char *victim_message(struct queue_pass *p, const struct queue_item 
 {
     const struct at_instance *first = item->members[0];
     const char *for_whom =
-        at_arena_printf(p->arena, "%s/%s", queue_text(first->meta.ns), first->meta.name);
+        at_streq(first->meta.ns, rec->ns)
+            ? at_arena_printf(p->arena, "%s/%s", queue_text(first->meta.ns), first->meta.name)
+            : "an instance of another namespace";
     const char *queue = item->node->name;
     if (rec->node == item->node) {
         return at_arena_printf(p->arena, "queue %s: %s has a higher priority (%lld over %lld)",

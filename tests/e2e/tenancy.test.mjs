@@ -143,6 +143,104 @@ fleet.it('a tenant reads its quota and does not change it', async () => {
   await server.kFails('create quota more --hard=pods=1 -n team --as ed', /cannot create/);
 });
 
+fleet.it('a tenant learns neither names nor counts of another: every route, lists in pages, forged pages, watches, reviews', async () => {
+  const WORD = 'zanzibar'; // in every name of the other tenant's, and nowhere else
+  await server.k('create namespace mine');
+  await server.k(`create namespace ${WORD}`);
+  await server.k('create rolebinding ed --clusterrole=admin --user=tenant -n mine');
+  for (let i = 0; i < 7; i++) await server.k(`create configmap ${WORD}-${i} -n ${WORD}`);
+  await server.k(`create secret generic ${WORD} --from-literal=a=b -n ${WORD}`);
+  await server.k(`create quota ${WORD} --hard=pods=3,cpu=1 -n ${WORD}`);
+  await server.apply([web(WORD, WORD, 5, { cpu: '300m', memory: '1Mi' }), { apiVersion: 'atoll.dev/v1', kind: 'Job', metadata: { name: WORD, namespace: WORD }, spec: { template: { spec: { command: ['true'] } } } }]);
+  for (let i = 0; i < 5; i++) await server.k(`create configmap m${i} -n mine`);
+  const admin = await credentials(server.kubeconfig);
+  const seen = [];
+  const tenant = async (method, target, body, headers = {}) => {
+    const r = await call(admin, method, target, body, { 'Impersonate-User': 'tenant', ...headers });
+    seen.push([`${method} ${target}`, JSON.stringify(r.body) + JSON.stringify(r.headers)]);
+    return r;
+  };
+  // Every kind, in every way, as the server itself lists them.
+  const groups = { v1: '/api/v1' };
+  for (const g of (await call(admin, 'GET', '/apis')).body.groups) for (const v of g.versions) groups[v.groupVersion] = `/apis/${v.groupVersion}`;
+  for (const base of Object.values(groups)) {
+    const resources = (await call(admin, 'GET', base)).body.resources ?? [];
+    for (const r of resources.filter((x) => !x.name.includes('/') && x.verbs.includes('list'))) {
+      const places = r.namespaced ? [`${base}/namespaces/${WORD}/${r.name}`, `${base}/${r.name}`] : [`${base}/${r.name}`];
+      for (const place of places) {
+        assert.equal((await tenant('GET', place)).status, 403, place);
+        assert.equal((await tenant('GET', `${place}?watch=true&timeoutSeconds=1`)).status, 403, place);
+        assert.ok([403, 405].includes((await tenant('DELETE', place)).status), place);
+      }
+      if (r.namespaced) {
+        // There or not there: the answer is the same but for the name that was asked for.
+        const [there, absent] = [await tenant('GET', `${base}/namespaces/${WORD}/${r.name}/${WORD}`), await tenant('GET', `${base}/namespaces/nosuchplace/${r.name}/nosuchname`)];
+        assert.equal(there.status, 403);
+        assert.equal(absent.status, 403);
+        const plain = (x) => JSON.stringify(x.body).replaceAll(WORD, 'X').replaceAll('nosuchplace', 'X').replaceAll('nosuchname', 'X');
+        assert.equal(plain(there), plain(absent));
+        seen.splice(-2);
+        assert.equal((await tenant('GET', `${base}/namespaces/mine/${r.name}`)).status, 200);
+      }
+    }
+  }
+  seen.splice(0, seen.length, ...seen.map(([what, text]) => [what, text.replaceAll(new RegExp(`"[^"]*namespace \\\\"${WORD}\\\\"[^"]*"`, 'g'), '')])); // what was asked for comes back in refusals
+  for (const [what, text] of seen.filter(([w]) => !w.includes(WORD))) assert.ok(!text.includes(WORD), `${what}: ${text}`);
+  seen.length = 0;
+  // Pages of one's own list count one's own alone, and a token that was tampered with leads nowhere else.
+  const page = await tenant('GET', '/api/v1/namespaces/mine/configmaps?limit=2');
+  assert.equal(page.body.metadata.remainingItemCount, 3);
+  const token = JSON.parse(Buffer.from(page.body.metadata.continue, 'base64url').toString());
+  for (const start of [token.start.replaceAll('mine', WORD), token.start.replace(/mine.*$/, ''), '/atoll/', `/atoll/core/configmaps/mine/../${WORD}/`, token.start.replace('configmaps', 'secrets')]) {
+    const forged = Buffer.from(JSON.stringify({ ...token, start })).toString('base64url');
+    const r = await tenant('GET', `/api/v1/namespaces/mine/configmaps?limit=50&continue=${forged}`);
+    assert.ok(r.status === 400 || r.body.items.every((o) => o.metadata.namespace === 'mine'), `${start}: ${JSON.stringify(r.body)}`);
+  }
+  // Selectors, tables, metadata alone.
+  await tenant('GET', `/api/v1/namespaces/mine/configmaps?fieldSelector=metadata.namespace%3D${WORD.slice(0, 4)}`);
+  await tenant('GET', '/api/v1/namespaces/mine/events', undefined, { Accept: 'application/json;as=Table;v=v1;g=meta.k8s.io' });
+  await tenant('GET', '/api/v1/namespaces/mine/configmaps', undefined, { Accept: 'application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io' });
+  // Paths that are no resources.
+  for (const path of ['/metrics', '/admin/v1/backup', '/join/v1/servers', '/logs', '/debug/pprof']) assert.notEqual((await tenant('GET', path)).status, 200, path);
+  // What one may is all that a review tells.
+  await tenant('POST', '/apis/authorization.k8s.io/v1/selfsubjectrulesreviews', { spec: { namespace: 'mine' } });
+  assert.equal((await tenant('POST', '/apis/authorization.k8s.io/v1/subjectaccessreviews', { spec: { user: 'x', resourceAttributes: {} } })).status, 403);
+  // A watch of one's own shows nothing while the other tenant is busy.
+  const watch = tenant('GET', '/api/v1/namespaces/mine/configmaps?watch=true&timeoutSeconds=2&allowWatchBookmarks=true');
+  await server.k(`create configmap ${WORD}-late -n ${WORD}`);
+  await server.k(`delete configmap ${WORD}-0 -n ${WORD}`);
+  await watch;
+  for (const [what, text] of seen) assert.ok(!text.includes(WORD), `${what}: ${text}`);
+  // And the public page of metrics has no names of namespaces or objects in its labels.
+  assert.doesNotMatch((await call(admin, 'GET', '/metrics')).body, new RegExp(WORD));
+});
+
+fleet.it('who is displaced, or waits, learns nothing of who it is for', async () => {
+  const server = await fleet.server(); // where nothing else waits for room
+  await server.apply({ apiVersion: 'atoll.dev/v1', kind: 'Site', metadata: { name: 'here' }, spec: { class: 'edge', jurisdiction: 'EU' } });
+  const admin = await credentials(server.kubeconfig);
+  const join = (await call(admin, 'POST', '/join/v1/tokens', { role: 'agent', site: 'here', ttl: '1h' })).body;
+  const devices = await fleet.file('devices.json', JSON.stringify({ capacity: { cpu: '2', memory: '4Gi' }, gpus: [] }));
+  const agent = fleet.start('agent', ['agent', '--server', server.url, '--token', join.token, '--ca-pin', join.caPin, '--name', 'n1', '--state', await fleet.dir('atoll-agent'), '--stop-instances', '--devices', devices]);
+  await agent.line(/^ready agent /m);
+  await server.k('create namespace low');
+  await server.k('create namespace zanzibari');
+  await server.apply(instance('small', 'low', { cpu: '1500m', memory: '16Mi' }));
+  await eventually('it runs', async () => JSON.parse(await server.k('get instances.atoll.dev small -n low -o json')).status?.phase === 'Running');
+  // What stands in the way of the other is not named to it.
+  await server.apply(instance('zanzibari', 'zanzibari', { cpu: '1500m', memory: '16Mi' }, { priority: 100, preemptionPolicy: 'Never' }));
+  const waiting = await eventually('it is told why', async () => JSON.parse(await server.k('get instances.atoll.dev zanzibari -n zanzibari -o json')).status?.decision);
+  assert.doesNotMatch(JSON.stringify(waiting), /small|low\//);
+  await server.k('delete instances.atoll.dev zanzibari -n zanzibari');
+  await server.apply(instance('zanzibari', 'zanzibari', { cpu: '1500m', memory: '16Mi' }, { priority: 100 }));
+  await eventually('an Event tells the displaced', async () => {
+    const events = await server.k('get events -n low -o json');
+    assert.doesNotMatch(events, /zanzibari/);
+    return /Preempted/.test(events) && /an instance of another namespace/.test(events);
+  });
+  assert.doesNotMatch(await server.k('get events -n zanzibari -o json'), /small|low\//);
+});
+
 fleet.it('two servers on one etcd: together they let in exactly what the quota says', async () => {
   const etcd = await Etcd.start(fleet);
   const pki = path.join(await fleet.dir('atoll-pki'), 'pki');
