@@ -86,7 +86,7 @@ static enum at_rc open_editor(struct edit *e, struct at_err *err)
     }
     editor = editor != NULL && editor[0] != '\0' ? editor : "vi";
     /* By a shell, for editors are given with options: "code --wait". */
-    const char *line = at_arena_printf(e->cli->arena, "%s \"$1\"", editor);
+    const char *line = at_arena_printf(e->cli->arena, "exec %s \"$1\"", editor);
     const char *argv[] = {"/bin/sh", "-c", line, "atoll-edit", e->file, NULL};
     enum at_rc rc = cli_program_run(e->cli, argv, 0, 1, &code, err);
     if (rc == AT_OK && code != 0) {

@@ -84,9 +84,10 @@ static enum at_rc unknown(const struct cli *cli, const char *text, struct at_err
     char bare[WORD_BYTES_MAX + 1];
     snprintf(bare, sizeof bare, "%.*s", (int)strcspn(word, "="), word);
     const char *near = text[1] == '-' ? cli_nearest(bare, names, n) : NULL;
-    return at_err_set(err, AT_BAD_REQUEST, "unknown option %s%s%s; see atoll %s --help", text,
+    bool command = strcmp(cli->verb->name, "exec") == 0;
+    return at_err_set(err, AT_BAD_REQUEST, "unknown option %s%s%s; %ssee atoll %s --help", text,
                       near != NULL ? ", did you mean --" : "", near != NULL ? near : "",
-                      cli->verb->name);
+                      command ? "put -- before the command, or " : "", cli->verb->name);
 }
 
 static enum at_rc take_value(struct cli *cli, enum cli_option option, const char *value,

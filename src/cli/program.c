@@ -1,6 +1,8 @@
 #include "cli/program.h"
 #include "loop/loop.h"
 
+#include <signal.h>
+
 struct run {
     bool ended;
     int exit_code;
@@ -12,6 +14,13 @@ static void on_end(void *ctx, pid_t pid, int exit_code, int signal_number)
     (void)pid;
     r->ended = true;
     r->exit_code = signal_number > 0 ? 128 + signal_number : exit_code;
+}
+
+/* Ctrl-C in an editor is the editor's. */
+static void on_signal(void *ctx, int signal_number)
+{
+    (void)ctx;
+    (void)signal_number;
 }
 
 enum at_rc cli_program_run(struct cli *cli, const char *const *argv, int in, int out, int *ret_exit,
@@ -28,11 +37,18 @@ enum at_rc cli_program_run(struct cli *cli, const char *const *argv, int in, int
                                          .gid = -1};
     fflush(cli->env->out);
     fflush(cli->env->err);
-    enum at_rc rc = at_process_start(&options, false, &process, NULL, err);
+    struct at_loop *loop = at_loop_new(cli->env->sys);
+    enum at_rc rc = at_loop_signal(loop, SIGINT, on_signal, NULL, err);
+    if (rc == AT_OK) {
+        rc = at_loop_signal(loop, SIGQUIT, on_signal, NULL, err);
+    }
+    if (rc == AT_OK) {
+        rc = at_process_start(&options, false, &process, NULL, err);
+    }
     if (rc != AT_OK) {
+        at_loop_free(loop);
         return rc;
     }
-    struct at_loop *loop = at_loop_new(cli->env->sys);
     rc = at_loop_child(loop, &process, on_end, &r);
     while (rc == AT_OK && !r.ended && at_loop_turn(loop, INT64_MAX)) {
     }

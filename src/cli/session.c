@@ -164,6 +164,11 @@ enum at_rc cli_kind(const char *word, const struct at_model_kind **ret, struct a
     char bare[64];
     snprintf(bare, sizeof bare, "%.*s", (int)strcspn(word, "."), word);
     *ret = at_model_kind_by_any_name(bare);
+    /* What runs is shown to other clients as Pods: people used to them mean instances. */
+    if (*ret == NULL &&
+        (strcmp(bare, "pod") == 0 || strcmp(bare, "pods") == 0 || strcmp(bare, "po") == 0)) {
+        *ret = &AT_KIND_INSTANCE;
+    }
     if (*ret != NULL) {
         return AT_OK;
     }

@@ -72,6 +72,13 @@ it('what others change meanwhile is kept; where both change one field, the edito
   assert.deepEqual([now.spec.replicas, now.metadata.labels.by], [6, 'third']);
 });
 
+it('Ctrl-C in an editor is the editor\'s: what was typed is not lost', async () => {
+  // The terminal sends it to all of the foreground: so does this editor.
+  const r = await run('script', ['-qec', `${ATOLL} edit deployment app`, '/dev/null'], { env: { ...env, ...(await editor(`trap : INT; kill -INT 0; sed -i 's/replicas: 6/replicas: 3/' "$1"`)) } });
+  assert.match(r.out, /app edited/);
+  assert.equal((await spec('app')).replicas, 3);
+});
+
 it('edit leaves no file behind, not of Secrets either', async () => {
   await s.apply({ apiVersion: 'v1', kind: 'Secret', metadata: { name: 'pw' }, stringData: { a: 'b' } });
   const where = path.join(env.TMPDIR, 'where');
@@ -109,7 +116,7 @@ it('events: of all, of one object, by type, and as they come', async () => {
 it('auth answers as kubectl auth does', async () => {
   for (const args of ['auth can-i create deployments', 'auth can-i delete nodes --as eve', 'auth can-i list sites --as eve --as-group atoll:viewers', 'auth can-i get /metrics --as eve',
     'auth can-i get secrets --as eve --as-group atoll:viewers', 'auth can-i create deploy --subresource scale', 'auth can-i * *', 'auth can-i get pods --as eve']) {
-    const [ours, theirs] = [await atoll(args), await run(KUBECTL, args.split(' '), { env })];
+    const [ours, theirs] = await Promise.all([atoll(args), run(KUBECTL, args.split(' '), { env })]);
     assert.deepEqual([ours.code, ours.out.split(' ')[0].trim()], [theirs.code, theirs.out.split(' ')[0].trim()], args);
   }
   assert.deepEqual((await atoll('auth can-i delete nodes --as eve -q')).out, '');
@@ -138,16 +145,15 @@ it('errors say what to do next: a right that is missing, a name that is not ther
 it('get prints what kubectl get prints: templates, columns, order, labels', async () => {
   await s.apply([deployment('b1', { replicas: 10 }, { labels: { tier: 'x' } }), deployment('b2', { replicas: 9 }, { labels: { tier: 'y', 'a.b/c': 'd' } }), deployment('b3', { replicas: 100 })]);
   const same = async (...args) => {
-    const [ours, theirs] = [await atoll(['get', 'deployments', ...args]), await run(KUBECTL, ['get', 'deployments.atoll.dev', ...args], { env })];
+    const [ours, theirs] = await Promise.all([atoll(['get', 'deployments', ...args]), run(KUBECTL, ['get', 'deployments.atoll.dev', ...args], { env })]);
     const words = (text) => text.trimEnd().split('\n').map((l) => l.trimEnd().split(/ {2,}/).join('|')).join('\n');
     assert.deepEqual([ours.code, words(ours.out)], [theirs.code, words(theirs.out)], `${args.join(' ')}\n${ours.err}${theirs.err}`);
     return ours.out;
   };
-  for (const path of ['{.items[*].metadata.name}', '{range .items[*]}{.metadata.name}{"\\t"}{.spec.replicas}{"\\n"}{end}', '{.items[0].metadata.name}', '{.items[-1].metadata.name}', '{.items[0:2].metadata.name}',
+  const PATHS = ['{.items[*].metadata.name}', '{range .items[*]}{.metadata.name}{"\\t"}{.spec.replicas}{"\\n"}{end}', '{.items[0].metadata.name}', '{.items[-1].metadata.name}', '{.items[0:2].metadata.name}',
     '{.items[?(@.spec.replicas>9)].metadata.name}', '{.items[?(@.metadata.labels.tier=="x")].metadata.name}', "{.items[*].metadata.labels['a\\.b/c']}", '{range .items[?(@.spec.replicas==10)]}[{.metadata.name}]{end}',
-    'names: {.items[*].metadata.name}!', '{.items[?(@.metadata.labels.tier)].metadata.name}', '{$.items[1].kind}', '{range .items[*]}{range .spec.template.spec.command[*]}{@}{","}{end};{end}']) {
-    await same('-o', `jsonpath=${path}`);
-  }
+    'names: {.items[*].metadata.name}!', '{.items[?(@.metadata.labels.tier)].metadata.name}', '{$.items[1].kind}', '{range .items[*]}{range .spec.template.spec.command[*]}{@}{","}{end};{end}'];
+  await Promise.all(PATHS.map((p) => same('-o', `jsonpath=${p}`)));
   await same('-o', 'custom-columns=NAME:.metadata.name,COPIES:.spec.replicas,TIER:.metadata.labels.tier');
   await same('-o', 'custom-columns=A:.metadata.name', '--no-headers');
   await same('--sort-by', '.spec.replicas', '-o', 'name');
