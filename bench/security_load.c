@@ -73,6 +73,11 @@ static int rbac(long n)
     return 0;
 }
 
+static void on_settled(void *ctx, uint64_t ticket)
+{
+    *(uint64_t *)ctx = ticket;
+}
+
 static int chain(long n, const char *dir)
 {
     static const char TEXT[] =
@@ -82,11 +87,14 @@ static int chain(long n, const char *dir)
         "\"agent\":\"kubectl/v1.32.0\",\"verb\":\"create\",\"path\":\"/api/v1/namespaces/default/"
         "configmaps\",\"resource\":\"configmaps\",\"namespace\":\"default\",\"name\":\"x\","
         "\"decision\":\"allow\",\"code\":201,\"dryRun\":false,\"latencyUs\":900";
+    uint64_t settled = 0;
     struct at_loop *loop = at_loop_new(at_sys_real());
     struct at_audit_options o = {.loop = loop,
                                  .dir = dir,
                                  .level = AT_AUDIT_ALL,
                                  .no_sync = true,
+                                 .settled = on_settled,
+                                 .ctx = &settled,
                                  .bytes_max = INT64_C(8) << 30};
     struct at_audit *log = NULL;
     struct at_audit_report report;
@@ -98,7 +106,7 @@ static int chain(long n, const char *dir)
     int64_t begin = now_ns(CLOCK_MONOTONIC);
     for (long i = 0; i < n; i++) {
         uint64_t ticket = at_audit_add(log, TEXT, sizeof TEXT - 1, i % 1000 == 999);
-        while (i % 1000 == 999 && at_audit_settled(log) < ticket) {
+        while (i % 1000 == 999 && settled < ticket) {
             at_loop_turn(loop, now_ns(CLOCK_MONOTONIC) + 1000000);
         }
     }
