@@ -45,8 +45,8 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
                   "YAML or JSON file, folder, or - for standard input; may be repeated"},
     [OPT_FLATTEN] = {"flatten", 0, NULL, NULL, "files' content in place of their names"},
     [OPT_FOLLOW] = {"follow", 'f', NULL, NULL, "go on with what comes"},
-    [OPT_FOR] = {"for", 0, "WHAT", "condition= delete jsonpath=",
-                 "condition=TYPE[=STATUS], delete, or jsonpath={.a.b}[=VALUE]"},
+    [OPT_FOR] = {"for", 0, "WHAT", "condition= create delete jsonpath=",
+                 "condition=TYPE[=STATUS], create, delete, or jsonpath={.a.b}[=VALUE]"},
     [OPT_FOR_OBJECT] = {"for", 0, "KIND/NAME", "@object", "of this object only"},
     [OPT_GATEWAY] = {"gateway", 0, "URL", NULL,
                      "gateway to call (else $ATOLL_GATEWAY, else the file gateway beside the "

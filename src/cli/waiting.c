@@ -13,6 +13,8 @@ enum at_rc cli_condition_parse(const struct cli *cli, const char *text, struct c
     struct cli_condition condition = {0};
     if (strcmp(text, "delete") == 0) {
         condition.what = CLI_UNTIL_DELETED;
+    } else if (strcmp(text, "create") == 0) {
+        condition.what = CLI_UNTIL_CREATED;
     } else if (strncmp(text, "condition=", 10) == 0 && text[10] != '\0') {
         struct at_str rest = at_str_of(text + 10);
         struct at_str type = at_str_cut(&rest, '=');
@@ -34,10 +36,11 @@ enum at_rc cli_condition_parse(const struct cli *cli, const char *text, struct c
             return rc;
         }
     } else {
-        return at_err_set(err, AT_BAD_REQUEST,
-                          "--for is condition=TYPE[=STATUS], delete, or jsonpath={.a.b}=VALUE, "
-                          "not \"%s\"",
-                          text);
+        return at_err_set(
+            err, AT_BAD_REQUEST,
+            "--for is condition=TYPE[=STATUS], create, delete, or jsonpath={.a.b}=VALUE, "
+            "not \"%s\"",
+            text);
     }
     *ret = condition;
     return AT_OK;
@@ -90,7 +93,11 @@ bool cli_condition_met(const struct cli_condition *condition, const json_t *obje
         return object == NULL || other;
     }
     if (object == NULL) {
+        snprintf(why, why_size, "not there yet");
         return false;
+    }
+    if (condition->what == CLI_UNTIL_CREATED) {
+        return true;
     }
     return condition->what == CLI_UNTIL_CONDITION
                ? condition_holds(condition, object, why, why_size)
@@ -119,7 +126,7 @@ static void check(struct waiting *w)
     }
     if (cli_condition_met(w->condition, w->object, w->why, sizeof w->why)) {
         w->done = true;
-    } else if (w->object == NULL) {
+    } else if (w->object == NULL && w->condition->what != CLI_UNTIL_CREATED) {
         w->done = true;
         w->rc =
             at_err_set(&w->err, AT_NOT_FOUND, "%s is not there", cli_ref(w->cli, w->kind, w->name));
@@ -186,6 +193,8 @@ static enum at_rc outcome(struct waiting *w, struct at_err *err)
         const struct cli_condition *c = w->condition;
         if (c->what == CLI_UNTIL_DELETED) {
             snprintf(wanted, sizeof wanted, "its end");
+        } else if (c->what == CLI_UNTIL_CREATED) {
+            snprintf(wanted, sizeof wanted, "the making");
         } else {
             snprintf(wanted, sizeof wanted, "%s=%s",
                      c->what == CLI_UNTIL_CONDITION ? c->type : c->path,

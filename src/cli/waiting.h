@@ -5,7 +5,7 @@
 #include "cli/cli_priv.h"
 
 struct cli_condition {
-    enum { CLI_UNTIL_DELETED, CLI_UNTIL_CONDITION, CLI_UNTIL_JSONPATH } what;
+    enum { CLI_UNTIL_DELETED, CLI_UNTIL_CREATED, CLI_UNTIL_CONDITION, CLI_UNTIL_JSONPATH } what;
     const char *type, *status; /* condition */
     const char *path, *value;  /* jsonpath; value NULL: anything but empty */
     const char *uid;           /* deleted: this object, not a later one of its name; may be NULL */

@@ -110,15 +110,15 @@ static enum at_rc read_file(struct at_kubeconfig_file *file, struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
     int mode = at_file_mode(file->path);
-    if (mode >= 0 && (mode & MODE_OTHERS_WRITE) != 0) {
+    enum at_rc rc = at_file_read(file->path, AT_CLIENT_KUBECONFIG_BYTES_MAX, &text, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
+    if (text.len != 0 && mode >= 0 && (mode & MODE_OTHERS_WRITE) != 0) {
         return at_err_set(err, AT_FORBIDDEN,
                           "anyone may change this file, so it cannot be trusted; "
                           "after a look into it: chmod 600 %s",
                           file->path);
-    }
-    enum at_rc rc = at_file_read(file->path, AT_CLIENT_KUBECONFIG_BYTES_MAX, &text, err);
-    if (rc != AT_OK) {
-        return rc;
     }
     file->exists = true;
     rc = at_kubeconfig_parse(text.data != NULL ? text.data : "", text.len, &file->root, err);

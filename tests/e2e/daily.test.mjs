@@ -177,3 +177,11 @@ it('delete leaves, waits for or takes along what is owned, as it is told', async
   r = await atoll('delete configmap left --cascade sometimes');
   assert.deepEqual([r.code, /--cascade is background, foreground or orphan/.test(r.err)], [2, true]);
 });
+
+it('wait for what is not there yet', async () => {
+  const waiting = fleet.start('atoll wait', ['wait', 'configmap/soon', '--for=create', '--timeout=20s'], { env });
+  await s.k('create configmap soon');
+  await waiting.line(/configmap\/soon condition met/);
+  const r = await atoll('wait configmap/never --for=create --timeout=1s');
+  assert.deepEqual([r.code, /waiting for the making of configmap\/never: not there yet/.test(r.err)], [7, true], r.err);
+});
