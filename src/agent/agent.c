@@ -70,8 +70,17 @@ static enum at_rc options_check(const struct at_agent_options *o, struct at_err 
 
 static enum at_rc dirs_make(struct at_agent *a, struct at_err *err)
 {
-    static const char *const DIRS[] = {"",           "/models",  "/models/sha256", "/models/uri",
-                                       "/instances", "/records", "/logs",          "/gpu"};
+    static const char *const DIRS[] = {"",
+                                       "/models",
+                                       "/models/sha256",
+                                       "/models/uri",
+                                       "/models/packages",
+                                       "/models/parts",
+                                       "/models/signed",
+                                       "/instances",
+                                       "/records",
+                                       "/logs",
+                                       "/gpu"};
     for (size_t i = 0; i < AT_ARRAY_LEN(DIRS); i++) {
         AT_CLEANUP(at_cleanup_free) char *dir = at_asprintf("%s%s", a->state_dir, DIRS[i]);
         /* Passable for the private users of instances, listable for nobody. */
@@ -128,6 +137,8 @@ enum at_rc at_agent_new(const struct at_agent_options *o, struct at_agent **ret,
     a->models_dir = at_strdup(o->models_dir);
     a->listen_host = at_strdup(o->listen_host != NULL ? o->listen_host : "127.0.0.1");
     a->self_exe = at_strdup(o->self_exe);
+    a->registry_ca = at_strdup(o->registry_ca);
+    a->insecure_registries = o->insecure_registries;
     a->stop_instances = o->stop_instances;
     a->on_ready = o->on_ready;
     a->ctx = o->ctx;
@@ -138,7 +149,9 @@ enum at_rc at_agent_new(const struct at_agent_options *o, struct at_agent **ret,
     rc = dirs_make(a, err);
     if (rc == AT_OK) {
         a->http = at_http_client_new(a->loop, &(struct at_http_client_options){0});
+        a->cache = agent_cache_new(a->state_dir, o->model_cache_bytes);
         a->fetches = agent_fetches_new(a);
+        a->packages = agent_packages_new(a);
         drivers_open(a, o->drivers);
         AT_CLEANUP(at_cleanup_free)
         char *listen = at_asprintf(strchr(a->listen_host, ':') != NULL ? "[%s]:%s" : "%s:%s",
@@ -247,7 +260,7 @@ void at_agent_stop(struct at_agent *a, void (*done)(void *ctx), void *ctx)
 static void texts_free(struct at_agent *a)
 {
     char *texts[] = {a->name,       a->site,        a->state_dir, a->devices_file,
-                     a->models_dir, a->listen_host, a->self_exe};
+                     a->models_dir, a->listen_host, a->self_exe,  a->registry_ca};
     for (size_t i = 0; i < AT_ARRAY_LEN(texts); i++) {
         at_free(texts[i]);
     }
@@ -276,6 +289,8 @@ void at_agent_free(struct at_agent *a)
     agent_shares_done(a);
     agent_gpus_done(a);
     agent_fetches_free(a->fetches);
+    agent_packages_free(a->packages);
+    agent_cache_free(a->cache);
     agent_node_done(a);
     agent_room_forget(a);
     at_loop_timer_cancel(a->loop, a->stop_timer);

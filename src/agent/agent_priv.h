@@ -4,6 +4,7 @@
 
 #include "agent/agent.h"
 #include "agent/limits.h"
+#include "agent/packages.h"
 #include "client/join.h"
 #include "core/digest.h"
 #include "core/map.h"
@@ -46,6 +47,8 @@ struct at_agent {
     struct at_loop *loop;
     struct at_pool *pool;
     char *name, *site, *state_dir, *devices_file, *models_dir, *listen_host, *self_exe;
+    char *registry_ca;                      /* NULL: the system's authorities */
+    const char *const *insecure_registries; /* borrowed; NULL-terminated, or NULL */
     char **labels;
     bool stop_instances, stopping;
     bool loaded; /* instances that outlived an earlier agent are known */
@@ -70,6 +73,8 @@ struct at_agent {
     size_t n_drivers;
     struct at_map *instances; /* uid -> struct agent_instance */
     struct agent_fetches *fetches;
+    struct agent_packages *packages;
+    struct agent_cache *cache;
     struct agent_tunnel *tunnel;
     struct agent_relay *relay;
     char loopback[AT_SHA256_HEX_BYTES]; /* its identity; "": not known */
@@ -146,7 +151,10 @@ struct agent_instance {
     const struct agent_driver *driver;
     struct at_runtime_task *task;
     char *model_path, *isolation, *endpoint;
-    char *local_endpoint; /* of our own runners: unix:/path */
+    char *model_digest, *model_signer; /* of a package; NULL: none */
+    char *prefetch_key;                /* of the prefetch that was begun or is done */
+    json_t *prefetched;                /* what came of it; NULL: nothing yet */
+    char *local_endpoint;              /* of our own runners: unix:/path */
     int port, pid;
     int64_t log_noted_bytes;
     struct agent_share *share; /* of GPUs; NULL: none */

@@ -118,9 +118,18 @@ static void work_done(void *ctx)
     fetch_finish(ctx);
 }
 
-static void submit(struct fetch *f, at_post_fn *work)
+/* needed: bytes that are not in the cache yet. */
+static void submit(struct fetch *f, at_post_fn *work, int64_t needed)
 {
     struct at_agent *a = f->owner->agent;
+    f->rc = agent_cache_room(a->cache, needed > 0 ? needed : 0, &f->err);
+    if (f->rc != AT_OK) {
+        enum at_rc ignored = at_file_remove(f->temporary, NULL);
+        (void)ignored;
+        f->rc = at_err_wrap(&f->err, f->rc, "model %s", f->source);
+        fetch_finish(f);
+        return;
+    }
     enum at_rc rc = at_pool_submit(a->pool, a->loop, work, work_done, f);
     if (rc != AT_OK) {
         f->rc = at_err_set(&f->err, rc, "too much work is waiting on this node");
@@ -172,7 +181,7 @@ static void on_done(void *ctx, enum at_rc rc, bool bytes_sent, const struct at_e
         fetch_finish(f);
         return;
     }
-    submit(f, work_verify);
+    submit(f, work_verify, 0);
 }
 
 static enum at_rc tls_trusting_system(struct at_tls_config **ret, struct at_err *err)
@@ -290,7 +299,7 @@ static void run_later(void *ctx)
         return;
     }
     if (f->is_file) {
-        submit(f, work_copy);
+        submit(f, work_copy, at_file_size(f->source));
     } else {
         download(f);
     }

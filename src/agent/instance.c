@@ -102,15 +102,15 @@ void agent_instance_free(struct agent_instance *i)
     at_map_remove(a->instances, i->uid);
     at_loop_timer_cancel(a->loop, i->timer);
     agent_probes_stop(i);
-    agent_fetch_forget(a->fetches, i);
+    agent_model_done(i);
     at_client_cancel(a->client, i->secret_call);
     agent_report_done(i);
     agent_share_free(i);
     json_decref(i->secrets);
     json_decref(i->object);
     at_arena_free(i->arena);
-    char *texts[] = {i->uid,         i->ns,         i->name,      i->dir,      i->log_path,
-                     i->record_path, i->model_path, i->isolation, i->endpoint, i->local_endpoint};
+    char *texts[] = {i->uid,         i->ns,        i->name,     i->dir,           i->log_path,
+                     i->record_path, i->isolation, i->endpoint, i->local_endpoint};
     for (size_t n = 0; n < AT_ARRAY_LEN(texts); n++) {
         at_free(texts[n]);
     }
@@ -152,28 +152,26 @@ static void remove_now(struct agent_instance *i)
 
 /* --- starting --- */
 
-static void on_fetched(void *ctx, enum at_rc rc, const char *path, const struct at_err *err)
+bool agent_instance_model(struct agent_instance *i, enum at_rc rc, const struct at_err *err)
 {
-    struct agent_instance *i = ctx;
     if (i->phase != PHASE_FETCHING) {
-        return;
+        return false;
     }
     if (!i->wanted || i->agent->stopping) {
         set_phase(i, PHASE_IDLE);
         step(i);
-        return;
+        return false;
     }
     if (rc != AT_OK) {
-        const char *reason = rc == AT_NOT_FOUND ? "ModelNotFound"
-                             : rc == AT_CORRUPT ? "ModelDigestMismatch"
-                                                : "ModelFetchFailed";
+        const char *reason = rc == AT_NOT_FOUND   ? "ModelNotFound"
+                             : rc == AT_CORRUPT   ? "ModelDigestMismatch"
+                             : rc == AT_FORBIDDEN ? "ModelRefused"
+                                                  : "ModelFetchFailed";
         agent_instance_failed_start(i, reason, err);
-        return;
+        return false;
     }
-    at_free(i->model_path);
-    i->model_path = at_strdup(path);
     set_phase(i, PHASE_SECRETS);
-    agent_launch(i);
+    return true;
 }
 
 static void end(struct agent_instance *i, bool succeeded, const char *reason, const char *message);
@@ -196,7 +194,7 @@ static void begin(struct agent_instance *i)
         tell(i, "Starting",
              i->failures >= AGENT_CRASH_LOOP_RESTARTS ? "CrashLoopBackOff" : "FetchingModel",
              i->failures > 0 ? i->message : "");
-        agent_fetch(i->agent->fetches, w->model, on_fetched, i);
+        agent_model_get(i);
         return;
     }
     set_phase(i, PHASE_SECRETS);
@@ -490,6 +488,13 @@ static void step(struct agent_instance *i)
             stop_running(i);
         }
         break;
+    case PHASE_FETCHING: /* a model may be long in coming */
+        if (stop) {
+            agent_model_forget(i);
+            set_phase(i, PHASE_IDLE);
+            step(i);
+        }
+        break;
     case PHASE_BACKOFF:
         if (stop) {
             set_phase(i, PHASE_IDLE);
@@ -595,6 +600,7 @@ void agent_instance_apply(struct at_agent *a, json_t *object, bool deleted)
     }
     i->orphan = false;
     i->wanted = i->typed->meta.deletion_wall_ns == 0 && i->phase != PHASE_REMOVED;
+    agent_model_prefetch(i);
     struct at_err err = {0};
     /* A share that changed holds for what runs already. */
     if (i->task != NULL && agent_share_apply(i, &err) != AT_OK) {
@@ -646,6 +652,7 @@ static void adopt(struct at_agent *a, const json_t *record)
     i->local_endpoint = at_strdup(at_json_str_at(record, "localEndpoint", NULL));
     i->port = (int)at_json_int_at(record, "port", 0);
     i->isolation = at_strdup(at_json_str_at(record, "isolation", NULL));
+    agent_model_load(i, record);
     i->restarts = at_json_int_at(record, "restarts", 0);
     i->started_wall_ns = at_json_int_at(record, "startedWallNs", 0);
     i->running_since_ns = at_loop_now_ns(a->loop);

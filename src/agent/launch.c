@@ -267,6 +267,18 @@ static void env_gpus(const struct agent_instance *i, struct words *w)
     }
 }
 
+/* The folder of a package, else the file itself: what must be readable. */
+static const char *model_dir(const struct agent_instance *i, struct at_arena *arena)
+{
+    const char *path = i->model_path;
+    if (path == NULL || i->model_digest == NULL || i->model_digest[0] == '\0') {
+        return path;
+    }
+    const char *in = strstr(path, "/models/packages/");
+    size_t head = in != NULL ? (size_t)(in - path) + strlen("/models/packages/") : 0;
+    return at_arena_strndup(arena, path, head + strcspn(path + head, "/"));
+}
+
 static void env_make(const struct agent_instance *i, struct words *w)
 {
     const struct at_agent *a = i->agent;
@@ -283,6 +295,7 @@ static void env_make(const struct agent_instance *i, struct words *w)
     env_gpus(i, w);
     if (i->model_path != NULL) {
         words_add(w, at_arena_printf(w->arena, "ATOLL_MODEL=%s", i->model_path));
+        words_add(w, at_arena_printf(w->arena, "ATOLL_MODEL_DIR=%s", model_dir(i, w->arena)));
     }
     static const char *const LIBRARIES[] = {"ATOLL_ONNXRUNTIME", "ATOLL_LLAMA"};
     for (size_t n = 0; n < AT_ARRAY_LEN(LIBRARIES); n++) {
@@ -377,7 +390,7 @@ void agent_launch_start(struct agent_instance *i)
         agent_instance_failed_start(i, "StartFailed", &err);
         return;
     }
-    const char *const readable[] = {i->model_path, NULL};
+    const char *const readable[] = {model_dir(i, arena), NULL};
     const struct at_workload *w = &i->typed->spec;
     struct agent_gpu_view view;
     agent_gpu_view_make(i, &view);

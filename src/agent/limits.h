@@ -21,6 +21,11 @@
 #define AGENT_READY_POLL_NS (50 * AT_NS_PER_MS)    /* readiness checks until the first success */
 #define AGENT_MODELS_TOLD_MAX 4096 /* digests in a Node's status, as its schema says */
 #define AGENT_MODEL_BYTES_MAX (INT64_C(64) << 30)
+#define AGENT_CACHE_DISK_PART 50 /* so much of the disk the cache leaves free: 1 of 50 */
+#define AGENT_PACKAGE_THREADS 2  /* packages fetched at a time */
+#define AGENT_PACKAGES_WAITING_MAX 4096
+#define AGENT_PARTS_KEPT_NS                                                                        \
+    (INT64_C(7) * 24 * 3600 * AT_NS_PER_S) /* of fetches that were given up */
 #define AGENT_FETCH_TIMEOUT_NS (3600 * AT_NS_PER_S)
 #define AGENT_LOG_BYTES_MAX (INT64_C(10) << 20) /* per instance; then one old file is kept */
 #define AGENT_LOG_CHECK_NS (1 * AT_NS_PER_S)

@@ -15,6 +15,7 @@ enum at_rc agent_record_write(const struct agent_instance *i, struct at_err *err
     json_object_set_new(r, "port", json_integer(i->port));
     json_object_set_new(r, "restarts", json_integer(i->restarts));
     json_object_set_new(r, "startedWallNs", json_integer(i->started_wall_ns));
+    agent_model_record(i, r);
     if (i->endpoint != NULL) {
         json_object_set_new(r, "endpoint", json_string(i->endpoint));
     }

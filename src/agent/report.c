@@ -48,6 +48,7 @@ static json_t *status_json(struct agent_instance *i)
     if (network != NULL) {
         json_object_set_new(s, "network", network);
     }
+    agent_model_status(i, s);
     return s;
 }
 

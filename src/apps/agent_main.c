@@ -4,6 +4,7 @@
 #include "core/log.h"
 #include "core/mem.h"
 #include "core/str.h"
+#include "core/units.h"
 #include "runtime/driver.h"
 #include "sys/file.h"
 
@@ -72,6 +73,8 @@ int at_app_agent(int argc, char **argv)
 {
     AT_CLEANUP(at_app_join_done) struct at_app_join join = {0};
     const char *labels[AT_APP_LIST_MAX + 1] = {NULL};
+    const char *insecure[AT_APP_LIST_MAX + 1] = {NULL};
+    const char *cache = NULL;
     struct at_agent_options o = {
         .name = at_sys_hostname(), .listen_host = "127.0.0.1", .labels = labels};
     bool with_stdin = false;
@@ -85,6 +88,13 @@ int at_app_agent(int argc, char **argv)
          "JSON that replaces parts of what was found here."},
         {"models", &o.models_dir, NULL, NULL, "DIR",
          "Folder in which file:NAME models are looked up."},
+        {"model-cache", &cache, NULL, NULL, "SIZE",
+         "Limit of the model cache, such as 200Gi; what nobody uses goes first (default: none, but "
+         "what it needs of the disk is made free the same way)."},
+        {"registry-ca", &o.registry_ca, NULL, NULL, "FILE",
+         "Authorities to trust for registries of models (default: the system's)."},
+        {"insecure-registry", NULL, NULL, insecure, "HOST:PORT",
+         "A registry of models without TLS. Repeat."},
         {"listen-host", &o.listen_host, NULL, NULL, "HOST",
          "Address at which gateways reach this machine (default 127.0.0.1)."},
         {"relay-port", &o.relay_port, NULL, NULL, "PORT",
@@ -103,6 +113,13 @@ int at_app_agent(int argc, char **argv)
     struct agent_app app = {.name = o.name};
     AT_CLEANUP(at_cleanup_free) char *exe = at_sys_self_exe();
     at_app_log_start("agent");
+    o.insecure_registries = insecure;
+    if (cache != NULL && (at_quantity_units(cache, &o.model_cache_bytes, &app.err) != AT_OK ||
+                          o.model_cache_bytes <= 0)) {
+        app.err.rc =
+            at_err_set(&app.err, AT_INVALID, "--model-cache %s: a size such as 200Gi", cache);
+        return at_app_fail("agent", &app.err);
+    }
     if (at_app_join_read("agent", &join, &app.err) != AT_OK) {
         return at_app_fail("agent", &app.err);
     }

@@ -264,13 +264,16 @@ static void on_bytes(void *ctx, int64_t more)
     pthread_mutex_unlock(&p->lock);
 }
 
-static void on_total(void *ctx, int64_t bytes)
+static enum at_rc on_total(void *ctx, int64_t bytes, int64_t lacking, struct at_err *err)
 {
+    (void)lacking;
+    (void)err;
     struct model_progress *p = ctx;
     pthread_mutex_lock(&p->lock);
     p->total = bytes;
     p->done = 0;
     pthread_mutex_unlock(&p->lock);
+    return AT_OK;
 }
 
 void model_progress_begin(struct model_work *w, const char *what)

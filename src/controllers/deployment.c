@@ -1,6 +1,6 @@
 /* Deployment: as many copies as wanted, of the newest template; a change of it rolls over the old
  * ones within maxSurge and maxUnavailable. */
-#include "controllers/controllers_priv.h"
+#include "controllers/package.h"
 #include "scheduler/reschedule.h"
 
 #include <assert.h>
@@ -23,6 +23,8 @@ struct rollout {
     int64_t n_fresh, n_old, ready_fresh, ready_old;
     int64_t ended;
     const struct at_instance *unready; /* an example */
+    struct ctl_package package;
+    const char *held; /* what the rollout waits for before it begins; NULL: nothing */
 };
 
 static int by_least_loved(const void *a, const void *b)
@@ -103,6 +105,9 @@ static json_t *new_copy(struct rollout *r, const struct at_instance *in_place_of
 {
     json_t *copy = ctl_make_instance(r->p, &AT_KIND_DEPLOYMENT, &r->d->meta, r->template_json,
                                      CTL_LABEL_DEPLOYMENT, r->hash);
+    if (r->package.by_tag && r->package.digest != NULL) {
+        at_json_set_at(copy, "spec.model.digest", json_string(r->package.digest));
+    }
     if (in_place_of != NULL) {
         char since[AT_UNITS_TEXT_BYTES_MAX];
         const struct at_instance_move *m = in_place_of->status.move;
@@ -121,6 +126,12 @@ static void scale_up(struct rollout *r)
     int64_t missing =
         least(r->replicas - r->n_fresh, r->replicas + r->surge - r->n_fresh - r->n_old);
     missing = least(missing, CTL_CREATES_PER_PASS);
+    if (r->held != NULL) {
+        return;
+    }
+    if (r->package.uri != NULL && r->package.digest == NULL) {
+        missing = least(missing, 1 - r->n_fresh); /* the first one looks the tag up for all */
+    }
     for (int64_t k = 0; k < missing; k++) {
         ctl_create(r->p, &AT_KIND_INSTANCE, new_copy(r, next_moving(r, &at)));
     }
@@ -234,10 +245,14 @@ static void set_conditions(struct rollout *r, json_t *object)
     at_condition_set(object, "Available", available,
                      available ? "MinimumReplicasAvailable" : "MinimumReplicasUnavailable", count,
                      r->p->wall_ns);
-    const char *step = at_arena_printf(r->p->arena, "%lld of %lld updated", (long long)r->n_fresh,
-                                       (long long)r->replicas);
-    at_condition_set(object, "Progressing", true, done ? "RolloutComplete" : "RollingUpdate", step,
-                     r->p->wall_ns);
+    const char *step = at_arena_printf(r->p->arena, "%lld of %lld updated%s%s",
+                                       (long long)r->n_fresh, (long long)r->replicas,
+                                       r->held != NULL ? "; " : "", r->held != NULL ? r->held : "");
+    at_condition_set(object, "Progressing", true,
+                     done              ? "RolloutComplete"
+                     : r->held != NULL ? "FetchingModel"
+                                       : "RollingUpdate",
+                     step, r->p->wall_ns);
     at_condition_set(object, "Ready", done, done ? "AllReplicasReady" : "NotAllReplicasReady",
                      count, r->p->wall_ns);
 }
@@ -261,21 +276,49 @@ static bool set_status(void *ctx, json_t *object)
         status, "selector",
         json_string(at_arena_printf(r->p->arena, "%s=%s", CTL_LABEL_DEPLOYMENT, r->d->meta.name)));
     json_object_set_new(status, "templateHash", json_string(r->hash));
+    if (r->package.by_tag && r->package.digest != NULL) {
+        json_object_set_new(status, "model",
+                            json_pack("{s:s,s:s,s:s}", "uri", r->package.uri, "digest",
+                                      r->package.digest, "templateHash", r->hash));
+    } else {
+        json_object_del(status, "model");
+    }
     set_conditions(r, object);
     set_refusal(r, object);
     set_name(r, object);
     return true;
 }
 
+/* What the tag stands for, and whether the nodes have the model already. */
+static void look_at_package(struct rollout *r)
+{
+    struct ctl_package *p = &r->package;
+    *p = ctl_package_of(r->d, r->hash);
+    if (p->uri == NULL) {
+        return;
+    }
+    if (p->digest == NULL) {
+        p->digest = ctl_package_found(p, r->fresh, r->n_fresh);
+    }
+    if (r->n_fresh == 0 && r->n_old > 0 && r->replicas > 0) {
+        r->held = ctl_package_prefetch(r->p, p, r->old, r->n_old);
+    }
+    if (p->digest == NULL && r->n_fresh == 0 && r->n_old > 0) {
+        p->digest = ctl_package_prefetched(p, r->old, r->n_old);
+        r->held = p->digest != NULL ? "the other nodes fetch the model" : r->held;
+    }
+}
+
 static void reconcile(struct rollout *r)
 {
     sort_copies(r);
+    look_at_package(r);
     if (r->n_fresh > r->replicas) {
         give_up(r, r->fresh, r->n_fresh - r->replicas);
     } else {
         scale_up(r);
     }
-    if (r->n_old > 0) {
+    if (r->n_old > 0 && r->held == NULL) {
         scale_down_old(r);
     }
     if (r->ended > 0 && r->n_fresh <= r->replicas) {

@@ -220,6 +220,9 @@ enum at_rc at_pkg_blob_get(struct at_pkg_session *s, const struct at_pkg_descrip
         rc = rc != AT_OK ? rc : fetch(&d, err);
         rc = rc != AT_OK ? rc : at_pkg_store_part_keep(store, blob->digest, blob->bytes, d.fd, err);
     }
+    if (rc == AT_IO && at_entry_cut(d.fd, 0, NULL) != AT_OK) {
+        rc = AT_IO; /* a full disk: at least our part of it is given back */
+    }
     at_pkg_store_part_done(d.fd);
     return rc != AT_OK ? at_err_wrap(err, rc, "%s", s->registry->options.host) : AT_OK;
 }

@@ -323,6 +323,7 @@ static void prepare(struct at_pkg_http *h, struct flight *f, struct curl_slist *
 {
     const struct at_pkg_http_request *q = f->request;
     long stall_s = (long)(h->stall_ns / AT_NS_PER_S);
+    int64_t connect_ns = h->stall_ns < PKG_CONNECT_NS ? h->stall_ns : PKG_CONNECT_NS;
     h->curl->easy_reset(h->handle); /* keeps connections */
     set_callbacks(h, f);
     set_text(h, CURLOPT_URL, q->url);
@@ -331,7 +332,7 @@ static void prepare(struct at_pkg_http *h, struct flight *f, struct curl_slist *
     set_long(h, CURLOPT_NOSIGNAL, 1);
     set_long(h, CURLOPT_NOPROGRESS, 0);
     set_long(h, CURLOPT_FOLLOWLOCATION, 0);
-    set_long(h, CURLOPT_CONNECTTIMEOUT_MS, (long)(PKG_CONNECT_NS / AT_NS_PER_MS));
+    set_long(h, CURLOPT_CONNECTTIMEOUT_MS, (long)(connect_ns / AT_NS_PER_MS));
     set_long(h, CURLOPT_LOW_SPEED_LIMIT, 1);
     set_long(h, CURLOPT_LOW_SPEED_TIME, stall_s > 0 ? stall_s : 1);
     set_long(h, CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2);

@@ -237,3 +237,33 @@ enum at_rc at_pkg_model_init(const char *folder, const struct at_pkg_init *init,
     }
     return rc != AT_OK ? rc : at_file_write_atomic(path, text.data, text.len, 0644, err);
 }
+
+enum at_rc at_pkg_model_file(const char *folder, char **ret, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_free) char *yaml = at_asprintf("%s/" AT_PKG_YAML, folder);
+    AT_CLEANUP(at_cleanup_json) json_t *files = NULL;
+    AT_CLEANUP(at_cleanup_json) json_t *described = NULL;
+    char *found = NULL;
+    const char *format = "other";
+    struct at_pkg_model m = {0};
+    enum at_rc rc = AT_OK;
+    if (at_file_exists(yaml)) {
+        rc = at_pkg_model_read(folder, &m, err);
+        found = rc == AT_OK ? at_strdup(m.file) : NULL;
+        at_pkg_model_done(&m);
+    } else {
+        rc = at_pkg_files(folder, &files, err);
+        if (rc != AT_OK) {
+            files = NULL;
+        }
+        rc = rc != AT_OK ? rc : find_model(folder, files, &found, err);
+    }
+    rc = rc != AT_OK ? rc : describe(folder, found, &described, &format, err);
+    if (rc != AT_OK) {
+        described = NULL;
+        at_free(found);
+        return rc;
+    }
+    *ret = found;
+    return AT_OK;
+}

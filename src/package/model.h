@@ -41,6 +41,11 @@ enum at_rc at_pkg_pack(const char *folder, const struct at_pkg_store *store,
 enum at_rc at_pkg_unpack(const struct at_pkg_store *store, const char *digest, const char *folder,
                          bool links, struct at_err *err) AT_WARN_UNUSED;
 
+/* What is served of an unpacked package: the file that model.yaml names, else its only model;
+ * looked into, as far as its head goes. own: caller at_free. err: AT_CORRUPT; AT_FORBIDDEN it takes
+ * weights from outside the folder; AT_NOT_FOUND, AT_INVALID there is none, or several. */
+enum at_rc at_pkg_model_file(const char *folder, char **ret, struct at_err *err) AT_WARN_UNUSED;
+
 /* Files of a folder, sorted, relative. err: AT_INVALID what is neither file nor folder.
  * own: caller decrefs. */
 enum at_rc at_pkg_files(const char *folder, json_t **ret, struct at_err *err) AT_WARN_UNUSED;

@@ -213,11 +213,12 @@ bool at_pkg_again(struct at_pkg_session *s, enum at_rc rc, unsigned *tries)
 {
     const atomic_bool *cancel = s->registry->options.http.cancel;
     bool worth = rc == AT_UNAVAILABLE || rc == AT_TIMEOUT || rc == AT_EXHAUSTED;
-    if (!worth || ++*tries >= PKG_TRIES) {
+    *tries += rc == AT_TIMEOUT ? 2 : 1; /* that took long already */
+    if (!worth || *tries >= PKG_TRIES) {
         return false;
     }
     unsigned char noise = 0;
-    int64_t wait = PKG_RETRY_MIN_NS << (2 * (*tries - 1));
+    int64_t wait = PKG_RETRY_MIN_NS << (2 * (*tries - 1)); /* tries is 1 to PKG_TRIES - 1 */
     wait = wait > PKG_RETRY_MAX_NS ? PKG_RETRY_MAX_NS : wait;
     at_sys_random(at_sys_real(), &noise, sizeof noise);
     wait = wait / 2 + wait / 2 * noise / 255;
@@ -271,7 +272,7 @@ static enum at_rc ping(struct at_pkg_registry *r, struct at_err *err)
     bool may_be_plain = is_loopback(r->options.host) && !r->options.plain_http;
     do {
         rc = at_pkg_call(s, &q, err);
-        if (rc == AT_UNAVAILABLE && may_be_plain) {
+        if ((rc == AT_UNAVAILABLE || rc == AT_TIMEOUT) && may_be_plain) {
             at_free(r->base);
             r->base = at_asprintf("http://%s", r->options.host);
             may_be_plain = false;

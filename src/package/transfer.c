@@ -113,11 +113,14 @@ static enum at_rc crew_run(struct crew *c, size_t parallel, struct at_err *err)
     return c->rc;
 }
 
-static int64_t sum_of(const struct at_pkg_descriptor *const *blobs, size_t n)
+/* Bytes of all, or of those that the store lacks. */
+static int64_t sum_of(const struct at_pkg_store *store,
+                      const struct at_pkg_descriptor *const *blobs, size_t n)
 {
     int64_t sum = 0;
     for (size_t i = 0; i < n; i++) {
-        sum += blobs[i]->bytes; /* at most PKG_LAYERS_MAX times PKG_BLOB_BYTES_MAX */
+        bool there = store != NULL && at_pkg_store_has(store, blobs[i]->digest, blobs[i]->bytes);
+        sum += there ? 0 : blobs[i]->bytes; /* at most PKG_LAYERS_MAX times PKG_BLOB_BYTES_MAX */
     }
     return sum;
 }
@@ -192,11 +195,12 @@ enum at_rc at_pkg_pull(struct at_pkg_registry *registry, const char *wanted,
     rc = rc != AT_OK ? rc : at_pkg_manifest_parse(text.data, text.len, arena, &m, err);
     rc = rc != AT_OK ? rc : at_pkg_blobs_of(&m, arena, &crew.blobs, &crew.n, err);
     if (rc == AT_OK) {
-        if (transfer->on_total != NULL) {
-            transfer->on_total(transfer->ctx, sum_of(crew.blobs, crew.n));
-        }
-        rc = crew_run(&crew, transfer->parallel, err);
+        rc = transfer->on_total != NULL
+                 ? transfer->on_total(transfer->ctx, sum_of(NULL, crew.blobs, crew.n),
+                                      sum_of(store, crew.blobs, crew.n), err)
+                 : AT_OK;
     }
+    rc = rc != AT_OK ? rc : crew_run(&crew, transfer->parallel, err);
     rc = rc != AT_OK ? rc : at_pkg_store_put(store, text.data, text.len, again, err);
     at_pkg_manifest_done(&m);
     if (rc == AT_OK) {
@@ -261,11 +265,12 @@ enum at_rc at_pkg_push(struct at_pkg_registry *registry, const struct at_pkg_sto
     rc = rc != AT_OK ? rc : at_pkg_manifest_parse(text.data, text.len, arena, &m, err);
     rc = rc != AT_OK ? rc : at_pkg_blobs_of(&m, arena, &crew.blobs, &crew.n, err);
     if (rc == AT_OK) {
-        if (transfer->on_total != NULL) {
-            transfer->on_total(transfer->ctx, sum_of(crew.blobs, crew.n));
-        }
-        rc = crew_run(&crew, transfer->parallel, err);
+        rc = transfer->on_total != NULL
+                 ? transfer->on_total(transfer->ctx, sum_of(NULL, crew.blobs, crew.n),
+                                      sum_of(store, crew.blobs, crew.n), err)
+                 : AT_OK;
     }
+    rc = rc != AT_OK ? rc : crew_run(&crew, transfer->parallel, err);
     rc = rc != AT_OK ? rc : put_manifest(registry, &text, tag, err);
     at_pkg_manifest_done(&m);
     if (rc == AT_OK && ret_sent != NULL) {

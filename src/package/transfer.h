@@ -10,7 +10,9 @@ struct at_pkg_transfer {
     atomic_bool *cancel; /* what the registry was opened with; set here when one blob fails, so that
                             the others end too */
     void *ctx;
-    void (*on_total)(void *ctx, int64_t bytes); /* once, before the first byte; may be NULL */
+    /* Once, before the first byte: what all of it comes to, and how much of that the store lacks.
+     * An error ends it. May be NULL. */
+    enum at_rc (*on_total)(void *ctx, int64_t bytes, int64_t lacking, struct at_err *err);
 };
 
 /* A package by tag or digest into the store. Of an index the one model in it, else its only
