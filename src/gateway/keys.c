@@ -126,9 +126,21 @@ static size_t place_of(const unsigned char *hash)
     return place;
 }
 
+/* Of keys with one digest the oldest has it: whoever copies a digest takes nothing over. */
 static void put(struct gw_keys *t, const unsigned char *hash, struct gw_key *key)
 {
     size_t i = place_of(hash) & t->mask;
+    while (t->slots[i] != NULL && memcmp(t->slots[i]->hash, hash, sizeof key->hash) != 0) {
+        i = (i + 1) & t->mask;
+    }
+    if (t->slots[i] == NULL || key->created_ns < t->slots[i]->created_ns) {
+        t->slots[i] = key;
+    }
+}
+
+static void put_previous(struct gw_keys *t, struct gw_key *key)
+{
+    size_t i = place_of(key->previous_hash) & t->mask;
     while (t->slots[i] != NULL) {
         i = (i + 1) & t->mask;
     }
@@ -173,8 +185,9 @@ bool gw_meter_bearer(struct gw_worker *w, struct at_str token, const char **ret_
         return false;
     }
     at_sha256(token.ptr, token.len, hash);
-    int64_t wall_ns = at_loop_now_ns(w->loop) +
-                      atomic_load_explicit(&w->gateway->server_offset_ns, memory_order_relaxed);
+    int64_t offset = atomic_load_explicit(&w->gateway->server_offset_ns, memory_order_relaxed);
+    /* Before the server has told the time, what ends some day has ended. */
+    int64_t wall_ns = offset != 0 ? at_loop_now_ns(w->loop) + offset : INT64_MAX;
     struct gw_key *key = w->keys != NULL ? find(w->keys, hash, wall_ns) : NULL;
     *ret_problem = key == NULL     ? "this API key is not known here"
                    : key->disabled ? "this API key was revoked"
@@ -220,7 +233,6 @@ static const char *intern(struct gw_metering *m, const char *text)
 
 static bool hash_of(const char *text, unsigned char out[32])
 {
-    AT_CLEANUP(at_cleanup_buf) struct at_buf hex = {0};
     if (text == NULL || strlen(text) != 64) {
         return false;
     }
@@ -344,6 +356,7 @@ static struct gw_key *key_of(struct gw_metering *m, const struct at_api_key *obj
     key->has_previous = hash_of(s->previous_hash, key->previous_hash);
     key->previous_until_ns = s->previous_until_wall_ns;
     key->expires_ns = s->expires_wall_ns;
+    key->created_ns = object->meta.creation_wall_ns;
     key->who =
         (struct at_meter_who){.uid = at_strdup(object->meta.uid != NULL ? object->meta.uid : ""),
                               .ns = at_strdup(ns),
@@ -420,8 +433,10 @@ static void publish(void *ctx)
         struct gw_key *key = gw_key_ref(o->made);
         t->all[t->n++] = key;
         put(t, key->hash, key);
-        if (key->has_previous) {
-            put(t, key->previous_hash, key);
+    }
+    for (size_t i = 0; i < t->n; i++) { /* what is in use goes before what was */
+        if (t->all[i]->has_previous) {
+            put_previous(t, t->all[i]);
         }
     }
     at_metric_set(m->m_keys, (int64_t)n);
@@ -552,6 +567,10 @@ static void take_budget(struct gw_metering *m, const char *name, json_t *object,
         h = AT_NEW(struct gw_holder);
         holder_init(h, m, &AT_KIND_BUDGET, object, name);
         at_map_put(m->budgets, name, h);
+    }
+    if (h->n_purses > 0 && h->purses[0].window != at_meter_window_of(s->window)) {
+        at_meter_account_unref(h->purses[0].account); /* another window is another budget */
+        h->n_purses = 0;
     }
     at_free(h->team);
     at_free(h->for_ns);

@@ -108,7 +108,11 @@ static bool enter_period(struct gw_holder *h, struct gw_purse *p)
         return false;
     }
     at_meter_period(p->window, today, period);
-    if (strcmp(p->period, period) != 0) {
+    /* Periods only go on: a clock that is set back opens none again. Their names sort by time. */
+    if (strcmp(p->seen_period, period) > 0) {
+        snprintf(period, sizeof period, "%s", p->seen_period);
+    }
+    if (strcmp(p->period, period) < 0) {
         bool rolls = p->period[0] != '\0'; /* what was spent until now was in the one before */
         struct scope scope = {h};
         int32_t from = first_day(p->window, today);
@@ -329,6 +333,15 @@ static void look_at_all(struct gw_metering *m)
     }
 }
 
+/* Days only go on. */
+static void go_on(struct at_gateway *g, int64_t wall_ns)
+{
+    int32_t day = (int32_t)at_meter_day_of(wall_ns);
+    if (day > atomic_load(&g->today)) {
+        atomic_store(&g->today, day);
+    }
+}
+
 static void tick(void *ctx)
 {
     struct gw_metering *m = ctx;
@@ -337,7 +350,7 @@ static void tick(void *ctx)
     atomic_store(&g->budget_poked, false);
     int64_t offset = atomic_load(&g->server_offset_ns);
     if (offset != 0) {
-        atomic_store(&g->today, (int32_t)at_meter_day_of(at_loop_now_ns(g->loop) + offset));
+        go_on(g, at_loop_now_ns(g->loop) + offset);
         look_at_all(m);
     }
 }
@@ -374,7 +387,7 @@ static void on_time(void *ctx, enum at_rc rc, int status, json_t *body, const st
     if (well) {
         bool first = atomic_load(&g->server_offset_ns) == 0;
         atomic_store(&g->server_offset_ns, wall_ns - now);
-        atomic_store(&g->today, (int32_t)at_meter_day_of(wall_ns));
+        go_on(g, wall_ns);
         m->told_error = false;
         if (first) {
             look_at_all(m);

@@ -37,6 +37,7 @@ struct gw_key {
     atomic_int refs;
     unsigned char hash[32], previous_hash[32];
     bool has_previous, disabled;
+    int64_t created_ns;
     int64_t previous_until_ns, expires_ns; /* by the server's clock; 0: never */
     struct at_meter_who who;
     const char *label; /* "namespace/name"; lives as long as the gateway */

@@ -375,3 +375,66 @@ it('answers are kept for who asks the same, where that is wanted, and for nobody
   for (let i = 0; i < 4; i++) n.push((await oip.infer('m', { body: '{"inputs":[]}' })).headers['atoll-cache']);
   assert.ok(n.filter((h) => h === 'hit').length >= 2, JSON.stringify(n));
 });
+
+it('what was used is shown as a table, as JSON and for spreadsheets; and nobody opens what is not his', async () => {
+  const made = await atoll('key', 'create', 'shown', '--team', 'blue', '--rpm', '100', '--budget', '5/month', '--expires', '24h', '-o', 'json');
+  const { secret, key: object } = JSON.parse(made.out);
+  assert.equal(object.spec.hash, createHash('sha256').update(secret).digest('hex'));
+  assert.ok(!JSON.stringify(object).includes(secret));
+  const k = { name: 'shown', ns: 'default', secret };
+  await ready(k);
+  await chat(client(k, { retries: 3 }), 'words=9');
+  await eventually('it is told', async () => (await usage(k)).requests === 1);
+  const rows = JSON.parse((await atoll('usage', '--team', 'blue', '-o', 'json')).out);
+  assert.deepEqual(rows, [{ namespace: 'default', team: 'blue', key: 'shown', model: 'default/m', requests: 1, errors: 0, cached: 0, promptTokens: 10, completionTokens: 9, cost: '0.011' }]);
+  assert.equal((await atoll('usage', '--by', 'team', '--team', 'blue', '-o', 'csv')).out, 'team,requests,errors,cached,promptTokens,completionTokens,cost\r\nblue,1,0,0,10,9,0.011\r\n');
+  assert.match((await atoll('usage', '--key', 'shown')).out, /NAMESPACE +TEAM +KEY +MODEL[^]*default +blue +shown +default\/m +1/);
+  assert.match((await atoll('key', 'list')).out, /shown +sk-atoll-\S{5} +blue/);
+  // Bad words name their place.
+  for (const [spec, field] of [
+    [{ hash: 'x' }, 'spec.hash'],
+    [{ hash: 'a'.repeat(64), budgets: [{ window: 'Day', amount: '-1' }] }, 'spec.budgets[0].amount'],
+    [{ hash: 'a'.repeat(64), budgets: [{ window: 'Year', amount: '1' }] }, 'spec.budgets[0].window'],
+    [{ hash: 'a'.repeat(64), models: ['/m'] }, 'spec.models[0]'],
+    [{ hash: 'a'.repeat(64), previousHash: 'b'.repeat(64) }, 'spec.previousUntil'],
+  ]) {
+    const r = await api('POST', 'namespaces/default/apikeys', { apiVersion: 'atoll.dev/v1', kind: 'APIKey', metadata: { name: 'bad' }, spec }, [422]);
+    assert.ok(r.details.causes.some((c) => c.field === field), JSON.stringify(r));
+  }
+  await api('POST', 'budgets', { apiVersion: 'atoll.dev/v1', kind: 'Budget', metadata: { name: 'none' }, spec: {} }, [422]);
+  // A digest that is copied takes nothing over.
+  await api('POST', 'namespaces/default/apikeys', { apiVersion: 'atoll.dev/v1', kind: 'APIKey', metadata: { name: 'thief' }, spec: { hash: object.spec.hash, models: ['nothing'] } });
+  const other = await key();
+  await known(other);
+  await chat(client(k, { retries: 3 }));
+});
+
+it('a gateway that the control plane has left spends its slice, and no more', async () => {
+  const g = await another('alone', await fleet.dir('atoll-gw'));
+  const k = await key({ budgets: [{ window: 'Total', amount: '20' }] });
+  await ready(k, g.url, 'alone');
+  await chat(client(k, { ...g, retries: 5 }), 'words=4', { max_tokens: 4 });
+  const mine = (b) => Number(b.slices.find((s) => s.gateway.startsWith('alone:')).granted);
+  const granted = mine((await api('GET', `namespaces/default/apikeys/${k.name}`)).status.budgets[0]);
+  assert.ok(granted < 10, `${granted}`);
+  const model = (await api('GET', 'instances')).items.find((i) => i.metadata.labels['atoll.dev/deployment'] === 'm');
+  assert.ok(model);
+  dev.child.kill('SIGSTOP'); // control plane, and with it whatever could give more money
+  try {
+    let spent = 0.006;
+    for (;;) {
+      try {
+        const { usage: u } = await chat(client(k, g), 'words=500', { max_tokens: 500 });
+        spent += 0.001 + u.prompt_tokens * 0.0001 + u.completion_tokens * 0.001;
+      } catch (e) {
+        assert.equal(e.status, 429, e.stack);
+        break;
+      }
+    }
+    assert.ok(spent <= granted + 1e-9, `${spent} of ${granted}`);
+    assert.ok(spent > granted - 1, `${spent} of ${granted}`);
+  } finally {
+    dev.child.kill('SIGCONT');
+  }
+  await eventually('and then it is given more', async () => (await chat(client(k, { ...g, retries: 3 }), 'words=4', { max_tokens: 4 }).catch(() => null)) !== null);
+});
