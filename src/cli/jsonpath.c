@@ -98,7 +98,7 @@ static enum at_rc filter_holds(const struct filter *f, const json_t *item, bool 
                                struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_json) json_t *found = json_array();
-    bool ordered;
+    bool ordered = false;
     enum at_rc rc = walk(f->path.ptr, f->path.ptr + f->path.len, item, found, err);
     *ret = false;
     if (rc != AT_OK || json_array_size(found) == 0) {
