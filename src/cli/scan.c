@@ -123,8 +123,15 @@ static void paths_load(struct scan_run *run)
     const struct cli_values *files = &run->cli->values[OPT_FILE];
     for (size_t i = 0; i < files->n + run->cli->n_args; i++) {
         const char *path = i < files->n ? files->items[i] : run->cli->args[i - files->n];
+        size_t before = run->files;
         if (at_streq(path, "-") || !folder_tried(run, path, 0)) {
             file_tried(run, path);
+        } else if (run->files == before) { /* a mistyped path must not pass a pipeline */
+            struct at_err err = {0};
+            err.rc = at_err_set(&err, AT_NOT_FOUND, "no .yaml, .yml or .json file in the folder %s",
+                                path);
+            run->failed++;
+            cli_report(run->cli, &err);
         }
     }
 }
@@ -291,8 +298,8 @@ static enum at_rc scanned(struct scan_run *run, const char *format, bool never,
         return rc;
     }
     if (run->failed > 0) {
-        return at_err_set(err, AT_BAD_REQUEST, "%zu file%s could not be looked at", run->failed,
-                          run->failed == 1 ? "" : "s");
+        return at_err_set(err, AT_BAD_REQUEST, "%zu of what was named could not be looked at",
+                          run->failed);
     }
     run->cli->exit_status = !never && at_scan_count(&run->result, least) > 0 ? 1 : 0;
     return AT_OK;

@@ -90,6 +90,11 @@ static void words_of(struct scan_look *look, struct scan_words *words, const jso
             text.len <= AT_SCAN_TEXT_BYTES_MAX && words->n > 0 &&
             (memchr(text.ptr, ' ', text.len) != NULL || memchr(text.ptr, '\n', text.len) != NULL) &&
             is_program(words->items[0].text, SHELLS " env sudo timeout nice xargs ");
+        struct scan_secret secret;
+        if (script && memmem(text.ptr, text.len, "uthorization:", 13) != NULL &&
+            scan_secret_shape(text, &secret)) { /* its words apart do not show it */
+            scan_found_as(look, SCAN_SECRET_ARGS, secret.severity, field, "%s", secret.what);
+        }
         if (script) {
             script_split(words, text, field);
         } else {

@@ -164,6 +164,8 @@ static void commands_that_ask_for_the_machine_are_found(void **state)
         {"[sh, '-c', 'DB_PASSWORD=\"hunter22\" exec x']", "secret-in-args"},
         {"[x, 'postgres://a:hunter22@db/x']", "secret-in-args"},
         {"[sh, '-c', 'exec x -H 0.0.0.0:80']", "open-listener"},
+        {"[sh, '-c', 'curl -H \"Authorization: Bearer abcdefghijklmnop\" https://x']",
+         "secret-in-args"},
     };
     for (size_t i = 0; i < AT_ARRAY_LEN(ROWS); i++) {
         char yaml[1024];

@@ -118,6 +118,9 @@ fleet.it('the exit status is for pipelines: --fail-on, and what cannot be read i
   const missing = await scan(['/no/such/file.yaml']);
   assert.equal(missing.code, 2);
   assert.match(missing.err, /No such file/);
+  const empty = await scan([await fleet.dir('scan')]);
+  assert.equal(empty.code, 2);
+  assert.match(empty.err, /no \.yaml, \.yml or \.json file/);
   assert.equal((await scan(['-', '-o', 'xml'], { input: BAD })).code, 2);
 });
 
