@@ -1,5 +1,5 @@
 // Every example of every verb's --help, taken from there and run in a shell against a live `atoll dev`, as a user would paste it.
-// Changed are only: names that are made up at random (instances), the registry (a real one on loopback), and folders outside
+// Changed are only: names that are made up at random (instances, tokens), the registry (a real one on loopback), and folders outside
 // the test's own. What does not end by itself is stopped once it has shown what it should.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -112,6 +112,8 @@ async function runExample(example, where) {
     name = await eventually('a ready instance', instance);
     command = command.replaceAll('digits-x1y2z-abcde', name);
   }
+  // The id of a token is made up by the server.
+  if (/0123456789abcdef/.test(command)) command = command.replaceAll('0123456789abcdef', JSON.parse(await atoll('get accesstokens -o json')).items[0].metadata.name);
   if (how.change) command = command.replace(...how.change);
   await how.before?.(name);
   if (how.until || how.grows) {
