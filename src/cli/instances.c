@@ -27,6 +27,11 @@ static enum at_rc find_owned(struct cli *cli, const struct cli_target *target, j
     const char *selector =
         at_arena_printf(cli->arena, "atoll.dev/%s=%s", target->kind->singular, target->name);
     enum at_rc rc = cli_list(cli, &AT_KIND_INSTANCE, selector, ret, err);
+    if (rc == AT_BAD_REQUEST || rc == AT_INVALID) { /* a name too long for a label */
+        *err = (struct at_err){0};
+        *ret = json_array();
+        rc = AT_OK;
+    }
     if (rc != AT_OK || json_array_size(*ret) != 0) {
         return rc;
     }
