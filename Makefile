@@ -6,7 +6,7 @@ RELEASE := build/release
 MESON_RELEASE := -Dbuildtype=debugoptimized -Dtests=false -Donnx=enabled -Dllama=enabled
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo test bench bench-gateway bench-gateway-report bench-growth bench-report check check-format check-layers check-promises format fuzz install clean distclean help
+.PHONY: all deps demo test test-gpu bench bench-gateway bench-gateway-report bench-growth bench-report check check-format check-layers check-promises format fuzz install clean distclean help
 
 all: deps ## build build/atoll (optimised, with symbols)
 	@want="$(CURDIR) $(PREFIX)"; [ -f $(RELEASE)/build.ninja ] && [ "$$(cat $(RELEASE)/.configured 2> /dev/null)" = "$$want" ] || { \
@@ -27,6 +27,12 @@ demo: all ## run the main job on this machine, start to end
 
 test: ## build and run every test; ends with the summary
 	@tools/run-tests
+
+test-gpu: all ## shares on this machine's GPU; skipped, with the reason, where there is none
+	@tools/install-deps test
+	@tools/fetch-third-party kubectl
+	@cd tests && { [ -d node_modules ] || npm ci --no-audit --no-fund --silent; }
+	@ATOLL_BIN=$${ATOLL_BIN:-$(CURDIR)/build/atoll} node --test --test-reporter spec --test-timeout 600000 tests/gpu/gpu.test.mjs
 
 bench: all ## print the figures beside the peers'
 	@tools/install-deps bench

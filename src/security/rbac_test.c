@@ -68,8 +68,9 @@ static void nobody_gets_anything_by_default(void **state)
         for (size_t k = 0; k < n; k++) {
             for (size_t v = 0; v < AT_ARRAY_LEN(VERBS); v++) {
                 for (size_t s = 0; s < AT_ARRAY_LEN(SUBRESOURCES); s++) {
-                    /* Sites are open to every agent, whatever its name. */
-                    bool open = node_group && at_streq(kinds[k]->plural, "sites");
+                    /* Sites and policies are open to every agent, whatever its name. */
+                    bool open = node_group && (at_streq(kinds[k]->plural, "sites") ||
+                                               at_streq(kinds[k]->plural, "policies"));
                     if (!open) {
                         assert_false(may(&strangers[w], VERBS[v], kinds[k]->group, kinds[k]->plural,
                                          SUBRESOURCES[s], "", ""));
