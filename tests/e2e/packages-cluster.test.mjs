@@ -181,6 +181,43 @@ it('the cache keeps its limit: what nobody uses goes, what is used stays, what c
   for (const name of ['huge', 'used', 'next']) await gone(name);
 });
 
+it('an agent that is killed -9 in the middle of a fetch goes on with it; a fetch that nobody wants any more stops', async () => {
+  const digest = await push('cut', '1', 200_000);
+  let hold = true;
+  let sent = 0;
+  const l = await liar(reg.host, (req, res, forward) => forward((a) => {
+    if (a.body.length < 100_000) return a;
+    if (!hold) {
+      sent += a.body.length;
+      return a;
+    }
+    sent += 100_000;
+    res.writeHead(a.status, a.headers);
+    res.write(a.body.subarray(0, 100_000));
+    return undefined; // and says no more
+  }));
+  after(() => l.close());
+  const half = async () => {
+    const parts = path.join(models(), 'parts');
+    for (const name of await readdir(parts)) if ((await stat(path.join(parts, name))).size === 100_000) return true;
+    return false;
+  };
+  await c.server.apply(served('cut', { uri: `oci://${l.host}/m/cut:1` }));
+  await eventually('half of it is here', half);
+  await c.killAgent('n1');
+  hold = false;
+  await c.startAgent('n1');
+  await c.ready('cut', { timeoutMs: 60_000 });
+  assert.equal(sent, 200_000, 'not a byte twice');
+  await gone('cut');
+  await rm(path.join(models(), 'packages', digest.slice(7)), { recursive: true });
+  for (const name of await readdir(path.join(models(), 'sha256'))) await rm(path.join(models(), 'sha256', name));
+  hold = true;
+  await c.server.apply(served('cut', { uri: `oci://${l.host}/m/cut:1` }));
+  await eventually('half of it is here again', half);
+  await gone('cut');
+});
+
 it('air-gapped: a layout in a folder and a tar serve as well', async () => {
   const dir = await fleet.dir('atoll-layout');
   await push('air', '1');

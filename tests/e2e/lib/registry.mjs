@@ -54,7 +54,7 @@ export async function liar(host, lie) {
         from.on('data', (d) => pieces.push(d));
         from.on('end', () => {
           const a = change({ status: from.statusCode, headers: { ...from.headers }, body: Buffer.concat(pieces) });
-          res.writeHead(a.status, a.headers).end(a.body);
+          if (a) res.writeHead(a.status, a.headers).end(a.body);
         });
       });
       out.on('error', () => res.destroy());
