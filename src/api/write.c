@@ -116,8 +116,8 @@ static void create_allowed(void *ctx, enum at_rc rc, struct at_quota_pass *pass,
         api_respond_object_json(req, 201, json_incref(req->object));
         return;
     }
-    if (!encode(req)) {
-        pass_release(op);
+    if (!encode(req)) { /* answered, and gone */
+        at_quota_release(pass);
         return;
     }
     struct at_store_write write = {.key = op->key,
