@@ -175,5 +175,5 @@ it('a wrong object is refused with what to do instead', async () => {
   assert.equal(wrong.code, 2);
   assert.match(wrong.err, /a site is not placed: name an instance, a deployment or a job/);
   const help = await c.server.atoll('explain --help');
-  assert.match(help.out, /atoll explain placement deployment\/web\n {2}atoll explain placement instance\/web-x1y2z-abcde -o yaml\n/);
+  assert.match(help.out, /atoll explain placement deployment\/digits\n {2}atoll explain placement instance\/digits-x1y2z-abcde -o yaml\n/);
 });
