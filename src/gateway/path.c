@@ -106,6 +106,7 @@ void gw_path_parse(struct at_str path, struct gw_path *ret)
     ret->model[0] = '\0';
     ret->raw_model = ret->version = (struct at_str){NULL, 0};
     ret->user = ret->session = ret->prompt = ret->tools = (struct at_str){NULL, 0};
+    ret->more = (struct gw_scan_more){0};
     if (at_str_starts(path, MODELS)) {
         struct at_str rest = {path.ptr + sizeof MODELS - 1, path.len - (sizeof MODELS - 1)};
         if (take_model_path(rest, ret)) {

@@ -208,6 +208,13 @@ it('a budget ends what it does not pay for: whole answers, streams and many at o
   assert.equal(cut.code ?? cut.error?.code, 'insufficient_quota');
   assert.ok(got.length > 10 && got.length <= 110, `${got.length} pieces`);
   await eventually('the server was told to stop', async () => (await seen()).cut > 0);
+  // By the Open Inference Protocol a request has its price, and the bytes of tensors are no tokens.
+  const oip = await key({ budgets: [{ window: 'Day', amount: '0.0045' }] });
+  await ready(oip);
+  const each = [];
+  for (let i = 0; i < 8; i++) each.push((await new Gateway(gateway.url, oip.secret).infer('m', { body: `{"inputs":[${'1,'.repeat(5000)}1]}` })).status);
+  assert.deepEqual(each.slice(0, 4).concat(each.slice(4)).filter((x) => x === 200).length, 4, JSON.stringify(each));
+  assert.equal(each.at(-1), 429);
   // Many at once.
   const many = await key({ budgets: [{ window: 'Month', amount: '0.1' }] });
   await ready(many);
