@@ -1,6 +1,7 @@
 // Namespaces as tenants, with kubectl as their user: quotas that no race passes, ranges, and what one tenant can learn of
 // another (nothing).
 import assert from 'node:assert/strict';
+import { Agent } from 'node:https';
 import path from 'node:path';
 import { Fleet, eventually } from './lib/atoll.mjs';
 import { Etcd, ETCD_MISSING } from './lib/etcd.mjs';
@@ -153,7 +154,7 @@ fleet.it('a tenant learns neither names nor counts of another: every route, list
   await server.k(`create quota ${WORD} --hard=pods=3,cpu=1 -n ${WORD}`);
   await server.apply([web(WORD, WORD, 5, { cpu: '300m', memory: '1Mi' }), { apiVersion: 'atoll.dev/v1', kind: 'Job', metadata: { name: WORD, namespace: WORD }, spec: { template: { spec: { command: ['true'] } } } }]);
   for (let i = 0; i < 5; i++) await server.k(`create configmap m${i} -n mine`);
-  const admin = await credentials(server.kubeconfig);
+  const admin = { ...(await credentials(server.kubeconfig)), agent: new Agent({ keepAlive: true }) };
   const seen = [];
   const tenant = async (method, target, body, headers = {}) => {
     const r = await call(admin, method, target, body, { 'Impersonate-User': 'tenant', ...headers });
@@ -213,6 +214,7 @@ fleet.it('a tenant learns neither names nor counts of another: every route, list
   for (const [what, text] of seen) assert.ok(!text.includes(WORD), `${what}: ${text}`);
   // And the public page of metrics has no names of namespaces or objects in its labels.
   assert.doesNotMatch((await call(admin, 'GET', '/metrics')).body, new RegExp(WORD));
+  admin.agent.destroy();
 });
 
 fleet.it('who is displaced, or waits, learns nothing of who it is for', async () => {
