@@ -174,6 +174,20 @@ enum at_rc at_pkg_resolve(struct at_pkg_registry *registry, const char *wanted,
     return rc;
 }
 
+/* All that a manifest names, to the store or from it. *m: the caller's to be done with. */
+static enum at_rc carry(struct crew *crew, const struct at_buf *text, struct at_arena *arena,
+                        struct at_pkg_manifest *m, const struct at_pkg_transfer *transfer,
+                        struct at_err *err)
+{
+    enum at_rc rc = at_pkg_manifest_parse(text->data, text->len, arena, m, err);
+    rc = rc != AT_OK ? rc : at_pkg_blobs_of(m, arena, &crew->blobs, &crew->n, err);
+    if (rc == AT_OK && transfer->on_total != NULL) {
+        rc = transfer->on_total(transfer->ctx, sum_of(NULL, crew->blobs, crew->n),
+                                sum_of(crew->store, crew->blobs, crew->n), err);
+    }
+    return rc != AT_OK ? rc : crew_run(crew, transfer->parallel, err);
+}
+
 enum at_rc at_pkg_pull(struct at_pkg_registry *registry, const char *wanted,
                        const struct at_pkg_store *store, const struct at_pkg_transfer *transfer,
                        char ret_digest[AT_PKG_DIGEST_BYTES], struct at_err *err)
@@ -192,15 +206,7 @@ enum at_rc at_pkg_pull(struct at_pkg_registry *registry, const char *wanted,
         at_buf_clear(&text);
         rc = at_pkg_resolve(registry, wanted, &text, digest, err);
     }
-    rc = rc != AT_OK ? rc : at_pkg_manifest_parse(text.data, text.len, arena, &m, err);
-    rc = rc != AT_OK ? rc : at_pkg_blobs_of(&m, arena, &crew.blobs, &crew.n, err);
-    if (rc == AT_OK) {
-        rc = transfer->on_total != NULL
-                 ? transfer->on_total(transfer->ctx, sum_of(NULL, crew.blobs, crew.n),
-                                      sum_of(store, crew.blobs, crew.n), err)
-                 : AT_OK;
-    }
-    rc = rc != AT_OK ? rc : crew_run(&crew, transfer->parallel, err);
+    rc = rc != AT_OK ? rc : carry(&crew, &text, arena, &m, transfer, err);
     rc = rc != AT_OK ? rc : at_pkg_store_put(store, text.data, text.len, again, err);
     at_pkg_manifest_done(&m);
     if (rc == AT_OK) {
@@ -262,15 +268,7 @@ enum at_rc at_pkg_push(struct at_pkg_registry *registry, const struct at_pkg_sto
                         .push = true,
                         .mount_from = mount_from};
     enum at_rc rc = at_pkg_store_read(store, digest, PKG_DOCUMENT_BYTES_MAX, &text, err);
-    rc = rc != AT_OK ? rc : at_pkg_manifest_parse(text.data, text.len, arena, &m, err);
-    rc = rc != AT_OK ? rc : at_pkg_blobs_of(&m, arena, &crew.blobs, &crew.n, err);
-    if (rc == AT_OK) {
-        rc = transfer->on_total != NULL
-                 ? transfer->on_total(transfer->ctx, sum_of(NULL, crew.blobs, crew.n),
-                                      sum_of(store, crew.blobs, crew.n), err)
-                 : AT_OK;
-    }
-    rc = rc != AT_OK ? rc : crew_run(&crew, transfer->parallel, err);
+    rc = rc != AT_OK ? rc : carry(&crew, &text, arena, &m, transfer, err);
     rc = rc != AT_OK ? rc : put_manifest(registry, &text, tag, err);
     at_pkg_manifest_done(&m);
     if (rc == AT_OK && ret_sent != NULL) {
