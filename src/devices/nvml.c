@@ -28,7 +28,7 @@ static void load_rest(struct nvml *nvml)
         {"nvmlDeviceGetGraphicsRunningProcesses_v3", (void **)&nvml->graphics},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        *rows[i].to = dlsym(nvml->library, rows[i].symbol);
+        *rows[i].to = dlsym(nvml->lib, rows[i].symbol);
     }
 }
 
@@ -47,7 +47,7 @@ static bool load(struct nvml *nvml)
         {"nvmlDeviceGetMemoryInfo", (void **)&nvml->memory},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        *rows[i].to = dlsym(nvml->library, rows[i].symbol);
+        *rows[i].to = dlsym(nvml->lib, rows[i].symbol);
         if (*rows[i].to == NULL) {
             return false;
         }
@@ -58,12 +58,12 @@ static bool load(struct nvml *nvml)
 
 bool nvml_open(const char *library, struct nvml *ret)
 {
-    struct nvml nvml = {.library = dlopen(library, RTLD_NOW | RTLD_LOCAL)};
-    if (nvml.library == NULL) {
+    struct nvml nvml = {.lib = dlopen(library, RTLD_NOW | RTLD_LOCAL)};
+    if (nvml.lib == NULL) {
         return false;
     }
     if (!load(&nvml) || nvml.init() != 0) {
-        dlclose(nvml.library);
+        dlclose(nvml.lib);
         return false;
     }
     *ret = nvml;
@@ -73,7 +73,7 @@ bool nvml_open(const char *library, struct nvml *ret)
 void nvml_close(struct nvml *nvml)
 {
     nvml->shutdown();
-    dlclose(nvml->library);
+    dlclose(nvml->lib);
 }
 
 unsigned nvml_devices(const struct nvml *nvml)

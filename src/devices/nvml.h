@@ -31,7 +31,7 @@ typedef int nvml_processes_fn(nvml_handle device, unsigned *count, struct nvml_p
 
 /* The calls in use, as nvml.h of CUDA 12 declares them. 0 is success. */
 struct nvml {
-    void *library;
+    void *lib;
     int (*init)(void);
     int (*shutdown)(void);
     int (*count)(unsigned *ret);
