@@ -212,6 +212,10 @@ static void sharing_goes_with_what_is_asked_for(void **state)
 #define SHARING(r, sharing)                                                                        \
     "{'metadata':{'name':'d'},'spec':{'template':{'spec':{'command':['x'],'resources':{" r         \
     "},'gpuSharing':{" sharing "}}}}}"
+    check_text(&AT_KIND_DEPLOYMENT, SHARING("'gpu':'0.5'", "'parkAfter':'5m'"), NULL, NULL);
+    check_text(&AT_KIND_DEPLOYMENT, SHARING("'gpu':'0.5'", "'parkAfter':'5m','spill':'1Gi'"),
+               "spec.template.spec.gpuSharing.parkAfter",
+               "Forbidden: what spilled cannot be parked; leave spill out");
     check_text(&AT_KIND_DEPLOYMENT, SHARING("'gpu':'0.5'", "'mode':'MPS','spill':'1Gi'"), NULL,
                NULL);
     check_text(&AT_KIND_DEPLOYMENT, SHARING("'gpu':2", "'mode':'Exclusive'"), NULL, NULL);
@@ -226,9 +230,36 @@ static void sharing_goes_with_what_is_asked_for(void **state)
                "Forbidden: time is held in mode Share only");
 }
 
+static void several_models_have_names_of_their_own(void **state)
+{
+    (void)state;
+#define MODELS(runner, list)                                                                       \
+    "{'metadata':{'name':'d'},'spec':{'template':{'spec':{'runner':'" runner                       \
+    "','model':{'name':'a','uri':'file:a'},'models':" list "}}}}"
+    check_text(&AT_KIND_DEPLOYMENT, MODELS("onnx", "[{'name':'b','uri':'file:b'}]"), NULL, NULL);
+    check_text(&AT_KIND_DEPLOYMENT, MODELS("onnx", "[{'uri':'file:b'}]"),
+               "spec.template.spec.models[0].name",
+               "Required value: requests ask for it by this "
+               "name");
+    check_text(&AT_KIND_DEPLOYMENT, MODELS("onnx", "[{'name':'a','uri':'file:b'}]"),
+               "spec.template.spec.models[0].name", "Duplicate value: \"a\"");
+    check_text(&AT_KIND_DEPLOYMENT,
+               MODELS("onnx", "[{'name':'b','uri':'file:b'},{'name':'b','uri':'file:c'}]"),
+               "spec.template.spec.models[1].name", "Duplicate value: \"b\"");
+    check_text(&AT_KIND_DEPLOYMENT, MODELS("onnx", "[{'name':'b','uri':'ftp:b'}]"),
+               "spec.template.spec.models[0].uri",
+               "Invalid value: \"ftp:b\": must begin with file:, http://, https://, oci://, "
+               "oci-layout: or oci-archive:");
+    check_text(&AT_KIND_DEPLOYMENT, MODELS("llm", "[{'name':'b','uri':'file:b'}]"),
+               "spec.template.spec.models",
+               "Forbidden: only the runner onnx serves several models");
+#undef MODELS
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(several_models_have_names_of_their_own),
         cmocka_unit_test(expressions_have_the_values_that_their_operator_needs),
         cmocka_unit_test(weights_are_bounded_whole_numbers_of_known_names),
         cmocka_unit_test(cost_is_another_word_for_price),

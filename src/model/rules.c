@@ -73,6 +73,10 @@ static void sharing_check(struct at_model_check *check, const struct at_model_pa
     if (json_object_get(sharing, "spill") != NULL && strcmp(mode, "Exclusive") == 0) {
         forbidden(check, path, "spill", "a whole GPU has no share to spill from");
     }
+    if (json_object_get(sharing, "spill") != NULL &&
+        json_object_get(sharing, "parkAfter") != NULL) {
+        forbidden(check, path, "parkAfter", "what spilled cannot be parked; leave spill out");
+    }
 }
 
 static void model_check(struct at_model_check *check, const struct at_model_path *path,
@@ -99,6 +103,34 @@ static void model_check(struct at_model_check *check, const struct at_model_path
     }
     if (!at_str_starts(uri, "oci://") && text_at(model, "pullSecret")[0] != '\0') {
         forbidden(check, path, "pullSecret", "may only be set with a uri that begins with oci://");
+    }
+}
+
+/* Models beside the first one: told apart by name, so each needs one. */
+static void models_check(struct at_model_check *check, const struct at_model_path *path,
+                         const json_t *spec)
+{
+    const json_t *list = json_object_get(spec, "models");
+    const char *first = text_at(json_object_get(spec, "model"), "name");
+    if (json_array_size(list) > 0 && strcmp(text_at(spec, "runner"), "onnx") != 0) {
+        forbidden(check, path, "models", "only the runner onnx serves several models");
+    }
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *model = json_array_get(list, i);
+        const char *name = text_at(model, "name");
+        const struct at_model_path *item = ITEM(PATH(path, "models"), i);
+        model_check(check, item, model);
+        if (name[0] == '\0') {
+            required(check, item, "name", "requests ask for it by this name");
+        }
+        bool twice = name[0] != '\0' && strcmp(name, first) == 0;
+        for (size_t k = 0; k < i && name[0] != '\0'; k++) {
+            twice = twice || strcmp(text_at(json_array_get(list, k), "name"), name) == 0;
+        }
+        if (twice) {
+            at_model_cause_add(check, item, "name", "FieldValueDuplicate",
+                               "Duplicate value: \"%s\"", name);
+        }
     }
 }
 
@@ -170,6 +202,7 @@ static void workload_check(struct at_model_check *check, const struct at_model_p
     if (json_is_object(model)) {
         model_check(check, PATH(path, "model"), model);
     }
+    models_check(check, path, spec);
     batching_check(check, PATH(path, "batching"), json_object_get(spec, "batching"));
     const json_t *resources = json_object_get(spec, "resources");
     resources_check(check, PATH(path, "resources"), resources);
@@ -238,6 +271,10 @@ static void job_check(struct at_model_check *check, const json_t *object, const 
                            "Unsupported value: \"Always\": supported values: \"OnFailure\", "
                            "\"Never\"");
     }
+    if (at_json_at(object, "spec.template.spec.gpuSharing.parkAfter") != NULL) {
+        forbidden(check, PATH(PATH(PATH(spec, "template"), "spec"), "gpuSharing"), "parkAfter",
+                  "nobody asks a job for anything that could bring it back");
+    }
     int64_t gang = at_json_int_at(object, "spec.gangSize", 0);
     if (gang > at_json_int_at(object, "spec.parallelism", 1) ||
         gang > at_json_int_at(object, "spec.completions", 1)) {
@@ -252,14 +289,30 @@ static void job_check(struct at_model_check *check, const json_t *object, const 
     }
 }
 
-/* An instance is bound once and never changed: its agent has started what it says. */
+/* What may change while it runs. */
+static void drop_resizable(json_t *spec)
+{
+    json_object_del(spec, "nodeName");
+    static const char *const LEAVES[][2] = {
+        {"resources", "gpu"}, {"resources", "gpuMemory"}, {"gpuSharing", "parkAfter"}};
+    for (size_t k = 0; k < AT_ARRAY_LEN(LEAVES); k++) {
+        json_t *of = json_object_get(spec, LEAVES[k][0]);
+        json_object_del(of, LEAVES[k][1]);
+        if (of != NULL && json_object_size(of) == 0) {
+            json_object_del(spec, LEAVES[k][0]);
+        }
+    }
+}
+
+/* An instance is bound once and never changed: its agent has started what it says. Only its share
+ * of GPUs is resized. */
 static void instance_check(struct at_model_check *check, const json_t *object, const json_t *old)
 {
     const struct at_model_path *path = PATH(NULL, "spec");
     const json_t *now = json_object_get(object, "spec");
     workload_check(check, path, now);
     const json_t *before = json_object_get(old, "spec");
-    if (before == NULL) {
+    if (before == NULL || json_equal(before, now)) {
         return;
     }
     const char *bound = text_at(before, "nodeName");
@@ -267,13 +320,14 @@ static void instance_check(struct at_model_check *check, const json_t *object, c
         at_model_invalid_add(check, path, "nodeName", json_object_get(now, "nodeName"),
                              "field is immutable once it is set");
     }
-    AT_CLEANUP(at_cleanup_json) json_t *a = json_copy((json_t *)before);
-    AT_CLEANUP(at_cleanup_json) json_t *b = json_copy((json_t *)now);
-    json_object_del(a, "nodeName");
-    json_object_del(b, "nodeName");
+    AT_CLEANUP(at_cleanup_json) json_t *a = json_deep_copy(before);
+    AT_CLEANUP(at_cleanup_json) json_t *b = json_deep_copy(now);
+    drop_resizable(a);
+    drop_resizable(b);
     if (!json_equal(a, b)) {
         at_model_cause_add(check, path, NULL, "FieldValueForbidden",
-                           "Forbidden: only nodeName of an instance may be set later");
+                           "Forbidden: of an instance only nodeName may be set later, and its "
+                           "share of GPUs changed");
     }
 }
 

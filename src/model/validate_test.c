@@ -360,8 +360,24 @@ static void an_instance_is_bound_once(void **state)
     check_row(&moved, bound);
     static const struct row edited = {
         &AT_KIND_INSTANCE, "{'metadata':{'name':'i'},'spec':{'command':['y'],'nodeName':'a'}}",
-        "FieldValueForbidden", "spec", "Forbidden: only nodeName of an instance may be set later"};
+        "FieldValueForbidden", "spec",
+        "Forbidden: of an instance only nodeName may be set later, and its share of GPUs changed"};
     check_row(&edited, bound);
+    static const char shared[] = "{'metadata':{'name':'i'},'spec':{'command':['x'],'nodeName':'a',"
+                                 "'resources':{'gpu':'0.25','cpu':'1'}}}";
+    static const struct row resized = {
+        &AT_KIND_INSTANCE,
+        "{'metadata':{'name':'i'},'spec':{'command':['x'],'nodeName':'a','resources':"
+        "{'gpu':'0.5','gpuMemory':'1Gi','cpu':'1'},'gpuSharing':{'parkAfter':'5m'}}}",
+        NULL, NULL, NULL};
+    check_row(&resized, shared);
+    static const struct row grown = {
+        &AT_KIND_INSTANCE,
+        "{'metadata':{'name':'i'},'spec':{'command':['x'],'nodeName':'a',"
+        "'resources':{'gpu':'0.25','cpu':'2'}}}",
+        "FieldValueForbidden", "spec",
+        "Forbidden: of an instance only nodeName may be set later, and its share of GPUs changed"};
+    check_row(&grown, shared);
 }
 
 static void unknown_fields_are_refused_listed_or_dropped(void **state)
