@@ -37,22 +37,27 @@ static void pool_remove_conn(struct client_conn *conn)
     pool->n_conns--;
 }
 
+static struct client_conn **idle_list(struct client_conn *conn)
+{
+    return conn->rests ? &conn->pool->resting : &conn->pool->idle;
+}
+
 static void idle_add(struct client_conn *conn)
 {
-    struct client_pool *pool = conn->pool;
+    struct client_conn **list = idle_list(conn);
     conn->is_idle = true;
     conn->idle_prev = NULL;
-    conn->idle_next = pool->idle;
-    if (pool->idle != NULL) {
-        pool->idle->idle_prev = conn;
+    conn->idle_next = *list;
+    if (*list != NULL) {
+        (*list)->idle_prev = conn;
     }
-    pool->idle = conn;
+    *list = conn;
 }
 
 static void idle_remove(struct client_conn *conn)
 {
     if (conn->is_idle) {
-        *(conn->idle_prev != NULL ? &conn->idle_prev->idle_next : &conn->pool->idle) =
+        *(conn->idle_prev != NULL ? &conn->idle_prev->idle_next : idle_list(conn)) =
             conn->idle_next;
         if (conn->idle_next != NULL) {
             conn->idle_next->idle_prev = conn->idle_prev;
@@ -155,11 +160,9 @@ void at_client_want_sweep(struct at_http_client *client, int64_t at_ns)
 
 /* --- connections --- */
 
-/* Take the connection out of everything and close it. The pool may be gone afterwards, unless a
- * call holds it. */
-void at_client_conn_free(struct client_conn *conn)
+/* Take the connection out of everything and close it. */
+static void conn_close(struct client_conn *conn)
 {
-    struct client_pool *pool = conn->pool;
     assert(conn->call == NULL);
     idle_remove(conn);
     pool_remove_conn(conn);
@@ -169,6 +172,13 @@ void at_client_conn_free(struct client_conn *conn)
     if (!conn->in_data) {
         at_free(conn);
     }
+}
+
+/* The pool may be gone afterwards, unless a call holds it. */
+void at_client_conn_free(struct client_conn *conn)
+{
+    struct client_pool *pool = conn->pool;
+    conn_close(conn);
     at_client_start_waiting(pool);
 }
 
@@ -219,9 +229,9 @@ void at_client_adopt(struct client_call *call, struct at_stream *stream_take)
 /* Is there a connection for one more, or may one be made? */
 static bool has_room(const struct client_pool *pool)
 {
-    return pool->h2 != AT_HTTP2_NEVER
-               ? at_h2_client_has_room(pool)
-               : pool->idle != NULL || pool->n_conns < pool->client->connections_max;
+    return pool->h2 != AT_HTTP2_NEVER ? at_h2_client_has_room(pool)
+                                      : pool->idle != NULL || pool->resting != NULL ||
+                                            pool->n_conns < pool->client->connections_max;
 }
 
 /* Bind the call to a connection, or let it wait. fresh: no reused one. */
@@ -243,11 +253,17 @@ static void start(struct client_call *call, bool fresh)
         conn->call = call;
         call->conn = conn;
         at_client_send(conn);
-    } else if (fresh || pool->n_conns < pool->client->connections_max) {
-        conn_open(pool, call);
-    } else {
-        waiting_add(call);
+        return;
     }
+    bool full = !fresh && pool->n_conns >= pool->client->connections_max;
+    if (full && pool->resting == NULL) {
+        waiting_add(call);
+        return;
+    }
+    if (full) {
+        conn_close(pool->resting);
+    }
+    conn_open(pool, call);
 }
 
 void at_client_bind(struct client_call *call)
@@ -279,6 +295,23 @@ bool at_client_retry(struct client_call *call, bool unread)
     return true;
 }
 
+void at_client_conn_closed(struct client_conn *conn)
+{
+    if (conn->chunked &&
+        at_loop_now_ns(conn->pool->client->loop) - conn->done_ns < AT_HTTP_REST_NS) {
+        conn->pool->keeps = false;
+    }
+}
+
+/* The connection is open still: the peer does keep them, also behind chunks. */
+static void conn_rested(struct client_conn *conn)
+{
+    idle_remove(conn);
+    conn->rests = false;
+    conn->pool->keeps = true;
+    idle_add(conn);
+}
+
 /* The answer is complete: the connection is free for the next call, or closed. */
 void at_client_conn_done(struct client_conn *conn, bool reuse)
 {
@@ -293,9 +326,15 @@ void at_client_conn_done(struct client_conn *conn, bool reuse)
     conn->reused = true;
     conn->head_done = false;
     conn->got_bytes = false;
-    conn->idle_until_ns = at_loop_now_ns(client->loop) + client->idle_timeout_ns;
+    conn->rests = conn->chunked && !pool->keeps;
+    conn->done_ns = at_loop_now_ns(client->loop);
+    conn->idle_until_ns =
+        conn->done_ns + (conn->idle_ns > 0 && conn->idle_ns < client->idle_timeout_ns
+                             ? conn->idle_ns
+                             : client->idle_timeout_ns);
     idle_add(conn);
-    at_client_want_sweep(client, conn->idle_until_ns);
+    at_client_want_sweep(client,
+                         conn->rests ? conn->done_ns + AT_HTTP_REST_NS : conn->idle_until_ns);
     if (pool->first_waiting != NULL) {
         at_client_start_waiting(pool);
     }
@@ -454,6 +493,14 @@ static void sweep_idle(struct at_http_client *client, int64_t now, int64_t *firs
     for (size_t it = 0; at_map_next(client->pools, &it, &key, &value);) {
         struct client_pool *pool = value;
         pool->n_holds++;
+        for (struct client_conn *conn = pool->resting, *next; conn != NULL; conn = next) {
+            next = conn->idle_next;
+            if (conn->done_ns + AT_HTTP_REST_NS <= now) {
+                conn_rested(conn);
+            } else if (conn->done_ns + AT_HTTP_REST_NS < *first) {
+                *first = conn->done_ns + AT_HTTP_REST_NS;
+            }
+        }
         for (struct client_conn *conn = pool->idle, *next; conn != NULL; conn = next) {
             next = conn->idle_next;
             if (conn->idle_until_ns <= now) {

@@ -61,6 +61,26 @@ static void fail(struct client_conn *conn, const struct at_err *why)
     at_client_complete(conn->call, AT_UPSTREAM, &err);
 }
 
+/* "Keep-Alive: timeout=5": a request that is sent as the peer's time ends would meet a closed
+ * connection, so ours ends a fifth sooner. */
+static int64_t kept_ns(const struct at_http_head *head)
+{
+    static const char NAME[] = "timeout=";
+    struct at_str value = at_http_header_get(head, "keep-alive");
+    for (size_t i = 0; i + sizeof NAME - 1 < value.len; i++) {
+        if (strncasecmp(value.ptr + i, NAME, sizeof NAME - 1) != 0) {
+            continue;
+        }
+        int64_t seconds = 0;
+        for (i += sizeof NAME - 1; i < value.len && value.ptr[i] >= '0' && value.ptr[i] <= '9';
+             i++) {
+            seconds = seconds > 86400 ? seconds : seconds * 10 + (value.ptr[i] - '0');
+        }
+        return seconds > 0 ? seconds * (AT_S / 5) * 4 : 1;
+    }
+    return 0;
+}
+
 /* False: the head is incomplete, or the call is over. */
 static bool take_head(struct client_conn *conn, const char *data, size_t len, size_t *ret_used)
 {
@@ -85,11 +105,15 @@ static bool take_head(struct client_conn *conn, const char *data, size_t len, si
     if (conn->pool->client->mux && !conn->pool->speaks_mux && !conn->reused) {
         conn->pool->speaks_mux = at_str_eq(at_http_header_get(&head, "atoll-mux"), "1");
     }
+    if (!conn->reused) {
+        conn->idle_ns = kept_ns(&head);
+    }
     conn->head_done = true;
     conn->keep_alive = head.keep_alive;
     call->head_seen = true;
     at_client_piece(call);
     at_http1_body_begin(&conn->body, &head, call->method);
+    conn->chunked = head.chunked && !conn->body.done;
     if (call->on_head != NULL) {
         call->on_head(call->ctx, &head);
     }
@@ -189,6 +213,8 @@ static void on_close(void *ctx, enum at_rc rc, const struct at_err *err)
         }
         call->conn = NULL;
         conn->call = NULL;
+    } else {
+        at_client_conn_closed(conn);
     }
     retry = retry && at_client_retry(call, is_unread(conn));
     at_client_conn_free(conn);

@@ -9,10 +9,12 @@
 struct client_conn {
     struct client_pool *pool;
     struct client_conn *prev, *next;           /* of the pool */
-    struct client_conn *idle_prev, *idle_next; /* of the pool's idle ones, last used first */
+    struct client_conn *idle_prev, *idle_next; /* of the pool's idle or resting ones, last first */
     struct at_stream *stream;
     struct client_call *call; /* the one being answered; NULL: idle */
     bool is_idle;
+    bool rests;     /* not to be used yet: will the peer close it? */
+    bool chunked;   /* the last answer */
     bool reused;    /* has answered a call before: its end before an answer may be old news */
     bool got_bytes; /* of the answer */
     bool head_done;
@@ -21,6 +23,8 @@ struct client_conn {
     bool in_data;               /* on_data is running: memory stays until it returns */
     bool dead;                  /* to be released then */
     struct at_http1_body body;
+    int64_t idle_ns; /* how long the peer keeps it, less some; 0: it does not say */
+    int64_t done_ns; /* when the last answer was complete */
     int64_t idle_until_ns;
 };
 
@@ -71,7 +75,8 @@ struct client_pool {
     struct at_http_client *client;
     char *key, *addr, *server_name;
     struct at_tls_config *tls;
-    struct client_conn *conns, *idle;
+    struct client_conn *conns, *idle, *resting;
+    bool keeps; /* connections outlive answers in chunks here */
     size_t n_conns;
     struct client_call *first_waiting, *last_waiting;
     size_t n_waiting;
@@ -105,6 +110,7 @@ struct at_http_client {
 void at_client_complete(struct client_call *call, enum at_rc rc, const struct at_err *err);
 void at_client_fail_later(struct client_call *call, enum at_rc rc, const struct at_err *err);
 void at_client_conn_done(struct client_conn *conn, bool reuse);
+void at_client_conn_closed(struct client_conn *conn); /* by the peer, while idle */
 void at_client_send(struct client_conn *conn);
 /* unread: the peer has got nothing of it. false: it must not be sent again. */
 bool at_client_retry(struct client_call *call, bool unread);

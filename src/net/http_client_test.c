@@ -1,6 +1,7 @@
 /* The client against our own server and against scripted peers, plain and over TLS. */
 #include "core/digest.h"
 #include "net/kit_test.h"
+#include "net/limits.h"
 #include "sys/socket.h"
 
 #include <unistd.h>
@@ -142,6 +143,12 @@ static void call_and_wait(struct fixture *f, struct answer *a, struct at_http_ca
     at_buf_done(&a->body);
 }
 
+static void wait_ns(struct fixture *f, int64_t ns)
+{
+    int64_t end = at_sys_mono_ns(at_loop_sys(f->loop)) + ns;
+    TURN_UNTIL(f->loop, at_sys_mono_ns(at_loop_sys(f->loop)) >= end);
+}
+
 static void gets_and_posts_on_one_connection(void **state)
 {
     (void)state;
@@ -165,6 +172,9 @@ static void gets_and_posts_on_one_connection(void **state)
         TURN_UNTIL(f.loop, b.done);
         assert_int_equal(b.body.len, 1000);
         at_buf_done(&b.body);
+        if (i == 0) {
+            wait_ns(&f, AT_HTTP_REST_NS + 50 * AT_MS); /* the answer came in chunks */
+        }
         struct answer h = {0};
         call_and_wait(&f, &h, (struct at_http_call){.method = AT_HTTP_HEAD, .target = "/stream"});
         assert_int_equal(h.rc, AT_OK);
@@ -301,35 +311,37 @@ struct script {
     struct at_loop *loop;
     int fd;
     char addr[128];
-    const char *const *texts; /* per connection; NULL: close without a byte */
+    const char *const *texts; /* per request; NULL: close without a byte */
     size_t at;
-    struct at_stream *streams[8];
+    struct script_conn {
+        struct script *script;
+        struct at_stream *stream;
+    } conns[8];
     size_t n_requests;
 };
 
 static size_t script_on_data(void *ctx, const char *data, size_t len)
 {
-    struct script *s = ctx;
+    struct script_conn *c = ctx;
     (void)data;
-    const char *text = s->texts[s->n_requests++];
-    struct at_stream *stream = s->streams[s->at - 1];
+    const char *text = c->script->texts[c->script->n_requests++];
     if (text == NULL) {
-        at_stream_free(stream);
-        s->streams[s->at - 1] = NULL;
+        at_stream_free(c->stream);
+        c->stream = NULL;
         return len;
     }
-    assert_int_equal(at_stream_write(stream, text, strlen(text)), AT_OK);
+    assert_int_equal(at_stream_write(c->stream, text, strlen(text)), AT_OK);
     if (strstr(text, "EOF") != NULL) {
-        at_stream_end(stream);
+        at_stream_end(c->stream);
     }
     return len;
 }
 
 static void script_on_close(void *ctx, enum at_rc rc, const struct at_err *err)
 {
-    struct script *s = ctx;
+    struct script_conn *c = ctx;
     (void)rc, (void)err;
-    s->streams[s->at - 1] = NULL;
+    c->stream = NULL;
 }
 
 static void script_on_accept(void *ctx, int fd, unsigned events)
@@ -339,9 +351,11 @@ static void script_on_accept(void *ctx, int fd, unsigned events)
     int client;
     (void)events;
     if (at_sock_accept(fd, &client, peer) == AT_OK) {
+        struct script_conn *c = &s->conns[s->at++];
         struct at_stream_events ev = {
-            .ctx = s, .on_data = script_on_data, .on_close = script_on_close};
-        s->streams[s->at++] = at_stream_accept_take(s->loop, client, NULL, &ev);
+            .ctx = c, .on_data = script_on_data, .on_close = script_on_close};
+        c->script = s;
+        c->stream = at_stream_accept_take(s->loop, client, NULL, &ev);
     }
 }
 
@@ -355,7 +369,7 @@ static void script_start(struct script *s, struct at_loop *loop, const char *con
 static void script_stop(struct script *s)
 {
     for (size_t i = 0; i < s->at; i++) {
-        at_stream_free(s->streams[i]);
+        at_stream_free(s->conns[i].stream);
     }
     at_sock_close(s->fd);
 }
@@ -436,6 +450,78 @@ static void a_request_that_met_a_closed_connection_is_sent_again(void **state)
     assert_int_equal(c.second.rc, AT_OK);
     assert_int_equal(s.n_requests, 2);
     at_buf_done(&c.second.body);
+    script_stop(&s);
+    stop(&f);
+}
+
+#define CHUNKED "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n1\r\n0\r\n\r\n"
+#define BRIEF "HTTP/1.1 200 OK\r\nKeep-Alive: max=9, timeout=1\r\nContent-Length: 1\r\n\r\n1"
+
+static void ask_once(struct fixture *f, const struct script *s, size_t n_connections)
+{
+    struct answer a = {0};
+    call_and_wait(f, &a,
+                  (struct at_http_call){.addr = s->addr, .target = "/", .method = AT_HTTP_POST});
+    assert_int_equal(a.rc, AT_OK);
+    assert_int_equal(s->at, n_connections);
+    at_buf_done(&a.body);
+}
+
+/* Behind an answer in chunks a connection is used again once it has shown that it stays, and then
+ * at once; where one is closed soon after, it has to be shown again. */
+static void connections_behind_chunks_rest_until_they_are_seen_to_stay(void **state)
+{
+    (void)state;
+    static const char *const TEXTS[] = {CHUNKED, CHUNKED, CHUNKED, CHUNKED, CHUNKED, CHUNKED};
+    struct fixture f;
+    struct script s;
+    start(&f, NULL, NULL);
+    script_start(&s, f.loop, TEXTS);
+    ask_once(&f, &s, 1);
+    ask_once(&f, &s, 2);
+    wait_ns(&f, AT_HTTP_REST_NS + 100 * AT_MS);
+    ask_once(&f, &s, 2);
+    ask_once(&f, &s, 2);
+    at_stream_free(s.conns[1].stream); /* the one that was used last, right behind its answer */
+    s.conns[1].stream = NULL;
+    wait_ns(&f, 50 * AT_MS);
+    at_stream_free(s.conns[0].stream);
+    s.conns[0].stream = NULL;
+    wait_ns(&f, 50 * AT_MS);
+    ask_once(&f, &s, 3);
+    ask_once(&f, &s, 4);
+    script_stop(&s);
+    stop(&f);
+}
+
+static void a_full_pool_gives_up_a_connection_that_rests(void **state)
+{
+    (void)state;
+    static const char *const TEXTS[] = {CHUNKED, CHUNKED};
+    struct at_http_client_options options = {.connections_per_address_max = 1};
+    struct fixture f;
+    struct script s;
+    start(&f, NULL, &options);
+    script_start(&s, f.loop, TEXTS);
+    ask_once(&f, &s, 1);
+    ask_once(&f, &s, 2);
+    script_stop(&s);
+    stop(&f);
+}
+
+/* The peer has said how long it keeps an idle connection: it is not used near that time's end. */
+static void a_connection_is_left_before_the_peer_leaves_it(void **state)
+{
+    (void)state;
+    static const char *const TEXTS[] = {BRIEF, BRIEF, BRIEF};
+    struct fixture f;
+    struct script s;
+    start(&f, NULL, NULL);
+    script_start(&s, f.loop, TEXTS);
+    ask_once(&f, &s, 1);
+    ask_once(&f, &s, 1);
+    wait_ns(&f, 900 * AT_MS);
+    ask_once(&f, &s, 2);
     script_stop(&s);
     stop(&f);
 }
@@ -697,6 +783,9 @@ int main(void)
         cmocka_unit_test(pauses_an_answer),
         cmocka_unit_test(retries_once_on_a_stale_connection),
         cmocka_unit_test(a_request_that_met_a_closed_connection_is_sent_again),
+        cmocka_unit_test(connections_behind_chunks_rest_until_they_are_seen_to_stay),
+        cmocka_unit_test(a_full_pool_gives_up_a_connection_that_rests),
+        cmocka_unit_test(a_connection_is_left_before_the_peer_leaves_it),
         cmocka_unit_test(reads_answers_as_they_are_meant),
         cmocka_unit_test(talks_tls_and_keeps_the_connection),
         cmocka_unit_test(knows_who_shows_a_certificate),

@@ -34,6 +34,9 @@
 #define AT_HTTP_SLOW_NS (2 * AT_S)
 #define AT_HTTP_SMALL_ANSWER_BYTES 16384 /* always given */
 #define AT_HTTP_KEEP_BYTES_MAX 32768     /* buffers kept by idle connections */
+/* Some servers close behind an answer in chunks without saying so: until one is seen to keep its
+ * connections for so long, none is used again sooner. */
+#define AT_HTTP_REST_NS (500 * AT_MS)
 
 #define AT_H2_STREAMS_MAX 250             /* at once, per connection */
 #define AT_H2_WINDOW_BYTES (1 << 20)      /* a client may send ahead so much, per stream */
