@@ -73,7 +73,7 @@ static const struct rule RULES[] = {
     {WHO_GROUP, AT_GROUP_NODES, NODE_USER_PREFIX, "get", NULL, "/join/v1/servers", SCOPE_ALL},
 
     {WHO_GROUP, AT_GROUP_GATEWAYS, GATEWAY_USER_PREFIX, "get list watch", GROUP_ATOLL,
-     "instances deployments sites nodes policies apikeys budgets", SCOPE_ALL},
+     "instances deployments sites nodes policies apikeys budgets gatewayreports", SCOPE_ALL},
     {WHO_GROUP, AT_GROUP_GATEWAYS, GATEWAY_USER_PREFIX, "get patch update", GROUP_ATOLL,
      "apikeys/status budgets/status", SCOPE_ALL},
     {WHO_GROUP, AT_GROUP_GATEWAYS, GATEWAY_USER_PREFIX, "create get list patch update", GROUP_ATOLL,
