@@ -101,10 +101,12 @@ void api_heartbeat(struct api_req *req)
         return;
     }
     at_state_heartbeat(state, req->route.name, at_sys_mono_ns(req->api->sys));
-    char answer[128];
-    int len = snprintf(answer, sizeof answer, "{\"intervalMs\":%d,\"gpuSharing\":\"%.16s\"}",
-                       (int)AT_API_HEARTBEAT_INTERVAL_MS,
-                       at_json_str_at(node, "spec.gpuSharing", "")); /* one of an enumeration */
+    json_t *answer = json_pack("{s:i, s:s}", "intervalMs", (int)AT_API_HEARTBEAT_INTERVAL_MS,
+                               "gpuSharing", at_json_str_at(node, "spec.gpuSharing", ""));
+    json_t *parts = at_json_at(node, "spec.gpuParts");
+    if (parts != NULL) {
+        json_object_set(answer, "gpuParts", parts);
+    }
     json_decref(node);
-    api_respond_text(req, 200, "application/json", NULL, answer, (size_t)len);
+    api_respond_json(req, 200, answer);
 }

@@ -194,6 +194,86 @@ static void judge(struct ctl_pass *p, const struct at_node *node, bool alive)
     }
 }
 
+/* --- ways to share its GPUs --- */
+
+static const struct {
+    const char *name, *condition;
+} GPU_MODES[] = {{"MPS", "MPSReady"}, {"MIG", "MIGReady"}};
+
+static const struct at_node_gpu_mode *gpu_mode_told(const struct at_node *node, const char *name)
+{
+    for (size_t k = 0; k < node->status.gpu_modes.n; k++) {
+        if (at_streq(node->status.gpu_modes.items[k].name, name)) {
+            return &node->status.gpu_modes.items[k];
+        }
+    }
+    return NULL;
+}
+
+static const char *gpu_mode_reason(const struct at_node_gpu_mode *told)
+{
+    return told->reason != NULL && told->reason[0] != '\0' ? told->reason
+           : told->ready                                   ? "Ready"
+                                                           : "NotReady";
+}
+
+static const struct at_condition *condition_named(const struct at_node *node, const char *type)
+{
+    for (size_t k = 0; k < node->status.conditions.n; k++) {
+        if (at_streq(node->status.conditions.items[k].type, type)) {
+            return &node->status.conditions.items[k];
+        }
+    }
+    return NULL;
+}
+
+static bool gpu_modes_differ(const struct at_node *node)
+{
+    for (size_t k = 0; k < AT_ARRAY_LEN(GPU_MODES); k++) {
+        const struct at_node_gpu_mode *told = gpu_mode_told(node, GPU_MODES[k].name);
+        const struct at_condition *c = condition_named(node, GPU_MODES[k].condition);
+        if ((told == NULL) != (c == NULL)) {
+            return true;
+        }
+        if (told != NULL && (!at_streq(c->status, told->ready ? "True" : "False") ||
+                             !at_streq(c->reason, gpu_mode_reason(told)) ||
+                             !at_streq(ctl_text(c->message), ctl_text(told->message)))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void condition_remove(json_t *object, const char *type)
+{
+    json_t *list = at_json_at(object, "status.conditions");
+    for (size_t k = json_array_size(list); k > 0; k--) {
+        if (at_streq(at_json_str_at(json_array_get(list, k - 1), "type", ""), type)) {
+            json_array_remove(list, k - 1);
+        }
+    }
+}
+
+struct gpu_modes {
+    const struct at_node *node;
+    int64_t wall_ns;
+};
+
+static bool set_gpu_modes(void *ctx, json_t *object)
+{
+    const struct gpu_modes *m = ctx;
+    for (size_t k = 0; k < AT_ARRAY_LEN(GPU_MODES); k++) {
+        const struct at_node_gpu_mode *told = gpu_mode_told(m->node, GPU_MODES[k].name);
+        if (told == NULL) { /* not asked for any more */
+            condition_remove(object, GPU_MODES[k].condition);
+            continue;
+        }
+        at_condition_set(object, GPU_MODES[k].condition, told->ready, gpu_mode_reason(told),
+                         ctl_text(told->message), m->wall_ns);
+    }
+    return true;
+}
+
 void ctl_node(struct ctl_pass *p)
 {
     const struct at_node *node = at_snapshot_node(p->snap, p->name);
@@ -201,6 +281,10 @@ void ctl_node(struct ctl_pass *p)
         return;
     }
     ctl_evict_by_taints(p, node);
+    if (gpu_modes_differ(node)) {
+        struct gpu_modes modes = {node, p->wall_ns};
+        ctl_update(p, &AT_KIND_NODE, NULL, node->meta.name, set_gpu_modes, &modes);
+    }
     enum health health = health_of(p->c, node, p->now_ns);
     if (health == HEALTH_ALIVE && !ctl_node_ready(node)) {
         judge(p, node, true);

@@ -128,6 +128,9 @@ bool sched_sharing_refuses(const struct at_node *node, const struct at_workload 
     if (r == NULL || r->gpu_milli <= 0) {
         return false;
     }
+    if (sched_sharing_lacks(node, spec) != NULL) {
+        return true;
+    }
     const char *own = is_empty(node->spec.gpu_sharing) ? "Share" : node->spec.gpu_sharing;
     const char *mode = spec->gpu_sharing != NULL ? spec->gpu_sharing->mode : NULL;
     bool part = r->gpu_milli % AT_SCHED_GPU_MILLI != 0 || r->gpu_memory_bytes > 0;
@@ -138,6 +141,24 @@ bool sched_sharing_refuses(const struct at_node *node, const struct at_workload 
         return false;
     }
     return at_streq(mode, "MIG") ? !has_parts(node) : !at_streq(mode, own);
+}
+
+const char *sched_sharing_lacks(const struct at_node *node, const struct at_workload *spec)
+{
+    const struct at_resources *r = spec->resources;
+    const char *mode = spec->gpu_sharing != NULL ? spec->gpu_sharing->mode : NULL;
+    bool part = r != NULL && r->gpu_milli > 0 &&
+                (r->gpu_milli % AT_SCHED_GPU_MILLI != 0 || r->gpu_memory_bytes > 0);
+    if (!part || !at_streq(node->spec.gpu_sharing, "MPS") || at_streq(mode, "Exclusive")) {
+        return NULL;
+    }
+    for (size_t k = 0; k < node->status.gpu_modes.n; k++) {
+        const struct at_node_gpu_mode *m = &node->status.gpu_modes.items[k];
+        if (at_streq(m->name, "MPS") && !m->ready) {
+            return is_empty(m->message) ? "MPS does not work there" : m->message;
+        }
+    }
+    return NULL;
 }
 
 bool sched_selector_refuses(const struct at_placement *p, const struct at_node *node)

@@ -120,6 +120,10 @@ static const char *why_sharing(struct sched *s, const struct sched_node *n,
     if (at_streq(mode, "MIG")) {
         return "no GPU there is divided by MIG";
     }
+    const char *lacks = sched_sharing_lacks(n->node, spec);
+    if (lacks != NULL && (mode == NULL || mode[0] == '\0' || at_streq(mode, own))) {
+        return at_arena_printf(s->arena, "%s", lacks);
+    }
     return at_streq(own, "Exclusive")
                ? "its GPUs are given whole only"
                : at_arena_printf(s->arena, "GPUs are shared by %s, wanted %s", own, mode);

@@ -206,6 +206,8 @@ enum at_sched_rule sched_refuse_place(const struct at_placement *p, const struct
 bool sched_driver_is_ready(const struct at_node *node, const char *driver);
 /* The node shares its GPUs in another way than the request asks for. */
 bool sched_sharing_refuses(const struct at_node *node, const struct at_workload *spec);
+/* What the way that the node shares its GPUs lacks for it; NULL: nothing. Of the node. */
+const char *sched_sharing_lacks(const struct at_node *node, const struct at_workload *spec);
 const char *sched_driver_wanted(const struct at_workload *spec);
 bool sched_strings_have(const struct at_model_strings *list, const char *s);
 const struct at_taint *sched_taint_refusing(const struct at_node *node,

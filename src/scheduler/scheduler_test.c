@@ -345,6 +345,31 @@ static struct at_gpu_sharing *shares(struct world *w, struct at_instance *x, con
     return how;
 }
 
+static void refuses_nodes_whose_way_to_share_gpus_does_not_work(void **state)
+{
+    (void)state;
+    struct world w;
+    struct at_node *n;
+    static struct at_node_gpu_mode mps = {.name = "MPS", .message = "no nvidia-cuda-mps-control"};
+    struct at_instance *x = one(&w, &n);
+    world_gpus(&w, n, 2, "T4", 16 * GIB);
+    n->spec.gpu_sharing = "MPS";
+    n->status.gpu_modes.items = &mps;
+    n->status.gpu_modes.n = 1;
+    wants(x)->gpu_milli = 500;
+    expect_refused(&w, AT_SCHED_GPU_SHARING,
+                   "0 of 1 node fit: 1 GPUSharing (n: no nvidia-cuda-mps-control)");
+    x = one(&w, &n);
+    world_gpus(&w, n, 2, "T4", 16 * GIB);
+    n->spec.gpu_sharing = "MPS";
+    n->status.gpu_modes.items = &mps;
+    n->status.gpu_modes.n = 1;
+    wants(x)->gpu_milli = 1000; /* a whole one needs no service */
+    world_schedule(&w);
+    assert_non_null(world_decision(&w, "x")->node);
+    world_done(&w);
+}
+
 static void refuses_nodes_that_share_gpus_in_another_way(void **state)
 {
     (void)state;
@@ -587,6 +612,7 @@ int main(void)
         cmocka_unit_test(prefers_the_gpu_that_leaves_the_least_useless),
         cmocka_unit_test(refuses_for_gpu_memory_and_model),
         cmocka_unit_test(refuses_nodes_that_share_gpus_in_another_way),
+        cmocka_unit_test(refuses_nodes_whose_way_to_share_gpus_does_not_work),
         cmocka_unit_test(gives_nothing_of_gpus_that_failed),
         cmocka_unit_test(holds_back_past_max_skew),
         cmocka_unit_test(spreads_over_sites_then_over_nodes),
