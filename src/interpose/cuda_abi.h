@@ -64,6 +64,18 @@ struct cu_array3d_desc { /* CUDA_ARRAY3D_DESCRIPTOR */
     unsigned flags;
 };
 
+/* Of the checkpoint calls (CUDA 12.8 on). */
+#define CU_PROCESS_RUNNING 0
+#define CU_PROCESS_LOCKED 1
+#define CU_PROCESS_CHECKPOINTED 2
+#define CU_PROCESS_FAILED 3
+#define CU_ILLEGAL_STATE 401
+struct cu_checkpoint_args { /* CUcheckpointLockArgs; the others are as large, and may be zeros */
+    unsigned timeout_ms;    /* 0: none */
+    unsigned reserved0;
+    uint64_t reserved1[7];
+};
+
 #define CU_ATTACH_GLOBAL 1
 #define CU_ADVISE_PREFERRED_LOCATION 3
 #define CU_DEVICE_CPU (-1)

@@ -53,6 +53,7 @@ static void what_is_decoded_encodes_to_the_same(void **state)
                "'placement':{'sites':['a','b'],'nodeSelector':{'k':'v'},'spreadBy':'node'},"
                "'restartPolicy':'Always','terminationGracePeriod':'10s'}}},'status':{"
                "'observedGeneration':0,'replicas':2,'readyReplicas':0,'updatedReplicas':1,"
+               "'parkedReplicas':0,'resizedReplicas':0,"
                "'unavailableReplicas':0,'conditions':[{'type':'Available','status':'True',"
                "'lastTransitionTime':'2026-01-02T03:04:05.000006Z'}]}}");
     round_trip(&AT_KIND_INSTANCE, "{'apiVersion':'atoll.dev/v1','kind':'Instance','metadata':{"

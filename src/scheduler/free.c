@@ -28,6 +28,7 @@ struct sched_demand sched_demand_of(const struct at_workload *spec)
         d.gpu_memory_bytes = sane(r->gpu_memory_bytes);
         d.gpu_models = r->gpu_models.n > 0 ? &r->gpu_models : NULL;
         d.gpu_parts = spec->gpu_sharing != NULL && at_streq(spec->gpu_sharing->mode, "MIG");
+        d.parks = spec->gpu_sharing != NULL && spec->gpu_sharing->park_after_ns > 0;
     }
     d.extended = r->extended.n > 0 ? &r->extended : NULL;
     return d;
@@ -196,7 +197,7 @@ enum at_sched_rule sched_gpu_check(const struct sched_node *n, const struct sche
     if (n->gpus_unknown) {
         return AT_SCHED_GPU;
     }
-    if (n->plain && d->gpu_memory_bytes <= 0) {
+    if (n->plain && d->gpu_memory_bytes <= 0 && !d->parks) {
         return sched_gpu_check_plain(n, d);
     }
     int64_t of_model = 0;
@@ -206,7 +207,7 @@ enum at_sched_rule sched_gpu_check(const struct sched_node *n, const struct sche
         const struct sched_gpu *g = &n->gpus[i];
         bool model = sched_gpu_fits_model(g, d);
         of_model += model;
-        with_room += model && g->free_milli >= d->gpu_milli;
+        with_room += model && sched_gpu_room(g, d).milli >= d->gpu_milli;
         fitting += sched_gpu_fits(g, d);
     }
     if (fitting >= d->gpu_count) {
@@ -239,8 +240,11 @@ static void move(struct sched_node *n, const struct sched_demand *d,
     n->plain = n->plain && n_taken == 0; /* until sched_mix_node has seen it */
     for (size_t i = 0; i < n_taken; i++) {
         if (gpus[i].index < n->n_gpus) { /* else it is not there any more */
-            n->gpus[gpus[i].index].free_milli += sign * gpus[i].milli;
-            n->gpus[gpus[i].index].free_memory_bytes += sign * gpus[i].memory_bytes;
+            struct sched_gpu *g = &n->gpus[gpus[i].index];
+            g->free_milli += sign * gpus[i].milli;
+            g->free_memory_bytes += sign * gpus[i].memory_bytes;
+            g->parked_milli -= gpus[i].parked ? sign * gpus[i].milli : 0;
+            g->parked_memory_bytes -= gpus[i].parked ? sign * gpus[i].memory_bytes : 0;
         }
     }
 }

@@ -10,10 +10,17 @@ bool sched_gpu_fits_model(const struct sched_gpu *g, const struct sched_demand *
            (!d->gpu_parts || g->part);
 }
 
+struct sched_gpu_room sched_gpu_room(const struct sched_gpu *g, const struct sched_demand *d)
+{
+    return (struct sched_gpu_room){g->free_milli + (d->parks ? g->parked_milli : 0),
+                                   g->free_memory_bytes + (d->parks ? g->parked_memory_bytes : 0)};
+}
+
 bool sched_gpu_fits(const struct sched_gpu *g, const struct sched_demand *d)
 {
-    return sched_gpu_fits_model(g, d) && g->free_milli >= d->gpu_milli &&
-           g->free_memory_bytes >= d->gpu_memory_bytes;
+    struct sched_gpu_room room = sched_gpu_room(g, d);
+    return sched_gpu_fits_model(g, d) && room.milli >= d->gpu_milli &&
+           room.memory_bytes >= d->gpu_memory_bytes;
 }
 
 enum at_sched_rule sched_gpu_check_plain(const struct sched_node *n, const struct sched_demand *d)
@@ -39,7 +46,7 @@ size_t sched_gpus_near(const struct sched_node *n, const struct sched_demand *d,
     }
     for (size_t i = 0; i < n->n_gpus; i++) {
         fits[i] = sched_gpu_fits(&n->gpus[i], d);
-        free_milli[i] = n->gpus[i].free_milli;
+        free_milli[i] = sched_gpu_room(&n->gpus[i], d).milli;
     }
     struct sched_topology_want want = {d->topology, (size_t)d->gpu_count, d->cpu_milli,
                                        d->memory_bytes, n->numa};

@@ -245,6 +245,8 @@ static bool same_gpus(const struct sched_item *item, const struct at_sched_gpu *
 static size_t record_of(const struct at_instance *i, const struct sched_node *n,
                         struct at_sched_gpu *out)
 {
+    const struct at_instance_parking *p = i->status.parking;
+    bool parked = p != NULL && (at_streq(p->state, "Parked") || at_streq(p->state, "Waiting"));
     size_t count = 0;
     for (size_t k = 0; k < i->status.gpus.n && count < AT_SCHED_GPUS_PER_NODE; k++) {
         const struct at_instance_gpu *g = &i->status.gpus.items[k];
@@ -258,6 +260,7 @@ static size_t record_of(const struct at_instance *i, const struct sched_node *n,
         if (index >= 0 && index < AT_SCHED_GPUS_PER_NODE) {
             memset(&out[count], 0, sizeof(out[count]));
             out[count].index = (uint32_t)index;
+            out[count].parked = parked;
             out[count].milli = g->milli;
             out[count++].memory_bytes = g->memory_bytes > 0 ? g->memory_bytes : 0;
         }

@@ -288,11 +288,23 @@ static uint32_t allowed_gpus(const struct sched_node *n, const struct sched_dema
     return set;
 }
 
+/* The mix knows nothing of room that is held and yet to be had. */
+static bool takes_parked_room(const struct sched_node *n, const struct sched_demand *d)
+{
+    for (size_t g = 0; d->parks && g < n->n_gpus; g++) {
+        if (n->gpus[g].parked_milli > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The node has room for the request. */
 static bool is_measured(const struct sched *s, const struct sched_node *n,
                         const struct sched_request *r)
 {
-    return n->packs && s->mix->ready && r->pack.gpus > 0 && n->left.cpu_milli >= r->pack.cpu_milli;
+    return n->packs && s->mix->ready && r->pack.gpus > 0 &&
+           n->left.cpu_milli >= r->pack.cpu_milli && !takes_parked_room(n, &r->demand);
 }
 
 static int64_t gain_of(const struct sched *s, const struct sched_node *n,
@@ -339,7 +351,8 @@ void sched_gpus_pick(const struct sched *s, const struct sched_node *n,
     }
     assert(count == (size_t)d->gpu_count);
     for (size_t k = 0; k < count; k++) {
-        ret_gpus[k] = (struct at_sched_gpu){index[k], d->gpu_milli, d->gpu_memory_bytes};
+        ret_gpus[k] = (struct at_sched_gpu){
+            .index = index[k], .milli = d->gpu_milli, .memory_bytes = d->gpu_memory_bytes};
     }
 }
 

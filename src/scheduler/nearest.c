@@ -101,9 +101,10 @@ static void gpu_lacks(const struct sched_node *n, const struct sched_demand *d, 
         if (!sched_gpu_fits_model(g, d)) {
             continue;
         }
-        if (g->free_milli >= d->gpu_milli) {
-            memory[with_room++] = g->free_memory_bytes;
-            fitting += g->free_memory_bytes >= d->gpu_memory_bytes;
+        struct sched_gpu_room room = sched_gpu_room(g, d);
+        if (room.milli >= d->gpu_milli) {
+            memory[with_room++] = room.memory_bytes;
+            fitting += room.memory_bytes >= d->gpu_memory_bytes;
         }
         most = most == NULL || g->free_milli > most->free_milli ? g : most;
     }

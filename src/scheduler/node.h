@@ -27,11 +27,13 @@ struct sched_demand {
     const struct at_model_map *extended;       /* NULL: none */
     enum sched_topology topology;
     bool gpu_parts; /* only those that MIG made */
+    bool parks;     /* may use the room of what is parked, since it gives it back */
 };
 
 struct sched_gpu {
     int64_t cap_milli, free_milli;
     int64_t memory_bytes, free_memory_bytes;
+    int64_t parked_milli, parked_memory_bytes; /* of what is not free, held by what is parked */
     const char *model;
     uint8_t numa; /* place in the node's numa; SCHED_NUMA_MAX: none */
     bool part;    /* MIG made it of another */

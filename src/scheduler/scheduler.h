@@ -95,6 +95,7 @@ unsigned at_sched_rule_waits_for(enum at_sched_rule rule);
 /* One GPU of the node, or a part of it. */
 struct at_sched_gpu {
     uint32_t index; /* in the node's status.gpus */
+    bool parked;    /* what it holds lies in host memory: others that park may use the room */
     int64_t milli, memory_bytes;
 };
 

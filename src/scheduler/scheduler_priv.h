@@ -186,6 +186,11 @@ int64_t sched_amount(const char *text); /* of an extended resource */
 enum at_sched_rule sched_gpu_check(const struct sched_node *n, const struct sched_demand *d);
 
 /* gpus.c */
+/* What d may have of it. */
+struct sched_gpu_room {
+    int64_t milli, memory_bytes;
+};
+struct sched_gpu_room sched_gpu_room(const struct sched_gpu *g, const struct sched_demand *d);
 bool sched_gpu_fits(const struct sched_gpu *g, const struct sched_demand *d);
 bool sched_gpu_fits_model(const struct sched_gpu *g, const struct sched_demand *d);
 /* sched_gpu_check of a plain node when GPU memory is not asked for, without a look at each. */

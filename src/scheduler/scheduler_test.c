@@ -1,3 +1,4 @@
+#include "core/units.h"
 #include "world_test.h"
 
 /* One pending instance "x" of 1 cpu on one node "n" (site "s": edge, EU) unless a test changes it.
@@ -588,6 +589,75 @@ static void says_when_the_arena_is_full(void **state)
     world_done(&w);
 }
 
+static struct at_instance *world_parks(struct world *w, const char *name, int64_t memory_bytes)
+{
+    struct at_gpu_sharing *sharing = WORLD_NEW(w, struct at_gpu_sharing);
+    struct at_instance *i = world_instance(w, name, NULL, 100);
+    sharing->park_after_ns = AT_NS_PER_S;
+    wants(i)->gpu_milli = 500;
+    wants(i)->gpu_memory_bytes = memory_bytes;
+    i->spec.gpu_sharing = sharing;
+    return i;
+}
+
+static void world_holds(struct world *w, struct at_instance *i, const char *parking)
+{
+    struct at_instance_parking *p = WORLD_NEW(w, struct at_instance_parking);
+    i->status.gpus.items = world_alloc(w, sizeof *i->status.gpus.items);
+    i->status.gpus.n = 1;
+    i->status.gpus.items[0] = (struct at_instance_gpu){.milli = wants(i)->gpu_milli,
+                                                       .memory_bytes = wants(i)->gpu_memory_bytes};
+    p->state = parking;
+    i->status.parking = p;
+    world_bind(i, "a", 1);
+}
+
+/* What is parked must be able to come back: so only what goes away again may have its room. */
+static void room_of_what_is_parked_is_for_what_parks(void **state)
+{
+    (void)state;
+    static const char *const STATES[] = {"Resident", "Drained",  "Parking", "Parked",
+                                         "Waiting",  "Resuming", "Refused"};
+    for (size_t k = 0; k < AT_ARRAY_LEN(STATES); k++) {
+        struct world w;
+        world_init(&w);
+        world_site(&w, "s", "edge", "EU");
+        world_gpus(&w, world_node(&w, "a", "s", 8000, 16 * GIB), 1, "L4", 16 * GIB);
+        world_holds(&w, world_parks(&w, "first", 12 * GIB), STATES[k]);
+        world_parks(&w, "second", 12 * GIB);
+        struct at_instance *stays = world_parks(&w, "stays", 12 * GIB);
+        stays->spec.gpu_sharing = NULL;
+        world_schedule(&w);
+        bool parked = strcmp(STATES[k], "Parked") == 0 || strcmp(STATES[k], "Waiting") == 0;
+        for (size_t d = 0; d < w.plan.n; d++) {
+            bool parks = w.plan.decisions[d].instance != stays;
+            assert_int_equal(w.plan.decisions[d].node != NULL, parked && parks);
+        }
+        assert_int_equal(w.plan.n, 2);
+        world_done(&w);
+    }
+}
+
+/* A third one sees that the second lies where the first was. */
+static void room_of_what_is_parked_is_given_once(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w);
+    world_site(&w, "s", "edge", "EU");
+    world_gpus(&w, world_node(&w, "a", "s", 8000, 16 * GIB), 1, "L4", 16 * GIB);
+    world_holds(&w, world_parks(&w, "first", 12 * GIB), "Parked");
+    world_parks(&w, "second", 12 * GIB);
+    world_parks(&w, "third", 12 * GIB);
+    world_schedule(&w);
+    size_t placed = 0;
+    for (size_t d = 0; d < w.plan.n; d++) {
+        placed += w.plan.decisions[d].node != NULL;
+    }
+    assert_int_equal(placed, 1);
+    world_done(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -614,6 +684,8 @@ int main(void)
         cmocka_unit_test(refuses_nodes_that_share_gpus_in_another_way),
         cmocka_unit_test(refuses_nodes_whose_way_to_share_gpus_does_not_work),
         cmocka_unit_test(gives_nothing_of_gpus_that_failed),
+        cmocka_unit_test(room_of_what_is_parked_is_for_what_parks),
+        cmocka_unit_test(room_of_what_is_parked_is_given_once),
         cmocka_unit_test(holds_back_past_max_skew),
         cmocka_unit_test(spreads_over_sites_then_over_nodes),
         cmocka_unit_test(prefers_cheap_green_and_near_by_the_weights),

@@ -48,7 +48,8 @@ static void replay(struct sched_node *n, struct sched_item **items, size_t count
         const struct sched_demand *d = &items[i]->request->demand;
         size_t chosen = sched_gpus_near(n, d, index);
         for (size_t k = 0; k < chosen; k++) {
-            gpus[k] = (struct at_sched_gpu){index[k], d->gpu_milli, d->gpu_memory_bytes};
+            gpus[k] = (struct at_sched_gpu){
+                .index = index[k], .milli = d->gpu_milli, .memory_bytes = d->gpu_memory_bytes};
         }
         sched_item_set_gpus(items[i], gpus, chosen);
         n->gpus_unknown = n->gpus_unknown || chosen == 0;

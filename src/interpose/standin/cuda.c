@@ -2,7 +2,7 @@
  * that their function handle names (in ns), one after the other per device. What programs may do
  * with the real library they may do with it, as far as libatoll-gpu.so is concerned. */
 #include "interpose/cuda_abi.h"
-#include "interpose/standin/state.h"
+#include "interpose/standin/cuda_priv.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,8 +15,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SHOWN __attribute__((visibility("default")))
-#define CU_NOT_INITIALIZED 3
 #define CU_INVALID_DEVICE 101
 #define CU_INVALID_CONTEXT 201
 #define CU_NOT_FOUND 500
@@ -64,16 +62,21 @@ static struct {
 } d = {.lock = PTHREAD_MUTEX_INITIALIZER, .next = 0x700000000000};
 static __thread struct context *current;
 
-static int64_t now_ns(void)
+struct standin_state *standin_shared(void)
+{
+    return d.state;
+}
+
+int64_t standin_now_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static void sleep_until(int64_t at)
+void standin_sleep_until(int64_t at)
 {
-    if (at <= now_ns()) {
+    if (at <= standin_now_ns()) {
         return;
     }
     struct timespec t = {.tv_sec = at / 1000000000, .tv_nsec = at % 1000000000};
@@ -88,18 +91,18 @@ static void on_fork(void)
 
 /* --- devices --- */
 
-static bool is_alive(int64_t pid)
+bool standin_is_alive(int64_t pid)
 {
     return pid == getpid() || kill((pid_t)pid, 0) == 0 || errno == EPERM;
 }
 
-static int64_t used_of(struct standin_device *device)
+int64_t standin_used_of(struct standin_device *device)
 {
     int64_t sum = 0;
     for (int i = 0; i < STANDIN_PROCESSES_MAX; i++) {
         struct standin_process *p = &device->processes[i];
         int64_t pid = __atomic_load_n(&p->pid, __ATOMIC_SEQ_CST);
-        if (pid != 0 && !is_alive(pid)) {
+        if (pid != 0 && !standin_is_alive(pid)) {
             __atomic_store_n(&p->used_bytes, 0, __ATOMIC_SEQ_CST);
             __atomic_store_n(&p->pid, 0, __ATOMIC_SEQ_CST);
         }
@@ -125,7 +128,8 @@ static bool use(int device, int64_t bytes)
 {
     int64_t *own = own_bytes(device);
     __atomic_add_fetch(own, bytes, __ATOMIC_SEQ_CST);
-    if (bytes > 0 && used_of(&d.state->devices[device]) > d.state->devices[device].total_bytes) {
+    if (bytes > 0 &&
+        standin_used_of(&d.state->devices[device]) > d.state->devices[device].total_bytes) {
         __atomic_sub_fetch(own, bytes, __ATOMIC_SEQ_CST);
         return false;
     }
@@ -177,6 +181,7 @@ SHOWN cu_result cuInit(unsigned flags)
             d.state = at;
             pthread_atfork(NULL, NULL, on_fork);
             choose_visible();
+            (void)standin_checkpoint_of(getpid(), true);
             for (int i = 0; i < STANDIN_DEVICES_MAX; i++) {
                 d.rows[i] = -1;
             }
@@ -188,6 +193,9 @@ SHOWN cu_result cuInit(unsigned flags)
 
 static int checked(cu_device device)
 {
+    if (d.state != NULL && !d.forked) {
+        standin_wait_unlocked();
+    }
     return d.state == NULL || d.forked           ? -CU_NOT_INITIALIZED
            : device < 0 || device >= d.n_visible ? -CU_INVALID_DEVICE
                                                  : d.visible[device];
@@ -311,6 +319,7 @@ static cu_result check_context(void)
     if (d.state == NULL || d.forked) {
         return CU_NOT_INITIALIZED;
     }
+    standin_wait_unlocked();
     if (current == NULL || !current->used) {
         return CU_INVALID_CONTEXT;
     }
@@ -396,6 +405,9 @@ static cu_result hold(enum held_kind kind, int64_t bytes, int device, uint64_t *
 static cu_result drop(enum held_kind kind, uint64_t key)
 {
     cu_result result = CU_INVALID_VALUE;
+    if (d.state != NULL && !d.forked) {
+        standin_wait_unlocked();
+    }
     pthread_mutex_lock(&d.lock);
     for (size_t i = d.n_held; i-- > 0 && result != CU_OK;) {
         struct held *h = &d.held[i];
@@ -430,7 +442,13 @@ SHOWN cu_result cuMemAlloc_v2(cu_ptr *ret, size_t bytes)
 SHOWN cu_result cuMemAllocManaged(cu_ptr *ret, size_t bytes, unsigned flags)
 {
     (void)flags;
-    return alloc(ret, bytes);
+    cu_result result = alloc(ret, bytes);
+    struct standin_checkpoint *own =
+        result == CU_OK ? standin_checkpoint_of(getpid(), false) : NULL;
+    if (own != NULL) {
+        __atomic_store_n(&own->managed, 1, __ATOMIC_SEQ_CST);
+    }
+    return result;
 }
 
 SHOWN cu_result cuMemAdvise(cu_ptr at, size_t bytes, int advice, cu_device device)
@@ -497,7 +515,7 @@ SHOWN cu_result cuMemGetInfo_v2(size_t *ret_free, size_t *ret_total)
     if (result == CU_OK) {
         struct standin_device *device = &d.state->devices[current->device];
         *ret_total = (size_t)device->total_bytes;
-        *ret_free = (size_t)(device->total_bytes - used_of(device));
+        *ret_free = (size_t)(device->total_bytes - standin_used_of(device));
     }
     return result;
 }
@@ -602,8 +620,8 @@ static cu_result run(int64_t ns, cu_handle stream)
     struct standin_device *device = &d.state->devices[current->device];
     int64_t *tail = tail_of(stream);
     /* A stream takes so many launches ahead, then the call waits. */
-    sleep_until(*tail - LAUNCHES_AHEAD_MAX * ns);
-    int64_t from = now_ns();
+    standin_sleep_until(*tail - LAUNCHES_AHEAD_MAX * ns);
+    int64_t from = standin_now_ns();
     from = *tail > from ? *tail : from;
     int64_t busy = __atomic_load_n(&device->busy_until_ns, __ATOMIC_SEQ_CST), until;
     do {
@@ -632,7 +650,7 @@ SHOWN cu_result cuStreamSynchronize(cu_handle stream)
 {
     cu_result result = check_context();
     if (result == CU_OK) {
-        sleep_until(*tail_of(stream));
+        standin_sleep_until(*tail_of(stream));
     }
     return result;
 }
@@ -654,7 +672,7 @@ SHOWN cu_result cuEventRecord(cu_handle event, cu_handle stream)
 {
     cu_result result = check_context();
     if (result == CU_OK) {
-        int64_t now = now_ns(), tail = *tail_of(stream);
+        int64_t now = standin_now_ns(), tail = *tail_of(stream);
         ((struct event *)event)->at = tail > now ? tail : now;
     }
     return result;
@@ -663,9 +681,9 @@ SHOWN cu_result cuEventRecord(cu_handle event, cu_handle stream)
 SHOWN cu_result cuEventQuery(cu_handle event)
 {
     cu_result result = check_context();
-    return result != CU_OK                           ? result
-           : now_ns() >= ((struct event *)event)->at ? CU_OK
-                                                     : CU_NOT_READY;
+    return result != CU_OK                                   ? result
+           : standin_now_ns() >= ((struct event *)event)->at ? CU_OK
+                                                             : CU_NOT_READY;
 }
 
 SHOWN cu_result cuEventElapsedTime(float *ret_ms, cu_handle from, cu_handle to)

@@ -28,9 +28,20 @@ struct standin_device {
     int64_t xid;    /* NVML tells of it once */
 };
 
+/* A process that has called cuInit, as the driver's checkpoint calls see it. */
+struct standin_checkpoint {
+    int64_t pid;     /* 0: free */
+    int64_t state;   /* CU_PROCESS_... */
+    int64_t managed; /* it has managed memory, which cannot be parked */
+    int64_t saved_bytes[STANDIN_DEVICES_MAX];
+};
+
 struct standin_state {
     int64_t n_devices;
     struct standin_device devices[STANDIN_DEVICES_MAX];
+    int64_t bytes_per_ns;  /* that parking copies; 0: at once */
+    int64_t no_checkpoint; /* a driver that is too old for it */
+    struct standin_checkpoint checkpoints[STANDIN_PROCESSES_MAX];
 };
 
 #endif
