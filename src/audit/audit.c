@@ -31,7 +31,7 @@ enum at_rc at_audit_level_parse(const char *text, enum at_audit_level *ret, stru
 static void told(struct at_audit *a)
 {
     pthread_mutex_lock(&a->lock);
-    uint64_t ticket = a->done_ticket;
+    uint64_t ticket = a->done_ticket, seq = a->done_seq;
     enum at_rc rc = a->rc;
     int64_t bytes = a->bytes;
     size_t waiting = a->pending.records.len;
@@ -47,6 +47,9 @@ static void told(struct at_audit *a)
         at_metric_set(a->refusing_now, refuses ? 1 : 0);
         at_metric_add(a->lost_total, (int64_t)(lost > a->lost_seen ? lost - a->lost_seen : 0));
         a->lost_seen = lost;
+    }
+    for (size_t i = 0; i < a->n_ships; i++) {
+        at_audit_ship_behind(a->ships[i], seq);
     }
     if (ticket != a->told_ticket) {
         a->told_ticket = ticket;

@@ -22,5 +22,10 @@
 #define AT_AUDIT_RETRY_MS_MIN 200
 #define AT_AUDIT_RETRY_MS_MAX 15000
 #define AT_AUDIT_CURSOR_PERIOD_MS 1000
+/* What a syslog receiver's kernel may hold unread: it comes again when its connection breaks. */
+#define AT_AUDIT_RESEND_BYTES ((int64_t)8 << 20) /* and a quarter of the log at most */
+#define AT_AUDIT_RESEND_MS (5 * 60 * 1000)
+#define AT_AUDIT_RESEND_MARKS 128
+#define AT_AUDIT_RESEND_MARK_MS 10000
 
 #endif

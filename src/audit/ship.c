@@ -21,9 +21,16 @@
 #define POLL_MS 200
 #define ACK_MS 20
 
+/* Records that were sent one after another. */
+struct mark {
+    uint64_t seq; /* the first one */
+    int64_t bytes, mono_ns;
+};
+
 struct at_audit_ship {
     struct at_audit *a;
     bool http;
+    bool unread; /* taken by the receiver's kernel is not yet read by the receiver: TCP */
     char *addr, *host, *target, *headers, *cursor_path;
     struct at_tls_config *tls;
     struct at_http_client *client;
@@ -38,6 +45,10 @@ struct at_audit_ship {
     int64_t saved_ns, retry_ms;
     at_timer_id timer;
     struct at_buf batch;
+    struct mark marks[AT_AUDIT_RESEND_MARKS]; /* the oldest first */
+    size_t n_marks;
+    uint64_t marked; /* the first record that has no mark yet */
+    int64_t marked_bytes;
     struct at_metric *behind, *failures;
 };
 
@@ -79,14 +90,61 @@ static void cursor_read(struct at_audit_ship *s)
     }
 }
 
+/* --- what a receiver may still lose --- */
+
+/* Of TCP is known what the other kernel has, not what the program there has read. What it has not
+ * is lost when it ends, so the last records of a connection that breaks are sent again. One that
+ * ends in order was read to its end: a kernel resets what is closed with bytes unread (RFC 2525
+ * §2.17). */
+static void marks_prune(struct at_audit_ship *s)
+{
+    int64_t mono = at_sys_mono_ns(at_loop_sys(s->a->loop));
+    int64_t most = s->a->w.bytes_max / 4;
+    size_t drop = 0;
+    most = most < AT_AUDIT_RESEND_BYTES ? most : AT_AUDIT_RESEND_BYTES;
+    while (drop < s->n_marks &&
+           (s->n_marks - drop >= AT_AUDIT_RESEND_MARKS || s->marked_bytes > most ||
+            mono - s->marks[drop].mono_ns > AT_AUDIT_RESEND_MS * AT_NS_PER_MS)) {
+        s->marked_bytes -= s->marks[drop++].bytes;
+    }
+    s->n_marks -= drop;
+    memmove(s->marks, s->marks + drop, s->n_marks * sizeof s->marks[0]);
+}
+
+static void mark_sent(struct at_audit_ship *s)
+{
+    int64_t mono = at_sys_mono_ns(at_loop_sys(s->a->loop));
+    marks_prune(s);
+    if (s->sent < s->marked) {
+        return; /* again: it keeps its time, so that this comes to an end */
+    }
+    s->marked = s->sent + 1;
+    struct mark *last = s->n_marks > 0 ? &s->marks[s->n_marks - 1] : NULL;
+    if (last == NULL || last->bytes >= (int64_t)AT_AUDIT_BATCH_BYTES ||
+        mono - last->mono_ns > AT_AUDIT_RESEND_MARK_MS * AT_NS_PER_MS) {
+        last = &s->marks[s->n_marks++];
+        *last = (struct mark){.seq = s->cursor, .mono_ns = mono};
+    }
+    last->bytes += (int64_t)s->batch.len;
+    s->marked_bytes += (int64_t)s->batch.len;
+}
+
+static void rewind_to_marks(struct at_audit_ship *s)
+{
+    marks_prune(s);
+    if (s->n_marks > 0 && s->marks[0].seq < s->cursor) {
+        s->cursor = s->marks[0].seq;
+    }
+}
+
 /* What no sink needs any more may be deleted. */
 static void keep_tell(struct at_audit *a)
 {
     uint64_t keep = UINT64_MAX;
     for (size_t i = 0; i < a->n_ships; i++) {
-        if (a->ships[i] != NULL && a->ships[i]->cursor < keep) {
-            keep = a->ships[i]->cursor;
-        }
+        const struct at_audit_ship *s = a->ships[i];
+        uint64_t needs = s == NULL ? UINT64_MAX : s->n_marks > 0 ? s->marks[0].seq : s->cursor;
+        keep = needs < keep ? needs : keep;
     }
     pthread_mutex_lock(&a->lock);
     a->keep_seq = keep;
@@ -200,6 +258,9 @@ static bool batch_make(struct at_audit_ship *s)
 
 static void taken(struct at_audit_ship *s)
 {
+    if (s->unread) {
+        mark_sent(s);
+    }
     s->cursor = s->sent + 1;
     s->sent = 0;
     s->retry_ms = 0;
@@ -280,11 +341,16 @@ static size_t on_data(void *ctx, const char *data, size_t len)
 
 static void on_close(void *ctx, enum at_rc rc, const struct at_err *err)
 {
-    (void)rc;
     (void)err;
     struct at_audit_ship *s = ctx;
     s->stream = NULL;
     s->open = false;
+    if (rc == AT_EOF) {
+        s->n_marks = 0;
+        s->marked_bytes = 0;
+    } else {
+        rewind_to_marks(s);
+    }
     failed(s);
 }
 
@@ -301,9 +367,7 @@ static void step(void *ctx)
     struct at_audit_ship *s = ctx;
     uint64_t last = newest(s->a);
     s->timer = 0;
-    if (s->behind != NULL) {
-        at_metric_set(s->behind, last + 1 > s->cursor ? (int64_t)(last + 1 - s->cursor) : 0);
-    }
+    at_audit_ship_behind(s, last);
     cursor_save(s, false);
     if (s->sent != 0) { /* only syslog: bytes under way */
         if (at_stream_queued_bytes(s->stream) == 0 &&
@@ -421,6 +485,7 @@ static enum at_rc ship_set_up(struct at_audit_ship *s, const char *url, struct s
         rc = option_read(at_str_cut(&options, '&'), o, err);
     }
     s->http = shape->http;
+    s->unread = !shape->http && !shape->unix_socket;
     if (rc == AT_OK && shape->tls) {
         rc = tls_make(s, o, err);
     }
@@ -481,6 +546,14 @@ void at_audit_ship_metrics(struct at_audit_ship *s, struct at_metrics *m, const 
         at_metrics_family(m, AT_METRIC_COUNTER, "atoll_audit_sink_failures_total",
                           "Attempts to reach a sink that failed; they are made again.", label),
         (const char *const[]){sink, NULL});
+}
+
+void at_audit_ship_behind(struct at_audit_ship *s, uint64_t last_seq)
+{
+    if (s->behind != NULL) {
+        at_metric_set(s->behind,
+                      last_seq + 1 > s->cursor ? (int64_t)(last_seq + 1 - s->cursor) : 0);
+    }
 }
 
 void at_audit_ship_free(struct at_audit_ship *s)

@@ -22,6 +22,7 @@ enum at_rc at_audit_ship_new(struct at_audit *audit, const char *url, struct at_
 /* Gauges and counters with the label sink. */
 void at_audit_ship_metrics(struct at_audit_ship *ship, struct at_metrics *metrics,
                            const char *sink);
+void at_audit_ship_behind(struct at_audit_ship *ship, uint64_t last_seq); /* its metric */
 void at_audit_ship_free(struct at_audit_ship *ship); /* keeps the cursor; accepts NULL */
 
 #endif

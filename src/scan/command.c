@@ -105,10 +105,16 @@ static void words_of(struct scan_look *look, struct scan_words *words, const jso
 
 /* --- secrets --- */
 
-/* "--name=value" and "NAME=value" as two; false: no '='. */
+/* "--name=value", "NAME=value", "--name:value" and "Header: value" as two; false: none of them. */
 static bool assigned(struct at_str word, struct at_str *ret_name, struct at_str *ret_value)
 {
     const char *sep = memchr(word.ptr, '=', word.len);
+    const char *colon = memchr(word.ptr, ':', word.len);
+    bool header = colon != NULL && colon + 1 < word.ptr + word.len && colon[1] == ' ';
+    if (colon != NULL && (header ? sep == NULL || colon < sep : sep == NULL) &&
+        (header || (word.len > 2 && memcmp(word.ptr, "--", 2) == 0))) {
+        sep = colon;
+    }
     if (sep == NULL || sep == word.ptr) {
         return false;
     }
@@ -127,6 +133,68 @@ static bool is_flag(struct at_str word)
     return word.len > 2 && word.ptr[0] == '-';
 }
 
+/* Programs that take a password by a flag whose name does not say so. */
+static const struct password_flag {
+    const char *programs, *flags;
+    bool attached; /* -pPASSWORD, in one word */
+    bool user;     /* the value is USER:PASSWORD */
+} PASSWORD_FLAGS[] = {
+    {" curl ", " -u --user -U --proxy-user ", false, true},
+    {" skopeo podman buildah oras crane ", " --creds --src-creds --dest-creds ", false, true},
+    {" mysql mysqldump mysqladmin mariadb mariadb-dump sshpass 7z ", " -p ", true, false},
+    {" sshpass mongo mongosh mongodump ", " -p ", false, false},
+    {" redis-cli ", " -a ", false, false},
+};
+
+static bool password_of(const struct password_flag *f, struct at_str value)
+{
+    if (f->user) {
+        const char *colon = memchr(value.ptr, ':', value.len);
+        size_t skip = colon != NULL ? (size_t)(colon - value.ptr) + 1 : value.len;
+        value = (struct at_str){value.ptr + skip, value.len - skip};
+    }
+    return value.len > 0 && scan_secret_value(value);
+}
+
+/* Has word i, after one of these programs, a password in it, or before it a flag for one? */
+static bool is_password(const struct scan_words *words, const bool *after, size_t i)
+{
+    struct at_str word = words->items[i].text;
+    for (size_t k = 0; k < AT_ARRAY_LEN(PASSWORD_FLAGS); k++) {
+        const struct password_flag *f = &PASSWORD_FLAGS[k];
+        struct at_str before = i > 0 ? words->items[i - 1].text : (struct at_str){"", 0};
+        char flag[20];
+        snprintf(flag, sizeof flag, " %.*s ", (int)(before.len < 16 ? before.len : 16), before.ptr);
+        if (!after[k]) {
+            continue;
+        }
+        if (f->attached && at_str_starts(word, "-p") &&
+            password_of(f, (struct at_str){word.ptr + 2, word.len - 2})) {
+            return true;
+        }
+        if (!f->attached && before.len > 1 && strstr(f->flags, flag) != NULL && !is_flag(word) &&
+            password_of(f, word)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void passwords_check(struct scan_look *look, const struct scan_words *words)
+{
+    bool after[AT_ARRAY_LEN(PASSWORD_FLAGS)] = {false};
+    for (size_t i = 0; i < words->n; i++) {
+        for (size_t k = 0; k < AT_ARRAY_LEN(after); k++) {
+            after[k] = after[k] || is_program(words->items[i].text, PASSWORD_FLAGS[k].programs);
+        }
+        if (is_password(words, after, i)) {
+            scan_found(look, SCAN_SECRET_ARGS, words->items[i].field,
+                       "a password for the program before it");
+            return;
+        }
+    }
+}
+
 static void secrets_check(struct scan_look *look, const struct scan_words *words)
 {
     const char *told = NULL; /* one finding for a field is enough */
@@ -139,7 +207,8 @@ static void secrets_check(struct scan_look *look, const struct scan_words *words
                      (pair ? scan_secret(name, value, &secret)
                            : scan_secret((struct at_str){"", 0}, value, &secret));
         const char *field = w->field;
-        if (!found && !pair && is_flag(w->text) && i + 1 < words->n) {
+        if (!found && !pair && is_flag(w->text) && i + 1 < words->n &&
+            memchr(w->text.ptr, '$', w->text.len) == NULL) {
             const struct scan_word *next = &words->items[i + 1];
             found =
                 !is_flag(next->text) && scan_secret_name(w->text) && scan_secret_value(next->text);
@@ -209,12 +278,32 @@ static bool is_listen_flag(struct at_str name)
     return false;
 }
 
+/* ":8080", as programs in Go take it. */
+static bool is_bare_port(struct at_str v)
+{
+    bool digits = v.len > 1 && v.len <= 6 && v.ptr[0] == ':';
+    for (size_t i = 1; i < v.len && digits; i++) {
+        digits = isdigit((unsigned char)v.ptr[i]) != 0;
+    }
+    return digits;
+}
+
+bool scan_is_open_address(struct at_str name, struct at_str value)
+{
+    return at_str_eq(value, "0.0.0.0") || at_str_starts(value, "0.0.0.0:") ||
+           at_str_starts(value, "[::]") ||
+           (is_listen_flag(name) && (is_any_address(value) || is_bare_port(value)));
+}
+
 static void listeners_check(struct scan_look *look, const struct scan_words *words)
 {
     for (size_t i = 0; i < words->n; i++) {
         struct at_str name = {"", 0}, value = words->items[i].text;
         bool pair = assigned(words->items[i].text, &name, &value);
-        bool open = pair ? is_any_address(value) && is_listen_flag(name) : is_any_address(value);
+        bool named = pair ? is_listen_flag(name)
+                          : i > 0 && is_flag(words->items[i - 1].text) &&
+                                is_listen_flag(words->items[i - 1].text);
+        bool open = pair ? is_any_address(value) && named : is_any_address(value);
         if (!pair && at_str_eq(value, "*")) {
             open = false; /* a file pattern, more likely */
         }
@@ -222,6 +311,7 @@ static void listeners_check(struct scan_look *look, const struct scan_words *wor
             at_str_eq(value, "::")) {
             open = false;
         }
+        open = open || (named && is_bare_port(value));
         if (open) {
             scan_found(look, SCAN_OPEN_LISTENER, words->items[i].field, "%.*s is every address",
                        (int)(value.len < 64 ? value.len : 64), value.ptr);
@@ -346,6 +436,7 @@ void scan_command(struct scan_look *look, const json_t *command, const char *com
     words_of(look, words, command, command_field);
     words_of(look, words, args, args_field);
     secrets_check(look, words);
+    passwords_check(look, words);
     listeners_check(look, words);
     privileges_check(look, words);
     host_paths_check(look, words);

@@ -3,6 +3,7 @@
 #include "scan/scan_priv.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static bool lists(const json_t *rule, const char *key, const char *word)
 {
@@ -15,6 +16,21 @@ static bool lists(const json_t *rule, const char *key, const char *word)
         }
     }
     return false;
+}
+
+/* A star within a name is a star too: every subresource of pods, one of everything, every path. */
+static const char *star_in(const json_t *rule, const char *key)
+{
+    size_t i;
+    json_t *value;
+    json_array_foreach(json_object_get(rule, key), i, value)
+    {
+        const char *text = json_string_value(value);
+        if (text != NULL && strchr(text, '*') != NULL && !at_streq(text, "*")) {
+            return text;
+        }
+    }
+    return NULL;
 }
 
 static bool gives(const json_t *rule, const char *verb, const char *resource)
@@ -39,6 +55,14 @@ static void stars(struct scan_look *look, const json_t *rule, size_t i, bool clu
             size_t len = strlen(which);
             snprintf(which + len, sizeof which - len, "%s%s", len > 0 ? ", " : "", PARTS[k]);
             first = first != NULL ? first : PARTS[k];
+        }
+    }
+    static const char *const PARTLY[] = {"resources", "nonResourceURLs"};
+    for (size_t k = 0; k < AT_ARRAY_LEN(PARTLY); k++) {
+        const char *star = star_in(rule, PARTLY[k]);
+        if (star != NULL) {
+            scan_found_as(look, SCAN_RBAC_WILDCARD, AT_SCAN_MEDIUM,
+                          scan_path(look, "rules[%zu].%s", i, PARTLY[k]), "%.64s", star);
         }
     }
     if (first == NULL) {
@@ -83,8 +107,9 @@ static void escalates(struct scan_look *look, const json_t *rule, size_t i)
 static void reaches(struct scan_look *look, const json_t *rule, size_t i, bool cluster)
 {
     static const char *const READ[] = {"get", "list", "watch"};
-    static const char *const INSIDE[] = {"pods/exec", "pods/attach", "instances/exec",
-                                         "instances/attach"};
+    static const char *const INSIDE[] = {"pods/exec",        "pods/attach", "instances/exec",
+                                         "instances/attach", "pods/*",      "instances/*",
+                                         "*/exec",           "*/attach"};
     if (lists(rule, "verbs", "*") && lists(rule, "resources", "*")) {
         return;
     }

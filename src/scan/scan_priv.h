@@ -108,6 +108,9 @@ struct scan_words {
 void scan_command(struct scan_look *look, const json_t *command, const char *command_field,
                   const json_t *args, const char *args_field);
 
+/* Does the value of a flag or variable of that name mean every address? */
+bool scan_is_open_address(struct at_str name, struct at_str value);
+
 /* --- secret.c --- */
 struct scan_secret {
     const char *what; /* "an AWS access key"; static */

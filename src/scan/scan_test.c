@@ -166,6 +166,17 @@ static void commands_that_ask_for_the_machine_are_found(void **state)
         {"[sh, '-c', 'exec x -H 0.0.0.0:80']", "open-listener"},
         {"[sh, '-c', 'curl -H \"Authorization: Bearer abcdefghijklmnop\" https://x']",
          "secret-in-args"},
+        {"[curl, '-u', 'ada:correct-horse', 'https://x']", "secret-in-args"},
+        {"[sh, '-c', 'curl --user ada:correct-horse https://x']", "secret-in-args"},
+        {"[curl, '-H', 'X-Api-Key: correct-horse-1', 'https://x']", "secret-in-args"},
+        {"[skopeo, copy, '--src-creds', 'ada:correct-horse', a, b]", "secret-in-args"},
+        {"[mysqldump, '-uada', '-pCorrectHorse', shop]", "secret-in-args"},
+        {"[redis-cli, '-a', correct-horse, get, x]", "secret-in-args"},
+        {"[sshpass, '-p', correct-horse, ssh, h]", "secret-in-args"},
+        {"[x, '--password:correct-horse']", "secret-in-args"},
+        {"[x, '--addr=:9000']", "open-listener"},
+        {"[x, '--listen', ':9000']", "open-listener"},
+        {"[x, '--host=::']", "open-listener"},
     };
     for (size_t i = 0; i < AT_ARRAY_LEN(ROWS); i++) {
         char yaml[1024];
@@ -192,6 +203,12 @@ static void ordinary_commands_are_left_alone(void **state)
         "[curl, 'https://example.org/data.csv', '-o', data.csv]",
         "[x, '--key', value, '--mode', token]",
         "[tar, -xzf, data.tar.gz, -C, /tmp/data]",
+        "[curl, '-u', 'ada:$(PASSWORD)', 'https://example.org']",
+        "[sh, '-c', 'mysqldump -uada -p$PASSWORD shop; curl -u $CREDENTIALS https://example.org']",
+        "[mysqldump, '-P', '33060', '-p', shop]",
+        "[ssh, '-p', '22000', host]",
+        "[curl, '-H', 'Accept: application/json', 'https://example.org']",
+        "[x, '--peer', ':9000', '--upstream=:9000', '--image', 'app:1.2']",
     };
     static const char *const RULES[] = {"secret-in-args",      "open-listener", "privileged",
                                         "run-as-root",         "host-path",     "download-and-run",
@@ -267,6 +284,9 @@ static void rights_that_are_too_wide_are_found(void **state)
         "- {apiGroups: [''], resources: [configmaps], verbs: [get, list]}\n"
         "- {apiGroups: [rbac.authorization.k8s.io], resources: [clusterroles], verbs: [bind], "
         "resourceNames: [view]}\n"
+        "- {apiGroups: [''], resources: ['pods/*'], verbs: [create]}\n"
+        "- {apiGroups: [''], resources: ['*/status'], verbs: [patch]}\n"
+        "- {nonResourceURLs: ['/admin/*'], verbs: [get]}\n"
         "---\n"
         "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: b}\n"
         "roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}\n"
@@ -281,6 +301,10 @@ static void rights_that_are_too_wide_are_found(void **state)
     FINDS(&seen, "rbac-escalation", "rules[5].resources");
     FINDS(&seen, "rbac-exec", "rules[6].resources");
     assert_null(find(&seen, "rbac-escalation", "rules[8].verbs"));
+    FINDS(&seen, "rbac-wildcard", "rules[9].resources");
+    FINDS(&seen, "rbac-exec", "rules[9].resources");
+    FINDS(&seen, "rbac-wildcard", "rules[10].resources");
+    FINDS(&seen, "rbac-wildcard", "rules[11].nonResourceURLs");
     FINDS(&seen, "rbac-cluster-admin", "roleRef.name");
     FINDS(&seen, "rbac-everybody", "subjects[0].name");
     FINDS(&seen, "rbac-default-account", "subjects[1].name");

@@ -74,8 +74,7 @@ void scan_env(struct scan_look *look, const json_t *env, const char *base)
             (at_streq(name.ptr, "GIT_SSL_NO_VERIFY") && text.len > 0)) {
             scan_found(look, SCAN_TLS_OFF, field, "%s=%.8s", name.ptr, text.ptr);
         }
-        if (at_str_eq(text, "0.0.0.0") || at_str_starts(text, "0.0.0.0:") ||
-            at_str_starts(text, "[::]:")) {
+        if (scan_is_open_address(name, text)) {
             scan_found(look, SCAN_OPEN_LISTENER, field, "%.64s: every address", name.ptr);
         }
     }
