@@ -110,7 +110,7 @@ static enum at_rc threads_of(const char *text, uint64_t *ret, struct at_err *err
 /* What bounds requests that wait, and answers that do not come; NULL: as the gateway likes. */
 struct bounds {
     const char *queue_requests, *queue_bytes, *answer_timeout, *client_timeout, *drain_timeout,
-        *tunnel_idle;
+        *tunnel_idle, *busy_poll;
 };
 
 static enum at_rc bounds_of(const struct bounds *b, struct at_gateway_options *o,
@@ -125,7 +125,8 @@ static enum at_rc bounds_of(const struct bounds *b, struct at_gateway_options *o
                 {"answer-timeout", b->answer_timeout, NULL, &o->first_byte_timeout_ns},
                 {"client-timeout", b->client_timeout, NULL, &o->client_timeout_ns},
                 {"drain-timeout", b->drain_timeout, NULL, &o->drain_timeout_ns},
-                {"tunnel-idle", b->tunnel_idle, NULL, &o->tunnel_idle_ns}};
+                {"tunnel-idle", b->tunnel_idle, NULL, &o->tunnel_idle_ns},
+                {"busy-poll", b->busy_poll, NULL, &o->busy_poll_ns}};
     for (size_t i = 0; i < AT_ARRAY_LEN(rows); i++) {
         int64_t value = 1;
         enum at_rc rc = AT_OK;
@@ -135,6 +136,10 @@ static enum at_rc bounds_of(const struct bounds *b, struct at_gateway_options *o
         }
         if (rc == AT_OK && value <= 0) {
             rc = at_err_set(err, AT_INVALID, "%s: must be more than 0", rows[i].text);
+        }
+        if (rc == AT_OK && rows[i].ret_ns == &o->busy_poll_ns && value > AT_GW_BUSY_POLL_NS_MAX) {
+            rc = at_err_set(err, AT_INVALID, "%s: must be %d ms at most", rows[i].text,
+                            (int)(AT_GW_BUSY_POLL_NS_MAX / 1000000));
         }
         if (rc != AT_OK) {
             return at_err_wrap(err, rc, "--%s", rows[i].name);
@@ -239,6 +244,9 @@ int at_app_gateway(int argc, char **argv)
         {"loop-backend", &texts.backend, NULL, NULL, "NAME",
          "How event loops wait: io_uring, epoll or auto (default: io_uring where the kernel allows "
          "it)."},
+        {"busy-poll", &texts.bounds.busy_poll, NULL, NULL, "TIME",
+         "Look for more without sleeping for so long after anything came, as 100us: lower latency, "
+         "at the cost of CPU time (default: sleep at once)."},
         {"static-routes", &o.static_routes, NULL, NULL, "FILE",
          "Routes from a file instead of a control plane."},
         {"exit-with-stdin", NULL, &with_stdin, NULL, NULL, "End when standard input is closed."},

@@ -155,6 +155,9 @@ static enum at_rc start_workers(struct at_gateway *g, const struct at_gateway_op
         if (rc != AT_OK) {
             return rc;
         }
+        if (o->busy_poll_ns > 0) {
+            at_loop_set_spin(w->loop, o->busy_poll_ns);
+        }
         server.listen = at_http_server_addr(w->server); /* the port that :0 took */
     }
     for (unsigned i = 1; i < g->n_workers; i++) {

@@ -3,6 +3,7 @@
 #include "core/mem.h"
 
 #include <assert.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -70,6 +71,17 @@ enum at_rc at_loop_new_on(const struct at_sys *sys, enum at_loop_backend backend
 enum at_loop_backend at_loop_backend(const struct at_loop *loop)
 {
     return loop->uring != NULL ? AT_LOOP_IO_URING : AT_LOOP_EPOLL;
+}
+
+void at_loop_set_spin(struct at_loop *loop, int64_t spin_ns)
+{
+    assert(spin_ns >= 0);
+    loop->spin_ns = loop->sys == at_sys_real() ? spin_ns : 0;
+}
+
+int64_t at_loop_spin_ns(const struct at_loop *loop)
+{
+    return loop->spin_ns;
 }
 
 static const char *const BACKENDS[] = {"auto", "epoll", "io_uring"};
@@ -261,6 +273,38 @@ static int poll_watches(struct at_loop *loop, struct epoll_event *events, int64_
                            deadline_mono_ns);
 }
 
+static bool looks_at(struct at_loop *loop, struct epoll_event *events, int *n, int64_t until_ns)
+{
+    if (loop->uring != NULL) {
+        return at_uring_spin(loop, until_ns);
+    }
+    while ((*n = poll_watches(loop, events, 0)) == 0) {
+        if (at_sys_mono_ns(loop->sys) >= until_ns) {
+            return false;
+        }
+        sched_yield();
+    }
+    return true;
+}
+
+/* Until something comes; how many events. */
+static int wait_for(struct at_loop *loop, struct epoll_event *events, int64_t deadline_mono_ns)
+{
+    int n = 0;
+    if (loop->uring != NULL) {
+        at_uring_prepare(loop);
+    }
+    int64_t until = deadline_mono_ns < loop->spin_until_ns ? deadline_mono_ns : loop->spin_until_ns;
+    if (until > 0 && looks_at(loop, events, &n, until)) {
+        return n;
+    }
+    if (loop->uring != NULL) {
+        at_uring_wait(loop, deadline_mono_ns);
+        return 0;
+    }
+    return poll_watches(loop, events, deadline_mono_ns);
+}
+
 static void turn(struct at_loop *loop, int64_t deadline_mono_ns)
 {
     assert(!loop->in_turn);
@@ -271,17 +315,14 @@ static void turn(struct at_loop *loop, int64_t deadline_mono_ns)
         deadline_mono_ns = next;
     }
     struct epoll_event events[AT_LOOP_EVENTS_MAX];
-    int n = 0;
-    if (loop->uring == NULL) {
-        n = poll_watches(loop, events, deadline_mono_ns);
-    } else {
-        at_uring_wait(loop, deadline_mono_ns);
-    }
+    int n = wait_for(loop, events, deadline_mono_ns);
     loop->now_ns = at_sys_mono_ns(loop->sys);
     run_timers(loop);
-    if (loop->uring != NULL && at_uring_dispatch(loop)) {
+    bool some = n > 0;
+    if (loop->uring != NULL && at_uring_dispatch(loop, &some)) {
         n = poll_watches(loop, events, 0);
     }
+    loop->spin_until_ns = some && loop->spin_ns > 0 ? loop->now_ns + loop->spin_ns : 0;
     for (int i = 0; i < n; i++) {
         at_loop_watch_dispatch(loop, events[i].data.u64, events[i].events);
     }

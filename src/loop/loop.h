@@ -34,6 +34,11 @@ enum at_loop_backend at_loop_backend(const struct at_loop *loop); /* never AUTO 
 enum at_rc at_loop_backend_parse(const char *text, enum at_loop_backend *ret,
                                  struct at_err *err) AT_WARN_UNUSED;
 const char *at_loop_backend_name(enum at_loop_backend backend);
+/* After anything came, look for more for so long without sleeping: the next one finds the loop
+ * awake, at the cost of the CPU's time (it yields to whoever else wants that). 0, as it is made:
+ * sleep at once. In simulated systems it sleeps. */
+void at_loop_set_spin(struct at_loop *loop, int64_t spin_ns);
+int64_t at_loop_spin_ns(const struct at_loop *loop);
 void at_loop_free(struct at_loop *loop); /* after run has returned; pending callbacks are dropped */
 const struct at_sys *at_loop_sys(const struct at_loop *loop);
 int64_t at_loop_now_ns(const struct at_loop *loop); /* monotonic, read once per turn */

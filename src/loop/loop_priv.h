@@ -69,6 +69,8 @@ struct at_loop {
     struct at_loop_task *first_task, *last_task;
     int wake_fd; /* eventfd: posts and stop from other threads */
     int64_t now_ns;
+    int64_t spin_ns;       /* how long it asks again and again before it sleeps; 0: not at all */
+    int64_t spin_until_ns; /* by what came last */
     bool in_turn;
 
     struct watch *watches;
@@ -110,10 +112,14 @@ void at_loop_watch_dispatch(struct at_loop *loop, at_watch_id id, uint32_t epoll
 /* uring.c */
 enum at_rc at_uring_new(struct uring **ret, struct at_err *err) AT_WARN_UNUSED;
 void at_uring_free(struct uring *uring);
+/* Before each of the two below. */
+void at_uring_prepare(struct at_loop *loop);
+/* Submit, and look again and again whether something has come. False: not until then. */
+bool at_uring_spin(struct at_loop *loop, int64_t until_mono_ns);
 /* Submit, wait until something completes, epfd is readable or the deadline; then call back. */
 void at_uring_wait(struct at_loop *loop, int64_t deadline_mono_ns);
-/* What has come, after at_uring_wait. True: epfd is readable. */
-bool at_uring_dispatch(struct at_loop *loop);
+/* What has come. True: epfd is readable. ret_some: set to true when there was anything. */
+bool at_uring_dispatch(struct at_loop *loop, bool *ret_some);
 void at_uring_submit(struct at_loop *loop);
 
 /* For the pool: the end of held work is posted past AT_LOOP_POSTS_MAX, bounded by the pool's own

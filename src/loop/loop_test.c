@@ -11,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -304,9 +306,56 @@ static void posts_keep_their_order_and_are_bounded(void **state)
     assert_int_equal(at_loop_post(t.loop, stop, &t), AT_EXHAUSTED);
 }
 
+static void take_one(void *ctx, int fd, unsigned events)
+{
+    uint64_t expired;
+    (void)events;
+    assert_int_equal(read(fd, &expired, sizeof expired), sizeof expired);
+    ++*(int *)ctx;
+}
+
+/* How often this thread has gone to sleep. */
+static long sleeps(void)
+{
+    struct rusage use;
+    assert_int_equal(getrusage(RUSAGE_THREAD, &use), 0);
+    return use.ru_nvcsw;
+}
+
+static void a_spinning_loop_finds_what_comes_without_sleeping(void **state)
+{
+    (void)state;
+    struct at_loop *loop = kit_loop();
+    struct itimerspec each = {{0, 20 * AT_NS_PER_MS}, {0, 1}};
+    int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK), n = 0;
+    at_watch_id id = at_loop_watch(loop, fd, AT_LOOP_READ, take_one, &n);
+    at_loop_set_spin(loop, 10 * AT_NS_PER_S);
+    assert_int_equal(timerfd_settime(fd, 0, &each, NULL), 0);
+    while (n == 0) {
+        at_loop_turn(loop, INT64_MAX);
+    }
+    long before = sleeps();
+    while (n == 1) {
+        at_loop_turn(loop, INT64_MAX);
+    }
+    assert_int_equal(sleeps(), before);
+    /* A deadline bounds it, and a loop to which nothing came goes to sleep. */
+    assert_int_equal(timerfd_settime(fd, 0, &(struct itimerspec){0}, NULL), 0);
+    int64_t deadline = at_sys_mono_ns(at_sys_real()) + 5 * AT_NS_PER_MS;
+    at_loop_turn(loop, deadline);
+    assert_true(at_sys_mono_ns(at_sys_real()) >= deadline);
+    before = sleeps();
+    at_loop_turn(loop, at_sys_mono_ns(at_sys_real()) + 5 * AT_NS_PER_MS);
+    assert_true(sleeps() > before);
+    at_loop_unwatch(loop, id);
+    close(fd);
+    at_loop_free(loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_spinning_loop_finds_what_comes_without_sleeping),
 #define WITH_LOOP(t) cmocka_unit_test_setup_teardown(t, make_loop, free_loop)
         WITH_LOOP(timers_fire_in_order_of_deadline_then_of_setting),
         WITH_LOOP(cancelled_timers_do_not_fire_and_old_ids_are_harmless),

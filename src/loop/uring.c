@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <liburing.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,7 +87,7 @@ enum at_rc at_uring_new(struct uring **ret, struct at_err *err)
     struct uring *u = AT_NEW(struct uring);
     struct io_uring_params p = {.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
                                          IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE |
-                                         IORING_SETUP_SUBMIT_ALL,
+                                         IORING_SETUP_SUBMIT_ALL | IORING_SETUP_TASKRUN_FLAG,
                                 .cq_entries = AT_LOOP_COMPLETIONS_MAX};
     int why = io_uring_queue_init_params(AT_LOOP_SUBMISSIONS_MAX, &u->ring, &p);
     if (why != 0) {
@@ -355,7 +356,31 @@ static void poll_epoll(struct at_loop *loop)
     loop->uring->polls = true;
 }
 
-void at_uring_wait(struct at_loop *loop, int64_t deadline_mono_ns)
+/* Has something come? No system call while nothing has. */
+static bool peek(struct uring *u)
+{
+    if (io_uring_cq_ready(&u->ring) == 0 &&
+        (__atomic_load_n(u->ring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN) != 0) {
+        (void)io_uring_get_events(&u->ring);
+    }
+    return io_uring_cq_ready(&u->ring) > 0;
+}
+
+bool at_uring_spin(struct at_loop *loop, int64_t until_mono_ns)
+{
+    struct uring *u = loop->uring;
+    u->turn++;
+    (void)io_uring_submit(&u->ring);
+    while (!peek(u)) {
+        if (at_sys_mono_ns(loop->sys) >= until_mono_ns) {
+            return false;
+        }
+        sched_yield();
+    }
+    return true;
+}
+
+void at_uring_prepare(struct at_loop *loop)
 {
     struct uring *u = loop->uring;
     if (!u->enabled) {
@@ -366,6 +391,11 @@ void at_uring_wait(struct at_loop *loop, int64_t deadline_mono_ns)
     if (!u->polls) {
         poll_epoll(loop);
     }
+}
+
+void at_uring_wait(struct at_loop *loop, int64_t deadline_mono_ns)
+{
+    struct uring *u = loop->uring;
     int64_t wait_ns = INT64_MAX;
     if (deadline_mono_ns != INT64_MAX) {
         wait_ns = deadline_mono_ns - at_sys_mono_ns(loop->sys);
@@ -379,12 +409,13 @@ void at_uring_wait(struct at_loop *loop, int64_t deadline_mono_ns)
     assert(rc >= 0 || rc == -ETIME || rc == -EINTR || rc == -EBUSY || rc == -EAGAIN);
 }
 
-bool at_uring_dispatch(struct at_loop *loop)
+bool at_uring_dispatch(struct at_loop *loop, bool *ret_some)
 {
     struct uring *u = loop->uring;
     struct io_uring_cqe *cqes[BATCH];
     bool epoll_ready = false;
     unsigned n = io_uring_peek_batch_cqe(&u->ring, cqes, BATCH);
+    *ret_some |= n > 0;
     for (unsigned i = 0; i < n; i++) {
         uint64_t data = cqes[i]->user_data;
         int result = cqes[i]->res;
