@@ -241,8 +241,75 @@ static bool key_admits(struct api_req *req, const json_t *old, const json_t *obj
     return true;
 }
 
+/* --- owners: who names one has the server delete, and may hold up a deletion --- */
+
+static bool may_here(struct api_req *req, const char *verb)
+{
+    const struct api_route *r = &req->route;
+    struct at_access what = {
+        .verb = verb, .group = r->group, .resource = r->resource, .ns = r->ns, .name = r->name};
+    return api_may(req->api, &req->who, &what, NULL, 0);
+}
+
+/* What holds up the deletion of an owner changes the owner, as a finalizer there would. */
+static bool may_hold(struct api_req *req, const json_t *owner)
+{
+    const char *version = at_json_str_at(owner, "apiVersion", "");
+    const char *slash = strchr(version, '/');
+    const char *group =
+        slash == NULL ? "" : at_arena_strndup(req->arena, version, (size_t)(slash - version));
+    const struct at_model_kind *kind = at_model_kind_find(
+        group, slash != NULL ? slash + 1 : version, at_json_str_at(owner, "kind", ""));
+    if (kind == NULL) {
+        return true; /* of no kind that could be held up */
+    }
+    const char *finalizers = at_arena_printf(req->arena, "%s/finalizers", kind->plural);
+    struct at_access what = {.verb = "update",
+                             .group = kind->group,
+                             .resource = kind->plural,
+                             .ns = kind->namespaced ? req->route.ns : "",
+                             .name = at_json_str_at(owner, "name", "")};
+    if (api_may(req->api, &req->who, &what, NULL, 0)) {
+        return true;
+    }
+    what.resource = finalizers;
+    return finalizers != NULL && api_may(req->api, &req->who, &what, NULL, 0);
+}
+
+/* As Kubernetes' OwnerReferencesPermissionEnforcement. */
+static bool owners_admit(struct api_req *req, const json_t *old, const json_t *object)
+{
+    const json_t *before = at_json_at(old, "metadata.ownerReferences");
+    const json_t *owners = at_json_at(object, "metadata.ownerReferences");
+    size_t i;
+    json_t *owner;
+    if (old != NULL &&
+        !api_same_member(json_object_get(old, "metadata"), json_object_get(object, "metadata"),
+                         "ownerReferences") &&
+        !may_here(req, "delete")) {
+        return refuse(req,
+                      "cannot set metadata.ownerReferences without the right to delete it: whoever "
+                      "names its owners decides when it is deleted");
+    }
+    json_array_foreach(owners, i, owner)
+    {
+        if (json_is_true(json_object_get(owner, "blockOwnerDeletion")) && !names(before, owner) &&
+            !may_hold(req, owner)) {
+            return refuse(req,
+                          "cannot set blockOwnerDeletion: user \"%s\" may not update the owner, "
+                          "%.64s %.253s, so neither hold up its deletion",
+                          req->who.user, at_json_str_at(owner, "kind", ""),
+                          at_json_str_at(owner, "name", ""));
+        }
+    }
+    return true;
+}
+
 bool api_rights_admit(struct api_req *req, const json_t *old, const json_t *object)
 {
+    if (!owners_admit(req, old, object)) {
+        return false;
+    }
     if (req->route.kind == &AT_KIND_API_KEY) {
         return key_admits(req, old, object);
     }

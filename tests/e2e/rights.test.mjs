@@ -157,7 +157,77 @@ fleet.it('a tenant learns nothing of another one: not from refusals, lists, Even
   assert.equal((await eve('DELETE', '/api/v1/namespaces/team')).status, 403);
   const d = (await call(admin, 'GET', '/apis/atoll.dev/v1/namespaces/other/deployments/d')).body;
   const ownerReferences = [{ apiVersion: 'atoll.dev/v1', kind: 'Deployment', name: 'd', uid: d.metadata.uid, blockOwnerDeletion: true, controller: true }];
-  await eve('POST', '/api/v1/namespaces/team/configmaps', { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'leech', ownerReferences } });
+  assert.equal((await eve('POST', '/api/v1/namespaces/team/configmaps', { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'leech', ownerReferences } })).status, 201);
   assert.equal((await call(admin, 'DELETE', '/apis/atoll.dev/v1/namespaces/other/deployments/d?propagationPolicy=Foreground')).status, 200);
   await eventually('its owner\'s deletion is not held up by her', async () => (await call(admin, 'GET', '/apis/atoll.dev/v1/namespaces/other/deployments/d')).status === 404);
+});
+
+fleet.it('naming owners gives nobody a deletion, or a hold on one, that is not his', async () => {
+  const admin = await credentials(server.kubeconfig);
+  const as_ = (user) => (method, target, body, type) => call(admin, method, target, body, { 'Impersonate-User': user, ...(type ? { 'Content-Type': type } : {}) });
+  const [pat, ed] = [as_('pat'), as_('eve')];
+  const MERGE = 'application/merge-patch+json';
+  const SECRET = '/api/v1/namespaces/team/secrets/kept';
+  await server.k('create role patcher --verb=get,patch,update --resource=secrets -n team');
+  await server.k('create rolebinding patcher --role=patcher --user=pat -n team');
+  await server.k('create secret generic kept --from-literal=a=b -n team');
+  const gone = [{ apiVersion: 'v1', kind: 'ConfigMap', name: 'never', uid: '00000000-0000-0000-0000-000000000001' }];
+  const whole = (await pat('GET', SECRET)).body;
+  const tries = [
+    ['PATCH', SECRET, { metadata: { ownerReferences: gone } }, MERGE],
+    ['PATCH', SECRET, [{ op: 'add', path: '/metadata/ownerReferences', value: gone }], 'application/json-patch+json'],
+    ['PUT', SECRET, { ...whole, metadata: { ...whole.metadata, ownerReferences: gone } }],
+    ['PATCH', `${SECRET}?fieldManager=pat&force=true`, { apiVersion: 'v1', kind: 'Secret', metadata: { name: 'kept', ownerReferences: gone } }, 'application/apply-patch+yaml'],
+  ];
+  for (const [method, target, body, type] of tries) {
+    const r = await pat(method, target, body, type);
+    assert.equal(r.status, 403, `${method} ${type}`);
+    assert.match(r.body.message, /cannot set metadata.ownerReferences without the right to delete it/);
+  }
+  assert.equal((await pat('PATCH', SECRET, { metadata: { labels: { a: 'b' }, deletionTimestamp: '2020-01-01T00:00:00Z' } }, MERGE)).status, 200);
+  const after = (await call(admin, 'GET', SECRET)).body;
+  assert.deepEqual([after.metadata.labels, after.metadata.deletionTimestamp, after.data], [{ a: 'b' }, undefined, { a: Buffer.from('b').toString('base64') }]);
+  // Who may change an owner may hold up its deletion; nobody else may.
+  const ns = (await call(admin, 'GET', '/api/v1/namespaces/other')).body;
+  const holds = (o) => ({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: `holds-${o.kind.toLowerCase()}`, ownerReferences: [{ apiVersion: o.apiVersion, kind: o.kind, name: o.metadata.name, uid: o.metadata.uid, blockOwnerDeletion: true }] } });
+  const refused = await ed('POST', '/api/v1/namespaces/team/configmaps', holds(ns));
+  assert.equal(refused.status, 403);
+  assert.match(refused.body.message, /may not update the owner, Namespace other/);
+  const own = (await ed('POST', '/api/v1/namespaces/team/configmaps', { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'mine' } })).body;
+  assert.equal((await ed('POST', '/api/v1/namespaces/team/configmaps', holds(own))).status, 201);
+});
+
+fleet.it('the end of a namespace takes all rights and tokens in it along, and one of the same name starts with none', async () => {
+  const admin = await credentials(server.kubeconfig);
+  await server.k('create namespace brief');
+  await server.k('create rolebinding tina --clusterrole=admin --user=tina -n brief');
+  await server.k('create serviceaccount robot -n brief');
+  await server.k('create rolebinding robot --clusterrole=view --serviceaccount=brief:robot -n default');
+  await server.k('create clusterrole ender --verb=delete --resource=namespaces --resource-name=brief');
+  await server.k('create clusterrolebinding ender --clusterrole=ender --user=dana');
+  const token = (await server.k('create token robot -n brief')).trim();
+  const robot = () => call({ url: server.url, ca: admin.ca }, 'GET', '/api/v1/namespaces/default/configmaps', undefined, { Authorization: `Bearer ${token}` });
+  assert.equal((await robot()).status, 200);
+  // Held open, so that it is seen while it ends.
+  await server.apply({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'held', namespace: 'brief', finalizers: ['example.org/hold'] } });
+  const dana = (method, target) => call(admin, method, target, undefined, { 'Impersonate-User': 'dana' });
+  assert.equal((await dana('DELETE', '/api/v1/namespaces/brief')).status, 200);
+  assert.equal((await dana('DELETE', '/api/v1/namespaces')).status, 403);
+  assert.equal((await dana('DELETE', '/api/v1/namespaces/team')).status, 403);
+  await eventually('the rights are gone', async () => !(await can('tina', 'list secrets -n brief')));
+  const late = [['POST', '/api/v1/namespaces/brief/configmaps', { apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'late' } }], ['POST', `/apis/${RBAC}/v1/namespaces/brief/rolebindings`, bind('late', NAMED('admin'), ['tina'], 'brief')]];
+  for (const user of ['tina', 'admin']) {
+    for (const [method, target, body] of late) {
+      const r = await call(admin, method, target, body, user === 'admin' ? {} : { 'Impersonate-User': user });
+      assert.equal(r.status, 403, target);
+      if (user === 'admin') assert.match(r.body.message, /because it is being terminated/);
+    }
+  }
+  assert.equal((await robot()).status, 401);
+  await server.k(['patch', 'configmap', 'held', '-n', 'brief', '--type=merge', '-p', '{"metadata":{"finalizers":null}}']);
+  await eventually('it is gone', async () => (await call(admin, 'GET', '/api/v1/namespaces/brief')).status === 404);
+  await server.k('create namespace brief');
+  await server.k('create serviceaccount robot -n brief');
+  assert.equal(await can('tina', 'list secrets -n brief'), false);
+  assert.equal((await robot()).status, 401, 'a token is bound to the account it was made for, not to its name');
 });
