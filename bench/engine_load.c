@@ -4,8 +4,8 @@
  * RUNNING instances are placed first; then one after the other ends and a new one is decided, in
  * batches of BATCH (64). drift: GPUs, and what is asked for changes all the time, so that the mix
  * is learned again and again. copies: all are copies of one Deployment. Prints decisions/s, median,
- * p99.9 and worst ns per decision in a batch, the worst single plan, the share placed, and the peak
- * of memory in KiB (CPU time). */
+ * p99.9 and worst ns per decision in a batch, the worst single plan, the share placed, the peak of
+ * memory in KiB (CPU time), and a digest: the same decisions for the same reasons have the same. */
 #include "core/arena.h"
 #include "core/mem.h"
 #include "scheduler/scheduler.h"
@@ -46,6 +46,7 @@ struct cluster {
     struct at_resources classes[CLASSES];
     bool gpu, drift, copies;
     uint64_t next;
+    uint32_t digest; /* of what was decided, and why */
 };
 
 static void *make(struct cluster *c, size_t bytes)
@@ -129,6 +130,19 @@ static struct at_snapshot snapshot(const struct cluster *c)
                                 .n_instances = c->n_instances};
 }
 
+static void note(struct cluster *c, const struct at_sched_decision *d)
+{
+    const char *texts[] = {d->node != NULL ? d->node->meta.name : "none", d->message};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        for (const char *at = texts[i]; *at != '\0'; at++) {
+            c->digest = (c->digest ^ (unsigned char)*at) * 16777619u;
+        }
+    }
+    for (int k = 0; k < AT_SCHED_RULE_COUNT; k++) {
+        c->digest = (c->digest ^ (uint32_t)d->refused[k]) * 16777619u;
+    }
+}
+
 static void bind(struct cluster *c, struct at_scheduler *s, const struct at_sched_decision *d)
 {
     if (d->node == NULL) {
@@ -180,6 +194,7 @@ static int64_t batch(struct cluster *c, struct at_scheduler *s, size_t running, 
     (void)rc;
     for (size_t k = 0; k < plan.n; k++) {
         *ret_placed += plan.decisions[k].node != NULL;
+        note(c, &plan.decisions[k]);
         bind(c, s, &plan.decisions[k]);
     }
     *ret_decided += plan.n;
@@ -228,10 +243,10 @@ int main(int argc, char **argv)
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     printf("decisions_per_s=%.0f median_ns=%lld p999_ns=%lld worst_ns=%lld worst_plan_ns=%lld "
-           "placed=%.3f running=%zu peak_kib=%ld\n",
+           "placed=%.3f running=%zu peak_kib=%ld digest=%u\n",
            (double)decided * 1e9 / (double)sum, (long long)times[n / 2],
            (long long)times[n - 1 - n / 1000], (long long)times[n - 1], (long long)worst_plan,
-           (double)placed / (double)decided, c.n_instances, usage.ru_maxrss);
+           (double)placed / (double)decided, c.n_instances, usage.ru_maxrss, c.digest);
     at_scheduler_free(s);
     return 0;
 }

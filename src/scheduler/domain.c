@@ -154,15 +154,15 @@ static void score_price(const struct sched *s, struct sched_turn *t, const int64
     int64_t cheapest = INT64_MAX;
     for (size_t i = 0; i < s->n_sites; i++) {
         if (least[i] != INT64_MAX) {
-            int64_t price = sched_hourly_price(s->sites[i]->site, &t->request->demand);
-            t->sites[i].parts[AT_SCHED_OBJ_PRICE] = price;
+            int64_t price = t->sites[i].price;
             cheapest = price < cheapest ? price : cheapest;
         }
     }
     for (size_t i = 0; i < s->n_sites; i++) {
-        int64_t *part = &t->sites[i].parts[AT_SCHED_OBJ_PRICE];
+        int64_t price = t->sites[i].price;
         if (least[i] != INT64_MAX) {
-            *part = *part <= cheapest ? SCORE_MAX : SCORE_MAX * cheapest / *part;
+            t->sites[i].parts[AT_SCHED_OBJ_PRICE] =
+                price <= cheapest ? SCORE_MAX : SCORE_MAX * cheapest / price;
         }
     }
 }

@@ -55,6 +55,10 @@ struct sched_item {
 /* What is kept of (request, site). */
 struct sched_request_site {
     uint32_t eligible, fits; /* nodes that no static rule, and that no rule refuses */
+};
+/* And of what does not change with room. */
+struct sched_request_place {
+    int64_t price; /* microdollars an hour */
     int64_t parts[AT_SCHED_OBJ_COUNT];
 };
 
@@ -155,6 +159,8 @@ void sched_item_set_homeless(struct sched *s, struct sched_item *item, bool home
 void sched_item_remove(struct sched *s, struct sched_item *item);
 /* The instance as it is now; what a plan gave it stays until the snapshot says otherwise. */
 void sched_item_put(struct sched *s, const struct at_instance *i);
+/* The same for whom knows its item; NULL: there is none yet. */
+void sched_item_put_known(struct sched *s, const struct at_instance *i, struct sched_item *item);
 void sched_available_set(struct sched *s, struct sched_item *item); /* count it as it is now */
 void sched_item_ask(struct sched *s, struct sched_item *item, const struct at_instance *i);
 void sched_node_changed(struct sched *s, struct sched_node *n); /* its room */

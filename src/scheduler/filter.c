@@ -232,41 +232,20 @@ enum at_sched_rule sched_refuse_static(const struct sched *s, const struct sched
     return sched_sharing_refuses(n->node, spec) ? AT_SCHED_GPU_SHARING : AT_SCHED_RULE_COUNT;
 }
 
-/* What is not asked for is never short, also on a node that was over-committed by hand. */
-static bool is_short(int64_t free_now, int64_t wanted)
-{
-    return wanted > 0 && free_now < wanted;
-}
-
 static bool lacks_extended(const struct sched_node *n, const struct at_model_map *wanted)
 {
     for (size_t i = 0; wanted != NULL && i < wanted->n; i++) {
-        if (is_short(sched_extended_free(n, wanted->items[i].key),
-                     sched_amount(wanted->items[i].value))) {
+        if (sched_is_short(sched_extended_free(n, wanted->items[i].key),
+                           sched_amount(wanted->items[i].value))) {
             return true;
         }
     }
     return false;
 }
 
-enum at_sched_rule sched_refuse_room(const struct sched *s, const struct sched_request *r,
-                                     const struct sched_node *n)
+enum at_sched_rule sched_refuse_rare(const struct sched_request *r, const struct sched_node *n)
 {
-    (void)s;
     const struct sched_demand *d = &r->demand;
-    if (is_short(n->cpu_milli, d->cpu_milli)) {
-        return AT_SCHED_CPU;
-    }
-    if (is_short(n->memory_bytes, d->memory_bytes)) {
-        return AT_SCHED_MEMORY;
-    }
-    if (is_short(n->disk_bytes, d->disk_bytes)) {
-        return AT_SCHED_DISK;
-    }
-    enum at_sched_rule gpu = sched_gpu_check(n, d);
-    if (gpu != AT_SCHED_RULE_COUNT) {
-        return gpu;
-    }
     if (sched_topology_refuses(n, d)) {
         return AT_SCHED_TOPOLOGY;
     }

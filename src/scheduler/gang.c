@@ -206,7 +206,7 @@ static void hold_room(struct sched *s, struct sched_item *item)
     int64_t least = INT64_MAX;
     for (size_t i = 0; i < s->n_nodes; i++) {
         struct sched_node *n = s->by_rank[i];
-        if ((r->eligible[n->pos / 8] >> n->pos % 8 & 1) == 0) {
+        if (!sched_is_eligible(r, n->pos)) {
             continue;
         }
         int64_t missing = lack(n, &r->demand);

@@ -299,21 +299,29 @@ static void tell_budget(struct sched *s, const struct sched_item *item, bool was
     }
 }
 
-/* The instance as it is now; what a plan gave it stays until the snapshot says otherwise. */
-void sched_item_put(struct sched *s, const struct at_instance *i)
+static struct sched_item *item_new_of(struct sched *s, const struct at_instance *i)
 {
-    struct at_sched_gpu gpus[AT_SCHED_GPUS_PER_NODE];
     char key[SCHED_KEY_MAX];
     size_t len = sched_key(i->meta.ns, i->meta.name, key);
-    struct sched_item *item = len > 0 ? at_map_get_n(s->item_by_key, key, len) : NULL;
+    assert(len > 0); /* names have an end: 253 each */
+    return item_new(s, key);
+}
+
+void sched_item_put(struct sched *s, const struct at_instance *i)
+{
+    sched_item_put_known(s, i, sched_item_find(s, i->meta.ns, i->meta.name));
+}
+
+void sched_item_put_known(struct sched *s, const struct at_instance *i, struct sched_item *item)
+{
+    struct at_sched_gpu gpus[AT_SCHED_GPUS_PER_NODE];
     if (sched_instance_ended(i)) {
         if (item != NULL) {
             sched_item_remove(s, item);
         }
         return;
     }
-    assert(len > 0); /* names have an end: 253 each */
-    item = item != NULL ? item : item_new(s, key);
+    item = item != NULL ? item : item_new_of(s, i);
     bool was_available = item->available;
     struct sched_node *node =
         sched_instance_holds(i) ? sched_node_find(s, i->spec.node_name) : NULL;

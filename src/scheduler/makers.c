@@ -90,7 +90,7 @@ static void collect(struct makers *m, const struct sched_node *n, bool with_kept
 
 static bool has_room(const struct makers *m)
 {
-    return sched_refuse_room(m->s, m->turn->request, &m->after) == AT_SCHED_RULE_COUNT;
+    return sched_refuse_room(m->turn->request, &m->after) == AT_SCHED_RULE_COUNT;
 }
 
 /* Those that must go so that it fits; none: not even all of them would do. */

@@ -109,7 +109,9 @@ void sched_mix_node(const struct sched *s, struct sched_node *n)
         n->most_milli = left->gpu[g] > n->most_milli ? left->gpu[g] : n->most_milli;
     }
     n->model = model_of(s->mix, n->gpus[0].model);
-    n->own = s->mix->ready ? pack_frag_of(&s->mix->mix, n->model, left) : 0;
+    if (s->mix->ready) {
+        n->own = pack_sums_of(&s->mix->mix, n->model, left);
+    }
 }
 
 /* --- what is asked for --- */
@@ -315,7 +317,7 @@ static int64_t gain_of(const struct sched *s, const struct sched_node *n,
     if (!n->plain || r->demand.gpu_memory_bytes > 0) {
         allowed = allowed_gpus(n, &r->demand);
     }
-    return pack_own_gain(&own, &r->pack, n->model, &n->left, n->own, allowed, ret_gpus);
+    return pack_own_gain(&own, &r->pack, n->model, &n->left, &n->own, allowed, ret_gpus);
 }
 
 int64_t sched_score_fragmentation(const struct sched *s, const struct sched_node *n,

@@ -333,7 +333,7 @@ static struct miss miss_of(struct survey *v, const struct sched_node *n)
     struct lacks l = lacks_of(n, &t->request->demand);
     struct miss m = {.node = n, .lack = worst(&l, &t->request->demand)};
     m.small = too_small(n, &t->request->demand, &l);
-    bool eligible = (t->request->eligible[n->pos / 8] >> n->pos % 8 & 1) != 0;
+    bool eligible = sched_is_eligible(t->request, n->pos);
     m.bits = (eligible ? 0 : static_bits(v->s, t, n)) | room_bits(t, n, &l);
     enum at_sched_rule first = sched_turn_refusal(v->s, t, n);
     m.bits |= first != AT_SCHED_RULE_COUNT ? BIT(first) : 0;

@@ -41,12 +41,11 @@ struct sched_gpu {
 
 /* What each decision of each request looks at lies together, in two lines of the CPU's cache. */
 struct sched_node {
-    uint64_t changed;   /* place in the log of its last change */
-    int64_t disk_bytes; /* free; below 0: over-committed by hand */
+    uint64_t changed; /* place in the log of its last change */
     int64_t cap_cpu_milli, cap_memory_bytes;
     int32_t cap_gpu_milli;
     int32_t gpu_free_milli; /* of all its GPUs; 0 when nobody knows */
-    int64_t own;            /* what of left is fragmented, by the mix */
+    struct pack_sums own;   /* what of left is fragmented, by the mix */
     uint32_t pos;           /* in sched.nodes */
     uint32_t site_index;
     uint32_t block;        /* in a request's best */
@@ -55,7 +54,7 @@ struct sched_node {
     bool gpus_unknown : 1; /* a replay did not fit: nothing more is put on its GPUs */
     uint8_t model;
     uint16_t most_milli;             /* plain: free of the GPU with the most */
-    int64_t cpu_milli, memory_bytes; /* free */
+    int64_t cpu_milli, memory_bytes; /* free; below 0: over-committed by hand */
     struct pack_left left;
     /* The rest. */
     struct sched_gpu *gpus;
@@ -68,11 +67,11 @@ struct sched_node {
     const struct at_site *site; /* NULL: the Site object is missing */
     const char *not_ready;      /* NULL: ready; else why not */
     struct sched_extended *extended;
-    int64_t cap_disk_bytes;
-    bool unsettled;           /* the object changed; what is free is counted soon */
-    struct sched_item *first; /* what holds something of it */
-    size_t n_unrecorded;      /* of those, how many hold GPUs that nobody recorded */
-    uint64_t digest;          /* of what rules look at in the object */
+    int64_t cap_disk_bytes, disk_bytes; /* disk_bytes: free */
+    bool unsettled;                     /* the object changed; what is free is counted soon */
+    struct sched_item *first;           /* what holds something of it */
+    size_t n_unrecorded;                /* of those, how many hold GPUs that nobody recorded */
+    uint64_t digest;                    /* of what rules look at in the object */
     struct sched_topology_held numa[SCHED_NUMA_MAX]; /* by place in status.numaNodes */
     void *memory;                                    /* that it lies in */
 };

@@ -93,7 +93,7 @@ static void node_changed(struct at_pack *p, uint32_t id)
     p->frag += frag - n->frag;
     n->frag = frag;
     if (p->own != NULL) {
-        n->own = pack_frag_of(p->own, n->model, &n->left);
+        n->own = pack_sums_of(p->own, n->model, &n->left);
     }
     n->changed = p->log_end;
     p->log[p->log_end++ & p->log_mask] = id;
@@ -373,7 +373,7 @@ static void count_change(struct at_pack *p, bool release)
     }
     p->own = own;
     for (size_t i = 0; i < p->n_nodes; i++) {
-        p->nodes[i].own = pack_frag_of(own, p->nodes[i].model, &p->nodes[i].left);
+        p->nodes[i].own = pack_sums_of(own, p->nodes[i].model, &p->nodes[i].left);
     }
     for (size_t i = 0; i < p->n_classes; i++) {
         p->classes[i].scored = false;

@@ -184,13 +184,26 @@ static void trial_sums(struct pack_trial *t)
     }
 }
 
+static int64_t trial_frag(const struct pack_trial *t)
+{
+    int64_t idle = t->left.idle_milli;
+    return t->by_left + t->level->shut * idle +
+           t->level->lack[t->left.free_gpus] * (idle - t->loss) + frag_odd(t->f, &t->left);
+}
+
 int64_t pack_frag_of(const struct pack_mix *mix, uint32_t model, const struct pack_left *left)
 {
     struct pack_trial t = {.mix = mix, .f = &mix->frags[mix->frag_of_model[model]], .left = *left};
     trial_sums(&t);
-    int64_t idle = left->idle_milli;
-    return t.by_left + t.level->shut * idle + t.level->lack[left->free_gpus] * (idle - t.loss) +
-           frag_odd(t.f, left);
+    return trial_frag(&t);
+}
+
+struct pack_sums pack_sums_of(const struct pack_mix *mix, uint32_t model,
+                              const struct pack_left *left)
+{
+    struct pack_trial t = {.mix = mix, .f = &mix->frags[mix->frag_of_model[model]], .left = *left};
+    trial_sums(&t);
+    return (struct pack_sums){trial_frag(&t), (int32_t)t.loss, (uint32_t)(t.level - t.f->levels)};
 }
 
 void pack_trial_begin(struct pack_trial *t, const struct pack_mix *mix, uint32_t model,

@@ -58,12 +58,19 @@ struct pack_left {
     uint16_t gpu[AT_PACK_GPUS_MAX];
 };
 
+/* F of what a node has left, and what it takes to tell quickly how F changes. */
+struct pack_sums {
+    int64_t frag;
+    int32_t loss;   /* of all its GPUs */
+    uint32_t level; /* of the CPU left */
+};
+
 struct pack_node {
     struct pack_left left;
     int64_t memory_mib;
-    int64_t frag;     /* F by the published mix */
-    int64_t own;      /* F by our own mix (AT_PACK_ATOLL) */
-    uint64_t changed; /* position in the log of its last change */
+    int64_t frag;         /* F by the published mix */
+    struct pack_sums own; /* by our own mix (AT_PACK_ATOLL) */
+    uint64_t changed;     /* position in the log of its last change */
     uint8_t model;
     uint16_t hosts[AT_PACK_GPUS_MAX + 1]; /* [0] shares, [k] holders of k GPUs (clustering) */
 };
@@ -103,6 +110,8 @@ void pack_mix_init(struct pack_mix *mix, const struct at_pack_share *shares, siz
                    const int64_t *learned);
 void pack_mix_done(struct pack_mix *mix);
 int64_t pack_frag_of(const struct pack_mix *mix, uint32_t model, const struct pack_left *left);
+struct pack_sums pack_sums_of(const struct pack_mix *mix, uint32_t model,
+                              const struct pack_left *left);
 /* F in the floating point of the published simulator, sum by sum. */
 double pack_frag_published(const struct pack_mix *mix, uint32_t model,
                            const struct pack_left *left);
@@ -138,10 +147,10 @@ struct pack_own {
     const int32_t *scarce; /* by model */
 };
 /* Milli-GPU less lost after the request took its best GPUs (of those allowed; there must be
- * enough). frag: pack_frag_of before. */
+ * enough). before: pack_sums_of left. */
 int64_t pack_own_gain(const struct pack_own *own, const struct at_pack_request *r, uint32_t model,
-                      const struct pack_left *left, int64_t frag, uint32_t allowed,
-                      uint32_t *ret_gpus);
+                      const struct pack_left *left, const struct pack_sums *before,
+                      uint32_t allowed, uint32_t *ret_gpus);
 uint16_t pack_score(const struct at_pack *p, const struct pack_class *c, const struct pack_node *n,
                     uint32_t *ret_gpus);
 void pack_steps_init(struct at_pack *p);

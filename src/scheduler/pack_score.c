@@ -161,37 +161,83 @@ static int fgd_best_gpu(const struct at_pack *p, const struct at_pack_request *r
     return best;
 }
 
-/* Ours: the gain itself, in milli-GPU, less what is taken of models that are short. */
-int64_t pack_own_gain(const struct pack_own *own, const struct at_pack_request *r, uint32_t model,
-                      const struct pack_left *left, int64_t frag, uint32_t allowed,
-                      uint32_t *ret_gpus)
+/* The least F after the request took one GPU, the first on ties. */
+static int64_t own_one_gpu(const struct pack_own *own, const struct at_pack_request *r,
+                           uint32_t model, const struct pack_left *left, uint32_t allowed,
+                           uint32_t *ret_gpus)
 {
     int64_t least = INT64_MAX;
+    struct pack_trial t;
+    pack_trial_begin(&t, own->mix, model, left, r->cpu_milli);
+    uint32_t tried = 0;
+    for (uint32_t g = 0; g < left->n_gpus; g++) {
+        if (left->gpu[g] < r->gpu_milli || left->gpu[g] == tried || (allowed >> g & 1) == 0) {
+            continue;
+        }
+        tried = left->gpu[g];
+        int64_t now = pack_trial_take(&t, g, r->gpu_milli);
+        if (now < least) {
+            least = now;
+            *ret_gpus = 1u << g;
+        }
+    }
+    return least;
+}
+
+/* The same where the CPU left stays on its level, by what changes only. */
+static int64_t own_one_gpu_level(const struct pack_own *own, const struct at_pack_request *r,
+                                 const struct pack_level *l, const struct pack_left *left,
+                                 const struct pack_sums *before, uint32_t allowed,
+                                 uint32_t *ret_gpus)
+{
+    const int64_t *loss = own->mix->loss;
+    int64_t least = INT64_MAX, idle = left->idle_milli;
+    int64_t rest = before->frag - l->lack[left->free_gpus] * (idle - before->loss);
+    uint32_t milli = r->gpu_milli, tried = 0;
+    idle -= milli;
+    rest -= l->shut * milli;
+    for (uint32_t g = 0; g < left->n_gpus; g++) {
+        uint32_t has = left->gpu[g];
+        if (has < milli || has == tried || (allowed >> g & 1) == 0) {
+            continue;
+        }
+        tried = has;
+        int64_t lack = l->lack[left->free_gpus - (has == AT_PACK_GPU_MILLI)];
+        int64_t now = rest - l->by_left[has] + l->by_left[has - milli];
+        if (lack > 0) {
+            now += lack * (idle - before->loss + loss[has] - loss[has - milli]);
+        }
+        if (now < least) {
+            least = now;
+            *ret_gpus = 1u << g;
+        }
+    }
+    return least;
+}
+
+/* Ours: the gain itself, in milli-GPU, less what is taken of models that are short. */
+int64_t pack_own_gain(const struct pack_own *own, const struct at_pack_request *r, uint32_t model,
+                      const struct pack_left *left, const struct pack_sums *before,
+                      uint32_t allowed, uint32_t *ret_gpus)
+{
+    int64_t least;
+    const struct pack_frag *f = &own->mix->frags[own->mix->frag_of_model[model]];
     if (r->gpus != 1) {
         *ret_gpus = gpus_first(r, left, allowed);
         struct pack_left after = left_after(r, left, *ret_gpus);
         least = pack_frag_of(own->mix, model, &after);
+    } else if (f->n_odd == 0 && (before->level == 0 || f->cpu_steps[before->level - 1] <=
+                                                           left->cpu_milli - r->cpu_milli)) {
+        least =
+            own_one_gpu_level(own, r, &f->levels[before->level], left, before, allowed, ret_gpus);
     } else {
-        struct pack_trial t;
-        pack_trial_begin(&t, own->mix, model, left, r->cpu_milli);
-        uint32_t tried = 0;
-        for (uint32_t g = 0; g < left->n_gpus; g++) {
-            if (left->gpu[g] < r->gpu_milli || left->gpu[g] == tried || (allowed >> g & 1) == 0) {
-                continue;
-            }
-            tried = left->gpu[g];
-            int64_t now = pack_trial_take(&t, g, r->gpu_milli);
-            if (now < least) {
-                least = now;
-                *ret_gpus = 1u << g;
-            }
-        }
+        least = own_one_gpu(own, r, model, left, allowed, ret_gpus);
     }
     if (own->mix->weight == 0) {
         return 0;
     }
     int64_t taken = (int64_t)r->gpus * r->gpu_milli * own->scarce[model] / AT_PACK_GPU_MILLI;
-    return floor_div(frag - least, own->mix->weight) - taken;
+    return floor_div(before->frag - least, own->mix->weight) - taken;
 }
 
 static int score_own(const struct at_pack *p, const struct at_pack_request *r,
@@ -199,7 +245,7 @@ static int score_own(const struct at_pack *p, const struct at_pack_request *r,
 {
     struct pack_own own = {p->own, p->scarce};
     int64_t span = AT_PACK_GPUS_MAX * AT_PACK_GPU_MILLI; /* no gain or loss is larger */
-    int64_t gain = pack_own_gain(&own, r, n->model, &n->left, n->own, UINT32_MAX, ret_gpus);
+    int64_t gain = pack_own_gain(&own, r, n->model, &n->left, &n->own, UINT32_MAX, ret_gpus);
     if (p->own->weight == 0) {
         return 0;
     }

@@ -401,6 +401,76 @@ static void tables_measure_what_the_published_sums_do(void **state)
     pack_mix_done(&mix);
 }
 
+/* Of each GPU, by the whole sum: what the quick way by differences must come to. */
+static int64_t least_by_whole_sums(const struct pack_mix *mix, const struct at_pack_request *r,
+                                   uint32_t model, const struct pack_left *left, uint32_t *ret_gpus)
+{
+    int64_t least = INT64_MAX;
+    for (uint32_t g = 0; g < left->n_gpus; g++) {
+        struct pack_left after = *left;
+        if (left->gpu[g] < r->gpu_milli) {
+            continue;
+        }
+        after.cpu_milli -= r->cpu_milli;
+        after.idle_milli -= r->gpu_milli;
+        after.free_gpus -= left->gpu[g] == AT_PACK_GPU_MILLI;
+        after.gpu[g] = (uint16_t)(left->gpu[g] - r->gpu_milli);
+        int64_t frag = pack_frag_of(mix, model, &after);
+        if (frag < least) {
+            least = frag;
+            *ret_gpus = 1u << g;
+        }
+    }
+    return least;
+}
+
+static void gains_by_what_changes_are_those_of_whole_sums(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 7);
+    int64_t learned[AT_PACK_GPU_MILLI + 1];
+    pack_learn(w.shares, CLASSES, learned);
+    for (int kind = 0; kind < 4; kind++) { /* learned or not; with odd tasks or without */
+        const int32_t scarce[AT_PACK_MODELS_MAX] = {0};
+        size_t n = 0;
+        struct at_pack_share shares[CLASSES];
+        for (size_t i = 0; i < CLASSES; i++) {
+            bool odd =
+                w.shares[i].request.gpus > 1 && w.shares[i].request.gpu_milli < AT_PACK_GPU_MILLI;
+            if (kind % 2 == 0 || !odd) {
+                shares[n++] = w.shares[i];
+            }
+        }
+        struct pack_mix mix;
+        pack_mix_init(&mix, shares, n, 100, kind / 2 == 0 ? learned : NULL);
+        struct pack_own own = {&mix, scarce};
+        for (int i = 0; i < 3000; i++) {
+            struct pack_left left = {.cpu_milli = 2000 + (int64_t)rng(&w.random, 10000),
+                                     .n_gpus = (uint8_t)(1 + rng(&w.random, AT_PACK_GPUS_MAX))};
+            for (uint32_t g = 0; g < left.n_gpus; g++) {
+                left.gpu[g] = (uint16_t)(rng(&w.random, 2) == 0 ? 1000 : rng(&w.random, 1001));
+                left.idle_milli += left.gpu[g];
+                left.free_gpus += left.gpu[g] == AT_PACK_GPU_MILLI;
+            }
+            struct at_pack_request r = {.cpu_milli = (int64_t)rng(&w.random, 2000),
+                                        .gpus = 1,
+                                        .gpu_milli = 1 + (uint32_t)rng(&w.random, 1000)};
+            uint32_t model = (uint32_t)rng(&w.random, 4), wanted = 0, got = 0;
+            struct pack_sums before = pack_sums_of(&mix, model, &left);
+            assert_int_equal(before.frag, pack_frag_of(&mix, model, &left));
+            int64_t least = least_by_whole_sums(&mix, &r, model, &left, &wanted);
+            if (wanted != 0) {
+                int64_t gain = pack_own_gain(&own, &r, model, &left, &before, UINT32_MAX, &got);
+                double exact = (double)(before.frag - least) / (double)mix.weight;
+                assert_int_equal(gain, (int64_t)floor(exact));
+                assert_int_equal(got, wanted);
+            }
+        }
+        pack_mix_done(&mix);
+    }
+}
+
 static void absurd_amounts_are_refused_with_their_row(void **state)
 {
     (void)state;
@@ -460,6 +530,7 @@ int main(void)
         cmocka_unit_test(the_same_input_gives_the_same_plan),
         cmocka_unit_test(kept_scores_decide_as_new_ones),
         cmocka_unit_test(tables_measure_what_the_published_sums_do),
+        cmocka_unit_test(gains_by_what_changes_are_those_of_whole_sums),
         cmocka_unit_test(absurd_amounts_are_refused_with_their_row),
         cmocka_unit_test(a_place_that_does_not_fit_is_a_conflict),
     };

@@ -103,7 +103,7 @@ static void trial_take(struct search *f, const struct candidate *c)
 
 static bool trial_fits(const struct search *f)
 {
-    return sched_refuse_room(f->s, f->r, &f->trial) == AT_SCHED_RULE_COUNT;
+    return sched_refuse_room(f->r, &f->trial) == AT_SCHED_RULE_COUNT;
 }
 
 int64_t sched_budget_left(const struct sched *s, const struct at_instance *i)
@@ -383,7 +383,7 @@ static void look_at(struct search *f, struct sched_node *n)
 /* Only room is in the way, and somebody there may have to give it up. */
 static bool could_work(const struct search *f, const struct sched_node *n)
 {
-    if ((f->r->eligible[n->pos / 8] >> n->pos % 8 & 1) == 0 || n->gpus_unknown ||
+    if (!sched_is_eligible(f->r, n->pos) || n->gpus_unknown ||
         sched_turn_refusal_but_room(f->s, f->turn, n) != AT_SCHED_RULE_COUNT) {
         return false;
     }

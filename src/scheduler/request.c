@@ -29,9 +29,9 @@ static void request_free(struct sched_request *r)
     at_free(r->scores);
     at_free(r->best);
     at_free(r->loose);
-    at_free(r->eligible);
     at_free(r->copy);
     at_free(r->sites);
+    at_free(r->places);
     at_arena_free(r->arena);
     at_free(r);
 }
@@ -144,23 +144,25 @@ static uint32_t rule_of(uint32_t score)
     return score < SCHED_FITS ? score : AT_SCHED_RULE_COUNT;
 }
 
-static uint32_t score_room(const struct sched *s, const struct sched_request *r,
-                           const struct sched_node *n)
+static uint32_t score_fitting(const struct sched *s, const struct sched_request *r,
+                              const struct sched_node *n)
 {
-    enum at_sched_rule rule = sched_refuse_room(s, r, n);
-    if (rule != AT_SCHED_RULE_COUNT) {
-        return rule;
-    }
     int64_t parts[AT_SCHED_OBJ_COUNT] = {0};
     int64_t sum = SCHED_FITS;
     sched_score_node(s, r, n, parts);
     for (int k = 0; k < AT_SCHED_OBJ_COUNT; k++) {
-        assert(parts[k] >= 0);
-        assert(parts[k] <= 1000);
+        assert((uint64_t)parts[k] <= 1000);
         sum += r->weights[k] * parts[k];
     }
     assert(sum < UINT32_MAX);
     return (uint32_t)sum;
+}
+
+static uint32_t score_room(const struct sched *s, const struct sched_request *r,
+                           const struct sched_node *n)
+{
+    enum at_sched_rule rule = sched_refuse_room(r, n);
+    return rule != AT_SCHED_RULE_COUNT ? rule : score_fitting(s, r, n);
 }
 
 /* The best of a block's nodes that fit; less than SCHED_FITS: none does. */
@@ -170,11 +172,20 @@ static uint32_t block_best(const struct sched_request *r, const struct sched_sit
     size_t from = site->first + block * SCHED_BLOCK;
     size_t to = site->first + site->n_nodes;
     to = to < from + SCHED_BLOCK ? to : from + SCHED_BLOCK;
-    uint32_t best = 0;
-    for (size_t i = from; i < to; i++) {
-        best = r->scores[i] > best ? r->scores[i] : best;
+    uint32_t best[4] = {0}; /* side by side */
+    size_t i = from;
+    for (; i + 4 <= to; i += 4) {
+        for (size_t k = 0; k < 4; k++) {
+            best[k] = r->scores[i + k] > best[k] ? r->scores[i + k] : best[k];
+        }
     }
-    return best >= SCHED_FITS ? best : 0;
+    for (; i < to; i++) {
+        best[0] = r->scores[i] > best[0] ? r->scores[i] : best[0];
+    }
+    best[0] = best[0] > best[1] ? best[0] : best[1];
+    best[2] = best[2] > best[3] ? best[2] : best[3];
+    best[0] = best[0] > best[2] ? best[0] : best[2];
+    return best[0] >= SCHED_FITS ? best[0] : 0;
 }
 
 static bool is_loose(const struct sched_request *r, size_t block)
@@ -223,26 +234,24 @@ static void set_score(struct sched_request *r, const struct sched_node *n, uint3
     }
 }
 
-static bool is_eligible(const struct sched_request *r, size_t pos)
+/* Its object has changed, and perhaps its room. */
+static void score_object(struct sched *s, struct sched_request *r, const struct sched_node *n)
 {
-    return (r->eligible[pos / 8] >> pos % 8 & 1) != 0;
+    bool was = sched_is_eligible(r, n->pos);
+    uint32_t now = sched_refuse_static(s, r, n);
+    bool is = now == AT_SCHED_RULE_COUNT;
+    set_score(r, n, is ? score_room(s, r, n) : now, was, is);
 }
 
-static void score_node(struct sched *s, struct sched_request *r, const struct sched_node *n,
-                       bool look_at_object)
+/* Its room has changed. */
+static inline void score_node(struct sched *s, struct sched_request *r, const struct sched_node *n)
 {
-    bool was = is_eligible(r, n->pos), is = was;
-    uint32_t now = r->scores[n->pos];
-    if (look_at_object) {
-        now = sched_refuse_static(s, r, n);
-        is = now == AT_SCHED_RULE_COUNT;
-        r->eligible[n->pos / 8] =
-            (uint8_t)((r->eligible[n->pos / 8] & ~(1u << n->pos % 8)) | (unsigned)is << n->pos % 8);
+    if (sched_is_eligible(r, n->pos)) {
+        uint32_t now = score_room(s, r, n);
+        if (now != r->scores[n->pos]) {
+            set_score(r, n, now, true, true);
+        }
     }
-    if (is) {
-        now = score_room(s, r, n);
-    }
-    set_score(r, n, now, was, is);
 }
 
 /* Everything anew. Whoever waits is tried again when a node is refused otherwise than before; that
@@ -254,16 +263,17 @@ static void score_all(struct sched *s, struct sched_request *r)
     r->scores = at_realloc(r->scores, sizeof(*r->scores) * (s->n_nodes + 1));
     r->best = at_realloc(r->best, sizeof(*r->best) * (s->n_blocks + 1));
     r->loose = at_realloc(r->loose, s->n_blocks / 8 + 1);
-    r->eligible = at_realloc(r->eligible, s->n_nodes / 8 + 1);
     r->sites = at_realloc(r->sites, sizeof(*r->sites) * (s->n_sites + 1));
-    memset(r->eligible, 0, s->n_nodes / 8 + 1);
+    r->places = at_realloc(r->places, sizeof(*r->places) * (s->n_sites + 1));
     memset(r->sites, 0, sizeof(*r->sites) * (s->n_sites + 1));
+    memset(r->places, 0, sizeof(*r->places) * (s->n_sites + 1));
     memset(r->best, 0, sizeof(*r->best) * (s->n_blocks + 1));
     memset(r->loose, 0, s->n_blocks / 8 + 1);
     memset(r->refused, 0, sizeof(r->refused));
     memset(r->first_refused, 0, sizeof(r->first_refused));
     for (size_t i = 0; i < s->n_sites; i++) {
-        sched_score_site(s, r, i, r->sites[i].parts);
+        sched_score_site(s, r, i, r->places[i].parts);
+        r->places[i].price = sched_hourly_price(s->sites[i]->site, &r->demand);
     }
     for (size_t i = 0; i < s->n_nodes; i++) {
         const struct sched_node *n = s->nodes[i];
@@ -272,7 +282,6 @@ static void score_all(struct sched *s, struct sched_request *r)
         uint32_t score = eligible ? score_room(s, r, n) : rule;
         news = news || rule_of(r->scores[i]) != rule_of(score);
         struct sched_request_site *site = &r->sites[n->site_index];
-        r->eligible[i / 8] |= (uint8_t)(eligible << i % 8);
         r->scores[i] = score;
         site->eligible += eligible;
         site->fits += score >= SCHED_FITS;
@@ -305,7 +314,11 @@ static void follow_log(struct sched *s, struct sched_request *r, bool objects)
         __builtin_prefetch(&nodes[ahead]->cpu_milli);
         const struct sched_node *n = nodes[log[at & mask]];
         if (n->changed == at) { /* else it comes again later in the log */
-            score_node(s, r, n, objects && n->changed_static >= r->seen);
+            if (objects && n->changed_static >= r->seen) {
+                score_object(s, r, n);
+            } else {
+                score_node(s, r, n);
+            }
         }
     }
 }
@@ -318,8 +331,10 @@ void sched_request_refresh(struct sched *s, struct sched_request *r)
     } else if (s->log_end - r->seen > s->log_mask) {
         for (size_t i = 0; i < s->n_nodes; i++) {
             const struct sched_node *n = s->nodes[i];
-            if (n->changed >= r->seen) {
-                score_node(s, r, n, objects && n->changed_static >= r->seen);
+            if (objects && n->changed_static >= r->seen) {
+                score_object(s, r, n);
+            } else if (n->changed >= r->seen) {
+                score_node(s, r, n);
             }
         }
     } else {
@@ -418,13 +433,15 @@ void sched_group_count(struct sched *s, struct sched_group *g, struct sched_node
     } else {
         g->pos_order = 0; /* counted anew when nodes have their places */
     }
-    if (g->n_by_site <= n->site_index) {
+    if (g->name != NULL && g->n_by_site <= n->site_index) {
         size_t old = g->n_by_site;
         g->by_site = at_realloc(g->by_site, sizeof(*g->by_site) * s->n_sites);
         memset(g->by_site + old, 0, sizeof(*g->by_site) * (s->n_sites - old));
         g->n_by_site = s->n_sites;
     }
-    g->by_site[n->site_index] += sign;
+    if (g->name != NULL) { /* else it is one instance, on one node */
+        g->by_site[n->site_index] += sign;
+    }
     g->version++;
     size_t at = group_at(g, n);
     if (at == g->n_nodes || g->nodes[at].node != n) {
@@ -444,5 +461,9 @@ void sched_group_count(struct sched *s, struct sched_group *g, struct sched_node
 
 int64_t sched_copies_at(const struct sched_group *g, size_t site_index)
 {
+    if (g->name == NULL) {
+        return g->n_nodes > 0 && g->nodes[0].node->site_index == site_index ? g->nodes[0].copies
+                                                                            : 0;
+    }
     return site_index < g->n_by_site ? g->by_site[site_index] : 0;
 }

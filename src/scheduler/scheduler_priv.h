@@ -66,6 +66,7 @@ struct sched_group {
 
 struct sched_item;         /* engine.h */
 struct sched_request_site; /* engine.h */
+struct sched_request_place;
 
 /* All that ask for the same. */
 struct sched_request {
@@ -79,16 +80,15 @@ struct sched_request {
     uint64_t hash;
     size_t refs; /* items that ask for it */
     bool scored;
-    uint64_t seen;     /* the log up to here is in the scores */
-    uint64_t epoch;    /* of sched: site and policy objects, order of nodes, mix */
-    uint64_t order;    /* of nodes, of sched */
-    uint64_t version;  /* grows when a node begins or ceases to fit, or is refused otherwise */
-    uint32_t *scores;  /* per node: a rule, or SCHED_FITS + weighted parts of the node */
-    uint32_t *best;    /* per block, or more when loose; 0: no node of it fits */
-    uint8_t *loose;    /* bits per block: sched_block_best finds its best anew */
-    uint8_t *eligible; /* bits per node: no static rule refuses it */
+    uint64_t seen;    /* the log up to here is in the scores */
+    uint64_t epoch;   /* of sched: site and policy objects, order of nodes, mix */
+    uint64_t order;   /* of nodes, of sched */
+    uint64_t version; /* grows when a node begins or ceases to fit, or is refused otherwise */
+    uint32_t *scores; /* per node: a rule, or SCHED_FITS + weighted parts of the node */
+    uint32_t *best;   /* per block, or more when loose; 0: no node of it fits */
+    uint8_t *loose;   /* bits per block: sched_block_best finds its best anew */
     struct sched_request_site *sites;
-    size_t n_sites;
+    struct sched_request_place *places;  /* of the sites, too */
     size_t refused[AT_SCHED_RULE_COUNT]; /* nodes that this rule refuses, as far as it is kept */
     /* Nodes before it by name are not refused by this rule, as far as it is kept. */
     uint32_t first_refused[AT_SCHED_RULE_COUNT];
@@ -103,6 +103,7 @@ struct sched_request {
 struct sched_turn_site {
     size_t eligible, fits; /* nodes not apart that no static rule, and that no room rule refuses */
     enum at_sched_rule refusal; /* of all its nodes not apart; AT_SCHED_RULE_COUNT: none */
+    int64_t price;              /* microdollars an hour */
     int64_t parts[AT_SCHED_OBJ_COUNT];
     int64_t base; /* turn.c: parts weighed, for nodes not apart */
     /* Of a large group, by copies ahead of least: a node's part for spread, in place of the one in
@@ -203,8 +204,53 @@ bool sched_topology_refuses(const struct sched_node *n, const struct sched_deman
 /* filter.c: AT_SCHED_RULE_COUNT: no rule refuses. */
 enum at_sched_rule sched_refuse_static(const struct sched *s, const struct sched_request *r,
                                        const struct sched_node *n);
-enum at_sched_rule sched_refuse_room(const struct sched *s, const struct sched_request *r,
-                                     const struct sched_node *n);
+enum at_sched_rule sched_refuse_rare(const struct sched_request *r, const struct sched_node *n);
+
+/* What is not asked for is never short, also on a node that was over-committed by hand. */
+static inline bool sched_is_short(int64_t free_now, int64_t wanted)
+{
+    return wanted > 0 && free_now < wanted;
+}
+
+/* Rules about room, of which one may be kept as a node's score. */
+#define SCHED_RULE_BIT(rule) (UINT64_C(1) << (rule))
+#define SCHED_ROOM_RULES                                                                           \
+    (SCHED_RULE_BIT(AT_SCHED_CPU) | SCHED_RULE_BIT(AT_SCHED_MEMORY) |                              \
+     SCHED_RULE_BIT(AT_SCHED_DISK) | SCHED_RULE_BIT(AT_SCHED_GPU) |                                \
+     SCHED_RULE_BIT(AT_SCHED_GPU_MEMORY) | SCHED_RULE_BIT(AT_SCHED_GPU_MODEL) |                    \
+     SCHED_RULE_BIT(AT_SCHED_TOPOLOGY) | SCHED_RULE_BIT(AT_SCHED_EXTENDED))
+_Static_assert(AT_SCHED_RULE_COUNT <= SCHED_FITS, "each rule has a bit and a score");
+
+/* No static rule refuses the node: by what is kept of it. */
+static inline bool sched_is_eligible(const struct sched_request *r, size_t pos)
+{
+    uint32_t score = r->scores[pos];
+    return score >= SCHED_FITS || (SCHED_ROOM_RULES >> score & 1) != 0;
+}
+
+/* Asked of every changed node for every request that is decided: hence here. */
+static inline enum at_sched_rule sched_refuse_room(const struct sched_request *r,
+                                                   const struct sched_node *n)
+{
+    const struct sched_demand *d = &r->demand;
+    if (sched_is_short(n->cpu_milli, d->cpu_milli)) {
+        return AT_SCHED_CPU;
+    }
+    if (sched_is_short(n->memory_bytes, d->memory_bytes)) {
+        return AT_SCHED_MEMORY;
+    }
+    if (d->disk_bytes > 0 && n->disk_bytes < d->disk_bytes) {
+        return AT_SCHED_DISK;
+    }
+    if (d->gpu_count > 0) {
+        enum at_sched_rule gpu = sched_gpu_check(n, d);
+        if (gpu != AT_SCHED_RULE_COUNT) {
+            return gpu;
+        }
+    }
+    bool rare = d->topology != SCHED_TOPOLOGY_ANY || d->extended != NULL;
+    return rare ? sched_refuse_rare(r, n) : AT_SCHED_RULE_COUNT;
+}
 /* One rule each, for those that look at all of them. */
 bool sched_selector_refuses(const struct at_placement *p, const struct at_node *node);
 enum at_sched_rule sched_refuse_place(const struct at_placement *p, const struct sched_node *n);

@@ -11,11 +11,6 @@ static struct sched_turn_node *apart_of(const struct sched *s, const struct sche
     return n->apart == s->turn_number ? &turn->apart[n->apart_at] : NULL;
 }
 
-static bool eligible(const struct sched_request *r, const struct sched_node *n)
-{
-    return (r->eligible[n->pos / 8] >> n->pos % 8 & 1) != 0;
-}
-
 struct sched_turn_node *sched_turn_apart(struct sched *s, struct sched_turn *turn,
                                          const struct sched_node *node)
 {
@@ -32,7 +27,7 @@ struct sched_turn_node *sched_turn_apart(struct sched *s, struct sched_turn *tur
     n->apart_at = turn->n_apart;
     a = &turn->apart[turn->n_apart++];
     *a = (struct sched_turn_node){.node = node, .refusal = AT_SCHED_RULE_COUNT};
-    a->eligible = eligible(turn->request, node);
+    a->eligible = sched_is_eligible(turn->request, node->pos);
     a->fits = turn->request->scores[node->pos] >= SCHED_FITS;
     a->copies = turn->copies != NULL ? turn->copies[node->pos] : 0;
     turn->sites[node->site_index].eligible -= a->eligible;
@@ -73,7 +68,8 @@ enum at_rc sched_turn_begin(struct sched *s, struct sched_item *item)
         site->eligible = r->sites[i].eligible;
         site->fits = r->sites[i].fits;
         site->refusal = AT_SCHED_RULE_COUNT;
-        memcpy(site->parts, r->sites[i].parts, sizeof(site->parts));
+        memcpy(site->parts, r->places[i].parts, sizeof(site->parts));
+        site->price = r->places[i].price;
     }
     turn->copies = copies_of(s, item);
     for (size_t i = 0; turn->copies == NULL && i < item->group->n_nodes; i++) {
@@ -223,27 +219,33 @@ static bool is_promising(const struct sched *s, int64_t weighted, size_t first,
     return is_better(&c, &best[1]);
 }
 
+/* The least score of a node that is worth a look where the site has so many points. */
+static uint32_t least_of(int64_t base, const struct choice best[2])
+{
+    int64_t least = best[1].node != NULL ? best[1].weighted - base : 0;
+    return least < SCHED_FITS ? SCHED_FITS : least < UINT32_MAX ? (uint32_t)least : UINT32_MAX;
+}
+
 static void consider_site(const struct sched *s, const struct sched_turn *turn, size_t at,
                           struct choice best[2])
 {
     struct sched_request *r = turn->request;
     const struct sched_site *site = s->sites[at];
     int64_t base = turn->sites[at].base;
-    int64_t least = best[1].node != NULL ? best[1].weighted - base : 0; /* to be looked at */
+    uint32_t least = least_of(base, best);
     for (size_t b = 0; b * SCHED_BLOCK < site->n_nodes; b++) {
         uint32_t top = r->best[site->first_block + b];
         if (top >= least) {
             top = sched_block_best(r, site, b);
         }
         size_t from = site->first + b * SCHED_BLOCK;
-        if (top == 0 || top < least || !is_promising(s, base + top, from, best)) {
+        if (top < least || !is_promising(s, base + top, from, best)) {
             continue;
         }
         size_t to = site->first + site->n_nodes;
         to = to < from + SCHED_BLOCK ? to : from + SCHED_BLOCK;
         for (size_t i = from; i < to; i++) {
-            if (r->scores[i] < SCHED_FITS || r->scores[i] < least ||
-                s->nodes[i]->apart == s->turn_number) {
+            if (r->scores[i] < least || s->nodes[i]->apart == s->turn_number) {
                 continue;
             }
             struct choice c = {s->nodes[i], base + r->scores[i], 0};
@@ -254,7 +256,7 @@ static void consider_site(const struct sched *s, const struct sched_turn *turn, 
                               (of->ahead[0] - of->ahead[sched_ahead(turn, s->nodes[i])]);
             }
             consider(&c, best);
-            least = best[1].node != NULL ? best[1].weighted - base : 0;
+            least = least_of(base, best);
         }
     }
 }

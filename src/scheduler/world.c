@@ -301,14 +301,34 @@ static void site_put(struct sched *s, const char *name)
 
 /* --- the whole --- */
 
-static void instance_told(struct sched *s, const char *ns, const char *name)
+/* Of several told instances: what is known of them lies all over memory, so it is fetched for all
+ * of them before the first is looked at. Putting one leaves the items of others where they are. */
+static void instances_told(struct sched *s, const struct at_snapshot_key *keys, size_t n)
 {
-    const struct at_instance *i = at_snapshot_instance(s->snap, ns, name);
-    struct sched_item *item = i == NULL ? sched_item_find(s, ns, name) : NULL;
-    if (i != NULL) {
-        sched_item_put(s, i);
-    } else if (item != NULL) {
-        sched_item_remove(s, item);
+    const struct at_instance *found[AT_SNAPSHOT_FIND_MAX];
+    struct sched_item *items[AT_SNAPSHOT_FIND_MAX];
+    at_snapshot_instances(s->snap, keys, n, found);
+    for (size_t k = 0; k < n; k++) {
+        items[k] = sched_item_find(s, keys[k].ns, keys[k].name);
+        for (size_t at = 0; items[k] != NULL && at < sizeof(*items[k]); at += 64) {
+            __builtin_prefetch((const char *)items[k] + at);
+        }
+    }
+    for (size_t k = 0; k < n; k++) {
+        if (items[k] != NULL && items[k]->node != NULL) {
+            __builtin_prefetch(items[k]->node);
+            __builtin_prefetch(&items[k]->node->cpu_milli);
+            __builtin_prefetch(&items[k]->node->gpus);
+            __builtin_prefetch(items[k]->group);
+            __builtin_prefetch(items[k]->request);
+        }
+    }
+    for (size_t k = 0; k < n; k++) {
+        if (found[k] != NULL) {
+            sched_item_put_known(s, found[k], items[k]);
+        } else if (items[k] != NULL) {
+            sched_item_remove(s, items[k]);
+        }
     }
 }
 
@@ -372,8 +392,7 @@ static void take_in(struct sched *s, enum told kind, const char *ns, const char 
     case TOLD_NODE:
         nodes_told(s, name);
         break;
-    case TOLD_INSTANCE:
-        instance_told(s, ns, name);
+    case TOLD_INSTANCE: /* many: take_in_instances */
         break;
     case TOLD_OWNER:
         owner_told(s, ns, name);
@@ -381,16 +400,45 @@ static void take_in(struct sched *s, enum told kind, const char *ns, const char 
     }
 }
 
+/* Of "ns/name". */
+static struct at_snapshot_key split(const char *key, char ns[SCHED_KEY_MAX])
+{
+    const char *slash = strchr(key, '/');
+    memcpy(ns, key, (size_t)(slash - key));
+    ns[slash - key] = '\0';
+    return (struct at_snapshot_key){ns, slash + 1};
+}
+
+static void take_in_instances(struct sched *s)
+{
+    char ns[AT_SNAPSHOT_FIND_MAX][SCHED_KEY_MAX];
+    struct at_snapshot_key keys[AT_SNAPSHOT_FIND_MAX];
+    size_t n = 0, left = at_map_count(s->told[TOLD_INSTANCE]);
+    const char *key;
+    for (size_t it = 0; at_map_next(s->told[TOLD_INSTANCE], &it, &key, NULL);) {
+        keys[n] = split(key, ns[n]);
+        n++;
+        left--;
+        if (n < AT_SNAPSHOT_FIND_MAX && left > 0) {
+            continue;
+        }
+        instances_told(s, keys, n);
+        n = 0;
+    }
+    assert(n == 0);
+}
+
 static void take_in_told(struct sched *s)
 {
     char ns[SCHED_KEY_MAX];
     const char *key;
     for (int kind = 0; kind < SCHED_TOLD_KINDS; kind++) {
-        for (size_t it = 0; at_map_next(s->told[kind], &it, &key, NULL);) {
-            const char *slash = strchr(key, '/');
-            memcpy(ns, key, (size_t)(slash - key));
-            ns[slash - key] = '\0';
-            take_in(s, (enum told)kind, ns, slash + 1);
+        if (kind == TOLD_INSTANCE) {
+            take_in_instances(s);
+        }
+        for (size_t it = 0; kind != TOLD_INSTANCE && at_map_next(s->told[kind], &it, &key, NULL);) {
+            struct at_snapshot_key k = split(key, ns);
+            take_in(s, (enum told)kind, k.ns, k.name);
         }
         at_map_clear(s->told[kind]);
     }

@@ -122,6 +122,44 @@ const struct at_instance *at_snapshot_instance(const struct at_snapshot *snap, c
     return find((const void *const *)snap->instances, snap->n_instances, ns, name);
 }
 
+/* Binary searches side by side: what each looks at next is fetched while the others compare. */
+void at_snapshot_instances(const struct at_snapshot *snap, const struct at_snapshot_key *keys,
+                           size_t n, const struct at_instance *ret[AT_SNAPSHOT_FIND_MAX])
+{
+    size_t low[AT_SNAPSHOT_FIND_MAX], high[AT_SNAPSHOT_FIND_MAX];
+    assert(n <= AT_SNAPSHOT_FIND_MAX);
+    for (size_t k = 0; k < n; k++) {
+        low[k] = 0;
+        high[k] = snap->n_instances;
+        ret[k] = NULL;
+    }
+    for (bool more = true; more;) {
+        more = false;
+        for (size_t k = 0; k < n; k++) {
+            if (low[k] < high[k]) {
+                __builtin_prefetch(snap->instances[low[k] + (high[k] - low[k]) / 2]);
+            }
+        }
+        for (size_t k = 0; k < n; k++) {
+            if (low[k] < high[k]) {
+                const struct at_meta *at = &snap->instances[low[k] + (high[k] - low[k]) / 2]->meta;
+                __builtin_prefetch(at->ns);
+                __builtin_prefetch(at->name);
+            }
+        }
+        for (size_t k = 0; k < n; k++) {
+            if (low[k] < high[k]) {
+                size_t mid = low[k] + (high[k] - low[k]) / 2;
+                int order = at_state_compare(&snap->instances[mid]->meta, keys[k].ns, keys[k].name);
+                ret[k] = order == 0 ? snap->instances[mid] : NULL;
+                low[k] = order <= 0 ? mid + 1 : low[k];
+                high[k] = order == 0 ? low[k] : order > 0 ? mid : high[k];
+                more = more || low[k] < high[k];
+            }
+        }
+    }
+}
+
 const struct at_job *at_snapshot_job(const struct at_snapshot *snap, const char *ns,
                                      const char *name)
 {

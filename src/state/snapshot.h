@@ -44,6 +44,14 @@ const struct at_deployment *at_snapshot_deployment(const struct at_snapshot *sna
                                                    const char *name);
 const struct at_instance *at_snapshot_instance(const struct at_snapshot *snap, const char *ns,
                                                const char *name);
+/* The same of several at once, which waits less for memory than one after the other. NULL: there is
+ * none. */
+#define AT_SNAPSHOT_FIND_MAX 16
+struct at_snapshot_key {
+    const char *ns, *name;
+};
+void at_snapshot_instances(const struct at_snapshot *snap, const struct at_snapshot_key *keys,
+                           size_t n, const struct at_instance *ret[AT_SNAPSHOT_FIND_MAX]);
 const struct at_job *at_snapshot_job(const struct at_snapshot *snap, const char *ns,
                                      const char *name);
 const struct at_namespace *at_snapshot_namespace(const struct at_snapshot *snap, const char *name);

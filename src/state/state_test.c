@@ -219,6 +219,16 @@ static void lists_are_ordered_by_namespace_then_name(void **state)
         assert_ptr_equal(at_snapshot_instance(snap, meta->ns, meta->name), snap->instances[i]);
     }
     assert_string_equal(got, "a/x a/x-1 a/x.y a-b/a a-b/b b/a ");
+    const struct at_snapshot_key keys[] = {{"b", "a"},   {"a", "x"},   {"a", "w"}, {"a-b", "b"},
+                                           {"b", "b"},   {"a", "x-1"}, {"", "a"},  {"a", "x.y"},
+                                           {"a-b", "a"}, {"c", "c"}};
+    const struct at_instance *found[AT_SNAPSHOT_FIND_MAX];
+    at_snapshot_instances(snap, keys, AT_ARRAY_LEN(keys), found);
+    for (size_t i = 0; i < AT_ARRAY_LEN(keys); i++) {
+        assert_ptr_equal(found[i], at_snapshot_instance(snap, keys[i].ns, keys[i].name));
+    }
+    assert_non_null(found[0]);
+    assert_null(found[2]);
     at_snapshot_unref(snap);
 }
 
