@@ -1,4 +1,5 @@
 /* Hard rules: which nodes may not take an instance, and the first rule that says so. */
+#include "scheduler/room.h"
 #include "scheduler/scheduler_priv.h"
 
 #include <stdlib.h>

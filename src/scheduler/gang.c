@@ -2,6 +2,7 @@
  * between two binds is made good by the next plan. A gang that has waited long holds room: what
  * becomes free on the nodes that it chose is given to nobody else, until it fits. */
 #include "scheduler/engine.h"
+#include "scheduler/room.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -3,6 +3,7 @@
 #include "scheduler/disruption.h"
 #include "scheduler/engine.h"
 #include "scheduler/near.h"
+#include "scheduler/room.h"
 
 #include <stdlib.h>
 #include <string.h>

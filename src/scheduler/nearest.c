@@ -2,6 +2,7 @@
  * would make room. Each node is looked at by every rule, not only by the first that refuses. */
 #include "scheduler/engine.h"
 #include "scheduler/near.h"
+#include "scheduler/room.h"
 
 #include <assert.h>
 #include <stdlib.h>

@@ -6,6 +6,7 @@
 #include "core/units.h"
 #include "scheduler/disruption.h"
 #include "scheduler/engine.h"
+#include "scheduler/room.h"
 
 #include <assert.h>
 #include <stdlib.h>

@@ -1,6 +1,7 @@
 /* Requests: what was found out about each (request, node) is kept until the node changes. And
  * groups: where the copies of one owner and template are. */
 #include "scheduler/engine.h"
+#include "scheduler/room.h"
 
 #include <assert.h>
 #include <string.h>

@@ -1,6 +1,7 @@
 /* One decision: what is kept of the request, put together with what depends on other instances. */
 #include "scheduler/engine.h"
 #include "scheduler/near.h"
+#include "scheduler/room.h"
 
 #include <assert.h>
 #include <string.h>
