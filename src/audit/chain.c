@@ -142,6 +142,11 @@ enum at_rc at_audit_key_open(const char *dir, EVP_PKEY **ret, struct at_err *err
         key = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
         rc = key != NULL ? pair_write(key_path, pub_path, key, err)
                          : at_err_set(err, AT_INTERNAL, "cannot make a key");
+    } else if ((at_file_mode(key_path) & 027) != 0) {
+        rc = at_err_set(err, AT_FORBIDDEN,
+                        "%s is open to others than its owner, who could sign a log of their own: "
+                        "chmod 600 it",
+                        key_path);
     } else {
         rc = at_file_read(key_path, KEY_FILE_BYTES_MAX, &text, err);
         BIO *bio = rc == AT_OK ? BIO_new_mem_buf(text.data, (int)text.len) : NULL;

@@ -210,10 +210,48 @@ static X509 *ca_self_sign(EVP_PKEY *key, const struct at_sys *sys)
     return cert;
 }
 
+static EVP_PKEY *key_read(const char *path, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    int mode = at_file_mode(path);
+    if (mode >= 0 && (mode & 027) != 0) {
+        (void)!at_err_set(err, AT_FORBIDDEN,
+                          "the authority's key %s is open to others than its owner: chmod 600 it, "
+                          "and begin with a new authority if somebody read it",
+                          path);
+        return NULL;
+    }
+    enum at_rc rc = at_file_read(path, PEM_BYTES_MAX, &text, err);
+    if (rc != AT_OK) {
+        at_err_wrap(err, rc,
+                    "the authority's key is needed beside its certificate: put it back (a backup "
+                    "has it)");
+        return NULL;
+    }
+    BIO *bio = BIO_new_mem_buf(text.data != NULL ? text.data : "", (int)text.len);
+    EVP_PKEY *key = bio != NULL ? PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL) : NULL;
+    BIO_free(bio);
+    if (text.data != NULL) {
+        OPENSSL_cleanse(text.data, text.len);
+    }
+    ERR_clear_error();
+    if (key == NULL) {
+        (void)!at_err_set(err, AT_CORRUPT, "%s holds no private key: put it back (a backup has it)",
+                          path);
+    }
+    return key;
+}
+
 static enum at_rc ca_make(struct at_ca *ca, const char *cert_path, const char *key_path,
                           struct at_err *err)
 {
-    ca->key = EVP_EC_gen("P-256");
+    /* A key whose certificate is lost is kept: all that was signed, and all pins, stay good. */
+    bool has_key = at_file_exists(key_path);
+    struct at_err why = {0};
+    ca->key = has_key ? key_read(key_path, &why) : EVP_EC_gen("P-256");
+    if (has_key && ca->key == NULL) {
+        return at_err_set(err, why.rc, "%s", why.msg);
+    }
     ca->cert = ca->key != NULL ? ca_self_sign(ca->key, ca->sys) : NULL;
     AT_CLEANUP(at_cleanup_free) char *key_text = ca->cert ? at_x509_key_pem(ca->key) : NULL;
     ca->cert_pem = ca->cert != NULL ? cert_pem(ca->cert) : NULL;
@@ -221,7 +259,8 @@ static enum at_rc ca_make(struct at_ca *ca, const char *cert_path, const char *k
         return at_x509_fail(err, "cannot make a certificate authority");
     }
     /* The key first: a certificate without its key would look like damage at the next start. */
-    enum at_rc rc = at_file_write_atomic(key_path, key_text, strlen(key_text), 0600, err);
+    enum at_rc rc =
+        has_key ? AT_OK : at_file_write_atomic(key_path, key_text, strlen(key_text), 0600, err);
     if (rc == AT_OK) {
         rc = at_file_write_atomic(cert_path, ca->cert_pem, strlen(ca->cert_pem), 0644, err);
     }
@@ -233,26 +272,21 @@ static enum at_rc ca_load(struct at_ca *ca, const char *cert_path, const char *k
                           struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_buf) struct at_buf cert = {0};
-    AT_CLEANUP(at_cleanup_buf) struct at_buf key = {0};
     enum at_rc rc = at_file_read(cert_path, PEM_BYTES_MAX, &cert, err);
-    if (rc == AT_OK) {
-        rc = at_file_read(key_path, PEM_BYTES_MAX, &key, err);
-    }
     if (rc != AT_OK) {
         return rc;
     }
     ca->cert = cert.data != NULL ? at_x509_from_pem(cert.data) : NULL;
-    BIO *bio = BIO_new_mem_buf(key.data != NULL ? key.data : "", (int)key.len);
-    ca->key = bio != NULL ? PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL) : NULL;
-    BIO_free(bio);
-    if (key.data != NULL) {
-        OPENSSL_cleanse(key.data, key.len);
-    }
-    ERR_clear_error();
     if (ca->cert == NULL) {
+        ERR_clear_error();
         return at_err_set(err, AT_CORRUPT, "%s holds no certificate", cert_path);
     }
-    if (ca->key == NULL || X509_check_private_key(ca->cert, ca->key) != 1) {
+    struct at_err why = {0};
+    ca->key = key_read(key_path, &why);
+    if (ca->key == NULL) {
+        return at_err_set(err, why.rc, "%s", why.msg);
+    }
+    if (X509_check_private_key(ca->cert, ca->key) != 1) {
         ERR_clear_error();
         return at_err_set(err, AT_CORRUPT, "%s is not the key of %s", key_path, cert_path);
     }

@@ -1,12 +1,13 @@
 // The server's certificate and whose certificates it takes: renewed while it runs, the user's own by files, another authority's
 // clients with a revocation list, and the user's own authority instead of ours. openssl makes and curl and kubectl use them.
 import assert from 'node:assert/strict';
+import { generateKeyPairSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { rename, writeFile } from 'node:fs/promises';
+import { chmod, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { Agent } from 'node:https';
 import path from 'node:path';
 import { connect } from 'node:tls';
-import { eventually, Fleet, run, site } from './lib/atoll.mjs';
+import { ATOLL, eventually, Fleet, run, site } from './lib/atoll.mjs';
 import { call, credentials } from './lib/rest.mjs';
 
 const fleet = new Fleet();
@@ -155,3 +156,35 @@ for (const [what, newkey] of [['RSA', ['-newkey', 'rsa:2048', '-nodes']], ['Ed25
     assert.match(await openssl('x509', '-in', path.join(pki, 'ca.crt'), '-noout', '-subject'), /corporate/);
   });
 }
+
+fleet.it('the authority\'s key that is lost, damaged or open to others stops the server; a lost certificate is made again for the same key', async () => {
+  const server = await fleet.server();
+  await server.k('create configmap before');
+  const admin = await readFile(server.kubeconfig);
+  await server.stop();
+  const [key, crt, audit] = ['pki/ca.key', 'pki/ca.crt', 'audit.key'].map((name) => path.join(server.state, name));
+  const good = await readFile(key);
+  const refuses = async (pattern) => {
+    const r = await run(ATOLL, ['server', '--state', server.state, '--listen', '127.0.0.1:0']);
+    assert.notEqual(r.code, 0);
+    assert.match(r.err, pattern);
+    assert.doesNotMatch(r.err, /PRIVATE KEY/);
+  };
+  await rm(key);
+  await refuses(/the authority's key is needed beside its certificate: put it back/);
+  for (const text of ['', good.subarray(0, 60), generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ type: 'pkcs8', format: 'pem' })]) {
+    await writeFile(key, text, { mode: 0o600 });
+    await refuses(/ca\.key (holds no private key|is not the key of)/);
+  }
+  await writeFile(key, good);
+  for (const file of [key, audit]) {
+    await chmod(file, 0o644);
+    await refuses(/open to others than its owner.*chmod 600/);
+    await chmod(file, 0o600);
+  }
+  await rm(crt);
+  await server.start();
+  assert.deepEqual(await readFile(key), good, 'a key is never written over');
+  await writeFile(server.kubeconfig, admin);
+  assert.match(await server.k('get configmap before -o name'), /before/, 'who trusted it before trusts it still');
+});
