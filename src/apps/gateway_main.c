@@ -110,7 +110,7 @@ static enum at_rc threads_of(const char *text, uint64_t *ret, struct at_err *err
 /* What bounds requests that wait, and answers that do not come; NULL: as the gateway likes. */
 struct bounds {
     const char *queue_requests, *queue_bytes, *answer_timeout, *client_timeout, *drain_timeout,
-        *tunnel_idle, *busy_poll;
+        *tunnel_idle, *busy_poll, *key_idle;
 };
 
 static enum at_rc bounds_of(const struct bounds *b, struct at_gateway_options *o,
@@ -126,7 +126,8 @@ static enum at_rc bounds_of(const struct bounds *b, struct at_gateway_options *o
                 {"client-timeout", b->client_timeout, NULL, &o->client_timeout_ns},
                 {"drain-timeout", b->drain_timeout, NULL, &o->drain_timeout_ns},
                 {"tunnel-idle", b->tunnel_idle, NULL, &o->tunnel_idle_ns},
-                {"busy-poll", b->busy_poll, NULL, &o->busy_poll_ns}};
+                {"busy-poll", b->busy_poll, NULL, &o->busy_poll_ns},
+                {"key-idle", b->key_idle, NULL, &o->key_idle_ns}};
     for (size_t i = 0; i < AT_ARRAY_LEN(rows); i++) {
         int64_t value = 1;
         enum at_rc rc = AT_OK;
@@ -238,6 +239,9 @@ int at_app_gateway(int argc, char **argv)
          "For a client to send a whole request (default 1m)."},
         {"drain-timeout", &texts.bounds.drain_timeout, NULL, NULL, "TIME",
          "For what is under way when it is told to stop (default 10s)."},
+        {"key-idle", &texts.bounds.key_idle, NULL, NULL, "TIME",
+         "API keys that are not used for so long give back what they have of budgets and rates "
+         "(default 5m)."},
         {"playground", &texts.playground, NULL, NULL, "on|off",
          "Pages at /playground for trying models in a browser (default on)."},
         {"threads", &texts.threads, NULL, NULL, "N", "Event loops (default: one for each CPU)."},

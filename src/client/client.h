@@ -149,6 +149,9 @@ struct at_informer_events {
     void (*on_object)(void *ctx, json_t *object, bool deleted);
     void (*on_synced)(void *ctx); /* the first list is complete; once */
     void (*on_connection)(void *ctx, bool connected, const struct at_err *err); /* may be NULL */
+    /* For many objects: they are not kept, only known by name. One that goes while nobody watched
+     * is reported with its name and namespace alone. */
+    bool names_only;
 };
 /* query: extra parameters such as "fieldSelector=spec.nodeName%3Dn1", may be NULL. ns NULL: all
  * namespaces. */

@@ -34,7 +34,8 @@ struct at_informer {
 };
 
 struct known {
-    json_t *object;
+    json_t *object; /* NULL: names only */
+    uint64_t uid_hash, version_hash;
     uint32_t generation;
 };
 
@@ -162,28 +163,52 @@ static const char *key_of(const json_t *object, char *out, size_t size)
     return out;
 }
 
+/* FNV-1a */
+static uint64_t hash_of(const char *text)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (; *text != '\0'; text++) {
+        hash = (hash ^ (unsigned char)*text) * UINT64_C(0x100000001b3);
+    }
+    return hash;
+}
+
+/* What is told of an object of which the name is all that was kept. */
+static json_t *named(const char *key)
+{
+    const char *slash = strchr(key, '/');
+    json_t *meta = json_pack("{s:s}", "name", slash + 1);
+    if (slash > key) {
+        json_object_set_new(meta, "namespace", json_stringn(key, (size_t)(slash - key)));
+    }
+    return json_pack("{s:o}", "metadata", meta);
+}
+
 static void object_put(struct at_informer *informer, json_t *object)
 {
     char key[600];
     key_of(object, key, sizeof key);
     struct known *known = at_map_get(informer->known, key);
-    if (known == NULL) {
+    bool is_new = known == NULL;
+    if (is_new) {
         known = AT_NEW(struct known);
         at_map_put(informer->known, key, known);
     }
+    uint64_t uid = hash_of(at_json_str_at(object, "metadata.uid", ""));
+    uint64_t version = hash_of(at_json_str_at(object, "metadata.resourceVersion", ""));
+    bool other = !is_new && known->uid_hash != uid;
     known->generation = informer->generation;
-    json_t *old = known->object;
-    const char *old_uid = at_json_str_at(old, "metadata.uid", "");
-    const char *uid = at_json_str_at(object, "metadata.uid", "");
-    bool same = old != NULL && strcmp(old_uid, uid) == 0 &&
-                strcmp(at_json_str_at(old, "metadata.resourceVersion", "?"),
-                       at_json_str_at(object, "metadata.resourceVersion", "")) == 0;
-    if (same) {
+    if (!is_new && !other && known->version_hash == version) {
         return;
     }
-    known->object = json_incref(object);
-    if (old != NULL && strcmp(old_uid, uid) != 0) {
-        tell_object(informer, old, true); /* another object of the same name */
+    json_t *old = known->object;
+    known->uid_hash = uid;
+    known->version_hash = version;
+    known->object = informer->events.names_only ? NULL : json_incref(object);
+    if (other) { /* another object of the same name */
+        json_t *before = old != NULL ? json_incref(old) : named(key);
+        tell_object(informer, before, true);
+        json_decref(before);
     }
     json_decref(old);
     tell_object(informer, object, false);
@@ -201,11 +226,12 @@ static void object_gone(struct at_informer *informer, json_t *object)
 
 static void list_complete(struct at_informer *informer)
 {
+    const char *key;
     void *value;
-    for (size_t it = 0; at_map_next(informer->known, &it, NULL, &value) && !informer->freed;) {
+    for (size_t it = 0; at_map_next(informer->known, &it, &key, &value) && !informer->freed;) {
         struct known *known = value;
         if (known->generation != informer->generation) {
-            json_t *object = json_incref(known->object);
+            json_t *object = known->object != NULL ? json_incref(known->object) : named(key);
             object_gone(informer, object);
             json_decref(object);
         }

@@ -314,6 +314,7 @@ enum at_rc at_gateway_new(const struct at_gateway_options *options, struct at_ga
         o->wait_requests_max != 0 ? o->wait_requests_max : AT_GW_WAIT_ALL_REQUESTS;
     g->wait_bytes_max = o->wait_bytes_max != 0 ? o->wait_bytes_max : AT_GW_WAIT_ALL_BYTES;
     g->drain_timeout_ns = o->drain_timeout_ns != 0 ? o->drain_timeout_ns : AT_GW_DRAIN_NS;
+    g->key_idle_ns = o->key_idle_ns != 0 ? o->key_idle_ns : AT_GW_KEY_IDLE_NS;
     g->tunnel_idle_ns = o->tunnel_idle_ns != 0 ? o->tunnel_idle_ns : AT_GW_TUNNEL_IDLE_NS;
     g->on_ready = o->on_ready;
     g->ctx = o->ctx;

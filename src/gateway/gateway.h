@@ -43,6 +43,7 @@ struct at_gateway_options {
     int64_t drain_timeout_ns;
     int64_t tunnel_idle_ns; /* WebSocket connections on which nothing comes */
     int64_t busy_poll_ns;   /* at_loop_set_spin of each loop; 0: they sleep at once */
+    int64_t key_idle_ns;    /* API keys of which nothing comes: what they have is given back */
     /* Once: rc AT_OK it serves (the first routes are known, or the control plane does not answer);
      * otherwise it will not, and the owner frees it. */
     void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);

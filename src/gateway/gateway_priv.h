@@ -100,6 +100,7 @@ struct gw_model {
 };
 
 struct gw_request;
+struct gw_parked; /* admit.c */
 
 struct gw_token {
     const char *key; /* its name, the gateway's */
@@ -142,6 +143,9 @@ struct gw_worker {
     struct gw_request *ready;       /* who waited for one */
     at_timer_id ready_timer;
     size_t n_cache_waiters;
+    struct gw_parked *parked; /* requests that wait for money; the newest first */
+    size_t n_parked;
+    at_timer_id parked_timer;
     struct at_http_exchange *handling;       /* by gw_handle, until it is passed on */
     struct at_map *models;                   /* name → gw_model */
     uint64_t chain[AT_GW_PREFIX_BLOCKS_MAX]; /* of the prompt that was chosen for last */
@@ -177,6 +181,7 @@ struct gw_report {
     at_client_call_id call;
     json_t *status; /* that is being told */
     bool creating, again, some, failing;
+    bool met; /* it was told which meter is ours */
     atomic_bool poked;
 };
 
@@ -201,11 +206,14 @@ struct at_gateway {
         char *headers;
         struct at_tls_config *tls;
     } otlp;
-    bool open;                        /* no tokens: all may come */
-    struct gw_metering *metering;     /* NULL: no keys */
-    _Atomic int64_t server_offset_ns; /* of the server's clock to the monotonic one */
-    _Atomic int32_t today;            /* day by the server's clock; 0: not known */
-    atomic_bool budget_poked;         /* somebody found no money */
+    bool open;                    /* no tokens: all may come */
+    struct gw_metering *metering; /* NULL: no keys */
+    int64_t key_idle_ns;
+    _Atomic int64_t server_offset_ns;    /* of the server's clock to the monotonic one */
+    _Atomic int32_t today;               /* day by the server's clock; 0: not known */
+    atomic_bool budget_poked;            /* there is something on one of these lists */
+    _Atomic(struct gw_key *) asked_keys; /* to be opened */
+    _Atomic(struct at_meter_account *) noted_accounts; /* that want something, or were spent */
     bool has_playground;
     int64_t first_byte_timeout_ns, drain_timeout_ns, tunnel_idle_ns;
     size_t wait_requests_max, wait_bytes_max; /* of all models, per loop */

@@ -27,14 +27,9 @@ static json_t *money_json(int64_t nanousd, bool up)
     return json_string(at_money_format((nanousd + (up ? 999 : 0)) / 1000, text));
 }
 
-static char *own_name(const struct gw_metering *m)
-{
-    return at_asprintf("%s:%s", m->gateway->name,
-                       m->book != NULL ? at_meter_book_meter(m->book) : "");
-}
-
 /* The ledger of a purse in a status; NULL: none yet. */
-static json_t *ledger_in(const struct gw_holder *h, json_t *status, const struct gw_purse *purse)
+static json_t *ledger_in(const struct gw_holder *h, const json_t *status,
+                         const struct gw_purse *purse)
 {
     size_t i;
     json_t *one;
@@ -52,21 +47,40 @@ static json_t *ledger_in(const struct gw_holder *h, json_t *status, const struct
     return NULL;
 }
 
-static void see_purse(struct gw_holder *h, struct gw_purse *p, const char *own)
+/* The most that it may have spent, if it has not said so: everything. */
+static int64_t ceiling_of(const json_t *slice)
 {
-    json_t *ledger = ledger_in(h, h->status, p);
+    int64_t granted = money_at(slice, "granted");
+    int64_t ceiling = money_at(slice, "ceiling");
+    bool said = json_object_get(slice, "ceiling") != NULL;
+    return said && ceiling < granted ? ceiling : granted;
+}
+
+static void see_purse(struct gw_holder *h, const json_t *status, struct gw_purse *p)
+{
+    json_t *ledger = ledger_in(h, status, p);
+    const char *own = gw_own_name(h->of);
     size_t i;
     json_t *slice;
-    p->others_granted = p->others_spent = p->others_wanted = 0;
-    p->mine_granted = p->mine_spent = p->mine_wanted = 0;
+    p->others_granted = p->others_spent = p->others_wanted = p->abandoned = 0;
+    p->mine_granted = p->mine_ceiling = p->mine_spent = p->mine_wanted = 0;
     p->is_mine = false;
     snprintf(p->seen_period, sizeof p->seen_period, "%s", at_json_str_at(ledger, "period", ""));
     json_array_foreach(json_object_get(ledger, "slices"), i, slice)
     {
-        bool mine = at_streq(at_json_str_at(slice, "gateway", ""), own);
+        const char *name = at_json_str_at(slice, "gateway", "");
+        bool mine = own != NULL && strcmp(name, own) == 0;
         *(mine ? &p->mine_granted : &p->others_granted) += money_at(slice, "granted");
         *(mine ? &p->mine_spent : &p->others_spent) += money_at(slice, "spent");
-        *(mine ? &p->mine_wanted : &p->others_wanted) += money_at(slice, "wanted");
+        bool gone = !mine && gw_is_gone(h->of, name);
+        if (mine) {
+            p->mine_ceiling = ceiling_of(slice);
+            p->mine_wanted = money_at(slice, "wanted");
+        } else if (gone) {
+            p->abandoned += money_at(slice, "granted") - ceiling_of(slice);
+        } else {
+            p->others_wanted += money_at(slice, "wanted");
+        }
         p->is_mine |= mine;
     }
 }
@@ -136,18 +150,33 @@ static void apply_seen(struct gw_holder *h, struct gw_purse *p)
     int64_t pool =
         p->limit_nanousd - (same ? p->others_spent : 0) - atomic_load(&p->account->spent_nanousd);
     if (h->call == 0) { /* else its answer says */
-        at_meter_grant(p->account, same && p->is_mine ? p->mine_granted : 0);
+        at_meter_grant(p->account, same && p->is_mine ? p->mine_ceiling : 0);
     }
     atomic_store(&p->account->pool_nanousd, pool);
 }
 
-static void see_status(struct gw_holder *h)
+static json_t *status_of(const struct gw_holder *h)
 {
-    AT_CLEANUP(at_cleanup_free) char *own = own_name(h->of);
+    json_t *status = NULL;
+    return h->status != NULL && at_json_parse(h->status, strlen(h->status), &status, NULL) == AT_OK
+               ? status
+               : json_object();
+}
+
+static void see_status(struct gw_holder *h, const json_t *status)
+{
+    h->gateways_seen = h->of->gateways_seen;
     for (size_t i = 0; i < h->n_purses; i++) {
-        see_purse(h, &h->purses[i], own);
+        see_purse(h, status, &h->purses[i]);
         apply_seen(h, &h->purses[i]);
     }
+    gw_share_see(h, status, h->call == 0);
+}
+
+static void see_again(struct gw_holder *h)
+{
+    AT_CLEANUP(at_cleanup_json) json_t *status = status_of(h);
+    see_status(h, status);
 }
 
 void gw_ledger_see(struct gw_holder *h, const json_t *object)
@@ -158,12 +187,35 @@ void gw_ledger_see(struct gw_holder *h, const json_t *object)
     if (number < h->rv) {
         return; /* an answer of ours was newer */
     }
+    json_t *status = json_object_get(object, "status");
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
     h->rv = number;
-    json_decref(h->status);
-    json_t *status = at_json_at(object, "status");
-    h->status = status != NULL ? json_deep_copy(status) : json_object();
-    see_status(h);
-    gw_ledger_look(h);
+    at_free(h->status);
+    bool any = json_object_size(status) > 0 && at_json_dump(status, &text) == AT_OK;
+    h->status = any ? at_strndup(text.data, text.len) : NULL;
+    see_status(h, status);
+    gw_ledger_busy_with(h);
+}
+
+bool gw_ledger_has_own(const struct gw_metering *m, const json_t *status)
+{
+    const char *own = gw_own_name((struct gw_metering *)(uintptr_t)m);
+    size_t i, j;
+    json_t *ledger, *slice;
+    bool found = false;
+    json_array_foreach(json_object_get(status, "budgets"), i, ledger)
+    {
+        json_array_foreach(json_object_get(ledger, "slices"), j, slice)
+        {
+            found |= own != NULL && strcmp(at_json_str_at(slice, "gateway", ""), own) == 0 &&
+                     money_at(slice, "granted") > money_at(slice, "spent");
+        }
+    }
+    json_array_foreach(json_object_get(status, "rates"), i, slice)
+    {
+        found |= own != NULL && strcmp(at_json_str_at(slice, "gateway", ""), own) == 0;
+    }
+    return found;
 }
 
 /* --- what it is to be --- */
@@ -178,81 +230,145 @@ static int64_t most(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-/* How much it is to have in all of this period, and how much it misses then. True: something is to
- * be told. */
-static bool plan(struct gw_holder *h, struct gw_purse *p, int64_t *ret_granted, int64_t *ret_wanted)
+/* What is there of a purse while it is planned. */
+struct standing {
+    int64_t spent, held, missing, free;
+};
+
+static struct standing standing_of(struct gw_purse *p, int64_t granted)
 {
     struct at_meter_account *a = p->account;
     bool same = strcmp(p->seen_period, p->period) == 0;
-    int64_t others = same ? p->others_granted : 0, wanted_by_others = same ? p->others_wanted : 0;
-    int64_t granted = atomic_load(&a->granted_nanousd);
-    int64_t spent = atomic_load(&a->spent_nanousd), left = atomic_load(&a->left_nanousd);
-    int64_t free = p->limit_nanousd - others - granted;
-    int64_t missing = atomic_load(&a->missing_nanousd);
-    bool first = !same || !p->is_mine;
-    int64_t now = at_loop_now_ns(h->of->gateway->loop);
-    bool stale = spent / 1000 != p->mine_spent / 1000 &&
-                 (h->of->stopping || now - h->told_ns >= AT_GW_LEDGER_TELL_NS);
-    *ret_wanted = 0;
-    *ret_granted = granted;
-    if (!p->has_limit || (h->of->stopping && first && spent == 0)) {
+    struct standing s = {.spent = atomic_load(&a->spent_nanousd),
+                         .missing = atomic_exchange(&a->missing_nanousd, 0)};
+    int64_t left = atomic_load(&a->left_nanousd);
+    s.held = most(atomic_load(&a->granted_nanousd) - left - s.spent, 0);
+    s.free = p->limit_nanousd - (same ? p->others_granted - p->abandoned : 0) - granted;
+    if (s.missing > 0 && s.missing <= left) { /* it has come meanwhile */
+        s.missing = 0;
+    }
+    return s;
+}
+
+static void give_all(struct gw_purse *p, struct gw_slice *next)
+{
+    struct at_meter_account *a = p->account;
+    int64_t left = atomic_load(&a->left_nanousd), granted = atomic_load(&a->granted_nanousd);
+    granted -= left > 0 ? at_meter_give_back(a, left / 1000 * 1000) : 0;
+    next->granted = next->ceiling = most(granted, 0);
+}
+
+/* What is above the ceiling first, which nobody here can spend. */
+static void give_some(struct gw_purse *p, int64_t back, struct gw_slice *next)
+{
+    int64_t above = least(back, next->granted - next->ceiling);
+    next->granted -= above;
+    if (back > above) {
+        int64_t given = at_meter_give_back(p->account, (back - above) / 1000 * 1000);
+        next->granted -= given;
+        next->ceiling -= given;
+    }
+}
+
+static void take_some(struct gw_purse *p, const struct standing *s, struct gw_slice *next)
+{
+    int64_t used = s->spent + s->held, unspent = next->granted - used;
+    int64_t need = s->missing - unspent;
+    if (need > 0 || unspent < p->taken / 2) {
+        int64_t give = most(most(s->free / AT_GW_SLICE_SHARE, AT_GW_SLICE_NANOUSD), need);
+        give = least(give, s->free);
+        next->granted += give > 0 ? give / 1000 * 1000 : 0;
+        p->taken = next->granted - used;
+    }
+    int64_t wish = used + most(s->missing, (next->granted - used) / 2);
+    next->ceiling = least(next->granted, most(next->ceiling, (wish + 999) / 1000 * 1000));
+    next->wanted = used + s->missing > next->granted ? s->missing : 0;
+}
+
+/* How much it is to have in all of this period, how much of it may be spent unheard, and how much
+ * it misses. True: that is to be told. */
+static bool plan(struct gw_holder *h, struct gw_purse *p, struct gw_slice *next)
+{
+    bool same = strcmp(p->seen_period, p->period) == 0, mine = same && p->is_mine;
+    struct gw_slice was = {mine ? p->mine_granted : 0, mine ? p->mine_ceiling : 0,
+                           mine ? p->mine_wanted : 0};
+    *next = (struct gw_slice){was.granted, was.ceiling, 0};
+    struct standing s = standing_of(p, was.granted);
+    int64_t now = at_loop_now_ns(h->of->gateway->loop), told = mine ? p->mine_spent : 0;
+    int64_t unspent = was.granted - s.spent - s.held;
+    int64_t wanted_by_others = same ? p->others_wanted : 0;
+    bool leaving = h->of->stopping || h->closing;
+    bool stale =
+        s.spent / 1000 != told / 1000 && (leaving || now - h->told_ns >= AT_GW_LEDGER_TELL_NS);
+    bool low = atomic_exchange(&p->account->low, false);
+    if (!p->has_limit) {
         return stale;
     }
-    missing = most(missing, p->mine_wanted > left ? p->mine_wanted : 0);
-    if (h->of->stopping) {
-        granted -= left > 0 ? at_meter_give_back(a, left) : 0;
-    } else if (free < 0 ||
-               (wanted_by_others > 0 && free < wanted_by_others && left > 0 && missing <= left)) {
-        int64_t back = free < 0 ? -free : (left + 1) / 2;
-        granted -= at_meter_give_back(a, back / 1000 * 1000);
-    } else if (first || missing > left || atomic_load(&a->low)) {
-        int64_t need = most(missing - left, -left);
-        int64_t give = most(most(free / AT_GW_SLICE_SHARE, AT_GW_SLICE_NANOUSD), need);
-        give = least(give, free);
-        granted += give > 0 ? give / 1000 * 1000 : 0;
-        *ret_wanted = missing > 0 && give < need ? missing : first && give <= 0 ? 1000000 : 0;
+    if (leaving) {
+        give_all(p, next);
+    } else if (s.free < 0) {
+        give_some(p, least(-s.free, most(unspent, 0)), next);
+    } else if (wanted_by_others > s.free && unspent > 0 && s.missing <= unspent) {
+        give_some(p, (unspent + 1) / 2, next);
+    } else if (s.missing > 0 || low || stale) {
+        take_some(p, &s, next);
     }
-    atomic_store(&a->low, false);
-    atomic_store(&a->missing_nanousd, 0);
-    *ret_granted = granted;
-    bool wants_more = *ret_wanted > 0 && *ret_wanted != p->mine_wanted;
-    bool wants_less = *ret_wanted == 0 && p->mine_wanted > 0;
-    return first || granted != p->mine_granted || stale || wants_more || wants_less;
+    return next->granted != was.granted || next->ceiling != was.ceiling || stale ||
+           next->wanted != was.wanted;
 }
 
-static json_t *slice_json(const char *own, int64_t granted, int64_t spent, int64_t wanted)
+static json_t *slice_json(const char *own, const struct gw_slice *slice, int64_t spent)
 {
-    json_t *slice = json_pack("{s:s, s:o, s:o}", "gateway", own, "granted",
-                              money_json(granted, false), "spent", money_json(spent, true));
-    if (wanted > 0) {
-        json_object_set_new(slice, "wanted", money_json(wanted, true));
+    json_t *json = json_pack("{s:s, s:o, s:o, s:o}", "gateway", own, "granted",
+                             money_json(slice->granted, false), "spent", money_json(spent, true),
+                             "ceiling", money_json(slice->ceiling, false));
+    if (slice->wanted > 0) {
+        json_object_set_new(json, "wanted", money_json(slice->wanted, true));
     }
-    return slice;
+    return json;
 }
 
-static json_t *ledger_json(struct gw_holder *h, struct gw_purse *p, const char *own,
-                           int64_t granted, int64_t wanted)
+/* Another gateway's; of one that has gone what it cannot have spent is taken back. */
+static json_t *other_json(const struct gw_metering *m, json_t *slice)
+{
+    const char *name = at_json_str_at(slice, "gateway", "");
+    if (!gw_is_gone(m, name)) {
+        return json_incref(slice);
+    }
+    int64_t ceiling = ceiling_of(slice);
+    return ceiling == 0 && money_at(slice, "spent") == 0
+               ? NULL
+               : json_pack("{s:s, s:o, s:O}", "gateway", name, "granted",
+                           money_json(ceiling, false), "spent", json_object_get(slice, "spent"));
+}
+
+static json_t *ledger_json(struct gw_holder *h, struct gw_purse *p, const json_t *status,
+                           const struct gw_slice *next)
 {
     bool same = strcmp(p->seen_period, p->period) == 0;
-    json_t *before = ledger_in(h, h->status, p), *slices = json_array(), *slice;
+    json_t *before = ledger_in(h, status, p), *slices = json_array(), *slice;
+    const char *own = gw_own_name(h->of);
     int64_t spent = atomic_load(&p->account->spent_nanousd);
     size_t i;
     json_array_foreach(json_object_get(before, "slices"), i, slice)
     {
-        if (same && !at_streq(at_json_str_at(slice, "gateway", ""), own)) {
-            json_array_append(slices, slice);
+        if (same && strcmp(at_json_str_at(slice, "gateway", ""), own) != 0) {
+            json_t *other = other_json(h->of, slice);
+            (void)(other != NULL && json_array_append_new(slices, other));
         }
     }
-    if (granted > 0 || spent > 0 || wanted > 0) {
-        json_array_append_new(slices, slice_json(own, granted, spent, wanted));
+    if (next->granted > 0 || spent > 0 || next->wanted > 0) {
+        json_array_append_new(slices, slice_json(own, next, spent));
     }
-    int64_t others = same ? p->others_granted : 0, others_spent = same ? p->others_spent : 0;
-    p->next_granted = granted;
+    int64_t others = same ? p->others_granted - p->abandoned : 0;
+    int64_t others_spent = same ? p->others_spent : 0;
     return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o}", "window", at_meter_window_name(p->window),
                      "period", p->period, "limit", money_json(p->limit_nanousd, false), "spent",
                      money_json(others_spent + spent, true), "granted",
-                     money_json(others + granted, false), "slices", slices);
+                     money_json(others + next->granted, false), "slices", slices);
 }
+
+static void serve(struct gw_metering *m);
 
 static void on_told(void *ctx, enum at_rc rc, int status, json_t *body, const struct at_err *err)
 {
@@ -266,79 +382,182 @@ static void on_told(void *ctx, enum at_rc rc, int status, json_t *body, const st
         h->told_ns = now;
         h->not_before_ns = now;
         gw_ledger_see(h, body);
-        return;
+    } else {
+        /* Somebody else was faster, or nobody is there. What was taken off comes back by what is
+         * seen. */
+        h->not_before_ns = now + (rc == AT_CONFLICT ? 20 * AT_GW_MS : 500 * AT_GW_MS);
+        if (rc != AT_CONFLICT && rc != AT_NOT_FOUND && !m->told_error) {
+            m->told_error = true;
+            at_log(AT_LOG_WARN, "budgets.disconnected",
+                   "no more money can be asked for: %s; what was given is spent meanwhile",
+                   err->msg);
+        }
+        h->rv = rc == AT_CONFLICT ? 0 : h->rv; /* looked at once more */
+        see_again(h);
+        gw_ledger_busy_with(h);
     }
-    /* Somebody else was faster, or nobody is there. What was taken off comes back by what is seen.
-     */
-    h->not_before_ns = now + (rc == AT_CONFLICT ? 20 * AT_GW_MS : 500 * AT_GW_MS);
-    if (rc != AT_CONFLICT && rc != AT_NOT_FOUND && !m->told_error) {
-        m->told_error = true;
-        at_log(AT_LOG_WARN, "budgets.disconnected",
-               "no more money can be asked for: %s; what was given is spent meanwhile", err->msg);
+    serve(m);
+}
+
+static void fetch(struct gw_holder *h)
+{
+    struct gw_metering *m = h->of;
+    m->n_calls++;
+    h->call = at_client_get(m->gateway->client, h->kind, h->kind == &AT_KIND_BUDGET ? NULL : h->ns,
+                            h->name, on_told, h);
+}
+
+/* The patch that says how it is to be; NULL: it is so. */
+static json_t *patch_of(struct gw_holder *h)
+{
+    AT_CLEANUP(at_cleanup_json) json_t *status = status_of(h);
+    bool budget = h->kind == &AT_KIND_BUDGET, any = false;
+    json_t *list = json_array();
+    for (size_t i = 0; i < h->n_purses; i++) {
+        struct gw_purse *p = &h->purses[i];
+        struct gw_slice next = {0};
+        if (p->has_limit || budget) {
+            any |= plan(h, p, &next);
+            json_array_append_new(list, ledger_json(h, p, status, &next));
+        }
     }
-    see_status(h);
+    size_t n = json_array_size(list);
+    json_t *now = json_object();
+    if (any) {
+        json_t *one = budget ? json_array_get(list, n - 1) : list;
+        json_object_set(now, budget ? "ledger" : "budgets", one);
+    }
+    json_decref(list);
+    if (gw_share_plan(h)) {
+        json_object_set_new(now, "rates", gw_share_json(h, status));
+        any = true;
+    }
+    if (!any) {
+        json_decref(now);
+        return NULL;
+    }
+    return json_pack("{s:{s:o}, s:o}", "metadata", "resourceVersion",
+                     json_sprintf("%lld", (long long)h->rv), "status", now);
 }
 
 void gw_ledger_look(struct gw_holder *h)
 {
     struct gw_metering *m = h->of;
     int64_t now = at_loop_now_ns(m->gateway->loop);
-    if (h->call != 0 || h->rv == 0 || now < h->not_before_ns ||
-        m->n_calls >= AT_GW_LEDGER_CALLS_MAX) {
+    gw_share_fall_back(h);
+    if (h->call != 0 || now < h->not_before_ns || m->n_calls >= AT_GW_LEDGER_CALLS_MAX ||
+        gw_own_name(m) == NULL) {
         return;
     }
-    AT_CLEANUP(at_cleanup_free) char *own = own_name(m);
-    AT_CLEANUP(at_cleanup_json) json_t *list = json_array();
-    bool any = false, known = true;
+    if (h->rv == 0) {
+        fetch(h);
+        return;
+    }
+    if (h->gateways_seen != m->gateways_seen) {
+        see_again(h);
+    }
     for (size_t i = 0; i < h->n_purses; i++) {
-        struct gw_purse *p = &h->purses[i];
-        int64_t granted, wanted;
-        if (!p->has_limit && h->kind != &AT_KIND_BUDGET) {
-            continue;
-        }
-        known = known && enter_period(h, p);
-        if (!known) {
+        if (!enter_period(h, &h->purses[i])) {
             return;
         }
-        any |= plan(h, p, &granted, &wanted);
-        json_array_append_new(list, ledger_json(h, p, own, granted, wanted));
     }
-    if (!any || json_array_size(list) == 0) {
+    AT_CLEANUP(at_cleanup_json) json_t *patch = patch_of(h);
+    if (patch == NULL) {
         return;
     }
-    bool budget = h->kind == &AT_KIND_BUDGET;
-    json_t *last = json_array_get(list, json_array_size(list) - 1);
-    AT_CLEANUP(at_cleanup_json)
-    json_t *patch = json_pack("{s:{s:o}, s:{s:O}}", "metadata", "resourceVersion",
-                              json_sprintf("%lld", (long long)h->rv), "status",
-                              budget ? "ledger" : "budgets", budget ? last : list);
     m->n_calls++;
-    h->call = at_client_patch(m->gateway->client, h->kind, budget ? NULL : h->ns, h->name, "status",
-                              patch, on_told, h);
+    h->call =
+        at_client_patch(m->gateway->client, h->kind, h->kind == &AT_KIND_BUDGET ? NULL : h->ns,
+                        h->name, "status", patch, on_told, h);
 }
 
 /* --- rounds --- */
 
-static void look_at_all(struct gw_metering *m)
+void gw_ledger_busy_with(struct gw_holder *h)
 {
-    void *value;
-    for (size_t it = 0; at_map_next(m->budgets, &it, NULL, &value);) {
-        gw_ledger_look(value);
-    }
-    for (size_t it = 0; at_map_next(m->keys, &it, NULL, &value);) {
-        struct gw_key_object *o = value;
-        if (o->holder.n_purses > 0) {
-            gw_ledger_look(&o->holder);
-        }
+    if (!h->is_busy) {
+        h->is_busy = true;
+        h->next_busy = h->of->busy;
+        h->of->busy = h;
     }
 }
 
-/* Days only go on. */
+/* Is there something left to say, or to hear? */
+static bool is_done(const struct gw_holder *h)
+{
+    bool done =
+        h->call == 0 && h->rv != 0 && at_loop_now_ns(h->of->gateway->loop) >= h->not_before_ns;
+    for (size_t i = 0; i < h->n_purses && done; i++) {
+        const struct gw_purse *p = &h->purses[i];
+        int64_t spent = atomic_load(&p->account->spent_nanousd);
+        bool same = strcmp(p->seen_period, p->period) == 0;
+        int64_t told = same ? p->mine_spent : 0;
+        done = p->period[0] != '\0' && (spent / 1000 == told / 1000) &&
+               atomic_load(&p->account->missing_nanousd) == 0 && p->mine_wanted == 0;
+    }
+    bool waits = h->rates != NULL && !h->closing && atomic_load(&h->rates->requests.milli) == 0;
+    return done && !waits && !h->mine.wanted && !h->others_want;
+}
+
+bool gw_ledger_at_rest(const struct gw_holder *h)
+{
+    bool rest = h->closing && h->call == 0 && !h->is_busy && !h->has_share;
+    for (size_t i = 0; i < h->n_purses && rest; i++) {
+        const struct gw_purse *p = &h->purses[i];
+        bool same = strcmp(p->seen_period, p->period) == 0;
+        rest = !same || !p->has_limit || p->mine_granted - p->mine_spent < AT_METER_NANO_PER_MICRO;
+    }
+    return rest;
+}
+
+/* Those that are to be looked at; who has something to wait for stays among them. */
+static void serve(struct gw_metering *m)
+{
+    struct gw_holder *h = m->busy;
+    m->busy = NULL;
+    while (h != NULL) {
+        struct gw_holder *next = h->next_busy;
+        h->is_busy = false;
+        gw_ledger_look(h);
+        if (!is_done(h)) {
+            gw_ledger_busy_with(h);
+        }
+        h = next;
+    }
+}
+
+/* What loops have noted, and keys that they want to be opened. */
+static void collect(struct gw_metering *m)
+{
+    struct at_meter_account *a = atomic_exchange(&m->gateway->noted_accounts, NULL);
+    while (a != NULL) {
+        struct at_meter_account *next = a->next_noted;
+        struct gw_holder *h = a->owner;
+        atomic_store(&a->noted, false);
+        if (h != NULL) {
+            gw_ledger_busy_with(h);
+        }
+        at_meter_account_unref(a);
+        a = next;
+    }
+    gw_keys_asked(m);
+}
+
+static void look_at_all(struct gw_metering *m)
+{
+    for (struct gw_holder *h = m->open; h != NULL; h = h->next_open) {
+        gw_ledger_busy_with(h);
+    }
+    serve(m);
+}
+
+/* Days only go on. With a new one periods may end. */
 static void go_on(struct at_gateway *g, int64_t wall_ns)
 {
     int32_t day = (int32_t)at_meter_day_of(wall_ns);
     if (day > atomic_load(&g->today)) {
         atomic_store(&g->today, day);
+        look_at_all(g->metering);
     }
 }
 
@@ -347,28 +566,44 @@ static void tick(void *ctx)
     struct gw_metering *m = ctx;
     struct at_gateway *g = m->gateway;
     m->ledger_timer = at_loop_timer(g->loop, AT_GW_LEDGER_TICK_NS, tick, m);
-    atomic_store(&g->budget_poked, false);
     int64_t offset = atomic_load(&g->server_offset_ns);
     if (offset != 0) {
         go_on(g, at_loop_now_ns(g->loop) + offset);
-        look_at_all(m);
+        collect(m);
+        serve(m);
     }
 }
 
 static void poked(void *ctx)
 {
     struct gw_metering *m = ((struct at_gateway *)ctx)->metering;
-    if (m != NULL && !m->stopping) {
-        look_at_all(m);
+    atomic_store(&((struct at_gateway *)ctx)->budget_poked, false);
+    if (m != NULL) {
+        collect(m);
+        serve(m);
     }
 }
 
 void gw_ledger_poke(struct gw_worker *worker)
 {
     struct at_gateway *g = worker->gateway;
-    if (!atomic_exchange(&g->budget_poked, true)) {
-        (void)!at_loop_post(g->loop, poked, g); /* else the next tick does it */
+    if (!atomic_exchange(&g->budget_poked, true) && at_loop_post(g->loop, poked, g) != AT_OK) {
+        atomic_store(&g->budget_poked, false); /* the next tick does it */
     }
+}
+
+void gw_ledger_note(struct gw_worker *worker, struct at_meter_account *account)
+{
+    struct at_gateway *g = worker->gateway;
+    if (atomic_load_explicit(&account->noted, memory_order_relaxed) ||
+        atomic_exchange(&account->noted, true)) {
+        return;
+    }
+    struct at_meter_account *first = atomic_load(&g->noted_accounts);
+    (void)at_meter_account_ref(account);
+    do {
+        account->next_noted = first;
+    } while (!atomic_compare_exchange_weak(&g->noted_accounts, &first, account));
 }
 
 /* --- the server's clock --- */
@@ -385,13 +620,9 @@ static void on_time(void *ctx, enum at_rc rc, int status, json_t *body, const st
     const char *text = at_json_str_at(body, "time", NULL);
     bool well = rc == AT_OK && text != NULL && at_time_parse(text, &wall_ns, NULL) == AT_OK;
     if (well) {
-        bool first = atomic_load(&g->server_offset_ns) == 0;
         atomic_store(&g->server_offset_ns, wall_ns - now);
         go_on(g, wall_ns);
         m->told_error = false;
-        if (first) {
-            look_at_all(m);
-        }
     }
     m->time_timer = at_loop_timer(g->loop, well ? AT_GW_TIME_NS : AT_GW_TIME_AGAIN_NS, ask_time, m);
 }
@@ -414,32 +645,8 @@ void gw_ledger_start(struct gw_metering *m)
 
 void gw_ledger_return(struct gw_metering *m)
 {
+    collect(m);
     look_at_all(m);
-}
-
-bool gw_ledger_busy(const struct gw_metering *m)
-{
-    return m->n_calls > 0;
-}
-
-void gw_holder_done(struct gw_holder *h)
-{
-    struct gw_metering *m = h->of;
-    if (h->call != 0) {
-        at_client_cancel(m->gateway->client, h->call);
-        m->n_calls--;
-    }
-    for (size_t i = 0; i < h->n_purses; i++) {
-        at_meter_account_unref(h->purses[i].account);
-    }
-    at_meter_account_unref(h->rates);
-    gw_names_done(&h->models);
-    json_decref(h->status);
-    char *const texts[] = {h->ns, h->name, h->uid, h->map_key, h->team, h->for_ns};
-    for (size_t i = 0; i < AT_ARRAY_LEN(texts); i++) {
-        at_free(texts[i]);
-    }
-    at_free(h->purses);
 }
 
 void gw_ledger_done(struct gw_metering *m)

@@ -85,13 +85,22 @@
 #define AT_GW_TELL_LAST_NS (2 * AT_GW_S) /* that a gateway which ends takes to tell its usage */
 #define AT_GW_KEYS_NS (10 * AT_GW_MS)    /* changes of keys this close together make one table */
 #define AT_GW_KEYS_MAX 1000000
+#define AT_GW_KEY_BUDGETS_MAX 4
 #define AT_GW_LEDGER_TICK_NS (200 * AT_GW_MS)
 #define AT_GW_LEDGER_TELL_NS (2 * AT_GW_S)        /* between two words on what was spent */
 #define AT_GW_LEDGER_CALLS_MAX 32                 /* under way */
 #define AT_GW_SLICE_SHARE 4                       /* a gateway takes a fourth of what is left, */
 #define AT_GW_SLICE_NANOUSD ((int64_t)1000000000) /* and a dollar at least */
 #define AT_GW_SLICES_MAX 200
-#define AT_GW_TIME_NS (30 * AT_GW_S) /* between two questions for the server's time */
+#define AT_GW_MONEY_WAIT_NS (2 * AT_GW_S)     /* that a request waits for its gateway's slice */
+#define AT_GW_MONEY_WAITERS_MAX 1024          /* that wait so, per loop */
+#define AT_GW_MONEY_LOOK_NS (2 * AT_GW_MS)    /* between two looks at them */
+#define AT_GW_SHARE_NS AT_GW_S                /* between two gifts of a part of a rate */
+#define AT_GW_SHARE_WAIT_NS (1500 * AT_GW_MS) /* then a gateway does without being given one */
+#define AT_GW_KEY_IDLE_NS (300 * AT_GW_S)     /* unused, until what a key has is given back */
+#define AT_GW_KEY_SERIES_MAX 1000             /* keys with a name of their own in metrics */
+#define AT_GW_ALIVE_NS (120 * AT_GW_S)        /* between two reports that nothing else caused */
+#define AT_GW_TIME_NS (30 * AT_GW_S)          /* between two questions for the server's time */
 #define AT_GW_TIME_AGAIN_NS (500 * AT_GW_MS)
 #define AT_GW_USAGE_ROUND_NS (200 * AT_GW_MS) /* between two waits for the disk */
 #define AT_GW_USAGE_TELL_NS AT_GW_S           /* between two words of usage */

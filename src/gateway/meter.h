@@ -32,23 +32,49 @@ struct gw_key_account {
     struct gw_names models; /* of a Budget; none: all */
 };
 
-/* A key as requests see it: never changed, made anew instead. */
+/* What a key that is in use is counted on. Lives as long as the key, and is never changed. */
+struct gw_open {
+    const char *series; /* its name in metrics; lives as long as the gateway */
+    bool has_budget;
+    size_t n;
+    struct gw_key_account accounts[];
+};
+
+/* What few keys have. */
+struct gw_key_more {
+    atomic_int refs;
+    unsigned char previous_hash[32];
+    bool has_previous, all_namespaces, cache;
+    int64_t previous_until_ns; /* by the server's clock */
+    struct gw_names models, namespaces;
+    struct gw_cache_policy cache_policy;
+};
+
+struct gw_key_budget {
+    int64_t limit_nanousd;
+    enum at_meter_window window;
+};
+
+/* A key as requests see it: made anew when it changes, but for what is atomic here. One block, so
+ * that 100,000 of them are small. */
 struct gw_key {
     atomic_int refs;
-    unsigned char hash[32], previous_hash[32];
-    bool has_previous, disabled;
+    atomic_bool revoked; /* at once, before a new table comes */
+    atomic_bool asked;   /* somebody wants it to be opened */
+    bool disabled;
+    unsigned char priority; /* enum gw_priority; GW_PRIORITIES: none is named */
+    unsigned char n_budgets;
+    _Atomic uint32_t used_s; /* when it was last used, in seconds of the loops' clock */
+    unsigned char hash[32];
+    _Atomic(struct gw_open *) open; /* NULL: it was not used yet; then set once */
+    struct gw_key_more *more;       /* NULL: nothing of it */
+    int64_t expires_ns;             /* by the server's clock; 0: never */
     int64_t created_ns;
-    int64_t previous_until_ns, expires_ns; /* by the server's clock; 0: never */
-    struct at_meter_who who;
-    const char *label; /* "namespace/name"; lives as long as the gateway */
-    struct gw_names models, namespaces;
-    bool all_namespaces;
-    enum gw_priority priority; /* GW_PRIORITIES: none is named */
-    struct gw_key_account *accounts;
-    size_t n_accounts;
-    bool has_budget;
-    bool cache;
-    struct gw_cache_policy cache_policy;
+    struct at_meter_who who; /* its id is there when it is open */
+    const char *label;       /* "namespace/name" */
+    struct gw_key *next_asked;
+    int64_t requests_per_minute, tokens_per_minute; /* 0: no limit */
+    struct gw_key_budget budgets[];                 /* and the texts */
 };
 struct gw_key *gw_key_ref(struct gw_key *key);
 void gw_key_unref(struct gw_key *key); /* accepts NULL */
@@ -60,7 +86,9 @@ void gw_keys_unref(struct gw_keys *keys); /* accepts NULL */
 
 /* Of a request under way. */
 struct gw_meter {
-    struct gw_key *key; /* NULL: nothing is metered */
+    struct gw_key *key;         /* NULL: nothing is metered */
+    const struct gw_open *open; /* of the key */
+    bool has_rates;             /* they are taken */
     uint32_t slot;
     uint32_t held; /* accounts on which held_nanousd is held, by bit */
     uint32_t used; /* accounts that it counts on, by bit */
@@ -92,15 +120,24 @@ struct gw_kept {
 /* What a bearer token says: a key of ours, or no. *ret_problem: why not; NULL: it is none of ours.
  */
 bool gw_meter_bearer(struct gw_worker *worker, struct at_str token, const char **ret_problem);
+/* The name of the bearer's key in metrics; lives as long as the gateway. */
+const char *gw_key_series(const struct gw_worker *worker);
 /* May whoever asks know of this model? */
 bool gw_meter_may_ask(const struct gw_worker *worker, const struct gw_model *model);
-/* It is about to be passed on. false: it has been refused, answered and freed. */
-bool gw_meter_begin(struct gw_request *r, const struct gw_path *path);
-void gw_meter_head(struct gw_request *r); /* lines for the client, into r->down */
+enum gw_admission {
+    GW_ADMITTED,
+    GW_REFUSED, /* answered, and freed */
+    GW_LATER,   /* it waits, no longer than AT_GW_MONEY_WAIT_NS, and then goes on by itself */
+};
+/* It is about to be passed on. */
+enum gw_admission gw_meter_begin(struct gw_request *r, const struct gw_path *path);
+bool gw_meter_leave(struct gw_request *r);   /* its client has gone. True: it was waiting here */
+void gw_meter_release(struct gw_request *r); /* after gw_meter_end: the key is not looked at more */
+void gw_meter_head(struct gw_request *r);    /* lines for the client, into r->down */
 /* Part of an answer of n events goes to the client. */
 void gw_meter_data(struct gw_request *r, const char *data, size_t len, size_t n_events);
-void gw_meter_cut(struct gw_request *r); /* when its money is used up; may free it */
-void gw_meter_end(struct gw_request *r, int status);
+void gw_meter_cut(struct gw_request *r);             /* when its money is used up; may free it */
+void gw_meter_end(struct gw_request *r, int status); /* counted, once */
 /* Take the event that tells of usage out of data[0..len), which is whole events. Returns how much
  * of it comes before that, *ret_skip how much to leave out. */
 size_t gw_meter_strip(struct gw_request *r, const char *data, size_t len, size_t *ret_skip);
@@ -127,6 +164,7 @@ bool gw_metering_busy(const struct at_gateway *gateway);
 void gw_metering_close(struct at_gateway *gateway); /* before the client goes */
 void gw_metering_done(struct at_gateway *gateway);
 void gw_worker_take_keys(void *worker);
+const char *gw_metering_meter(const struct at_gateway *gateway); /* names its folder; NULL: none */
 void gw_publish_keys(struct at_gateway *gateway, struct gw_keys *keys_take); /* gateway.c */
 
 #endif

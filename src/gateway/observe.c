@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CACHE_SLOTS 64
+#define CACHE_SLOTS 2048
 
 struct gw_replica_meters {
     char *model, *version, *site, *instance;
@@ -165,14 +165,14 @@ static void count_tokens(struct gw_request *r, struct cached *c)
 static void count_key(struct gw_request *r, int status, int64_t took_ns)
 {
     struct gw_worker *w = r->worker;
-    struct cached *c = cached_of(w, r->obs.key, r->model->name);
-    if (r->obs.key[0] != '\0') {
+    struct cached *c = cached_of(w, r->obs.series, r->model->name);
+    if (r->obs.series[0] != '\0') {
         if (status == 200) {
             at_metric_add(c->ok, 1);
         } else {
             char code[16];
             snprintf(code, sizeof code, "%d", status);
-            const char *const labels[] = {r->obs.key, r->model->name, code, NULL};
+            const char *const labels[] = {r->obs.series, r->model->name, code, NULL};
             at_metric_add(at_metric_with(w->meters.key_requests, labels), 1);
         }
         at_metric_observe_ns(c->duration, took_ns);
@@ -189,7 +189,8 @@ void gw_observe_begin(struct gw_request *r)
     struct gw_worker *w = r->worker;
     const uint64_t random[] = {gw_random(w), gw_random(w), gw_random(w)};
     struct gw_observation *o = &r->obs;
-    *o = (struct gw_observation){.key = w->key != NULL ? w->key : ""};
+    const char *key = w->key != NULL ? w->key : "";
+    *o = (struct gw_observation){.key = key, .series = w->bearer != NULL ? gw_key_series(w) : key};
     gw_trace_take(at_http_request(r->ex), random, w->gateway->trace_share, &o->trace);
     o->random = (uint32_t)(gw_random(w) >> 32);
     o->attempt_span = gw_random(w) | 1;
@@ -338,6 +339,7 @@ void gw_observe_end(struct gw_request *r, int status, struct gw_replica *replica
         gw_access_end(r, status, replica, took_ns);
     }
     at_buf_clear(&r->line);
+    gw_meter_release(r);
 }
 
 /* --- the loop --- */

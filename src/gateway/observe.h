@@ -20,7 +20,8 @@ struct gw_worker;
 /* Of a request under way. */
 struct gw_observation {
     struct gw_trace trace;
-    const char *key;       /* name of the client's token; lives as long as the gateway */
+    const char *key;       /* name of the client's token; as long as the request has its key */
+    const char *series;    /* the same in metrics, or "other"; lives as long as the gateway */
     uint64_t attempt_span; /* of the attempt under way */
     int64_t attempt_ns;
     unsigned attempts;

@@ -169,7 +169,7 @@ static void on_gone(void *ctx)
     struct gw_request *r = ctx;
     r->ex = NULL;
     answered(r, 499, r->replica);
-    if (gw_cache_leave(r)) {
+    if (gw_meter_leave(r) || gw_cache_leave(r)) {
         request_free(r);
         return;
     }
@@ -781,12 +781,13 @@ void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const st
         gw_request_fail(r, 400, problem);
         return;
     }
-    if (!gw_meter_begin(r, path)) {
+    enum gw_admission admission = gw_meter_begin(r, path);
+    if (admission == GW_REFUSED) {
         return;
     }
     at_http_on_gone(ex, on_gone, r);
     at_http_on_writable(ex, on_writable, r);
-    if (!gw_cache_begin(r, path)) {
+    if (admission == GW_ADMITTED && !gw_cache_begin(r, path)) {
         start(r);
     }
 }

@@ -47,6 +47,7 @@ struct gw_request {
     struct at_buf line; /* of the access log, as far as it is known; empty: not wanted */
     bool stream;        /* asked for: the first byte is timed */
     struct gw_meter meter;
+    struct gw_parked *parked; /* NULL: it does not wait for money */
     struct gw_kept kept;
     struct gw_hedge hedge;
     struct gw_turn turn; /* in the model's queue */
@@ -82,6 +83,12 @@ static inline struct at_str gw_request_body(const struct gw_request *r)
 {
     return r->meter.body.len > 0 ? (struct at_str){r->meter.body.data, r->meter.body.len}
                                  : at_http_request_body(r->ex);
+}
+
+/* Its answer has tokens of its own. */
+static inline bool gw_request_completes(const struct gw_request *r)
+{
+    return r->openai && !r->infer;
 }
 
 /* observe_text.c */

@@ -29,9 +29,9 @@ static const struct gw_cache_policy *policy_of(const struct gw_request *r)
     if (key == NULL) {
         return NULL; /* nobody knows whose it would be */
     }
-    return r->model->policy.caches ? &r->model->policy.cache
-           : key->cache            ? &key->cache_policy
-                                   : NULL;
+    return r->model->policy.caches                 ? &r->model->policy.cache
+           : key->more != NULL && key->more->cache ? &key->more->cache_policy
+                                                   : NULL;
 }
 
 /* Whose answers: no text of one kind can be taken for one of another. */

@@ -64,9 +64,11 @@ static json_t *status_of(const struct at_gateway *g, json_t *list_take)
     char time[AT_UNITS_TEXT_BYTES_MAX], interval[AT_UNITS_TEXT_BYTES_MAX];
     int64_t passed = at_loop_now_ns(g->loop) - g->report.told_ns;
     passed = passed > AT_GW_MS ? passed / AT_GW_MS * AT_GW_MS : AT_GW_MS;
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:o}", "site", g->site != NULL ? g->site : "",
-                     "time", at_time_format_micro(at_sys_wall_ns(at_loop_sys(g->loop)), time),
-                     "interval", at_duration_format(passed, interval), "waiting",
+    const char *meter = gw_metering_meter(g);
+    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:o}", "site", g->site != NULL ? g->site : "",
+                     "meter", meter != NULL ? meter : "", "time",
+                     at_time_format_micro(at_sys_wall_ns(at_loop_sys(g->loop)), time), "interval",
+                     at_duration_format(passed, interval), "waiting",
                      (json_int_t)sum(list_take, "waiting"), "running",
                      (json_int_t)sum(list_take, "running"), "deployments", list_take);
 }
@@ -101,7 +103,8 @@ static void on_done(void *ctx, enum at_rc rc, int status, json_t *body, const st
     struct gw_report *r = &g->report;
     (void)status, (void)body;
     r->call = 0;
-    bool empty = json_array_size(json_object_get(r->status, "deployments")) == 0;
+    bool metered = at_json_str_at(r->status, "meter", "")[0] != '\0';
+    bool empty = !metered && json_array_size(json_object_get(r->status, "deployments")) == 0;
     if (rc == AT_NOT_FOUND && !empty && !r->creating) { /* the first one, or it was deleted */
         json_t *object =
             json_pack("{s:s, s:s, s:{s:s}, s:O}", "apiVersion", "atoll.dev/v1", "kind",
@@ -113,6 +116,7 @@ static void on_done(void *ctx, enum at_rc rc, int status, json_t *body, const st
     }
     bool well = rc == AT_OK || (rc == AT_NOT_FOUND && empty);
     if (well) {
+        r->met = metered;
         told(g);
     } else if (!r->failing) { /* once, not every two seconds */
         at_log(AT_LOG_WARN, "report.failed", "cannot tell what waits: %s", err->msg);
@@ -138,7 +142,10 @@ static void tell(void *ctx)
     }
     json_t *list = make(g);
     bool any = json_array_size(list) > 0;
-    if (!any && !r->some) {
+    /* Others must know that it is there while it has money that they would take back. */
+    bool due = gw_metering_meter(g) != NULL &&
+               (!r->met || at_loop_now_ns(g->loop) - r->told_ns >= AT_GW_ALIVE_NS);
+    if (!any && !r->some && !due) {
         json_decref(list);
         return;
     }

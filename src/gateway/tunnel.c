@@ -16,7 +16,7 @@ enum tunnel_state {
 struct gw_tunnel {
     struct gw_worker *worker;
     struct at_http_exchange *ex; /* NULL: gone or answered */
-    const char *key;             /* name of the client's token; NULL: none */
+    char *key;                   /* name of the client's token; NULL: none */
     struct gw_model *model;
     struct gw_wish wish;
     struct at_buf words; /* that the wish points to */
@@ -75,6 +75,7 @@ static void tunnel_free(struct gw_tunnel *t)
     gw_model_drop(t->model);
     at_buf_done(&t->request);
     at_buf_done(&t->words);
+    at_free(t->key);
     at_free(t);
 }
 
@@ -425,7 +426,7 @@ void gw_tunnel_start(struct gw_worker *worker, struct at_http_exchange *ex, stru
     t->worker = worker;
     t->ex = ex;
     t->model = model;
-    t->key = worker->key;
+    t->key = at_strdup(worker->key);
     model->refs++;
     if (model->load != NULL) {
         atomic_fetch_add_explicit(&model->load->arrived, 1, memory_order_relaxed);

@@ -13,13 +13,19 @@ void at_meter_rate_init(struct at_meter_rate *rate, int64_t now_ns)
 {
     atomic_init(&rate->per_minute, 0);
     atomic_init(&rate->full_at, 0);
+    atomic_init(&rate->milli, 1000);
     rate->base_ns = now_ns;
 }
 
 /* Saturates where a day could not pay it back. */
-static int64_t units_of(int64_t n, int64_t per_minute)
+static int64_t units_of(const struct at_meter_rate *rate, int64_t n, int64_t per_minute)
 {
-    wide units = (wide)n * MINUTE / per_minute;
+    int32_t milli = atomic_load_explicit(&rate->milli, memory_order_relaxed);
+    int64_t rate_milli = per_minute * (milli > 0 ? milli : 1); /* 1e12 a minute at most */
+    if (n > -2000 && n < 2000) { /* in 64 bits, which divide several times faster */
+        return n * (MINUTE * 1000) / rate_milli;
+    }
+    wide units = (wide)n * MINUTE * 1000 / rate_milli;
     const wide most = (wide)MINUTE * 1440;
     return (int64_t)(units > most ? most : units < -most ? -most : units);
 }
@@ -38,13 +44,14 @@ int64_t at_meter_rate_take(struct at_meter_rate *rate, int64_t n, int64_t now_ns
     if (n > per_minute) {
         return INT64_MAX;
     }
-    int64_t now = clock_of(rate, now_ns), cost = units_of(n, per_minute);
+    int64_t now = clock_of(rate, now_ns), cost = units_of(rate, n, per_minute);
     int64_t full_at = atomic_load_explicit(&rate->full_at, memory_order_relaxed);
     int64_t next;
     do {
         next = (full_at > now ? full_at : now) + cost;
-        if (next - now > MINUTE) {
-            return (next - now - MINUTE) / UNITS_PER_NS + 1;
+        if (next - now > MINUTE && full_at > now) {
+            int64_t over = next - now - MINUTE, ahead = full_at - now;
+            return (over < ahead ? over : ahead) / UNITS_PER_NS + 1;
         }
     } while (!atomic_compare_exchange_weak_explicit(&rate->full_at, &full_at, next,
                                                     memory_order_relaxed, memory_order_relaxed));
@@ -57,7 +64,7 @@ void at_meter_rate_correct(struct at_meter_rate *rate, int64_t n, int64_t now_ns
     if (per_minute <= 0 || n == 0) {
         return;
     }
-    int64_t now = clock_of(rate, now_ns), cost = units_of(n, per_minute);
+    int64_t now = clock_of(rate, now_ns), cost = units_of(rate, n, per_minute);
     int64_t full_at = atomic_load_explicit(&rate->full_at, memory_order_relaxed);
     int64_t next;
     do { /* what had flowed back anyway is not given back once more */
@@ -66,16 +73,47 @@ void at_meter_rate_correct(struct at_meter_rate *rate, int64_t n, int64_t now_ns
                                                     memory_order_relaxed, memory_order_relaxed));
 }
 
+static int64_t ahead_of(const struct at_meter_rate *rate, int64_t now_ns)
+{
+    int64_t ahead =
+        atomic_load_explicit(&rate->full_at, memory_order_relaxed) - clock_of(rate, now_ns);
+    return ahead > 0 ? ahead : 0;
+}
+
+int32_t at_meter_rate_saved(const struct at_meter_rate *rate, int64_t now_ns)
+{
+    int64_t room = MINUTE - ahead_of(rate, now_ns);
+    return room < -MINUTE ? -1000 : (int32_t)((wide)room * 1000 / MINUTE);
+}
+
+void at_meter_rate_share(struct at_meter_rate *rate, int32_t milli, int32_t saved_milli,
+                         int64_t now_ns)
+{
+    int32_t before = atomic_load_explicit(&rate->milli, memory_order_relaxed);
+    int64_t full_at = atomic_load_explicit(&rate->full_at, memory_order_relaxed);
+    int64_t now = clock_of(rate, now_ns), next;
+    do {
+        next = full_at;
+        if (milli > before) {
+            wide old_ahead = (full_at > now ? full_at - now : 0);
+            wide new_ahead = (wide)MINUTE * (1000 - saved_milli) / 1000;
+            next = now + (int64_t)((old_ahead * before + new_ahead * (milli - before)) / milli);
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&rate->full_at, &full_at, next,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    atomic_store_explicit(&rate->milli, milli, memory_order_relaxed);
+}
+
 struct at_meter_rate_view at_meter_rate_look(const struct at_meter_rate *rate, int64_t now_ns)
 {
     int64_t limit = atomic_load_explicit(&rate->per_minute, memory_order_relaxed);
-    int64_t ahead =
-        atomic_load_explicit(&rate->full_at, memory_order_relaxed) - clock_of(rate, now_ns);
-    ahead = ahead > 0 ? ahead : 0;
+    int64_t ahead = ahead_of(rate, now_ns);
+    int32_t milli = atomic_load_explicit(&rate->milli, memory_order_relaxed);
     int64_t room = ahead < MINUTE ? MINUTE - ahead : 0;
-    return (struct at_meter_rate_view){.limit = limit,
-                                       .remaining = (int64_t)((wide)room * limit / MINUTE),
-                                       .reset_ns = ahead / UNITS_PER_NS};
+    int64_t remaining = room == MINUTE ? limit * milli / 1000
+                                       : (int64_t)((wide)room * limit * milli / 1000 / MINUTE);
+    return (struct at_meter_rate_view){
+        .limit = limit, .remaining = remaining, .reset_ns = ahead / UNITS_PER_NS};
 }
 
 struct at_meter_account *at_meter_account_new(const char *name, int64_t now_ns)
@@ -104,7 +142,7 @@ void at_meter_account_unref(struct at_meter_account *account)
     }
 }
 
-static void raise_missing(struct at_meter_account *a, int64_t amount)
+void at_meter_want(struct at_meter_account *a, int64_t amount)
 {
     int64_t known = atomic_load_explicit(&a->missing_nanousd, memory_order_relaxed);
     while (known < amount &&
@@ -126,14 +164,14 @@ enum at_meter_hold at_meter_hold(struct at_meter_account *account, int64_t amoun
             if (pool < amount_nanousd || pool <= 0) {
                 return AT_METER_SPENT;
             }
-            raise_missing(account, amount_nanousd > 0 ? amount_nanousd : 1);
+            at_meter_want(account, amount_nanousd > 0 ? amount_nanousd : 1);
             return AT_METER_LATER;
         }
     } while (!atomic_compare_exchange_weak_explicit(&account->left_nanousd, &left,
                                                     left - amount_nanousd, memory_order_relaxed,
                                                     memory_order_relaxed));
-    int64_t granted = atomic_load_explicit(&account->granted_nanousd, memory_order_relaxed);
-    if (left - amount_nanousd < granted / 4 &&
+    int64_t low_at = atomic_load_explicit(&account->low_at_nanousd, memory_order_relaxed);
+    if (left - amount_nanousd < low_at &&
         !atomic_load_explicit(&account->low, memory_order_relaxed)) {
         atomic_store_explicit(&account->low, true, memory_order_relaxed);
     }
@@ -153,7 +191,10 @@ void at_meter_settle(struct at_meter_account *account, int64_t held_nanousd, int
 void at_meter_grant(struct at_meter_account *account, int64_t granted_nanousd)
 {
     int64_t before = atomic_exchange(&account->granted_nanousd, granted_nanousd);
-    atomic_fetch_add(&account->left_nanousd, granted_nanousd - before);
+    int64_t left = atomic_fetch_add(&account->left_nanousd, granted_nanousd - before);
+    if (granted_nanousd != before) {
+        atomic_store(&account->low_at_nanousd, (left + granted_nanousd - before) / 4);
+    }
 }
 
 void at_meter_begin(struct at_meter_account *account, int64_t spent_nanousd)

@@ -93,14 +93,6 @@ const refusal = async (promise) => {
   return assert.fail('it was not refused');
 };
 const known = (k, url) => eventually(`${k.name} is known`, async () => (await new Gateway(url ?? gateway.url, k.secret).ask('/v1/models', { method: 'GET' })).status === 200);
-// Known, and with money: what is asked for in advance has come.
-async function ready(k, url, name = 'gateway') {
-  await known(k, url);
-  await eventually(`${k.name} has money`, async () => {
-    const object = await api('GET', `namespaces/${k.ns}/apikeys/${k.name}`);
-    return (object.status?.budgets ?? []).length === (object.spec.budgets ?? []).length && (object.status?.budgets ?? []).every((b) => b.slices?.some((s) => s.gateway.startsWith(`${name}:`)));
-  });
-}
 const usage = async (k) => {
   const rows = (await api('GET', 'usagerecords')).items.flatMap((r) => r.spec.rows ?? []).filter((r) => r.key === k.name);
   const sum = (f) => rows.reduce((s, r) => s + Number(r[f] ?? 0), 0);
@@ -185,7 +177,7 @@ it('limits of requests and of tokens are told in headers, and refuse what is too
 
 it('a budget ends what it does not pay for: whole answers, streams and many at once', async () => {
   const k = await key({ budgets: [{ window: 'Day', amount: '0.05' }] });
-  await ready(k);
+  await known(k);
   // 0.001 a request, 10 prompt tokens 0.001, each token 0.001.
   assert.equal((await chat(client(k, { retries: 3 }), 'words=20', { max_tokens: 20 })).usage.completion_tokens, 20);
   const capped = await chat(client(k), 'words=1000');
@@ -198,7 +190,7 @@ it('a budget ends what it does not pay for: whole answers, streams and many at o
   assert.ok((await spent()) <= 0.05);
   // A server that sends more than it may: the stream ends with an error.
   const rude = await key({ budgets: [{ window: 'Total', amount: '0.1' }] });
-  await ready(rude);
+  await known(rude);
   const got = [];
   const cut = await refusal(
     (async () => {
@@ -210,14 +202,14 @@ it('a budget ends what it does not pay for: whole answers, streams and many at o
   await eventually('the server was told to stop', async () => (await seen()).cut > 0);
   // By the Open Inference Protocol a request has its price, and the bytes of tensors are no tokens.
   const oip = await key({ budgets: [{ window: 'Day', amount: '0.0045' }] });
-  await ready(oip);
+  await known(oip);
   const each = [];
   for (let i = 0; i < 8; i++) each.push((await new Gateway(gateway.url, oip.secret).infer('m', { body: `{"inputs":[${'1,'.repeat(5000)}1]}` })).status);
   assert.deepEqual(each.slice(0, 4).concat(each.slice(4)).filter((x) => x === 200).length, 4, JSON.stringify(each));
   assert.equal(each.at(-1), 429);
   // Many at once.
   const many = await key({ budgets: [{ window: 'Month', amount: '0.1' }] });
-  await ready(many);
+  await known(many);
   const answers = await Promise.allSettled(Array.from({ length: 40 }, () => chat(client(many), 'words=10 wait=50', { max_tokens: 10 })));
   const fine = answers.filter((a) => a.status === 'fulfilled').length;
   assert.ok(fine >= 1 && fine * 0.012 <= 0.1, `${fine}`);
@@ -276,7 +268,7 @@ it('kill -9 loses no usage, counts none twice, and gives no money back', async (
   const dir = await fleet.dir('atoll-gw');
   let g = await another('killed', dir);
   const k = await key({ budgets: [{ window: 'Total', amount: '0.5' }] });
-  await ready(k, g.url, 'killed');
+  await known(k, g.url);
   await eventually('it serves', async () => (await new Gateway(g.url, k.secret).infer('m')).status === 200);
   let fine = 1;
   let cost = 0.001;
@@ -316,7 +308,6 @@ it('several gateways share one budget, and one that is cut off keeps to its slic
   const keys = [await key({ team: 'red' }), await key({ team: 'red' })];
   for (const k of keys) for (const url of [a.url, b.url, gateway.url]) await known(k, url);
   const budget = async () => (await api('GET', 'budgets/red')).status?.ledger ?? {};
-  await eventually('all have asked', async () => ((await budget()).slices ?? []).filter((x) => /^(a|b|gateway):/.test(x.gateway)).length === 3).catch(async (e) => { throw new Error(`${e} ${JSON.stringify(await budget())}`); });
   let fine = 0;
   const until = Date.now() + 6000;
   // Each gateway in turn, with clients that try again, until nothing is left.
@@ -389,7 +380,7 @@ it('what was used is shown as a table, as JSON and for spreadsheets; and nobody 
   assert.equal(object.spec.hash, createHash('sha256').update(secret).digest('hex'));
   assert.ok(!JSON.stringify(object).includes(secret));
   const k = { name: 'shown', ns: 'default', secret };
-  await ready(k);
+  await known(k);
   await chat(client(k, { retries: 3 }), 'words=9');
   await eventually('it is told', async () => (await usage(k)).requests === 1);
   const rows = JSON.parse((await atoll('usage', '--team', 'blue', '-o', 'json')).out);
@@ -419,11 +410,12 @@ it('what was used is shown as a table, as JSON and for spreadsheets; and nobody 
 it('a gateway that the control plane has left spends its slice, and no more', async () => {
   const g = await another('alone', await fleet.dir('atoll-gw'));
   const k = await key({ budgets: [{ window: 'Total', amount: '20' }] });
-  await ready(k, g.url, 'alone');
-  await chat(client(k, { ...g, retries: 5 }), 'words=4', { max_tokens: 4 });
-  const mine = (b) => Number(b.slices.find((s) => s.gateway.startsWith('alone:')).granted);
-  const granted = mine((await api('GET', `namespaces/default/apikeys/${k.name}`)).status.budgets[0]);
-  assert.ok(granted < 10, `${granted}`);
+  await known(k, g.url);
+  await chat(client(k, g), 'words=4', { max_tokens: 4 });
+  // What it may spend unheard is a part of its slice: the rest may be given to others.
+  const slice = (await api('GET', `namespaces/default/apikeys/${k.name}`)).status.budgets[0].slices.find((s) => s.gateway.startsWith('alone:'));
+  const granted = Number(slice.ceiling);
+  assert.ok(granted > 2 && granted < Number(slice.granted) && Number(slice.granted) < 10, JSON.stringify(slice));
   const model = (await api('GET', 'instances')).items.find((i) => i.metadata.labels['atoll.dev/deployment'] === 'm');
   assert.ok(model);
   dev.child.kill('SIGSTOP'); // control plane, and with it whatever could give more money
