@@ -25,6 +25,10 @@
     X(llama_model_n_ctx_train)                                                                     \
     X(llama_model_n_embd_out)                                                                      \
     X(llama_model_n_layer)                                                                         \
+    X(llama_model_n_embd)                                                                          \
+    X(llama_model_n_head)                                                                          \
+    X(llama_model_n_head_kv)                                                                       \
+    X(llama_model_n_swa)                                                                           \
     X(llama_model_get_vocab)                                                                       \
     X(llama_model_meta_val_str)                                                                    \
     X(llama_model_desc)                                                                            \
@@ -41,6 +45,9 @@
     X(llama_memory_clear)                                                                          \
     X(llama_memory_seq_rm)                                                                         \
     X(llama_memory_seq_cp)                                                                         \
+    X(llama_state_seq_get_size)                                                                    \
+    X(llama_state_seq_get_data)                                                                    \
+    X(llama_state_seq_set_data)                                                                    \
     X(llama_batch_init)                                                                            \
     X(llama_batch_free)                                                                            \
     X(llama_decode)                                                                                \
@@ -70,6 +77,7 @@
     X(ggml_backend_dev_get)                                                                        \
     X(ggml_backend_dev_type)                                                                       \
     X(ggml_backend_dev_description)                                                                \
+    X(ggml_row_size)                                                                               \
     X(ggml_set_abort_callback)                                                                     \
     X(ggml_version)
 

@@ -218,6 +218,7 @@ static enum at_rc make_engine(struct at_llm_service *s, const struct at_llm_metr
                                             .sched = s->options.sched,
                                             .threads = s->options.threads,
                                             .cache_type = s->options.cache_type,
+                                            .split = s->options.split,
                                             .metrics = *metrics,
                                             .on_event = llm_on_event,
                                             .ctx = s};

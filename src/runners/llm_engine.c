@@ -2,6 +2,7 @@
 
 #include "core/mem.h"
 #include "core/units.h"
+#include "sys/cgroup.h"
 
 #include <assert.h>
 #include <string.h>
@@ -150,7 +151,9 @@ void llm_sequence_end(struct at_llm_engine *e, struct llm_sequence *q, bool keep
         e->n_embeds--;
     } else {
         at_llm_sched_finish(e->sched, &q->base, keep);
-        e->l->llama_sampler_free(q->sampler);
+        if (q->sampler != NULL) {
+            e->l->llama_sampler_free(q->sampler);
+        }
     }
     *(q->prev != NULL ? &q->prev->next : &e->sequences) = q->next;
     if (q->next != NULL) {
@@ -225,10 +228,39 @@ static void drop_cells(void *ctx, int slot, size_t from)
     }
 }
 
-static void copy_cells(void *ctx, int from, int to, size_t n)
+/* Between two parts of a split cache: by way of the host, as far as there are tokens. */
+static bool copy_state(struct at_llm_engine *e, int from, int to, size_t n)
+{
+    char *place = NULL;
+    size_t bytes = e->l->llama_state_seq_get_size(e->context, from);
+    e->copied.len = 0;
+    bool done = bytes != 0 && at_buf_reserve(&e->copied, bytes, &place) == AT_OK &&
+                e->l->llama_state_seq_get_data(e->context, (uint8_t *)place, bytes, from) != 0 &&
+                e->l->llama_state_seq_set_data(e->context, (const uint8_t *)place, bytes, to) != 0;
+    drop_cells(e, to, done ? n : 0);
+    return done;
+}
+
+static bool copy_cells(void *ctx, int from, int to, size_t n)
 {
     struct at_llm_engine *e = ctx;
+    if (e->options.sched.split) {
+        return copy_state(e, from, to, n);
+    }
     e->l->llama_memory_seq_cp(e->memory, from, to, 0, (llama_pos)n);
+    return true;
+}
+
+/* On a CPU, products of whole matrices are computed faster than the fused attention, which goes
+ * cell by cell; of cells that most of a step's tokens do not see, the latter passes over more
+ * quickly. Numbers of fewer bits, and large steps over long parts, need it. */
+static bool plain_attention(const struct at_llm_engine *e)
+{
+    const struct at_llm_sched_options *o = &e->options.sched;
+    uint64_t scores = (uint64_t)o->step_tokens_max * e->context_tokens *
+                      (uint64_t)e->l->llama_model_n_head(e->options.model);
+    bool wide = e->options.cache_type == GGML_TYPE_F16 || e->options.cache_type == GGML_TYPE_F32;
+    return !e->l->gpu && wide && scores * sizeof(float) <= AT_LLM_SCORES_BYTES_MAX;
 }
 
 static enum at_rc make_context(struct at_llm_engine *e, struct at_err *err)
@@ -239,7 +271,10 @@ static enum at_rc make_context(struct at_llm_engine *e, struct at_err *err)
     params.n_batch = params.n_ubatch = (uint32_t)o->step_tokens_max;
     params.n_seq_max = (uint32_t)at_llm_sched_slots(o);
     params.n_threads = params.n_threads_batch = e->options.threads;
-    params.kv_unified = true; /* one cache for all, counted by the scheduler */
+    params.kv_unified = !o->split;
+    if (o->split && plain_attention(e)) {
+        params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    }
     params.swa_full = true;
     params.no_perf = true;
     params.type_k = params.type_v = e->options.cache_type;
@@ -249,6 +284,7 @@ static enum at_rc make_context(struct at_llm_engine *e, struct at_err *err)
                           e->l->last_log[0] != '\0' ? e->l->last_log : "no memory");
     }
     e->memory = e->l->llama_get_memory(e->context);
+    assert(!o->split || e->l->llama_n_ctx(e->context) >= o->cells);
     if (e->l->llama_n_ctx(e->context) < o->cells) {
         o->cells = e->l->llama_n_ctx(e->context);
         e->context_tokens = e->context_tokens < o->cells ? e->context_tokens : o->cells;
@@ -257,19 +293,50 @@ static enum at_rc make_context(struct at_llm_engine *e, struct at_err *err)
     return AT_OK;
 }
 
+static uint64_t bytes_per_token(const struct at_llm_engine *e)
+{
+    const struct llama_model *m = e->options.model;
+    int32_t heads = e->l->llama_model_n_head(m);
+    int64_t width = e->l->llama_model_n_embd(m);
+    width = heads > 0 ? width * e->l->llama_model_n_head_kv(m) / heads : width;
+    return 2 * (uint64_t)e->l->llama_model_n_layer(m) *
+           e->l->ggml_row_size(e->options.cache_type, width);
+}
+
+/* In a cache that all share, each token's attention passes over the cells of all; one with a part
+ * for each sequence takes as many times the memory. */
+static void choose_split(struct at_llm_engine *e, bool asked)
+{
+    struct at_llm_sched_options *o = &e->options.sched;
+    const struct llama_model *model = e->options.model;
+    size_t all = o->sequences_max * e->context_tokens;
+    uint64_t may = (uint64_t)at_cgroup_self_memory() / AT_LLM_SPLIT_SHARE;
+    may = may != 0 && may < AT_LLM_SPLIT_BYTES_MAX ? may : AT_LLM_SPLIT_BYTES_MAX;
+    bool small = all * bytes_per_token(e) <= may &&
+                 (!asked || o->cells >= o->sequences_max * AT_LLM_SPLIT_TOKENS_MIN);
+    /* What is copied between parts lacks what a sliding window has left behind. */
+    bool can = e->l->llama_model_n_swa(model) == 0 && o->sequences_max > 1 &&
+               !e->l->llama_model_is_recurrent(model) && !e->l->llama_model_is_hybrid(model);
+    o->split = can && (e->options.split == AT_LLM_SPLIT_ON ||
+                       (e->options.split == AT_LLM_SPLIT_AUTO && small));
+    o->cells = o->split ? all : o->cells;
+}
+
 static void choose_sizes(struct at_llm_engine *e)
 {
     struct at_llm_sched_options *o = &e->options.sched;
     const struct llama_model *model = e->options.model;
     int32_t trained = e->l->llama_model_n_ctx_train(model);
     size_t most = trained > 0 ? (size_t)trained : AT_LLM_CELLS_DEFAULT;
-    if (o->cells == 0) {
+    bool asked = o->cells != 0;
+    if (!asked) {
         o->cells = most < AT_LLM_CELLS_DEFAULT ? most : AT_LLM_CELLS_DEFAULT;
     }
     if (e->l->llama_model_is_recurrent(model) || e->l->llama_model_is_hybrid(model)) {
         o->reuse = false; /* their state has no prefixes */
     }
     e->context_tokens = most < o->cells ? most : o->cells;
+    choose_split(e, asked);
     e->embed_tokens = most < AT_LLM_EMBED_TOKENS_MAX ? most : AT_LLM_EMBED_TOKENS_MAX;
 }
 
@@ -283,6 +350,7 @@ enum at_rc at_llm_engine_new(struct at_loop *loop, const struct at_llm_engine_op
     e->vocab = e->l->llama_model_get_vocab(options->model);
     pthread_mutex_init(&e->lock, NULL);
     pthread_cond_init(&e->wanted, NULL);
+    at_buf_init(&e->copied, AT_LLM_COPY_BYTES_MAX);
     choose_sizes(e);
     enum at_rc rc = make_context(e, err);
     if (rc != AT_OK) {
@@ -339,6 +407,7 @@ void at_llm_engine_free(struct at_llm_engine *engine)
     }
     at_llm_sched_free(e->sched);
     at_free(e->chunks);
+    at_buf_done(&e->copied);
     if (e->context != NULL) {
         e->l->llama_batch_free(e->batch);
         e->l->llama_free(e->context);

@@ -57,10 +57,14 @@ struct at_llm_metrics {
     struct at_metric *running, *waiting, *cells_used, *cells_kept, *cells, *preemptions, *cancelled;
 };
 
+/* Has each sequence cells of its own? AUTO: where that costs little memory. */
+enum at_llm_split { AT_LLM_SPLIT_AUTO, AT_LLM_SPLIT_ON, AT_LLM_SPLIT_OFF };
+
 struct at_llm_engine_options {
     const struct at_llama *llama;
     struct llama_model *model;
     struct at_llm_sched_options sched; /* cells 0: chosen from the model's context; updated */
+    enum at_llm_split split;           /* sched.split is set by it */
     int threads;
     enum ggml_type cache_type;
     struct at_llm_metrics metrics;

@@ -19,7 +19,7 @@ struct llm_message {
 struct llm_sequence {
     struct at_llm_seq base; /* first, so that the scheduler's sequence is this one */
     struct at_llm_work *work;
-    struct llama_sampler *sampler;
+    struct llama_sampler *sampler; /* NULL: the likeliest */
     struct at_llm_text text;
     json_t *logprobs; /* not yet told */
     size_t n_answer;
@@ -50,6 +50,7 @@ struct at_llm_engine {
     struct at_llm_sched *sched;
     struct at_llm_sched_counts told;
     struct at_llm_chunk *chunks;
+    struct at_buf copied; /* a sequence's state, on its way to another */
     struct llm_sequence *sequences;
     size_t n_embeds;
     struct at_llm_event *events_first, *events_last;

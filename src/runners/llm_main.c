@@ -33,6 +33,8 @@ static const char USAGE[] =
     "CPUs)\n"
     "  --gpu-layers N    layers computed on a GPU; all by default, where library and machine have "
     "one\n"
+    "  --cache split|shared  cells for each sequence, --context of them, or --context for all\n"
+    "                    together (split where that takes little memory)\n"
     "  --cache-type T    f16 (default), f32 or q8_0: how the cache keeps its numbers\n"
     "  --prefix-cache on|off  keep and share what prompts have in common (on)\n"
     "  --chat-template T name of a template of llama.cpp's (chatml, llama3, ...), or @FILE\n"
@@ -44,7 +46,8 @@ static const char USAGE[] =
     "  atoll runner llm --model qwen.gguf --threads 4 --cache-type q8_0\n";
 
 struct options {
-    const char *model, *sequences, *step_tokens, *context, *threads, *gpu_layers, *cache_type;
+    const char *model, *sequences, *step_tokens, *context, *threads, *gpu_layers, *cache,
+        *cache_type;
     const char *prefix_cache, *chat_template, *batching;
     char *template_text;
     int n_gpu_layers;
@@ -64,6 +67,7 @@ static enum at_rc parse_options(int argc, char **argv, struct options *ret, stru
         {"--context", &ret->context},
         {"--threads", &ret->threads},
         {"--gpu-layers", &ret->gpu_layers},
+        {"--cache", &ret->cache},
         {"--cache-type", &ret->cache_type},
         {"--prefix-cache", &ret->prefix_cache},
         {"--chat-template", &ret->chat_template},
@@ -102,6 +106,12 @@ static enum at_rc parse_words(struct options *o, struct at_err *err)
     if (!found) {
         return at_err_set(err, AT_BAD_REQUEST, "--cache-type %s: there are f16, f32, q8_0",
                           o->cache_type);
+    }
+    if (o->cache != NULL) {
+        o->service.split = strcmp(o->cache, "split") == 0 ? AT_LLM_SPLIT_ON : AT_LLM_SPLIT_OFF;
+        if (o->service.split != AT_LLM_SPLIT_ON && strcmp(o->cache, "shared") != 0) {
+            return at_err_set(err, AT_BAD_REQUEST, "--cache %s: split or shared", o->cache);
+        }
     }
     const char *prefix = o->prefix_cache != NULL ? o->prefix_cache : "on";
     o->service.sched.reuse = strcmp(prefix, "on") == 0;

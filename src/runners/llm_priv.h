@@ -18,6 +18,7 @@ struct at_llm_options {
     size_t queue_max;
     int threads;
     enum ggml_type cache_type;
+    enum at_llm_split split;
     struct runner_start start;
 };
 

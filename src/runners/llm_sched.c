@@ -39,13 +39,15 @@ struct at_llm_sched {
     size_t n_running;
     struct at_llm_client *clients;
     size_t n_waiting;
-    uint64_t floor; /* where a client that comes (back) begins */
+    size_t gap_steps; /* for so many there is a gap between those that run */
+    uint64_t floor;   /* where a client that comes (back) begins */
     uint64_t ticks, orders, preemptions, reused;
 };
 
 int at_llm_sched_slots(const struct at_llm_sched_options *options)
 {
-    return (int)(options->sequences_max + (options->reuse ? AT_LLM_KEPT_MAX : 0));
+    return (int)(options->sequences_max +
+                 (options->reuse && !options->split ? AT_LLM_KEPT_MAX : 0));
 }
 
 struct at_llm_sched *at_llm_sched_new(const struct at_llm_sched_options *options,
@@ -152,11 +154,19 @@ static void slot_grow(struct at_llm_sched *s, struct slot *slot, size_t n)
     }
 }
 
-static void slot_share(struct at_llm_sched *s, size_t from, size_t to, size_t n)
+/* The first n tokens of one slot for another, which is empty. false: there they are not. */
+static bool slot_share(struct at_llm_sched *s, size_t from, size_t to, size_t n)
 {
     struct slot *source = &s->slots[from], *target = &s->slots[to];
     assert(target->n == 0);
     assert(source->n >= n);
+    if (!s->cache.copy(s->cache.ctx, (int)from, (int)to, n)) {
+        return false;
+    }
+    if (s->options.split) {
+        slot_grow(s, target, n);
+        return true;
+    }
     slot_room(target, n);
     for (size_t i = 0; i < n; i++) {
         target->cells[i] = source->cells[i];
@@ -164,7 +174,21 @@ static void slot_share(struct at_llm_sched *s, size_t from, size_t to, size_t n)
         live_add(s, source->cells[i]);
     }
     target->n = n;
-    s->cache.copy(s->cache.ctx, (int)from, (int)to, n);
+    return true;
+}
+
+/* A kept prefix gets a sequence again, which goes on behind its first n tokens. */
+static void slot_resume(struct at_llm_sched *s, size_t index, size_t n)
+{
+    struct slot *slot = &s->slots[index];
+    assert(slot->seq == NULL);
+    assert(slot->kept != NULL);
+    at_free(slot->kept);
+    slot->kept = NULL;
+    slot_cut(s, index, n);
+    for (size_t i = 0; i < slot->n; i++) {
+        live_add(s, slot->cells[i]);
+    }
 }
 
 static void slot_empty(struct at_llm_sched *s, size_t index)
@@ -173,6 +197,7 @@ static void slot_empty(struct at_llm_sched *s, size_t index)
     at_free(s->slots[index].kept);
     s->slots[index].kept = NULL;
     s->slots[index].seq = NULL;
+    s->slots[index].used_at = 0;
 }
 
 /* The kept prefix that was used longest ago; SIZE_MAX: none. */
@@ -254,7 +279,7 @@ static void wait_out(struct at_llm_sched *s, struct at_llm_seq *seq)
 void at_llm_sched_add(struct at_llm_sched *s, struct at_llm_seq *seq)
 {
     assert(seq->n_prompt >= 1);
-    assert(seq->tokens_max <= s->options.cells);
+    assert(seq->tokens_max <= s->options.cells / (s->options.split ? s->options.sequences_max : 1));
     seq->owner = client_of(s, seq->client);
     seq->n_done = seq->n_reused = seq->preemptions = 0;
     seq->admitted = false;
@@ -420,27 +445,135 @@ static size_t kept_cells(const struct at_llm_sched *s)
     return s->options.cells - s->n_free - s->n_live;
 }
 
+/* --- a split cache --- */
+
+/* The engine computes neighbours together, and others after one another: slots that run stay side
+ * by side. [first, last] of them; false: none runs. */
+static bool running_span(const struct at_llm_sched *s, size_t *ret_first, size_t *ret_last,
+                         size_t *ret_gap)
+{
+    *ret_first = *ret_gap = SIZE_MAX;
+    for (size_t i = 0; i < s->n_slots; i++) {
+        if (s->slots[i].seq != NULL) {
+            *ret_first = *ret_first != SIZE_MAX ? *ret_first : i;
+            *ret_last = i;
+        }
+    }
+    for (size_t i = *ret_first; *ret_first != SIZE_MAX && i < *ret_last; i++) {
+        if (s->slots[i].seq == NULL) {
+            *ret_gap = i;
+            break;
+        }
+    }
+    return *ret_first != SIZE_MAX;
+}
+
+static size_t kept_prefix(const struct slot *slot, const struct at_llm_seq *seq)
+{
+    return slot->kept != NULL ? common_prefix(slot->kept, slot->n, seq->tokens, seq->n_tokens - 1)
+                              : 0;
+}
+
+/* Among those that keep the running ones together: a gap before an end, then what has most of seq,
+ * then what is empty, then what was used longest ago. */
+static size_t choose_split_slot(const struct at_llm_sched *s, const struct at_llm_seq *seq,
+                                size_t *ret_own)
+{
+    size_t first, last = 0, gap, best = SIZE_MAX;
+    bool any = running_span(s, &first, &last, &gap);
+    for (size_t i = 0; i < s->n_slots; i++) {
+        const struct slot *slot = &s->slots[i];
+        bool inside = any && i > first && i < last;
+        bool near = !any || inside || (gap == SIZE_MAX && (i + 1 == first || i == last + 1));
+        if (slot->seq != NULL || !near) {
+            continue;
+        }
+        size_t own = kept_prefix(slot, seq);
+        if (best == SIZE_MAX || own > *ret_own ||
+            (own == *ret_own && slot->used_at < s->slots[best].used_at)) {
+            best = i;
+            *ret_own = own;
+        }
+    }
+    assert(best != SIZE_MAX);
+    return best;
+}
+
+/* A slot for seq of a split cache, with what it had already or what was copied from match. */
+static size_t take_split_slot(struct at_llm_sched *s, const struct at_llm_seq *seq,
+                              struct match *match)
+{
+    size_t own = 0;
+    size_t slot = choose_split_slot(s, seq, &own);
+    own = own >= AT_LLM_PREFIX_MIN && s->options.reuse ? own : 0;
+    if (own != 0 && own >= match->n) {
+        slot_resume(s, slot, own);
+        *match = (struct match){.slot = slot, .n = own};
+        return slot;
+    }
+    slot_empty(s, slot);
+    if (match->n != 0 && !slot_share(s, match->slot, slot, match->n)) {
+        match->n = 0;
+    }
+    return slot;
+}
+
+/* A gap that nobody fills for some steps is closed by one of the ends, that with less to copy. */
+static void close_gap(struct at_llm_sched *s)
+{
+    size_t first, last = 0, gap;
+    if (!running_span(s, &first, &last, &gap) || gap == SIZE_MAX || s->n_waiting != 0) {
+        s->gap_steps = 0;
+        return;
+    }
+    if (++s->gap_steps < AT_LLM_GAP_STEPS) {
+        return;
+    }
+    size_t from = s->slots[first].n < s->slots[last].n ? first : last;
+    struct at_llm_seq *seq = s->slots[from].seq;
+    assert(s->slots[from].n == seq->n_done);
+    slot_empty(s, gap);
+    if (slot_share(s, from, gap, seq->n_done)) {
+        slot_empty(s, from);
+        s->slots[gap].seq = seq;
+        s->slots[gap].used_at = ++s->ticks;
+        seq->slot = (int)gap;
+    }
+    s->gap_steps = 0;
+}
+
+static bool has_room(const struct at_llm_sched *s, const struct at_llm_seq *seq, size_t shared)
+{
+    size_t need = seq->n_tokens - shared + 1;
+    size_t spare = seq->preemptions != 0 ? s->options.cells / 16 : 0; /* lest it go at once again */
+    return s->n_running == 0 || s->options.split || need + spare <= s->n_free + kept_cells(s);
+}
+
+/* A slot for seq of a shared cache, and what it takes over from match. */
+static size_t take_slot(struct at_llm_sched *s, struct match *match)
+{
+    size_t slot = free_slot(s, match->slot);
+    if (slot == SIZE_MAX) { /* only the prefix itself is left to be given up */
+        slot = free_slot(s, SIZE_MAX);
+        *match = (struct match){.slot = SIZE_MAX};
+    }
+    assert(slot != SIZE_MAX);
+    if (match->n != 0 && !slot_share(s, match->slot, slot, match->n)) {
+        match->n = 0;
+    }
+    return slot;
+}
+
 static bool admit(struct at_llm_sched *s, struct at_llm_seq *seq)
 {
     struct match match = best_match(s, seq);
-    size_t need = seq->n_tokens - match.n + 1;
-    size_t spare = seq->preemptions != 0 ? s->options.cells / 16 : 0; /* lest it go at once again */
-    if (match.coming) {
+    if (match.coming || !has_room(s, seq, match.n)) {
         return false;
     }
-    if (s->n_running != 0 && need + spare > s->n_free + kept_cells(s)) {
-        return false;
-    }
-    size_t slot = free_slot(s, match.slot);
-    if (slot == SIZE_MAX) { /* only the prefix itself is left to be given up */
-        slot = free_slot(s, SIZE_MAX);
-        match = (struct match){.slot = SIZE_MAX};
-    }
-    assert(slot != SIZE_MAX);
+    size_t slot = s->options.split ? take_split_slot(s, seq, &match) : take_slot(s, &match);
     wait_out(s, seq);
     s->slots[slot].seq = seq;
     if (match.n != 0) {
-        slot_share(s, match.slot, slot, match.n);
         s->slots[match.slot].used_at = ++s->ticks;
         s->reused += match.n;
     }
@@ -500,6 +633,9 @@ static void plan_admissions(struct at_llm_sched *s, struct at_llm_chunk *chunks,
 size_t at_llm_sched_plan(struct at_llm_sched *s, struct at_llm_chunk *chunks)
 {
     size_t budget = s->options.step_tokens_max;
+    if (s->options.split) {
+        close_gap(s);
+    }
     size_t n = plan_answers(s, chunks, &budget);
     plan_prompts(s, chunks, &n, &budget);
     plan_admissions(s, chunks, &n, &budget);

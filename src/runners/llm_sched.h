@@ -6,8 +6,9 @@
  * that has been served least (Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024:
  * virtual token counters). The cache is counted token by token, shared prefixes once. When it is
  * full, finished prefixes go first, least recently used first, then the sequence admitted last
- * gives its place up and is computed again later; no request is lost. Pure: the engine's cache is
- * reached by two functions. */
+ * gives its place up and is computed again later; no request is lost. A split cache has cells for
+ * each sequence number by itself: it is never full, what a sequence attends to are its own cells
+ * only, and a shared prefix is copied. Pure: the engine's cache is reached by two functions. */
 #ifndef AT_RUNNERS_LLM_SCHED_H
 #define AT_RUNNERS_LLM_SCHED_H
 
@@ -44,12 +45,13 @@ struct at_llm_sched_options {
     size_t cells;           /* tokens that the engine's cache keeps */
     size_t step_tokens_max; /* in one step */
     bool reuse;             /* keep prefixes of finished sequences, share those of running ones */
+    bool split;             /* cells / sequences_max for each sequence, none are shared */
 };
 
 struct at_llm_cache {
     void *ctx;
     void (*drop)(void *ctx, int slot, size_t from);             /* tokens from there on */
-    void (*copy)(void *ctx, int from, int to, size_t n_tokens); /* the first ones, shared */
+    bool (*copy)(void *ctx, int from, int to, size_t n_tokens); /* the first ones; false: not */
 };
 
 struct at_llm_sched;
@@ -61,7 +63,8 @@ void at_llm_sched_free(struct at_llm_sched *s);
 int at_llm_sched_slots(
     const struct at_llm_sched_options *options); /* numbers it may use: 0 to this */
 
-/* in: n_prompt >= 1, tokens_max <= cells. own: seq stays the caller's, in place until finish. */
+/* in: n_prompt >= 1, tokens_max <= cells (of one sequence). own: seq stays the caller's, in place
+ * until finish. */
 void at_llm_sched_add(struct at_llm_sched *s, struct at_llm_seq *seq);
 /* The next step; 0: nothing to do. chunks has room for sequences_max. */
 size_t at_llm_sched_plan(struct at_llm_sched *s, struct at_llm_chunk *chunks);

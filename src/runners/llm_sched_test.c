@@ -23,6 +23,8 @@ struct fixture {
     /* what a real cache would hold */
     int32_t cache[SLOTS][TOKENS];
     size_t held[SLOTS];
+    size_t copies;
+    bool no_copies; /* as when there is no memory for them */
 };
 
 static void drop(void *ctx, int slot, size_t from)
@@ -31,12 +33,18 @@ static void drop(void *ctx, int slot, size_t from)
     f->held[slot] = f->held[slot] < from ? f->held[slot] : from;
 }
 
-static void copy(void *ctx, int from, int to, size_t n)
+static bool copy(void *ctx, int from, int to, size_t n)
 {
     struct fixture *f = ctx;
     assert_true(f->held[from] >= n);
+    if (f->no_copies) {
+        f->held[to] = 0;
+        return false;
+    }
+    f->copies++;
     memcpy(f->cache[to], f->cache[from], n * sizeof(int32_t));
     f->held[to] = n;
+    return true;
 }
 
 static struct fixture *make(size_t sequences, size_t cells, size_t step, bool reuse)
@@ -257,6 +265,82 @@ static uint32_t next(uint32_t *seed)
     return *seed >> 16;
 }
 
+static struct fixture *make_split(size_t sequences, size_t cells_each, size_t step)
+{
+    struct fixture *f = AT_NEW(struct fixture);
+    f->options = (struct at_llm_sched_options){.sequences_max = sequences,
+                                               .cells = sequences * cells_each,
+                                               .step_tokens_max = step,
+                                               .reuse = true,
+                                               .split = true};
+    f->s =
+        at_llm_sched_new(&f->options, &(struct at_llm_cache){.ctx = f, .drop = drop, .copy = copy});
+    assert_int_equal(at_llm_sched_slots(&f->options), sequences);
+    return f;
+}
+
+static void a_split_cache_resumes_its_own_prefix_and_copies_those_of_others(void **state)
+{
+    (void)state;
+    struct fixture *f = make_split(3, 64, 64);
+    struct at_llm_seq *a = add(f, 0, "", 0, 20, 4);
+    step(f);
+    at_llm_sched_finish(f->s, a, true);
+    struct at_llm_seq *b = add(f, 1, "", 0, 20, 4); /* in place: nothing is copied */
+    step(f);
+    assert_int_equal(b->n_reused, 19);
+    assert_int_equal(b->slot, 0);
+    assert_int_equal(f->copies, 0);
+    struct at_llm_seq *c = add(f, 2, "", 0, 20, 4); /* from the one that runs */
+    step(f);
+    assert_int_equal(c->n_reused, 19);
+    assert_int_equal(c->slot, 1);
+    assert_int_equal(f->copies, 1);
+    assert_int_equal(at_llm_sched_count(f->s).cells_used, 40);
+    done(f);
+}
+
+static void a_prefix_that_cannot_be_copied_is_computed(void **state)
+{
+    (void)state;
+    struct fixture *f = make_split(2, 64, 64);
+    f->no_copies = true;
+    add(f, 0, "", 0, 20, 4);
+    struct at_llm_seq *b = add(f, 1, "", 0, 20, 4);
+    step(f);
+    step(f);
+    assert_true(wants_token(b));
+    assert_int_equal(b->n_reused, 0);
+    done(f);
+}
+
+static void those_that_run_in_a_split_cache_come_to_stand_side_by_side(void **state)
+{
+    (void)state;
+    struct fixture *f = make_split(5, 64, 64);
+    for (size_t i = 0; i < 4; i++) {
+        add(f, i, "", (int32_t)i * 100, 8 + i, 40);
+    }
+    step(f);
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(f->seqs[i].slot, i);
+    }
+    at_llm_sched_finish(f->s, &f->seqs[1], true);
+    struct at_llm_seq *e = add(f, 4, "", 500, 9, 40); /* the gap is filled, not the free end */
+    step(f);
+    assert_int_equal(e->slot, 1);
+    at_llm_sched_finish(f->s, e, true);
+    at_llm_sched_finish(f->s, &f->seqs[2], true);
+    for (int turns = 0; turns < 10; turns++) {
+        at_llm_sched_token(f->s, &f->seqs[0], 7);
+        at_llm_sched_token(f->s, &f->seqs[3], 7);
+        assert_int_equal(step(f), 2);
+    }
+    int apart = f->seqs[3].slot - f->seqs[0].slot;
+    assert_true(apart == 1 || apart == -1);
+    done(f);
+}
+
 /* Any history: nobody is lost, the cache always holds the tokens that it is believed to hold
  * (step() looks), and in the end every cell is free again. */
 static void any_history_ends_with_everybody_served(void **state)
@@ -267,7 +351,10 @@ static void any_history_ends_with_everybody_served(void **state)
     for (int round = 0; round < 60; round++) {
         size_t cells = 60 + next(&seed) % 100;
         struct fixture *f =
-            make(1 + next(&seed) % 6, cells, 8 + next(&seed) % 30, next(&seed) % 4 != 0);
+            round % 3 == 0
+                ? make_split(1 + next(&seed) % 6, cells, 8 + next(&seed) % 30)
+                : make(1 + next(&seed) % 6, cells, 8 + next(&seed) % 30, next(&seed) % 4 != 0);
+        f->no_copies = round % 9 == 0;
         size_t added = 0, ended = 0;
         bool live[SEQS] = {false};
         for (int turns = 0; ended < SEQS; turns++) {
@@ -308,6 +395,9 @@ int main(void)
         cmocka_unit_test(clients_take_turns_by_what_they_were_served),
         cmocka_unit_test(whoever_waits_can_leave),
         cmocka_unit_test(a_step_that_was_not_computed_is_planned_again),
+        cmocka_unit_test(a_split_cache_resumes_its_own_prefix_and_copies_those_of_others),
+        cmocka_unit_test(a_prefix_that_cannot_be_copied_is_computed),
+        cmocka_unit_test(those_that_run_in_a_split_cache_come_to_stand_side_by_side),
         cmocka_unit_test(any_history_ends_with_everybody_served),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define PENALTY_TOKENS 64 /* of which repetition is punished */
@@ -13,6 +14,10 @@
 struct llama_sampler *llm_sampler_new(struct at_llm_engine *e, const struct at_llm_sampling *s)
 {
     const struct at_llama *l = e->l;
+    bool penalties = s->repeat != 1.0f || s->frequency != 0.0f || s->presence != 0.0f;
+    if (s->temperature <= 0.0f && s->n_bias == 0 && !penalties) {
+        return NULL;
+    }
     struct llama_sampler *chain =
         l->llama_sampler_chain_init(l->llama_sampler_chain_default_params());
     int32_t n_vocab = l->llama_vocab_n_tokens(e->vocab);
@@ -20,7 +25,7 @@ struct llama_sampler *llm_sampler_new(struct at_llm_engine *e, const struct at_l
         l->llama_sampler_chain_add(
             chain, l->llama_sampler_init_logit_bias(n_vocab, (int32_t)s->n_bias, s->bias));
     }
-    if (s->repeat != 1.0f || s->frequency != 0.0f || s->presence != 0.0f) {
+    if (penalties) {
         l->llama_sampler_chain_add(chain, l->llama_sampler_init_penalties(n_vocab, PENALTY_TOKENS,
                                                                           s->repeat, s->frequency,
                                                                           s->presence));
@@ -145,11 +150,23 @@ static void observe(struct at_llm_engine *e, struct llm_sequence *q, int64_t now
     at_metric_add(m->answer_tokens, 1);
 }
 
+/* What a sampler that takes the likeliest would give, without its list of all words. */
+static int32_t likeliest(const struct at_llm_engine *e, int32_t row)
+{
+    const float *logits = e->l->llama_get_logits_ith(e->context, row);
+    int32_t n = e->l->llama_vocab_n_tokens(e->vocab), best = 0;
+    for (int32_t i = 1; i < n; i++) {
+        best = logits[i] > logits[best] ? i : best;
+    }
+    return best;
+}
+
 /* The next token of q, from row of what the step gave. */
 static void answer(struct at_llm_engine *e, struct llm_sequence *q, int32_t row, int64_t now)
 {
     const struct at_llm_work *work = q->work;
-    int32_t token = e->l->llama_sampler_sample(q->sampler, e->context, row);
+    int32_t token = q->sampler != NULL ? e->l->llama_sampler_sample(q->sampler, e->context, row)
+                                       : likeliest(e, row);
     q->n_answer++;
     observe(e, q, now);
     if (e->l->llama_vocab_is_eog(e->vocab, token) && !work->sampling.ignore_eos) {
@@ -179,10 +196,19 @@ static void answer(struct at_llm_engine *e, struct llm_sequence *q, int32_t row,
     }
 }
 
+static int by_slot(const void *a, const void *b)
+{
+    const struct at_llm_chunk *x = a, *y = b;
+    return (x->seq->slot > y->seq->slot) - (x->seq->slot < y->seq->slot);
+}
+
 static void fill_batch(struct at_llm_engine *e, size_t n_chunks)
 {
     struct llama_batch *b = &e->batch;
     b->n_tokens = 0;
+    if (e->options.sched.split) { /* what is not in rising order is computed by itself */
+        qsort(e->chunks, n_chunks, sizeof *e->chunks, by_slot);
+    }
     for (size_t c = 0; c < n_chunks; c++) {
         const struct at_llm_chunk *chunk = &e->chunks[c];
         for (size_t i = chunk->from; i < chunk->from + chunk->n; i++) {

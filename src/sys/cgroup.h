@@ -34,6 +34,9 @@ void at_cgroup_kill(
     const struct at_cgroup *cg); /* SIGKILL to every member, repeated until none is left or 1 s */
 enum at_rc at_cgroup_remove(const struct at_cgroup *cg, struct at_err *err) AT_WARN_UNUSED;
 
+/* Bytes that the group this process is in may take; 0: nothing limits it, or it cannot be told. */
+int64_t at_cgroup_self_memory(void);
+
 /* Remove the empty groups below `parent` ("atoll/<node>") that nobody has touched for some seconds:
  * left behind by an agent that was killed together with what it ran. Members are never killed. */
 void at_cgroup_sweep(const char *parent);

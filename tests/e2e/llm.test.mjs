@@ -93,6 +93,17 @@ it('a shared prefix is computed once, and changes no answer', async () => {
   const plain = await fresh.client.completions.create(text(`${prefix}two`));
   assert.equal(plain.choices[0].text, other.choices[0].text);
   assert.equal(plain.usage.prompt_tokens_details.cached_tokens, 0);
+  for (const cache of ['split', 'shared']) { // and from one that is being computed
+    const { client: busy } = await runner('--sequences', '4', '--cache', cache);
+    const long = await busy.completions.create(text(`${prefix}long`, { stream: true, max_tokens: 300 }));
+    await long[Symbol.asyncIterator]().next();
+    const beside = await Promise.all(['two', 'two'].map((p) => busy.completions.create(text(`${prefix}${p}`))));
+    for (const answer of beside) {
+      assert.equal(answer.choices[0].text, plain.choices[0].text, cache);
+      assert.ok(answer.usage.prompt_tokens_details.cached_tokens >= answer.usage.prompt_tokens - 5, cache);
+    }
+    long.controller.abort();
+  }
 });
 
 it('a seed repeats an answer, and temperature, top_k, penalties and biases do what they say', async () => {
@@ -307,7 +318,7 @@ it('damaged, cut-off, empty, huge and foreign files end with status 65 and one s
 it('a missing file, a bad option and a missing library end with their own status', async () => {
   const start = (args, env) => run(ATOLL, ['runner', 'llm', ...args], { env });
   assert.equal((await start(['--model', '/nonexistent.gguf'])).code, 66);
-  for (const args of [['--modle', MODEL], ['--model', MODEL, '--sequences', '0'], ['--model', MODEL, '--cache-type', 'q1'], ['--model', MODEL, '--batching', '{maxSequences: many}']]) {
+  for (const args of [['--modle', MODEL], ['--model', MODEL, '--sequences', '0'], ['--model', MODEL, '--cache-type', 'q1'], ['--model', MODEL, '--cache', 'both'], ['--model', MODEL, '--batching', '{maxSequences: many}']]) {
     assert.equal((await start(args)).code, 2, args.join(' '));
   }
   const done = await start(['--model', MODEL], { ATOLL_LLAMA: '/nonexistent' });
@@ -316,7 +327,7 @@ it('a missing file, a bad option and a missing library end with their own status
 });
 
 fleet.it('a cache that memory has no room for ends with a status of its own, and says what to ask less of', async () => {
-  const done = await run('bash', ['-c', `ulimit -v 1500000; exec ${PLAIN} runner llm --model ${MODEL} --context 16777216`]);
+  const done = await run('bash', ['-c', `ulimit -v 1500000; exec ${PLAIN} runner llm --model ${MODEL} --cache shared --context 16777216`]);
   assert.equal(done.code, 75, done.err);
   assert.match(done.err, /16777216 tokens cannot be had.*--context/s);
 }, { skip: skip || (PLAIN ? false : 'no build without the address sanitizer, which reserves more than any limit') });
