@@ -157,7 +157,8 @@ struct agent_instance {
     char *local_endpoint;              /* of our own runners: unix:/path */
     int port, pid;
     int64_t log_noted_bytes;
-    struct agent_share *share; /* of GPUs; NULL: none */
+    struct agent_share *share;     /* of GPUs; NULL: none */
+    struct agent_parking *parking; /* NULL: it never was */
     size_t secret_index;
     json_t *secrets; /* {"name/key": "value"} while launching */
     at_client_call_id secret_call;
@@ -173,6 +174,7 @@ struct agent_instance {
     bool out_of_memory; /* the last run ended so */
     bool gpu_exceeded;  /* it was ended for this */
     bool gpu_lost;      /* or for this */
+    bool park_broken;   /* or for this: message says what the driver said */
     char reason[48], message[400];
     int64_t restarts, exit_code;
     int64_t started_wall_ns, ready_wall_ns, finished_wall_ns;

@@ -17,6 +17,22 @@ void agent_share_free(struct agent_instance *i);    /* its files stay */
 void agent_shares_watch(struct at_agent *a);        /* look after them from now on */
 void agent_shares_done(struct at_agent *a);
 
+/* parking.c: what it holds of GPUs, put into the machine's memory and brought back. */
+bool agent_parks(const struct agent_instance *i);        /* may it be parked at all? */
+bool agent_parked(const struct agent_instance *i);       /* it holds nothing of its GPUs */
+bool agent_parking_away(const struct agent_instance *i); /* it takes no requests for it */
+void agent_parking_apply(struct agent_instance *i);      /* its object, or others, changed */
+/* What the driver says of all processes. */
+void agent_parking_used(struct agent_instance *i, const struct at_gpu_use *uses, size_t n);
+void agent_parking_ended(struct agent_instance *i);         /* its process has */
+json_t *agent_parking_json(const struct agent_instance *i); /* own: caller decrefs */
+void agent_parking_record(const struct agent_instance *i, json_t *record);
+void agent_parking_load(struct agent_instance *i, const json_t *record);
+void agent_parking_remove(const struct agent_instance *i); /* its file */
+
+/* admit.c: is there room on its GPUs beside what others hold there? why: when not. */
+bool agent_gpu_room(const struct agent_instance *i, char *why, size_t why_size);
+
 /* gpus.c: the GPUs of this machine, and how they are shared. */
 enum agent_gpu_mode {
     AGENT_GPU_SHARE,       /* memory and turns */

@@ -105,6 +105,7 @@ void agent_instance_free(struct agent_instance *i)
     agent_model_done(i);
     at_client_cancel(a->client, i->secret_call);
     agent_report_done(i);
+    agent_parking_ended(i);
     agent_share_free(i);
     json_decref(i->secrets);
     json_decref(i->object);
@@ -140,6 +141,7 @@ static void remove_now(struct agent_instance *i)
     }
     agent_record_remove(i);
     agent_share_remove(i);
+    agent_parking_remove(i);
     if (a->stopping) {
         agent_instance_free(i);
         agent_check_stopped(a);
@@ -279,7 +281,7 @@ void agent_instance_started(struct agent_instance *i, struct at_runtime_task *ta
 {
     i->task = task;
     i->pid = pid;
-    i->gpu_exceeded = i->gpu_lost = false;
+    i->gpu_exceeded = i->gpu_lost = i->park_broken = false;
     at_free(i->isolation);
     i->isolation = at_strdup(isolation);
     set_phase(i, PHASE_RUNNING);
@@ -301,14 +303,24 @@ void agent_instance_started(struct agent_instance *i, struct at_runtime_task *ta
 
 void agent_instance_readiness(struct agent_instance *i, bool passed)
 {
-    if (i->phase != PHASE_RUNNING || passed == i->ready) {
+    if (i->phase != PHASE_RUNNING || passed == i->ready || (passed && agent_parking_away(i))) {
         return;
     }
     i->ready = passed;
     if (passed) {
         i->ready_wall_ns = wall_now(i);
     }
-    tell(i, "Running", passed ? "" : "NotReady", passed ? "" : "the readiness probe fails");
+    bool away = agent_parking_away(i);
+    tell(i, "Running",
+         passed ? ""
+         : away ? "Parked"
+                : "NotReady",
+         passed ? ""
+         : away ? "its model leaves the GPU for the machine's memory until somebody asks"
+                : "the readiness probe fails");
+    if (passed) {
+        agent_parking_apply(i);
+    }
 }
 
 void agent_instance_unhealthy(struct agent_instance *i, const char *why)
@@ -360,6 +372,9 @@ static void stop_running(struct agent_instance *i)
 /* What the runner and the shell mean by these exit codes; NULL: nothing special. */
 static const char *exit_reason(const struct agent_instance *i, int exit_code)
 {
+    if (i->park_broken) {
+        return "ParkingFailed";
+    }
     if (i->out_of_memory || i->gpu_exceeded) {
         return i->gpu_exceeded ? "GPUMemoryExceeded" : "OOMKilled";
     }
@@ -386,6 +401,9 @@ static void exited_by_itself(struct agent_instance *i, int exit_code, int signal
     if (i->gpu_exceeded) {
         snprintf(message, sizeof message, "held more memory of its GPU than its share%s%s",
                  last[0] ? ": " : "", last);
+    } else if (i->park_broken) {
+        snprintf(message, sizeof message, "the GPU's driver could not go on with it: %s",
+                 i->message);
     } else if (i->out_of_memory) {
         char limit[AT_UNITS_TEXT_BYTES_MAX];
         const struct at_resources *r = i->typed->spec.resources;
@@ -433,6 +451,7 @@ void agent_instance_exited(void *ctx, int exit_code, int signal_number)
     assert(was == PHASE_RUNNING || was == PHASE_DRAINING || was == PHASE_STOPPING ||
            was == PHASE_IDLE);
     agent_probes_stop(i);
+    agent_parking_ended(i);
     struct at_cgroup_usage usage = {0};
     i->out_of_memory = signal_number == SIGKILL &&
                        i->driver->ops->usage(i->task, &usage) == AT_OK && usage.oom_kills > 0;
@@ -613,10 +632,13 @@ void agent_instance_apply(struct at_agent *a, json_t *object, bool deleted)
         history_take(i);
         if (i->phase == PHASE_RUNNING) { /* adopted */
             tell(i, "Running", "", "");
-            if (i->wanted) {
+            if (i->wanted && !agent_parking_away(i)) {
                 agent_probes_start(i);
             }
         }
+    }
+    if (i->task != NULL && i->wanted) {
+        agent_parking_apply(i);
     }
     step(i);
 }
@@ -653,6 +675,7 @@ static void adopt(struct at_agent *a, const json_t *record)
     i->port = (int)at_json_int_at(record, "port", 0);
     i->isolation = at_strdup(at_json_str_at(record, "isolation", NULL));
     agent_model_load(i, record);
+    agent_parking_load(i, record);
     i->restarts = at_json_int_at(record, "restarts", 0);
     i->started_wall_ns = at_json_int_at(record, "startedWallNs", 0);
     i->running_since_ns = at_loop_now_ns(a->loop);

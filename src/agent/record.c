@@ -1,4 +1,5 @@
 #include "agent/agent_priv.h"
+#include "agent/gpu.h"
 
 #include "core/log.h"
 #include "sys/file.h"
@@ -16,6 +17,7 @@ enum at_rc agent_record_write(const struct agent_instance *i, struct at_err *err
     json_object_set_new(r, "restarts", json_integer(i->restarts));
     json_object_set_new(r, "startedWallNs", json_integer(i->started_wall_ns));
     agent_model_record(i, r);
+    agent_parking_record(i, r);
     if (i->endpoint != NULL) {
         json_object_set_new(r, "endpoint", json_string(i->endpoint));
     }

@@ -44,6 +44,7 @@ static json_t *status_json(struct agent_instance *i)
     json_object_set_new(s, "finishedAt", time_or_null(i->finished_wall_ns));
     json_object_set_new(s, "limits", text_or_null(i->isolation));
     json_object_set_new(s, "gpuUse", agent_share_json(i));
+    json_object_set_new(s, "parking", agent_parking_json(i));
     json_t *network = agent_network_json(i);
     if (network != NULL) {
         json_object_set_new(s, "network", network);

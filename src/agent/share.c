@@ -204,6 +204,13 @@ void agent_share_remove(struct agent_instance *i)
 
 /* --- reporting --- */
 
+/* What is parked is still in the books of its processes. */
+static int64_t held_bytes(const struct agent_instance *i, const struct share_device *d)
+{
+    int64_t told = agent_parked(i) ? 0 : d->seen.memory_bytes;
+    return d->used_bytes > told ? d->used_bytes : told;
+}
+
 json_t *agent_share_json(struct agent_instance *i)
 {
     if (i->share == NULL || i->share->n == 0) {
@@ -214,8 +221,7 @@ json_t *agent_share_json(struct agent_instance *i)
         struct share_device *d = &i->share->devices[k];
         char used[AT_UNITS_TEXT_BYTES_MAX], limit[AT_UNITS_TEXT_BYTES_MAX];
         char spilled[AT_UNITS_TEXT_BYTES_MAX];
-        int64_t bytes = d->used_bytes > d->seen.memory_bytes ? d->used_bytes : d->seen.memory_bytes;
-        bytes = bytes >> 20 << 20;
+        int64_t bytes = held_bytes(i, d) >> 20 << 20;
         at_quantity_format_bytes(d->seen.spill_bytes >> 20 << 20, spilled);
         json_array_append_new(list,
                               json_pack("{s:s, s:s, s:s*, s:s, s:s, s:I, s:I}", "id", d->id, "mode",
@@ -233,12 +239,13 @@ json_t *agent_share_json(struct agent_instance *i)
 }
 
 /* Seldom: each report is a durable write. What was refused for the first time is told at once. */
-static bool is_news(const struct agent_share *s, int64_t now)
+static bool is_news(const struct agent_instance *i, int64_t now)
 {
+    const struct agent_share *s = i->share;
     bool changed = false;
     for (size_t k = 0; k < s->n; k++) {
         const struct share_device *d = &s->devices[k];
-        int64_t bytes = d->used_bytes > d->seen.memory_bytes ? d->used_bytes : d->seen.memory_bytes;
+        int64_t bytes = held_bytes(i, d);
         int64_t step = d->memory_bytes / 32, change = bytes - d->told_used;
         if (d->told_refused == 0 && d->seen.refused > 0) {
             return true;
@@ -451,13 +458,16 @@ static void look_done(void *ctx)
     void *value;
     for (size_t it = 0; at_map_next(a->instances, &it, &uid, &value);) {
         struct agent_instance *i = value;
+        if (i->task != NULL && look->rc == AT_OK) {
+            agent_parking_used(i, look->uses, look->n);
+        }
         if (i->share == NULL || i->task == NULL) {
             continue;
         }
         if (look->rc == AT_OK) { /* else nothing is known, which is not: nothing is held */
             look_at(i, look);
         }
-        if (is_news(i->share, at_loop_now_ns(a->loop))) {
+        if (is_news(i, at_loop_now_ns(a->loop))) {
             agent_report(i);
         }
     }

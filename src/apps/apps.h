@@ -12,8 +12,9 @@ int at_app_dev(int argc, char **argv);
 int at_app_sim(int argc, char **argv); /* simulations: sim place */
 int at_app_store(int argc, char **argv);
 int at_app_restore(int argc, char **argv);
-int at_app_audit(int argc, char **argv); /* audit verify */
-int at_app_cli(int argc, char **argv);   /* every other verb */
+int at_app_audit(int argc, char **argv);    /* audit verify */
+int at_app_gpu_park(int argc, char **argv); /* by an agent; no verb for people */
+int at_app_cli(int argc, char **argv);      /* every other verb */
 
 /* --- what the roles share --- */
 

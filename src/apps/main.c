@@ -28,9 +28,10 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } ROLES[] = {
-    {"server", at_app_server},   {"agent", at_app_agent}, {"gateway", at_app_gateway},
-    {"dev", at_app_dev},         {"runner", app_runner},  {"store", at_app_store},
-    {"restore", at_app_restore}, {"sim", at_app_sim},     {"audit", at_app_audit},
+    {"server", at_app_server},     {"agent", at_app_agent}, {"gateway", at_app_gateway},
+    {"dev", at_app_dev},           {"runner", app_runner},  {"store", at_app_store},
+    {"restore", at_app_restore},   {"sim", at_app_sim},     {"audit", at_app_audit},
+    {"gpu-park", at_app_gpu_park},
 };
 
 int main(int argc, char **argv)

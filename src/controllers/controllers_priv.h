@@ -45,6 +45,7 @@ enum ctl_kind {
     CTL_RESERVATIONS,
     CTL_RESCHEDULE,
     CTL_SCALE,
+    CTL_PARKING,
     CTL_QUOTA,
     CTL_NETWORK,
     CTL_KIND_COUNT
@@ -107,6 +108,7 @@ struct at_controllers {
     uint64_t queues_signature;    /* of what it was made of */
     bool moving;                  /* reschedule.c: new copies may be meant for a node */
     struct at_map *demands;       /* "<ns>/<name>" of a Deployment that scales -> scale.c's own */
+    struct at_map *asked;         /* the same of one that parks -> park.c's own */
     struct at_map *kept_off;      /* "<ns>/<name>" -> what to say of reservations; in admission */
     struct at_map *names;         /* model -> names.c's own: who serves it */
     struct at_map *name_of;       /* "<ns>/<name>" of a Deployment -> char *: the model's name */
@@ -119,6 +121,7 @@ struct at_controllers {
     struct at_metric *m_reconciles[CTL_KIND_COUNT], *m_errors[CTL_KIND_COUNT];
     struct at_metric *m_depth, *m_latency, *m_placed, *m_refused, *m_pending;
     struct at_metric *m_reclaimed, *m_moved, *m_scaled_up, *m_scaled_down;
+    struct at_metric *m_park, *m_resume;
 };
 
 struct ctl_pass {
@@ -185,6 +188,13 @@ void ctl_admission_free(struct at_controllers *c);
 
 /* scale.c: a gateway has told what it is asked for. */
 void ctl_scale_report(struct at_controllers *c, const struct at_snapshot *snap, const char *name);
+
+/* park.c: the same; an instance changed; Events and figures of one that did. */
+void ctl_park_report(struct at_controllers *c, const char *name);
+void ctl_park_route(struct at_controllers *c, const struct at_instance *i);
+void ctl_park_tell(struct at_controllers *c, struct ctl_seen *seen, const struct at_instance *i);
+bool ctl_parks(const struct at_instance *i);
+bool ctl_is_parked(const struct at_instance *i); /* it serves as soon as somebody asks */
 
 /* tell.c: an Event when an instance's reason is a new one. */
 void ctl_tell_instance(struct at_controllers *c, struct ctl_seen *seen,
@@ -267,6 +277,7 @@ void ctl_queues(struct ctl_pass *p);
 void ctl_reservations(struct ctl_pass *p);
 void ctl_reschedule(struct ctl_pass *p);
 void ctl_scale(struct ctl_pass *p);
+void ctl_parking(struct ctl_pass *p);
 void ctl_quota(struct ctl_pass *p);
 void ctl_network(struct ctl_pass *p);
 

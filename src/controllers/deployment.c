@@ -21,7 +21,7 @@ struct rollout {
      * be given up: not ready first, then without a node, then the newest. */
     const struct at_instance **fresh, **old;
     int64_t n_fresh, n_old, ready_fresh, ready_old;
-    int64_t ended;
+    int64_t ended, parked;
     const struct at_instance *unready; /* an example */
     struct ctl_package package;
     const char *held; /* what the rollout waits for before it begins; NULL: nothing */
@@ -49,7 +49,9 @@ static void sort_copies(struct rollout *r)
         if (i->meta.deletion_wall_ns != 0 || ctl_lost(i)) {
             continue;
         }
-        bool ready = i->status.ready && !ctl_ended(i);
+        bool parked = ctl_is_parked(i);
+        bool ready = (i->status.ready || parked) && !ctl_ended(i);
+        r->parked += parked;
         r->ended += ctl_ended(i);
         if (!ready && (r->unready == NULL || i->status.message != NULL)) {
             r->unready = i;
@@ -271,6 +273,9 @@ static bool set_status(void *ctx, json_t *object)
     json_object_set_new(status, "replicas", json_integer(r->n_fresh + r->n_old));
     json_object_set_new(status, "readyReplicas", json_integer(ready));
     json_object_set_new(status, "updatedReplicas", json_integer(r->n_fresh));
+    if (r->parked > 0 || json_object_get(status, "parkedReplicas") != NULL) {
+        json_object_set_new(status, "parkedReplicas", json_integer(r->parked));
+    }
     json_object_set_new(status, "unavailableReplicas", json_integer(missing > 0 ? missing : 0));
     json_object_set_new(
         status, "selector",

@@ -26,6 +26,7 @@ static const struct reconciler RECONCILERS[CTL_KIND_COUNT] = {
     [CTL_RESERVATIONS] = {"reservations", ctl_reservations},
     [CTL_RESCHEDULE] = {"reschedule", ctl_reschedule},
     [CTL_SCALE] = {"scale", ctl_scale},
+    [CTL_PARKING] = {"parking", ctl_parking},
     [CTL_QUOTA] = {"quota", ctl_quota},
     [CTL_NETWORK] = {"network", ctl_network},
 };
@@ -469,6 +470,13 @@ static void make_metrics(struct at_controllers *c, struct at_metrics *metrics)
                           (const char *[]){"direction", NULL});
     c->m_scaled_up = at_metric_with(scalings, (const char *[]){"up", NULL});
     c->m_scaled_down = at_metric_with(scalings, (const char *[]){"down", NULL});
+    struct at_metric_family *parking =
+        at_metrics_family(metrics, AT_METRIC_HISTOGRAM, "atoll_gpu_parking_seconds",
+                          "Time to put what an instance holds of GPUs into its machine's memory, "
+                          "and to bring it back, as agents tell.",
+                          (const char *[]){"step", NULL});
+    c->m_park = at_metric_with(parking, (const char *[]){"park", NULL});
+    c->m_resume = at_metric_with(parking, (const char *[]){"resume", NULL});
     c->m_pending = at_metric_plain(metrics, AT_METRIC_GAUGE, "atoll_instances_pending",
                                    "Instances that no node takes.");
 }
@@ -500,6 +508,7 @@ struct at_controllers *at_controllers_new(struct at_loop *loop, struct at_state 
     c->owned = at_map_new();
     c->finishing = at_map_new();
     c->demands = at_map_new();
+    c->asked = at_map_new();
     c->kept_off = at_map_new();
     c->names = at_map_new();
     c->name_of = at_map_new();
@@ -537,6 +546,7 @@ static void controllers_done(struct at_controllers *c)
     free_values(c->node_seen);
     free_values(c->node_faults);
     free_values(c->demands);
+    free_values(c->asked);
     at_map_free(c->owned);
     at_map_free(c->finishing);
     ctl_admission_free(c);

@@ -106,6 +106,7 @@ static void route_instance(struct at_controllers *c, const struct at_snapshot *s
     struct ctl_seen *seen = ctl_index_get(c->index, key);
     route_owner(c, seen->owner_item, seen, i);
     ctl_tell_instance(c, seen, i);
+    ctl_park_route(c, i);
     if (concerns_collection(snap, i)) {
         ctl_enqueue(c, CTL_INSTANCE, ns, name);
     }
@@ -234,6 +235,7 @@ static void route_by_kind(struct at_controllers *c, const struct at_snapshot *sn
         ctl_enqueue(c, CTL_RESERVATIONS, NULL, "all");
     } else if (kind == &AT_KIND_GATEWAY_REPORT) {
         ctl_scale_report(c, snap, name);
+        ctl_park_report(c, name);
     } else if (kind == &AT_KIND_QUEUE) {
         ctl_admission_route(c, snap);
     } else {

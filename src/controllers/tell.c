@@ -9,8 +9,8 @@
 /* Steps of an ordinary life, and what other controllers tell already. */
 static bool ordinary(const char *reason)
 {
-    static const char *const REASONS[] = {"", "FetchingModel", "Stopping", "Unschedulable",
-                                          CTL_REASON_NODE_LOST};
+    static const char *const REASONS[] = {
+        "", "FetchingModel", "Stopping", "Unschedulable", "Parked", CTL_REASON_NODE_LOST};
     for (size_t k = 0; k < sizeof REASONS / sizeof REASONS[0]; k++) {
         if (at_streq(reason, REASONS[k])) {
             return true;
@@ -80,6 +80,7 @@ void ctl_tell_instance(struct at_controllers *c, struct ctl_seen *seen, const st
     now = (now ^ (uint64_t)i->status.restarts) * 1099511628211u | 1;
     bool news = seen->told != 0 && seen->told != now; /* what was there at our start is old */
     tell_refused(c, seen, i);
+    ctl_park_tell(c, seen, i);
     seen->told = now;
     if (!news || ordinary(reason) || i->meta.deletion_wall_ns != 0) {
         return;

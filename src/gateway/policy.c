@@ -152,7 +152,9 @@ void gw_policy_of(const struct at_deployment *deployment, struct gw_policy *ret)
         traffic_of(spec->traffic, ret);
     }
     bool to_zero = spec->autoscaling != NULL && spec->autoscaling->min == 0;
-    ret->scales = spec->autoscaling != NULL;
+    const struct at_workload *w = spec->template != NULL ? spec->template->spec : NULL;
+    bool parks = w != NULL && w->gpu_sharing != NULL && w->gpu_sharing->park_after_ns > 0;
+    ret->scales = spec->autoscaling != NULL || parks;
     /* Nobody makes replicas of what was told to have none. */
     if (spec->replicas == 0 && !to_zero) {
         ret->wait_ns = 0;

@@ -92,8 +92,8 @@ static int64_t *bytes_of(int device, int pid)
 
 static void copy_takes(int64_t bytes)
 {
-    if (standin_shared()->bytes_per_ns > 0) {
-        standin_sleep_until(standin_now_ns() + bytes / standin_shared()->bytes_per_ns);
+    if (standin_shared()->bytes_per_us > 0) {
+        standin_sleep_until(standin_now_ns() + bytes * 1000 / standin_shared()->bytes_per_us);
     }
 }
 

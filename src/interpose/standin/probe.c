@@ -6,16 +6,21 @@
  *   retry:N (alloc until it succeeds)  free-twice  drop (the newest of what it holds)   info  total
  * context  destroy  reset launch:NS:N  graph:NS:N  spin:NS:MS (launch for so long, print how many)
  * sync fork:WORD (do one word in a child)   exec:WORD   threads:N (that many allocate and free)
- *   abandon:N (a child allocates, then is killed)   sleep:MS   wait (until stdin ends)   nvml */
+ *   abandon:N (a child allocates, then is killed)   sleep:MS   wait (until stdin ends)   nvml
+ *   serve:NS (HTTP on $PORT; each request is a kernel that takes so long) */
 #include "interpose/cuda_abi.h"
 
+#include <arpa/inet.h>
 #include <dlfcn.h>
+#include <errno.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -249,6 +254,41 @@ static void act_in_child(const char *word, int end)
     waitpid(child, NULL, 0);
 }
 
+/* One request per connection, one after the other; infer is asked for as the protocol says. */
+static void serve(long ns)
+{
+    static const char ANSWER[] = "{\"model_name\":\"m\",\"outputs\":[]}";
+    const char *port = getenv("PORT");
+    struct sockaddr_in at = {.sin_family = AF_INET,
+                             .sin_port =
+                                 htons((uint16_t)strtol(port != NULL ? port : "0", NULL, 10)),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd, (struct sockaddr *)&at, sizeof at) != 0 || listen(fd, 64) != 0) {
+        printf("serve=%s\n", strerror(errno));
+        return;
+    }
+    printf("serves\n");
+    fflush(stdout);
+    for (;;) {
+        char text[4096];
+        int one = accept(fd, NULL, NULL);
+        ssize_t n = one >= 0 ? read(one, text, sizeof text - 1) : -1;
+        bool asks = n > 4 && memcmp(text, "POST", 4) == 0; /* probes do not touch the GPU */
+        cu_result result = asks ? launch(ns) : CU_OK;
+        result = asks && result == CU_OK ? cu.cuStreamSynchronize(NULL) : result;
+        int len = snprintf(text, sizeof text,
+                           "HTTP/1.1 %s\r\nContent-Type: application/json\r\nConnection: "
+                           "close\r\nContent-Length: %zu\r\n\r\n%s",
+                           result == CU_OK ? "200 OK" : "500 Failed", sizeof ANSWER - 1, ANSWER);
+        (void)!write(one, text, (size_t)len);
+        (void)shutdown(one, SHUT_WR);
+        (void)!read(one, text, sizeof text);
+        close(one);
+    }
+}
+
 /* Words about children and time. */
 static bool act_outside(const char *op, const char *rest, long a)
 {
@@ -315,6 +355,8 @@ static bool act_launching(const char *op, long a, long b)
             result = strcmp(op, "graph") == 0 ? cu.cuGraphLaunch((cu_handle)a, NULL) : launch(a);
         }
         printf("%s=%d\n", op, result);
+    } else if (strcmp(op, "serve") == 0) {
+        serve(a);
     } else if (strcmp(op, "sync") == 0) {
         printf("sync=%d\n", cu.cuStreamSynchronize(NULL));
     } else {

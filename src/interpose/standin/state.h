@@ -39,7 +39,7 @@ struct standin_checkpoint {
 struct standin_state {
     int64_t n_devices;
     struct standin_device devices[STANDIN_DEVICES_MAX];
-    int64_t bytes_per_ns;  /* that parking copies; 0: at once */
+    int64_t bytes_per_us;  /* that parking copies; 0: at once */
     int64_t no_checkpoint; /* a driver that is too old for it */
     struct standin_checkpoint checkpoints[STANDIN_PROCESSES_MAX];
 };
