@@ -52,6 +52,8 @@ enum cli_option {
     OPT_NO_HEADERS,
     OPT_OUTPUT,
     OPT_OVERWRITE,
+    OPT_PATCH,
+    OPT_PATCH_TYPE,
     OPT_PRUNE,
     OPT_PRUNE_ALLOWLIST,
     OPT_RAW,

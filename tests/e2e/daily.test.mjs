@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { ATOLL, deployment, Fleet, KUBECTL, run, yaml } from './lib/atoll.mjs';
+import { ATOLL, deployment, Fleet, KUBECTL, run, site, yaml } from './lib/atoll.mjs';
 
 const fleet = new Fleet();
 const it = fleet.it.bind(fleet);
@@ -184,4 +184,29 @@ it('wait for what is not there yet', async () => {
   await waiting.line(/configmap\/soon condition met/);
   const r = await atoll('wait configmap/never --for=create --timeout=1s');
   assert.deepEqual([r.code, /waiting for the making of configmap\/never: not there yet/.test(r.err)], [7, true], r.err);
+});
+
+it('label, annotate, patch and cordon change what kubectl would change', async () => {
+  const marks = async (name) => { const { labels, annotations } = (await s.get(`configmap ${name}`)).metadata; return [labels, annotations]; };
+  for (const name of ['ours', 'theirs']) await s.k(`create configmap ${name}`);
+  for (const words of ['label configmap NAME a=b c=d', 'label configmap/NAME c- a=e --overwrite', 'label configmap NAME a=e', 'annotate configmap NAME note=x=y empty=', 'annotate configmap/NAME empty-', 'patch configmap NAME -p {"data":{"k":"v","w":"x"}}', 'patch configmap/NAME --type=merge -p {"data":{"w":null}}', 'patch configmap NAME --type=json -p [{"op":"add","path":"/data/n","value":"1"}]']) {
+    const [a, b] = [await atoll(words.replace('NAME', 'ours')), await s.kubectl(words.replace('NAME', 'theirs'))];
+    assert.deepEqual([a.code, b.code], [0, 0], `${words}: ${a.err}${b.err}`);
+  }
+  assert.deepEqual(await marks('ours'), await marks('theirs'));
+  assert.deepEqual(await marks('ours'), [{ a: 'e' }, { note: 'x=y' }]);
+  assert.deepEqual((await s.get('configmap ours')).data, { k: 'v', n: '1' });
+  const refused = [['annotate configmap ours note=z', /annotation note is already "x=y"; --overwrite changes it/], ['label configmap ours', /which label\?|takes/], ['label configmap x=y', /which configmaps\? Give names, --selector or --all/], ['patch configmap ours -p }{', /--patch: line 1/], ['patch configmap ours', /what is to change\?/], ['patch configmap ours --type=odd -p {}', /none of strategic, merge, json/], ['patch configmap ours --type=json -p [{"op":"test","path":"/data/n","value":"2"}]', /test failed/], ['cordon never', /not found/]];
+  for (const [words, why] of refused) {
+    const r = await atoll(words);
+    assert.notEqual(r.code, 0, words);
+    assert.match(r.err, why, words);
+  }
+  await atoll('label configmap -l a=e b=f');
+  assert.deepEqual((await marks('theirs'))[0], { a: 'e', b: 'f' });
+  await s.apply([site('here'), { apiVersion: 'atoll.dev/v1', kind: 'Node', metadata: { name: 'n1' }, spec: { site: 'here' } }]);
+  for (const [words, on] of [['cordon n1', true], ['uncordon node/n1', false]]) {
+    assert.equal((await atoll(words)).code, 0);
+    assert.equal((await s.get('nodes.atoll.dev n1')).spec.unschedulable ?? false, on);
+  }
 });
