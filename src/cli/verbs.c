@@ -333,8 +333,7 @@ const struct cli_verb CLI_VERBS[] = {
      "patch node/edge-1 --type=json -p '[{\"op\": \"add\", \"path\": \"/spec/unschedulable\", "
      "\"value\": false}]'",
      OPTIONS(OPT_PATCH, OPT_PATCH_TYPE, OPT_SUBRESOURCE, CONNECT), 1, -1, true, cli_patch},
-    {"cordon", "NODE...", "Let nodes take nothing new",
-     "What runs there goes on.",
+    {"cordon", "NODE...", "Let nodes take nothing new", "What runs there goes on.",
      "cordon cloud-1\ncordon node/cloud-1", OPTIONS(CONNECT), 1, -1, false, cli_cordon},
     {"uncordon", "NODE...", "Let nodes take instances again", NULL,
      "uncordon cloud-1\nuncordon node/cloud-1", OPTIONS(CONNECT), 1, -1, false, cli_uncordon},
