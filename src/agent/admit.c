@@ -162,7 +162,7 @@ static bool is_short_of_gpu_memory(const struct agent_instance *i,
         for (size_t k = 0;
              x != i && takes_room(x) && !gives_way(x, i) && k < x->typed->status.gpus.n; k++) {
             const struct at_instance_gpu *g = &x->typed->status.gpus.items[k];
-            held += g->index == gpu->index ? agent_share_memory(i->agent, g) : 0;
+            held += g->index == gpu->index ? agent_share_limit(x, g) : 0;
         }
     }
     return all > 0 && is_short(all, held, agent_share_memory(i->agent, gpu));

@@ -11,6 +11,8 @@ enum at_rc agent_share_apply(struct agent_instance *i, struct at_err *err) AT_WA
 const struct at_process_bind *agent_share_binds(const struct agent_instance *i); /* NULL: none */
 const char *agent_share_library(const struct agent_instance *i);
 int64_t agent_share_memory(const struct at_agent *a, const struct at_instance_gpu *gpu);
+/* What its processes may hold of it as yet: a share that shrinks stays until they hold less. */
+int64_t agent_share_limit(const struct agent_instance *i, const struct at_instance_gpu *gpu);
 json_t *agent_share_json(struct agent_instance *i); /* own: caller decrefs */
 void agent_share_remove(struct agent_instance *i);  /* with its files */
 void agent_share_free(struct agent_instance *i);    /* its files stay */

@@ -52,6 +52,16 @@ int64_t agent_share_memory(const struct at_agent *a, const struct at_instance_gp
                                      : all * gpu->milli / GPU_MILLI;
 }
 
+int64_t agent_share_limit(const struct agent_instance *i, const struct at_instance_gpu *gpu)
+{
+    int64_t most = agent_share_memory(i->agent, gpu);
+    for (size_t k = 0; i->share != NULL && i->task != NULL && k < i->share->n; k++) {
+        const struct share_device *d = &i->share->devices[k];
+        most = at_streq(d->id, gpu->id) && d->memory_bytes > most ? d->memory_bytes : most;
+    }
+    return most;
+}
+
 static size_t wants_of(const struct agent_instance *i, struct at_share_want *wants,
                        struct share_device *devices)
 {
@@ -138,6 +148,25 @@ static void put_slot(struct agent_share *s, size_t device, int64_t offset_us, in
 
 static void share_tick(void *ctx);
 
+/* A share that runs is changed when the device has the room, and what its processes hold fits:
+ * memory is given away once only. */
+static bool may_change(const struct agent_instance *i, const struct share_device *to, size_t n)
+{
+    const struct agent_share *s = i->share;
+    char why[256];
+    bool grows = false;
+    for (size_t d = 0; d < n && d < s->n; d++) {
+        const struct share_device *was = &s->devices[d];
+        int64_t held =
+            was->used_bytes > was->seen.memory_bytes ? was->used_bytes : was->seen.memory_bytes;
+        grows = grows || to[d].memory_bytes > was->memory_bytes || to[d].milli > was->milli;
+        if (to[d].memory_bytes < was->memory_bytes && held > to[d].memory_bytes) {
+            return false;
+        }
+    }
+    return !grows || agent_gpu_room(i, why, sizeof why);
+}
+
 enum at_rc agent_share_apply(struct agent_instance *i, struct at_err *err)
 {
     struct at_share_want wants[AT_SHARE_DEVICES_MAX];
@@ -163,8 +192,17 @@ enum at_rc agent_share_apply(struct agent_instance *i, struct at_err *err)
     if (same) {
         return AT_OK;
     }
+    if (s->n > 0 && !may_change(i, devices, n)) {
+        return AT_OK; /* looked at again, about every second */
+    }
     enum at_rc rc = at_share_make(s->dir, wants, n, err);
     if (rc == AT_OK) {
+        for (size_t d = 0; d < n && s->n == n; d++) { /* what was seen and laid out holds on */
+            devices[d].seen = s->devices[d].seen;
+            devices[d].used_bytes = s->devices[d].used_bytes;
+            devices[d].launches_before = s->devices[d].launches_before;
+            devices[d].active_ns = s->devices[d].active_ns;
+        }
         memcpy(s->devices, devices, sizeof devices);
         s->n = n;
         for (size_t d = 0; d < n && s->strict; d++) { /* from its first launch on */
@@ -463,6 +501,10 @@ static void look_done(void *ctx)
         }
         if (i->share == NULL || i->task == NULL) {
             continue;
+        }
+        struct at_err err = {0};
+        if (agent_share_apply(i, &err) != AT_OK) {
+            at_log(AT_LOG_WARN, "share.change", "%s: %s", i->name, err.msg);
         }
         if (look->rc == AT_OK) { /* else nothing is known, which is not: nothing is held */
             look_at(i, look);

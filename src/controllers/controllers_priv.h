@@ -194,7 +194,8 @@ void ctl_park_report(struct at_controllers *c, const char *name);
 void ctl_park_route(struct at_controllers *c, const struct at_instance *i);
 void ctl_park_tell(struct at_controllers *c, struct ctl_seen *seen, const struct at_instance *i);
 bool ctl_parks(const struct at_instance *i);
-bool ctl_is_parked(const struct at_instance *i); /* it serves as soon as somebody asks */
+bool ctl_holds_nothing(const struct at_instance *i); /* of its GPUs, being parked */
+bool ctl_is_parked(const struct at_instance *i);     /* it serves as soon as somebody asks */
 
 /* tell.c: an Event when an instance's reason is a new one. */
 void ctl_tell_instance(struct at_controllers *c, struct ctl_seen *seen,

@@ -1,6 +1,7 @@
 /* Deployment: as many copies as wanted, of the newest template; a change of it rolls over the old
  * ones within maxSurge and maxUnavailable. */
 #include "controllers/package.h"
+#include "controllers/resize.h"
 #include "scheduler/reschedule.h"
 
 #include <assert.h>
@@ -21,7 +22,8 @@ struct rollout {
      * be given up: not ready first, then without a node, then the newest. */
     const struct at_instance **fresh, **old;
     int64_t n_fresh, n_old, ready_fresh, ready_old;
-    int64_t ended, parked;
+    int64_t ended, parked, resized;
+    bool grown;                        /* a copy was given more of its GPU in this pass */
     const struct at_instance *unready; /* an example */
     struct ctl_package package;
     const char *held; /* what the rollout waits for before it begins; NULL: nothing */
@@ -35,6 +37,13 @@ static int by_least_loved(const void *a, const void *b)
         return x->status.ready ? 1 : -1;
     }
     return ctl_by_least_done(x, y);
+}
+
+/* Of the newest template, or made so by a change of its share of a GPU. */
+static bool is_fresh(struct rollout *r, const struct at_instance *i)
+{
+    return at_streq(at_model_map_get(&i->meta.labels, CTL_LABEL_HASH), r->hash) ||
+           ctl_resize(r->p, i, r->d, r->template_json, r->hash, &r->grown) != CTL_RESIZE_NOT;
 }
 
 static void sort_copies(struct rollout *r)
@@ -57,8 +66,9 @@ static void sort_copies(struct rollout *r)
             r->unready = i;
         }
         /* One that is to be moved is as good as old: its place is taken by a new copy first. */
-        if (!at_reschedule_is_moving(i) &&
-            at_streq(at_model_map_get(&i->meta.labels, CTL_LABEL_HASH), r->hash)) {
+        if (!at_reschedule_is_moving(i) && is_fresh(r, i)) {
+            const struct at_instance_resize *resize = i->status.resize;
+            r->resized += resize != NULL && at_streq(resize->state, "Done");
             r->fresh[r->n_fresh++] = i;
             r->ready_fresh += ready;
         } else {
@@ -275,6 +285,9 @@ static bool set_status(void *ctx, json_t *object)
     json_object_set_new(status, "updatedReplicas", json_integer(r->n_fresh));
     if (r->parked > 0 || json_object_get(status, "parkedReplicas") != NULL) {
         json_object_set_new(status, "parkedReplicas", json_integer(r->parked));
+    }
+    if (r->resized > 0 || json_object_get(status, "resizedReplicas") != NULL) {
+        json_object_set_new(status, "resizedReplicas", json_integer(r->resized));
     }
     json_object_set_new(status, "unavailableReplicas", json_integer(missing > 0 ? missing : 0));
     json_object_set_new(

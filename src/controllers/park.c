@@ -155,6 +155,11 @@ bool ctl_is_parked(const struct at_instance *i)
     return ctl_parks(i) && !is_in(i, "Resident") && !is_in(i, "Refused") && !ctl_ended(i);
 }
 
+bool ctl_holds_nothing(const struct at_instance *i)
+{
+    return is_in(i, "Parked") || is_in(i, "Waiting");
+}
+
 static bool wants(const struct at_instance *i, const char *what)
 {
     const struct at_instance_park *p = i->status.park;

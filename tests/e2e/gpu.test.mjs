@@ -148,6 +148,65 @@ it('use is told in the status, and a share is resized while it runs', async () =
   assert.match(await said('grows'), /^alloc=0 alloc=2 retry=0/);
 });
 
+it('a Deployment resizes what runs when its GPU has room, and replaces it when not', async () => {
+  const deployments = '/apis/atoll.dev/v1/namespaces/default/deployments';
+  await c.server.apply({
+    apiVersion: 'atoll.dev/v1', kind: 'Deployment', metadata: { name: 'sized', namespace: 'default' },
+    spec: {
+      replicas: 1,
+      template: {
+        spec: {
+          command: [probe, 'dlsym', `alloc:${200 * MIB}`, `alloc:${200 * MIB}`, `retry:${200 * MIB}`, 'info', 'sleep:60000'], port: -1,
+          env: Object.entries({ LD_LIBRARY_PATH: libraries, STANDIN_GPU_STATE: state }).map(([key, value]) => ({ name: key, value })),
+          resources: { cpu: '10m', gpu: '0.25', gpuMemory: '256Mi' }, terminationGracePeriod: '1s',
+        },
+      },
+    },
+  });
+  const running = (what, ok) => eventually(what, async () => {
+    const all = await c.instances('sized');
+    return all.length === 1 && all[0].status?.phase === 'Running' && ok(all[0]) && all[0];
+  }, { timeoutMs: 30_000 });
+  const resize = async (resources) => {
+    const r = await call(c.url, 'PATCH', `${deployments}/sized`, { spec: { template: { spec: { resources } } } }, { 'Content-Type': 'application/merge-patch+json' });
+    assert.equal(r.status, 200, JSON.stringify(r.body));
+  };
+  const first = await running('it is refused', (i) => i.status.gpuUse?.[0]?.refused > 0);
+  await resize({ gpu: '0.5', gpuMemory: '512Mi' });
+  const grown = await running('it holds more', (i) => i.status.gpuUse?.[0]?.memory === '512Mi' && i.status.gpuUse[0].used === '408Mi');
+  assert.equal(grown.metadata.name, first.metadata.name);
+  assert.equal(grown.status.pid, first.status.pid);
+  assert.deepEqual(grown.status.gpus.map((g) => [g.milli, g.memory]), [[500, '512Mi']]);
+  assert.deepEqual([grown.status.resize.state, grown.status.resize.message], ['Done', 'its share of a GPU is 500m with 512Mi, was 250m with 256Mi']);
+  const d = (await call(c.url, 'GET', `${deployments}/sized`)).body;
+  assert.deepEqual([d.status.resizedReplicas, d.status.updatedReplicas], [1, 1]);
+  assert.match(await log('sized'), /alloc=0\nalloc=2\nretry=0\ninfo=0 [0-9]+\/536870912/);
+  assert.ok((await events()).some((e) => e.reason === 'Resized' && e.involvedObject.name === first.metadata.name));
+  await resize({ gpu: '0.25', gpuMemory: '448Mi' });
+  const shrunk = await running('it may hold less', (i) => i.status.gpuUse?.[0]?.memory === '448Mi');
+  assert.equal(shrunk.status.pid, first.status.pid);
+  await resize({ gpuMemory: '256Mi' }); // less than it holds
+  const second = await running('another one takes its place', (i) => i.metadata.name !== first.metadata.name);
+  assert.equal(second.status.gpus[0].memory, '256Mi');
+  const where = second.status.gpus[0].id;
+  await start('beside', ['sleep:60000'], { resources: { gpu: '0.5', gpuMemory: '700Mi' } });
+  const beside = await eventually('a neighbour runs', async () => (await instance('beside'))?.status?.phase === 'Running' && instance('beside'));
+  await resize({ cpu: '20m' });
+  const third = await running('a change of something else replaces it', (i) => i.metadata.name !== second.metadata.name);
+  if (third.status.gpus[0].id === beside.status.gpus[0].id) {
+    await resize({ gpuMemory: '512Mi' }); // there is no room beside its neighbour
+    const fourth = await running('it goes where there is room', (i) => i.metadata.name !== third.metadata.name);
+    assert.notEqual(fourth.status.gpus[0].id, beside.status.gpus[0].id);
+  } else {
+    await resize({ gpuMemory: '1000Mi' }); // alone it has the whole GPU's memory
+    assert.equal((await running('it has more', (i) => i.status.gpuUse?.[0]?.memory === '1000Mi')).metadata.name, third.metadata.name);
+  }
+  assert.ok(ids.includes(where));
+  await call(c.url, 'DELETE', `${deployments}/sized`);
+  await call(c.url, 'DELETE', '/apis/atoll.dev/v1/namespaces/default/jobs/beside');
+  await eventually('they are gone', async () => (await c.instances('sized')).length === 0 && (await c.instances('beside')).length === 0, { timeoutMs: 20_000 });
+});
+
 it('who takes memory past the library is ended, by the word of the driver', async () => {
   // Its own way to the devices: rows of its own in the file.
   const script = `
