@@ -159,6 +159,7 @@ static enum at_rc kind_load(struct scan_run *run, const struct at_model_kind *ki
     if (rc == AT_FORBIDDEN) {
         fprintf(run->cli->env->err, "note: %s were not looked at: you may not list them\n",
                 kind->plural);
+        run->refused++;
         return AT_OK;
     }
     size_t i;
@@ -183,10 +184,18 @@ static enum at_rc live_load(struct scan_run *run, struct at_err *err)
     if (rc == AT_OK && cli_value(run->cli, OPT_NAMESPACE, NULL) == NULL) {
         run->cli->ns = NULL; /* everywhere */
     }
+    size_t asked = 0;
     for (size_t i = 0; i < count && rc == AT_OK; i++) {
         if (is_of_interest(kinds[i])) {
             rc = kind_load(run, kinds[i], err);
+            asked++;
         }
+    }
+    if (rc == AT_OK && asked > 0 && run->refused == asked) { /* that is not "no findings" */
+        rc = at_err_set(err, AT_FORBIDDEN, "nothing could be looked at%s",
+                        run->cli->ns == NULL ? ": you may list nothing in all namespaces; name one "
+                                               "with --namespace"
+                                             : "");
     }
     return rc;
 }

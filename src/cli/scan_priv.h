@@ -22,6 +22,7 @@ struct scan_run {
     size_t n_texts, room_texts;
     size_t files, other; /* documents that are no objects */
     size_t failed;       /* files that could not be read */
+    size_t refused;      /* kinds that one may not list */
     struct at_scan_result result;
     size_t *doc_of; /* per finding, in the order of result */
 };

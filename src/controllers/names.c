@@ -137,8 +137,10 @@ const char *ctl_name_taken(struct ctl_pass *p, const struct at_deployment *d)
     if (owner == NULL || strcmp(owner->ns, d->meta.ns) == 0) {
         return NULL;
     }
+    /* Whose it is, is no business of another tenant's. */
     return at_arena_printf(p->arena,
-                           "model %s: requests by this name go to Deployment %s, which is older; "
-                           "ask for %s/%s, or give it another name in spec.traffic.model",
-                           model, owner->key, d->meta.ns, model);
+                           "model %s: requests by this name go to an older Deployment of another "
+                           "namespace; ask for %s/%s, or give it another name in "
+                           "spec.traffic.model",
+                           model, d->meta.ns, model);
 }

@@ -207,6 +207,9 @@ fleet.it('the live state, through the API, with the rights that one has', async 
   assert.match((await scan(['--live'], live)).out, /^high secret-in-env  live  Deployment team\/bad  /m);
   const one = await findings(['--live', '-n', 'default'], live);
   assert.ok(!one.findings.some((f) => f.name === 'bad'));
+  const nobody = await scan(['--live', '--as', 'nobody'], live);
+  assert.notEqual(nobody.code, 0, 'nothing looked at is not nothing found');
+  assert.match(nobody.err, /nothing could be looked at: .*--namespace/);
   await server.k('create quota q --hard=count/jobs.atoll.dev=3 -n team');
   const after = await findings(['--live', '-n', 'team'], live);
   assert.ok(!after.findings.some((f) => f.rule === 'namespace-without-quota' && f.name === 'team'));

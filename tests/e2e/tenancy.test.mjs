@@ -243,6 +243,25 @@ fleet.it('who is displaced, or waits, learns nothing of who it is for', async ()
   assert.doesNotMatch(await server.k('get events -n zanzibari -o json'), /small|low\//);
 });
 
+fleet.it('whose model has a name already is not told to another tenant', async () => {
+  const server = await fleet.server();
+  const model = (name, ns) => ({ apiVersion: 'atoll.dev/v1', kind: 'Deployment', metadata: { name, namespace: ns }, spec: { replicas: 0, template: { spec: { runner: 'onnx', model: { name: 'churn', uri: 'file:churn.onnx' } } } } });
+  for (const ns of ['zanzibari', 'team']) await server.k(`create namespace ${ns}`);
+  await server.apply(model('umbrella', 'zanzibari'));
+  await eventually('the first has its status', async () => (await server.get('deployments.atoll.dev umbrella -n zanzibari')).status?.observedGeneration);
+  await server.apply(model('ours', 'team'));
+  const told = await eventually('the second is told', async () => {
+    const status = JSON.stringify((await server.get('deployments.atoll.dev ours -n team')).status);
+    return /NameTaken/.test(status) && status;
+  });
+  assert.match(told, /an older Deployment of another namespace; ask for team\/churn/);
+  const events = await eventually('an Event says so', async () => {
+    const text = await server.k('get events -n team -o json');
+    return /ModelNameTaken/.test(text) && text;
+  });
+  for (const text of [told, events]) assert.doesNotMatch(text, /zanzibari|umbrella/);
+});
+
 fleet.it('two servers on one etcd: together they let in exactly what the quota says', async () => {
   const etcd = await Etcd.start(fleet);
   const pki = path.join(await fleet.dir('atoll-pki'), 'pki');
