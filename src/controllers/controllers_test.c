@@ -592,7 +592,8 @@ static void who_does_not_get_a_models_plain_name_is_told(void **state)
     AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
     assert_int_equal(at_json_dump(at_json_at(d, "status.conditions"), &text), AT_OK);
     assert_non_null(strstr(text.data, "\"NameTaken\""));
-    assert_non_null(strstr(text.data, "go to Deployment default/first"));
+    assert_non_null(strstr(text.data, "go to an older Deployment of another namespace"));
+    assert_null(strstr(text.data, "default/first"));
     assert_non_null(strstr(text.data, "ask for team/m"));
     json_decref(d);
     assert_true(rig_absent_condition(&r, "default", "first", "ModelName"));
