@@ -95,18 +95,36 @@ static void handle_service(struct gw_worker *w, struct at_http_exchange *ex,
     }
 }
 
+/* The plain service that this is for; NULL: none, but what the path says. */
+static const struct gw_rule *service_of(const struct gw_worker *w, const struct at_http_head *head,
+                                        struct gw_path *ret_path)
+{
+    gw_path_parse(head->path, ret_path);
+    const struct gw_rule *rule = gw_rules_find(w->rules, head);
+    if (ret_path->kind == GW_PATH_PLAYGROUND &&
+        (!w->gateway->has_playground || (rule != NULL && rule->path[0] != '\0'))) {
+        ret_path->kind = GW_PATH_NONE; /* a service that wants this very path has it */
+    }
+    return rule != NULL && (rule->host[0] != '\0' || ret_path->kind == GW_PATH_NONE) ? rule : NULL;
+}
+
+/* Small ones can be sent again, elsewhere; large ones, and those that may have no end, are passed
+ * on as they come. */
+bool gw_upload_wanted(void *worker, const struct at_http_exchange *ex)
+{
+    const struct at_http_head *head = at_http_request(ex);
+    struct gw_path path;
+    return (!head->has_length || head->content_length > AT_GW_UPLOAD_BYTES_MIN) &&
+           service_of(worker, head, &path) != NULL;
+}
+
 static void handle(struct gw_worker *w, struct at_http_exchange *ex)
 {
     const struct at_http_head *head = at_http_request(ex);
     struct gw_path path;
-    gw_path_parse(head->path, &path);
+    const struct gw_rule *rule = service_of(w, head, &path);
     enum gw_grpc_kind grpc = gw_grpc_kind_of(head);
-    const struct gw_rule *rule = gw_rules_find(w->rules, head);
-    if (path.kind == GW_PATH_PLAYGROUND &&
-        (!w->gateway->has_playground || (rule != NULL && rule->path[0] != '\0'))) {
-        path.kind = GW_PATH_NONE; /* a service that wants this very path has it */
-    }
-    if (rule != NULL && (rule->host[0] != '\0' || path.kind == GW_PATH_NONE)) {
+    if (rule != NULL) {
         handle_service(w, ex, rule);
         return;
     }

@@ -190,7 +190,7 @@ void gw_hedge_plan(struct gw_request *r)
     struct gw_hedge *h = &r->hedge;
     h->sent_ns = at_loop_now_ns(r->worker->loop);
     h->won = false;
-    if (!h->wanted || r->n_tried != 1 || r->model->n_replicas < 2) {
+    if (!h->wanted || r->upload.is || r->n_tried != 1 || r->model->n_replicas < 2) {
         return;
     }
     earn(r->model);

@@ -66,6 +66,8 @@
 #define AT_GW_REPLICA_WAITING_MAX 8192
 /* What a stream's queue takes together with a head. */
 #define AT_GW_BODY_BYTES_MAX (((size_t)64 << 20) - 131072)
+#define AT_GW_UPLOAD_BYTES_MIN                                                                     \
+    262144 /* bodies of services that are passed on before they are whole */
 #define AT_GW_BUSY_POLL_NS_MAX 10000000      /* of --busy-poll */
 #define AT_GW_TUNNEL_IDLE_NS (600 * AT_GW_S) /* WebSocket connections on which nothing comes */
 #define AT_GW_CONNECTIONS_MAX 20000

@@ -196,7 +196,7 @@ static void begin_stream(struct gw_request *r);
 /* Is there somebody else to ask? */
 static bool can_retry(const struct gw_request *r)
 {
-    return r->n_tried < r->model->policy.attempts && !all_tried(r);
+    return !r->upload.begun && r->n_tried < r->model->policy.attempts && !all_tried(r);
 }
 
 /* Is the retry within the model's budget? None is while others wait for the first time. */
@@ -215,7 +215,8 @@ static bool may_pay(struct gw_request *r)
 /* Is this answer one that another replica may better? */
 static bool is_refusal(const struct gw_request *r)
 {
-    return (r->status == 503 && (r->safe || r->openai)) || (r->status == 502 && r->safe);
+    return !r->upload.begun &&
+           ((r->status == 503 && (r->safe || r->openai)) || (r->status == 502 && r->safe));
 }
 
 /* 503 of the last one of several: the client is told that all have been asked. */
@@ -281,8 +282,8 @@ void gw_request_on_head(void *ctx, const struct at_http_head *head)
     gw_cache_head(r, head);
     say_timing(r);
     gw_observe_head(r, head);
-    if (r->host.len > 0 && r->sse) {
-        begin_stream(r); /* the client waits for the head, and the first event may be far off */
+    if (r->host.len > 0 && (r->sse || (!r->has_length && at_http_body_is_coming(r->ex)))) {
+        begin_stream(r); /* the client waits for the head, and the first piece may be far off */
     }
 }
 
@@ -522,7 +523,8 @@ static void on_attempt_failed(struct gw_request *r, enum at_rc rc, bool sent)
         rc = AT_UNAVAILABLE;
         sent = r->discard = r->unreached = false;
     }
-    const char *reason = r->paused           ? "client"
+    bool by_client = r->paused || r->upload.problem != 0;
+    const char *reason = by_client           ? "client"
                          : r->discard        ? "status"
                          : rc == AT_TIMEOUT  ? (sent ? "timeout" : "connect")
                          : !sent             ? "connect"
@@ -531,6 +533,9 @@ static void on_attempt_failed(struct gw_request *r, enum at_rc rc, bool sent)
     bool budgeted = r->discard; /* on_head has paid for it */
     count_upstream_error(r, reason);
     leave_replica(r, r->paused ? AT_CANCELLED : rc, sent);
+    if (gw_upload_failed(r)) {
+        return;
+    }
     if (r->streaming) {
         break_off(r, rc);
         return;
@@ -541,7 +546,7 @@ static void on_attempt_failed(struct gw_request *r, enum at_rc rc, bool sent)
         r->begun = false;
         return;
     }
-    bool safe = !sent || ((r->safe || budgeted) && rc != AT_TIMEOUT);
+    bool safe = (!sent || ((r->safe || budgeted) && rc != AT_TIMEOUT)) && !r->upload.begun;
     /* A lone replica may just have closed an idle connection: ask it once more. */
     if (safe && sent && !can_retry(r) && r->n_tried == 1 && r->model->n_replicas == 1) {
         r->tried[0] = NULL;
@@ -649,7 +654,7 @@ static void attempt(struct gw_request *r, const char *reason)
     gw_observe_attempt(r);
     r->call = gw_request_send(r, replica, &HANDLERS);
     gw_hedge_plan(r);
-    if (r->n_tried == 1 && reason == NULL) {
+    if (r->n_tried == 1 && reason == NULL && !r->upload.is) {
         gw_shadow(r);
     }
 }
@@ -748,6 +753,7 @@ void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const st
     r->infer = path->infer;
     r->openai = path->kind == GW_PATH_OPENAI;
     r->stream = path->stream;
+    r->upload.is = at_http_body_is_coming(ex);
     r->timing = at_http_header_get(head, "x-atoll-timing").len > 0;
     r->safe = path->infer || (r->method != AT_HTTP_POST && r->method != AT_HTTP_PATCH);
     at_buf_clear(&r->hold);
@@ -787,7 +793,7 @@ void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const st
     }
     at_http_on_gone(ex, on_gone, r);
     at_http_on_writable(ex, on_writable, r);
-    if (admission == GW_ADMITTED && !gw_cache_begin(r, path)) {
+    if (admission == GW_ADMITTED && (r->upload.is || !gw_cache_begin(r, path))) {
         start(r);
     }
 }

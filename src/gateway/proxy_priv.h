@@ -6,6 +6,14 @@
 #include "gateway/grpc.h"
 #include "gateway/hedge.h"
 
+/* A body that is passed on as it comes (upload.c). */
+struct gw_upload {
+    bool is;
+    bool begun;          /* some of it was taken from the client: no other replica can have it */
+    int problem;         /* status: the client did not send it as it should; 0: none */
+    const char *message; /* while it is being told */
+};
+
 struct gw_request {
     struct gw_worker *worker;
     struct gw_request *next_free;
@@ -49,6 +57,7 @@ struct gw_request {
     struct gw_meter meter;
     struct gw_parked *parked; /* NULL: it does not wait for money */
     struct gw_kept kept;
+    struct gw_upload upload;
     struct gw_hedge hedge;
     struct gw_turn turn; /* in the model's queue */
 };
@@ -67,6 +76,11 @@ at_http_call_id gw_request_send(struct gw_request *r, struct gw_replica *replica
                                 const struct gw_handlers *handlers);
 void gw_request_fail_version(struct gw_request *r); /* pinned to one that there is not */
 void gw_request_unsend(struct gw_request *r, struct gw_replica *replica, enum gw_outcome outcome);
+
+/* upload.c: what the call says of the body that comes later. */
+void gw_upload_call(struct gw_request *r, struct at_http_call *call);
+/* The call is over: was that the client's doing? Then r is answered, and gone. */
+bool gw_upload_failed(struct gw_request *r);
 
 /* Whether a replica would take it now; and then it goes. */
 bool gw_request_may_go(struct gw_request *r);

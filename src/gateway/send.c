@@ -43,6 +43,7 @@ at_http_call_id gw_request_send(struct gw_request *r, struct gw_replica *replica
                                 .on_head = handlers->on_head,
                                 .on_body = handlers->on_body,
                                 .on_done = handlers->on_done};
+    gw_upload_call(r, &call);
     gw_reach(w, replica, &call);
     at_http_call_id id = at_http_call(w->client, &call);
     assert(id != 0);

@@ -40,6 +40,7 @@ enum at_rc gw_worker_start(struct gw_worker *worker, const struct at_http_server
 {
     struct at_http_server_options o = *options;
     o.handler = gw_handle;
+    o.early = gw_upload_wanted;
     o.ctx = worker;
     worker->models = at_map_new();
     at_sys_random(at_loop_sys(worker->loop), worker->prng, sizeof worker->prng);

@@ -77,7 +77,7 @@ static void answered(struct at_h2_stream *st)
     st->answered = true;
     st->on_gone = NULL;
     st->on_writable = NULL;
-    at_h2_body_drop(h2, st);
+    at_h2_body_drop(h2, &st->body);
     st->deadline_ns = at_loop_now_ns(h2->conn->server->loop) + AT_STREAM_END_NS;
     if (st->deadline_ns < h2->conn->deadline_ns) {
         at_http_conn_deadline(h2->conn, AT_STREAM_END_NS);

@@ -85,6 +85,60 @@ static void send_soon(struct h2_conn *c)
     }
 }
 
+static void on_body_writable(void *ctx)
+{
+    struct client_call *call = ctx;
+    struct h2_conn *c = call->h2;
+    bool was = c->in_data;
+    c->in_data = true;
+    at_client_body_writable(call);
+    release_if_closed(c, was);
+}
+
+static void body_writable_soon(struct client_call *call)
+{
+    call->later.task.fn = on_body_writable;
+    call->later.task.ctx = call;
+    at_loop_at_end(call->client->loop, &call->later.task);
+}
+
+static ssize_t read_later(struct client_call *call, uint8_t *buf, size_t len, uint32_t *flags)
+{
+    struct client_later *l = &call->later;
+    size_t left = l->out.len - l->out_at;
+    size_t n = left < len ? left : len;
+    if (n == 0 && !l->ended) {
+        l->deferred = true;
+        return NGHTTP2_ERR_DEFERRED;
+    }
+    if (n > 0) {
+        memcpy(buf, l->out.data + l->out_at, n);
+        l->out_at += n;
+    }
+    if (n == left) {
+        at_buf_clear(&l->out);
+        l->out_at = 0;
+    } else if (l->out_at >= AT_STREAM_LOW_MARK_BYTES) {
+        at_buf_consume(&l->out, l->out_at);
+        l->out_at = 0;
+    }
+    if (n == left && l->ended) {
+        *flags |= NGHTTP2_DATA_FLAG_EOF;
+    } else if (left - n <= AT_STREAM_LOW_MARK_BYTES) {
+        body_writable_soon(call);
+    }
+    return (ssize_t)n;
+}
+
+void at_h2_client_body(struct client_call *call)
+{
+    if (call->later.deferred) {
+        call->later.deferred = false;
+        (void)!nghttp2_session_resume_data(call->h2->session, call->h2_id);
+    }
+    send_soon(call->h2);
+}
+
 static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buf, size_t len,
                          uint32_t *flags, nghttp2_data_source *source, void *ctx)
 {
@@ -92,6 +146,9 @@ static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buf, siz
     (void)source, (void)ctx;
     if (call == NULL) {
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* nobody wants it any more */
+    }
+    if (call->later.is) {
+        return read_later(call, buf, len, flags);
     }
     size_t left = call->request.len - call->mux_sent;
     size_t n = left < len ? left : len;
@@ -167,7 +224,7 @@ static void submit(struct h2_conn *c, struct client_call *call)
     nghttp2_data_provider body = {.read_callback = read_body};
     size_t n = fields_of(call, nv);
     call->mux_sent = call->head_bytes;
-    bool has_body = call->request.len > call->head_bytes;
+    bool has_body = call->later.is || call->request.len > call->head_bytes;
     int32_t id =
         n == 0 ? -1
                : nghttp2_submit_request(c->session, NULL, nv, n, has_body ? &body : NULL, call);
@@ -177,6 +234,9 @@ static void submit(struct h2_conn *c, struct client_call *call)
     }
     call->h2_id = id;
     call->sent = true;
+    if (call->later.is) {
+        body_writable_soon(call);
+    }
     send_soon(c);
 }
 
@@ -234,6 +294,8 @@ void at_h2_client_leave(struct client_call *call, bool tell)
     c->n_calls--;
     call->h2 = NULL;
     at_loop_at_end_cancel(c->pool->client->loop, &call->resume_task);
+    at_loop_at_end_cancel(c->pool->client->loop, &call->later.task);
+    call->later.deferred = false;
     at_buf_done(&call->h2_head);
     if (call->held.len > 0 || call->held.cap > AT_HTTP_KEEP_BYTES_MAX) {
         at_buf_done(&call->held);
@@ -270,7 +332,9 @@ static void fail(struct client_call *call, enum at_rc rc, const char *what, bool
 static void complete(struct client_call *call)
 {
     /* An answer before all of the request was taken: the rest is not wanted. */
-    at_h2_client_leave(call, call->mux_sent < call->request.len);
+    const struct client_later *l = &call->later;
+    at_h2_client_leave(call,
+                       l->is ? !l->ended || l->out.len > 0 : call->mux_sent < call->request.len);
     at_client_complete(call, AT_OK, NULL);
 }
 
@@ -410,7 +474,8 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
     if (code == NGHTTP2_REFUSED_STREAM && !call->head_seen) {
         call->sent = false; /* RFC 9113 §8.7: nothing of it was looked at */
         at_h2_client_leave(call, false);
-        if (!call->paused && call->h2_refusals++ < AT_H2_CLIENT_REFUSALS_MAX) {
+        if (!call->paused && !call->later.begun &&
+            call->h2_refusals++ < AT_H2_CLIENT_REFUSALS_MAX) {
             at_client_bind(call);
         } else {
             struct at_err err;

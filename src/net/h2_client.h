@@ -32,6 +32,7 @@ bool at_h2_client_take(struct client_call *call);
 bool at_h2_client_has_room(const struct client_pool *pool);
 /* The call is over. tell: the other side still works on it. */
 void at_h2_client_leave(struct client_call *call, bool tell);
+void at_h2_client_body(struct client_call *call); /* there is more of it, or no more comes */
 void at_h2_client_resume(struct client_call *call);
 void at_h2_client_sweep(struct client_pool *pool, int64_t now_ns, int64_t *first_ns);
 void at_h2_client_close(struct client_pool *pool); /* no call is under way any more */

@@ -30,9 +30,41 @@ static void on_gone(void *ctx)
     h->w->open[h->at] = NULL;
 }
 
+static bool early(void *ctx, const struct at_http_exchange *ex)
+{
+    const struct world *w = ctx;
+    (void)ex;
+    return (w->mode & 4) != 0 && w->n_open < 300;
+}
+
+static void on_piece(void *ctx, const char *data, size_t len)
+{
+    const struct held *h = ctx;
+    (void)data;
+    assert(len > 0);
+    at_http_body_pause(h->w->open[h->at], len % 2 != 0);
+}
+
+static void on_body_end(void *ctx, enum at_rc rc, const char *message)
+{
+    const struct held *h = ctx;
+    struct at_http_exchange *ex = h->w->open[h->at];
+    (void)message;
+    h->w->open[h->at] = NULL;
+    at_http_respond(ex, rc == AT_OK ? 200 : 400, NULL, NULL, "y", 1);
+}
+
 static void handle(void *ctx, struct at_http_exchange *ex)
 {
     struct world *w = ctx;
+    if (at_http_body_is_coming(ex)) {
+        struct held *h = &held[w->n_open];
+        *h = (struct held){w, w->n_open};
+        w->open[w->n_open++] = ex;
+        at_http_on_gone(ex, on_gone, h);
+        at_http_body_take(ex, &(struct at_http_body_events){h, on_piece, on_body_end});
+        return;
+    }
     const struct at_http_head *head = at_http_request(ex);
     assert(head->path.len > 0 && head->path.ptr[0] == '/');
     if ((w->mode & 1) != 0 && w->n_open < 300) {
@@ -53,7 +85,9 @@ static void on_open(void *ctx)
 {
     static const char PREFACE[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     struct world *w = ctx;
-    (void)!at_stream_write(w->client, PREFACE, sizeof PREFACE - 1);
+    if ((w->mode & 8) == 0) { /* else HTTP/1.1 */
+        (void)!at_stream_write(w->client, PREFACE, sizeof PREFACE - 1);
+    }
     (void)!at_stream_write(w->client, w->data, w->size);
 }
 
@@ -80,6 +114,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                        .http2 = true,
                                        .body_bytes_max = 1000,
                                        .handler = handle,
+                                       .early = early,
                                        .ctx = &w};
     struct at_http_server *server;
     struct at_err err;

@@ -45,6 +45,8 @@ struct at_h2 {
     struct at_h2_stream *ready, **ready_end;
     size_t n_streams;
     size_t body_bytes; /* of requests, together */
+    size_t held_back;  /* of them, for which the connection's window is not opened yet */
+    bool uploads_flow; /* some may be given to their handlers */
     at_timer_id flush_timer;
     bool in_flush;
     bool dead; /* the connection is gone; memory goes when its callbacks have returned */
@@ -70,7 +72,7 @@ void at_h2_gone(
     struct at_http_conn *c);       /* the connection is being thrown away: tell the handlers */
 void at_h2_free(struct at_h2 *h2); /* accepts NULL */
 void at_h2_flush_soon(struct at_h2 *h2);
-void at_h2_body_drop(struct at_h2 *h2, struct at_h2_stream *st); /* the request's */
+void at_h2_body_drop(struct at_h2 *h2, struct at_buf *body); /* of a request */
 
 /* h2_answer.c: what at_http_respond and its kin do for a stream. */
 void at_h2_respond(struct at_h2_stream *st, int status, const char *content_type,

@@ -3,6 +3,7 @@
 #include "net/h2_int.h"
 
 #include "core/mem.h"
+#include "net/http_upload.h"
 
 #include <assert.h>
 
@@ -37,11 +38,14 @@ static void make_ready(struct at_h2 *h2, struct at_h2_stream *st)
     }
 }
 
-void at_h2_body_drop(struct at_h2 *h2, struct at_h2_stream *st)
+void at_h2_body_drop(struct at_h2 *h2, struct at_buf *body)
 {
-    h2->body_bytes -= st->body.len;
-    at_buf_done(&st->body);
+    size_t give = h2->held_back < body->len ? h2->held_back : body->len;
+    h2->body_bytes -= body->len;
+    h2->held_back -= give;
+    at_buf_done(body);
     if (!h2->dead) {
+        (void)!nghttp2_session_consume_connection(h2->session, give);
         (void)!at_http_body_count(h2->conn, h2->body_bytes); /* less is always possible */
     }
 }
@@ -50,7 +54,7 @@ static void refuse_later(struct at_h2 *h2, struct at_h2_stream *st, int status)
 {
     if (st->refusal == 0) {
         st->refusal = status;
-        at_h2_body_drop(h2, st);
+        at_h2_body_drop(h2, &st->body);
     }
 }
 
@@ -185,6 +189,11 @@ static void take_head(struct at_h2 *h2, struct at_h2_stream *st, bool ended)
         enum at_rc rc = parse_head(st, &err);
         if (rc != AT_OK) {
             refuse_later(h2, st, rc == AT_TOO_LARGE ? 431 : 400);
+        } else if (!ended && at_http_upload_wanted(h2->conn->server, &st->ex)) {
+            st->ex.upload.says_continue = h->expect_continue;
+            st->body.max = SIZE_MAX / 2; /* the window bounds it */
+            st->deadline_ns = INT64_MAX;
+            make_ready(h2, st);
         } else if (h->has_length && h->content_length > h2->conn->server->body_bytes_max) {
             refuse_later(h2, st, 413);
         } else if (h->expect_continue && !ended) {
@@ -214,10 +223,28 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
     }
     if (ended) {
         st->whole = true;
-        st->deadline_ns = INT64_MAX;
+        st->deadline_ns = st->answered ? st->deadline_ns : INT64_MAX;
+        h2->uploads_flow |= st->ex.upload.coming;
         make_ready(h2, st);
     }
     return 0;
+}
+
+/* What came of a body that its handler takes as it comes. */
+static void upload_data(struct at_h2 *h2, struct at_h2_stream *st, const uint8_t *data, size_t len)
+{
+    if (h2->body_bytes + len > AT_H2_UPLOAD_BYTES_MAX) {
+        h2->held_back += len; /* until some of it is taken */
+    } else {
+        (void)!nghttp2_session_consume_connection(h2->session, len);
+    }
+    h2->uploads_flow = true;
+    h2->body_bytes += len;
+    if (!at_http_body_count(h2->conn, h2->body_bytes) ||
+        at_buf_append(&st->body, data, len) != AT_OK) {
+        h2->body_bytes -= len; /* its handler is told that it is gone */
+        (void)!nghttp2_submit_rst_stream(h2->session, 0, st->id, NGHTTP2_ENHANCE_YOUR_CALM);
+    }
 }
 
 static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data,
@@ -229,7 +256,12 @@ static int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id, co
     if (h2->dead) {
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     }
-    if (st == NULL || st->refusal != 0) {
+    if (st != NULL && st->ex.upload.coming && !st->answered) {
+        upload_data(h2, st, data, len);
+        return 0;
+    }
+    (void)!nghttp2_session_consume(session, id, len);
+    if (st == NULL || st->refusal != 0 || st->answered) {
         return 0;
     }
     size_t max = h2->conn->server->body_bytes_max;
@@ -275,7 +307,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
         st->next->prev = st->prev;
     }
     h2->n_streams--;
-    at_h2_body_drop(h2, st);
+    at_h2_body_drop(h2, &st->body);
     if (st->is_ready) {
         unlink_ready(h2, st);
     }
@@ -310,6 +342,10 @@ static void hand_over(struct at_h2 *h2)
                          : st->refusal == 429
                              ? "too many request bytes wait here: send fewer at once"
                              : "the request body is larger than this server takes");
+            continue;
+        }
+        if (st->ex.upload.coming) {
+            server->handler(server->ctx, &st->ex);
             continue;
         }
         st->ex.body = (struct at_str){st->body.data != NULL ? st->body.data : "", st->body.len};
@@ -374,6 +410,7 @@ static void flush_kept(struct at_h2 *h2)
     struct at_http_conn *c = h2->conn;
     bool was = c->in_data;
     c->in_data = true;
+    at_h2_uploads(h2);
     flush(h2);
     c->in_data = was;
     if (!was) {
@@ -404,6 +441,7 @@ void at_h2_take(struct at_http_conn *c, const char *data, size_t len)
         (void)!nghttp2_session_terminate_session(h2->session, NGHTTP2_PROTOCOL_ERROR);
     }
     hand_over(h2);
+    at_h2_uploads(h2);
     flush(h2);
     if (n < 0 && !h2->dead && c->state == CONN_H2) {
         at_http_conn_end(c);
@@ -436,6 +474,7 @@ bool at_h2_start(struct at_http_conn *c)
         nghttp2_option_set_stream_reset_rate_limit(option, AT_H2_RESETS_BURST,
                                                    AT_H2_RESETS_PER_SECOND_MAX);
         nghttp2_option_set_no_closed_streams(option, 1);
+        nghttp2_option_set_no_auto_window_update(option, 1);
         ok = nghttp2_session_server_new2(&h2->session, cb, h2, option) == 0;
     }
     nghttp2_session_callbacks_del(cb);
@@ -480,6 +519,8 @@ int64_t at_h2_sweep(struct at_http_conn *c, int64_t now_ns)
         if (!st->handed) {
             st->handed = true;
             at_h2_refuse(st, 408, AT_TIMEOUT, "the request was not complete in time");
+        } else if (!st->answered) {
+            at_http_upload_late(&st->ex);
         } else { /* answered, but not read */
             (void)!nghttp2_submit_rst_stream(h2->session, 0, st->id, NGHTTP2_CANCEL);
         }

@@ -161,7 +161,7 @@ void at_http_respond(struct at_http_exchange *ex, int status, const char *conten
         return;
     }
     c->chunked = false;
-    ex->head.keep_alive &= !c->server->draining;
+    ex->head.keep_alive &= !c->server->draining && !ex->upload.coming;
     struct answer a = {.status = status,
                        .content_type = content_type,
                        .headers = headers,
@@ -240,7 +240,7 @@ void at_http_stream_begin(struct at_http_exchange *ex, int status, const char *c
     c->bodyless = ex->head.method == AT_HTTP_HEAD || at_http_never_has_body(status);
     c->has_length = at_http_given_length(headers, &c->length_left);
     c->chunked = !c->has_length && ex->head.minor == 1 && !at_http_never_has_body(status);
-    ex->head.keep_alive &= !c->server->draining;
+    ex->head.keep_alive &= !c->server->draining && !ex->upload.coming;
     if (!c->has_length && ex->head.minor == 0) {
         ex->head.keep_alive = false; /* the end of the connection is the end of the body */
     }

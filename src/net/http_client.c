@@ -207,6 +207,7 @@ void at_client_send(struct client_conn *conn)
         call->sent = true;
         conn->asked_at = conn->written;
         conn->written += call->request.len;
+        at_client_body_writable(call);
     } else if (rc != AT_UNAVAILABLE) {
         struct at_err err;
         at_err_set(&err, AT_TOO_LARGE, "the request is too large to be queued");
@@ -244,10 +245,11 @@ static void start(struct client_call *call, bool fresh)
         }
         return;
     }
-    if (pool->client->mux && pool->speaks_mux && !fresh && at_mux_client_take(call)) {
+    if (pool->client->mux && pool->speaks_mux && !fresh && !call->later.is &&
+        at_mux_client_take(call)) {
         return;
     }
-    struct client_conn *conn = fresh ? NULL : pool->idle;
+    struct client_conn *conn = fresh || call->later.is ? NULL : pool->idle;
     if (conn != NULL) {
         idle_remove(conn);
         conn->call = call;
@@ -256,12 +258,13 @@ static void start(struct client_call *call, bool fresh)
         return;
     }
     bool full = !fresh && pool->n_conns >= pool->client->connections_max;
-    if (full && pool->resting == NULL) {
+    struct client_conn *spare = pool->resting != NULL ? pool->resting : pool->idle;
+    if (full && spare == NULL) {
         waiting_add(call);
         return;
     }
     if (full) {
-        conn_close(pool->resting);
+        conn_close(spare);
     }
     conn_open(pool, call);
 }
@@ -285,12 +288,15 @@ void at_client_start_waiting(struct client_pool *pool)
 
 bool at_client_retry(struct client_call *call, bool unread)
 {
+    if (call->later.begun) {
+        return false;
+    }
     bool idempotent = unread || (call->method != AT_HTTP_POST && call->method != AT_HTTP_PATCH);
     if (call->retried || call->paused || (call->sent && !idempotent)) {
         return false;
     }
     call->retried = true;
-    call->sent = false;
+    call->sent = call->later.open = false;
     start(call, true);
     return true;
 }
@@ -371,7 +377,7 @@ static struct client_call *call_new(struct at_http_client *client)
     return call;
 }
 
-static struct client_call *call_find(const struct at_http_client *client, at_http_call_id id)
+struct client_call *at_client_find(const struct at_http_client *client, at_http_call_id id)
 {
     size_t slot = (size_t)(id & UINT32_MAX);
     if (id == 0 || slot >= client->n_slots) {
@@ -413,6 +419,7 @@ void at_client_complete(struct client_call *call, enum at_rc rc, const struct at
     call->prev = NULL;
     call->in_use = false;
     call->err = NULL;
+    at_client_body_done(call);
     if (call->request.cap > AT_HTTP_KEEP_BYTES_MAX) {
         at_buf_done(&call->request);
     }
@@ -561,6 +568,9 @@ at_http_call_id at_http_call(struct at_http_client *client, const struct at_http
         return id;
     }
     call->head_bytes = call->request.len - c->body_len;
+    if (c->body_later) {
+        at_client_body_begin(call, c);
+    }
     call->pool = pool_get(client, c);
     if (call->pool == NULL) {
         at_err_set(&err, AT_INVALID, "the address is too long");
@@ -574,6 +584,7 @@ at_http_call_id at_http_call(struct at_http_client *client, const struct at_http
     }
     if (c->first_byte_timeout_ns > 0) {
         call->first_byte_at_ns = now + c->first_byte_timeout_ns;
+        call->first_byte_ns = c->first_byte_timeout_ns;
     }
     call->piece_ns = c->piece_timeout_ns;
     at_client_want_sweep(client, call_due(call));
@@ -589,7 +600,7 @@ at_http_call_id at_http_call(struct at_http_client *client, const struct at_http
 
 void at_http_call_cancel(struct at_http_client *client, at_http_call_id id)
 {
-    struct client_call *call = call_find(client, id);
+    struct client_call *call = at_client_find(client, id);
     if (call != NULL) {
         struct at_err err;
         at_err_set(&err, AT_CANCELLED, "cancelled");
@@ -599,7 +610,7 @@ void at_http_call_cancel(struct at_http_client *client, at_http_call_id id)
 
 void at_http_call_pause(struct at_http_client *client, at_http_call_id id, bool paused)
 {
-    struct client_call *call = call_find(client, id);
+    struct client_call *call = at_client_find(client, id);
     if (call == NULL || call->paused == paused) {
         return;
     }

@@ -36,8 +36,15 @@ struct at_http_call {
         *headers;     /* "Name: value\r\n" lines, may be NULL; Host and Content-Length are added */
     const void *body; /* copied */
     size_t body_len;
-    int64_t timeout_ns;            /* to the end of the answer; 0: none (watches) */
-    int64_t first_byte_timeout_ns; /* 0: none */
+    /* The body comes piece by piece, by at_http_call_write; body is NULL then. Once on_writable was
+     * called: the head is on its way, to a connection that no other request was sent on. No piece
+     * is ever sent twice: from the first one on the call is tried no more by itself. */
+    bool body_later;
+    bool has_body_length; /* of such a body; else it is sent in chunks */
+    uint64_t body_length;
+    void (*on_writable)(void *ctx); /* also when what was queued has drained */
+    int64_t timeout_ns;             /* to the end of the answer; 0: none (watches) */
+    int64_t first_byte_timeout_ns;  /* 0: none */
     int64_t
         piece_timeout_ns; /* from one piece of the answer to the next; 0: none. Pausing counts */
     /* Called with the head, once. body pieces follow. All optional but on_done. */
@@ -58,6 +65,15 @@ at_http_call_id at_http_call(struct at_http_client *client, const struct at_http
 /* on_done(AT_CANCELLED) is called before return; its connection is closed. A stale id does nothing.
  */
 void at_http_call_cancel(struct at_http_client *client, at_http_call_id id);
+/* A piece of a body that comes later; queued as far as need be: stop at some
+ * at_http_call_queued_bytes and go on in on_writable. first_byte_timeout_ns counts from it.
+ * err: AT_UNAVAILABLE it is not wanted (any more): on_done tells; AT_INVALID it is longer than was
+ * said; AT_EXHAUSTED over AT_STREAM_QUEUE_BYTES_MAX. */
+enum at_rc at_http_call_write(struct at_http_client *client, at_http_call_id id, const void *data,
+                              size_t len) AT_WARN_UNUSED;
+/* That was all of it. One of known length has been written whole. */
+void at_http_call_end(struct at_http_client *client, at_http_call_id id);
+size_t at_http_call_queued_bytes(struct at_http_client *client, at_http_call_id id);
 /* Back-pressure for on_body: stop or go on reading this answer. */
 void at_http_call_pause(struct at_http_client *client, at_http_call_id id, bool paused);
 

@@ -28,8 +28,13 @@ enum at_rc at_client_put_request(const struct at_http_call *c, struct at_buf *ou
     const char *host = c->host != NULL                     ? c->host
                        : strncmp(c->addr, "unix:", 5) == 0 ? "localhost"
                                                            : c->addr;
-    char length[48] = "\r\n";
-    if (has_body) {
+    char length[64] = "\r\n";
+    if (c->body_later && c->has_body_length) {
+        snprintf(length, sizeof length, "\r\nContent-Length: %llu\r\n",
+                 (unsigned long long)c->body_length);
+    } else if (c->body_later) {
+        snprintf(length, sizeof length, "\r\nTransfer-Encoding: chunked\r\n");
+    } else if (has_body) {
         snprintf(length, sizeof length, "\r\nContent-Length: %zu\r\n", c->body_len);
     }
     const char *const parts[] = {
@@ -147,7 +152,8 @@ static size_t take_answer(struct client_conn *conn, const char *data, size_t len
         if (conn->head_done && conn->body.done) {
             /* More bytes than the answer: nobody asked for them, so trust the connection no more.
              */
-            at_client_conn_done(conn, conn->keep_alive && used == len);
+            bool asked = !call->later.is || call->later.ended;
+            at_client_conn_done(conn, conn->keep_alive && used == len && asked);
             at_client_complete(call, AT_OK, NULL);
             return len;
         }
@@ -223,8 +229,19 @@ static void on_close(void *ctx, enum at_rc rc, const struct at_err *err)
     }
 }
 
+static void on_writable(void *ctx)
+{
+    struct client_conn *conn = ctx;
+    if (conn->call != NULL) {
+        at_client_body_writable(conn->call);
+    }
+}
+
 struct at_stream_events at_client_conn_events(struct client_conn *conn)
 {
-    return (struct at_stream_events){
-        .ctx = conn, .on_open = on_open, .on_data = on_data, .on_close = on_close};
+    return (struct at_stream_events){.ctx = conn,
+                                     .on_open = on_open,
+                                     .on_data = on_data,
+                                     .on_writable = on_writable,
+                                     .on_close = on_close};
 }

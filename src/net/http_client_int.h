@@ -28,6 +28,20 @@ struct client_conn {
     int64_t idle_until_ns;
 };
 
+/* A body that comes after the call (http_client_body.c). */
+struct client_later {
+    void (*on_writable)(void *ctx);
+    bool is, chunked;
+    bool open;  /* on_writable was called */
+    bool begun; /* a piece was taken: it is never sent again */
+    bool ended;
+    bool deferred;     /* HTTP/2: nghttp2 waits for more of it */
+    uint64_t left;     /* of a known length */
+    struct at_buf out; /* HTTP/2: from out_at on still to go */
+    size_t out_at;
+    struct at_loop_task task; /* HTTP/2: on_writable */
+};
+
 struct client_call {
     struct at_http_client *client;
     uint64_t id;
@@ -42,7 +56,8 @@ struct client_call {
     bool retried;
     bool paused;
     enum at_http_method method;
-    int64_t deadline_ns, first_byte_at_ns;
+    int64_t deadline_ns, first_byte_at_ns, first_byte_ns;
+    struct client_later later;
     int64_t piece_ns, piece_at_ns; /* time allowed between pieces; when the last one came */
     struct at_buf request;
     size_t head_bytes; /* of the request */
@@ -107,6 +122,7 @@ struct at_http_client {
 };
 
 /* http_client.c */
+struct client_call *at_client_find(const struct at_http_client *client, at_http_call_id id);
 void at_client_complete(struct client_call *call, enum at_rc rc, const struct at_err *err);
 void at_client_fail_later(struct client_call *call, enum at_rc rc, const struct at_err *err);
 void at_client_conn_done(struct client_conn *conn, bool reuse);
@@ -135,6 +151,10 @@ static inline void at_client_piece(struct client_call *call)
         at_client_want_sweep(call->client, call->piece_at_ns + call->piece_ns);
     }
 }
+/* http_client_body.c */
+void at_client_body_begin(struct client_call *call, const struct at_http_call *c);
+void at_client_body_writable(struct client_call *call); /* may end it */
+void at_client_body_done(struct client_call *call);
 /* http_client_conn.c */
 struct at_stream_events at_client_conn_events(struct client_conn *conn);
 void at_client_host_of(const char *addr, char *out, size_t out_size);

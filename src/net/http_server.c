@@ -5,6 +5,7 @@
 
 #include "core/mem.h"
 #include "net/h2_int.h"
+#include "net/http_upload.h"
 #include "net/mux_server.h"
 #include "sys/socket.h"
 
@@ -103,7 +104,8 @@ void at_http_conn_answered(struct at_http_conn *c)
     trim(&c->in);
     trim(&c->body);
     (void)at_http_body_count(c, 0);
-    if (!c->ex.head.keep_alive) {
+    if (!c->ex.head.keep_alive || c->ex.upload.coming) {
+        c->ex.upload.coming = false;
         at_http_conn_end(c);
         return;
     }
@@ -153,12 +155,17 @@ static void on_sweep(void *ctx)
             c->deadline_ns = at_h2_sweep(c, now);
         } else if (c->deadline_ns <= now && c->state == CONN_IDLE) {
             at_http_conn_end(c);
+        } else if (c->deadline_ns <= now && c->state == CONN_BUSY) {
+            c->in_data = true; /* its memory outlives what the handler does */
+            at_http_upload_late(&c->ex);
+            c->in_data = false;
         } else if (c->deadline_ns <= now) {
             assert(c->state == CONN_HEAD || c->state == CONN_BODY);
             at_http_count(server->metrics.timeouts, 1);
             refuse(c, 408, AT_TIMEOUT, "the request was not complete in time");
         }
         first = c->deadline_ns < first ? c->deadline_ns : first;
+        at_http_conn_release_if_gone(c);
     }
     server->sweep_at_ns = first;
     if (first != INT64_MAX) {
@@ -178,6 +185,7 @@ static void dispatch(struct at_http_conn *c, bool more)
         at_stream_cork(c->stream);
     }
     if (c->server->mux && c->ex.head.upgrade && !c->server->draining && c->ex.body.len == 0 &&
+        !c->ex.upload.coming &&
         at_str_eq_nocase(at_http_header_get(&c->ex.head, "upgrade"), AT_MUX_PROTOCOL)) {
         at_mux_server_begin(c);
         return;
@@ -239,7 +247,17 @@ static void refuse_busy(struct at_http_conn *c)
 static size_t take_head(struct at_http_conn *c, const char *data, size_t len)
 {
     struct at_http_head *h = &c->ex.head;
-    if (h->has_length && h->content_length > c->server->body_bytes_max) {
+    bool is_large = h->has_length && h->content_length > c->server->body_bytes_max;
+    bool is_partial = h->chunked || is_large || h->head_bytes + h->content_length > len;
+    if (is_partial && at_http_upload_wanted(c->server, &c->ex)) {
+        if (keep(c, data, h->head_bytes)) {
+            at_http1_body_begin(&c->body_reader, h, h->method);
+            c->ex.upload.says_continue = h->expect_continue && len == h->head_bytes;
+            dispatch(c, len > h->head_bytes);
+        }
+        return h->head_bytes;
+    }
+    if (is_large) {
         refuse(c, 413, AT_TOO_LARGE, "the request body is larger than this server takes");
         return len;
     }
@@ -375,9 +393,12 @@ static size_t on_data(void *ctx, const char *data, size_t len)
         at_h2_take(c, data, len);
         used = len;
     }
-    while (used < len && c->state < CONN_BUSY) {
-        used += c->state == CONN_BODY ? body_data(c, data + used, len - used)
-                                      : head_data(c, data + used, len - used);
+    for (size_t before = len; used < len && used != before;) {
+        before = used;
+        used += c->state == CONN_BODY   ? body_data(c, data + used, len - used)
+                : c->state < CONN_BUSY  ? head_data(c, data + used, len - used)
+                : c->state == CONN_BUSY ? at_http_upload_data(c, data + used, len - used)
+                                        : 0;
     }
     if (c->state == CONN_MUX) {
         used += at_mux_server_data(c->mux, data + used, len - used);
@@ -531,6 +552,7 @@ enum at_rc at_http_server_new(struct at_loop *loop, const struct at_http_server_
     server->head_timeout_ns = options->head_timeout_ns;
     server->mux = options->mux;
     server->handler = options->handler;
+    server->early = options->early;
     server->ctx = options->ctx;
     server->sweep_at_ns = INT64_MAX;
     server->watch = at_loop_watch(loop, server->fd, AT_LOOP_READ, on_accept, server);

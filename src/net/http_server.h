@@ -30,6 +30,9 @@ struct at_http_server_options {
     bool mux; /* offer atoll-mux/1 (mux.h): many requests at once on one connection, to whoever asks
                  by Upgrade; every other answer says `Atoll-Mux: 1` */
     at_http_handler_fn *handler;
+    /* Asked about each request whose body is not there yet, or too large; may be NULL. True: the
+     * handler gets it at once, and its body piece by piece (at_http_body_take), however large. */
+    bool (*early)(void *ctx, const struct at_http_exchange *ex);
     void *ctx;
 };
 
@@ -50,6 +53,20 @@ void at_http_server_free(struct at_http_server *server); /* closes everything at
 /* The request; valid until the exchange ends. */
 const struct at_http_head *at_http_request(const struct at_http_exchange *ex);
 struct at_str at_http_request_body(const struct at_http_exchange *ex);
+/* A body that `early` wanted. Nothing of it is read before at_http_body_take; what comes then is
+ * the handler's as it comes. Answers may begin and end before it has: what is left of it is not
+ * read. */
+struct at_http_body_events {
+    void *ctx;
+    void (*on_data)(void *ctx, const char *data, size_t len);
+    /* Once, last: AT_OK it is complete; AT_BAD_REQUEST it is malformed, AT_TIMEOUT it came too
+     * slowly: the handler answers that, or aborts. */
+    void (*on_end)(void *ctx, enum at_rc rc, const char *message);
+};
+bool at_http_body_is_coming(const struct at_http_exchange *ex); /* until on_end with AT_OK */
+/* From now on it comes, never before this returns; clients that expect `100 Continue` are told. */
+void at_http_body_take(struct at_http_exchange *ex, const struct at_http_body_events *events);
+void at_http_body_pause(struct at_http_exchange *ex, bool paused);
 const struct at_tls_peer *
 at_http_peer(const struct at_http_exchange *ex); /* NULL on plain connections */
 const char *at_http_peer_addr(const struct at_http_exchange *ex);

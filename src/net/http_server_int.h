@@ -18,10 +18,21 @@ enum at_http_conn_state {
 
 struct at_h2;
 
+/* A body that its handler takes as it comes (http_upload.c). */
+struct at_http_upload {
+    bool coming;
+    bool paused;
+    bool says_continue; /* once it is taken */
+    struct at_http_body_events ev;
+    int64_t since_ns; /* of what is counted in bytes: the last resumption */
+    uint64_t bytes;
+};
+
 struct at_http_exchange {
     struct mux_stream *mux; /* that it is, on a shared connection (mux_server.c) */
     struct at_http_head head;
     struct at_str body;
+    struct at_http_upload upload;
     struct at_h2 *h2; /* the session this is a stream of; NULL: the connection is HTTP/1.1 */
 };
 
@@ -90,6 +101,7 @@ struct at_http_server {
     int64_t idle_timeout_ns;
     int64_t head_timeout_ns;
     at_http_handler_fn *handler;
+    bool (*early)(void *ctx, const struct at_http_exchange *ex);
     void *ctx;
     struct at_http_conn *conns;
     size_t n_conns;

@@ -32,8 +32,9 @@
 #define AT_HTTP_STREAM_QUEUE_BYTES_MAX ((size_t)16 << 20) /* per streamed answer */
 /* Who holds an answer for so long is cut off when the server's memory for answers is spent. */
 #define AT_HTTP_SLOW_NS (2 * AT_S)
-#define AT_HTTP_SMALL_ANSWER_BYTES 16384 /* always given */
-#define AT_HTTP_KEEP_BYTES_MAX 32768     /* buffers kept by idle connections */
+#define AT_HTTP_SMALL_ANSWER_BYTES 16384    /* always given */
+#define AT_HTTP_UPLOAD_BYTES_PER_S_MIN 1024 /* of a body that is taken as it comes, on average */
+#define AT_HTTP_KEEP_BYTES_MAX 32768        /* buffers kept by idle connections */
 /* Some servers close behind an answer in chunks without saying so: until one is seen to keep its
  * connections for so long, none is used again sooner. */
 #define AT_HTTP_REST_NS (500 * AT_MS)
@@ -43,6 +44,7 @@
 #define AT_H2_CONN_WINDOW_BYTES (4 << 20) /* and per connection */
 #define AT_H2_STREAM_QUEUE_LOW_BYTES ((size_t)64 << 10) /* then a streamed answer may go on */
 #define AT_H2_FLUSH_BYTES_MAX ((size_t)256 << 10)       /* frames made ahead of the socket */
+#define AT_H2_UPLOAD_BYTES_MAX ((size_t)16 << 20)       /* then a connection's window stays shut */
 #define AT_H2_RESETS_PER_SECOND_MAX 100                 /* streams a client opens and cancels */
 #define AT_H2_RESETS_BURST 1000
 #define AT_H2_BODIES_MAX 4 /* request bodies of the largest size gathering on one connection */
