@@ -43,7 +43,8 @@ static const char *hint_of_forbidden(const struct cli *cli, const struct at_err 
 static const char *hint_of(const struct cli *cli, const struct at_err *err)
 {
     bool no_config = strncmp(err->msg, "kubeconfig ", 11) == 0;
-    if (no_config && err->rc == AT_NOT_FOUND && strstr(err->msg, "context") == NULL) {
+    if (no_config && err->rc == AT_NOT_FOUND && strstr(err->msg, "context") == NULL &&
+        strstr(err->msg, "plug-in") == NULL) {
         return "atoll dev writes one into its state folder, and starts everything on this machine: "
                "export KUBECONFIG=STATE/admin.kubeconfig, or give --kubeconfig";
     }
@@ -59,6 +60,11 @@ static const char *hint_of(const struct cli *cli, const struct at_err *err)
                                      cli->config->options.server)
                    : NULL;
     case AT_UNAUTHENTICATED:
+        if (strstr(err->msg, "the peer's certificate") != NULL) {
+            return "this server is not one that the kubeconfig trusts: its cluster needs the "
+                   "server's authority (certificate-authority), and the name in the server's "
+                   "certificate as its address or as tls-server-name";
+        }
         return cli->client != NULL
                    ? "check the user in the kubeconfig: atoll config view --minify; "
                      "or choose another --context"

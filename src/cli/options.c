@@ -169,6 +169,24 @@ static enum at_rc take_verb(struct cli *cli, const char *word, struct at_err *er
                       near != NULL ? ", did you mean " : "", near != NULL ? near : "");
 }
 
+/* Where the verb stands: what every verb takes may stand before it, as with kubectl. */
+static int verb_at(int argc, char **argv)
+{
+    const struct cli_verb *any = cli_verb_find("get");
+    int at = 1;
+    while (at < argc && argv[at][0] == '-' && argv[at][1] != '\0') {
+        bool is_long = argv[at][1] == '-';
+        const char *name = argv[at] + (is_long ? 2 : 1);
+        size_t len = is_long ? strcspn(name, "=") : 1;
+        enum cli_option option = find_option(any, name, len, is_long ? 0 : name[0]);
+        if (option == OPT_COUNT) {
+            return 1;
+        }
+        at += CLI_OPTIONS[option].value != NULL && name[len] == '\0' ? 2 : 1;
+    }
+    return at < argc ? at : 1;
+}
+
 enum at_rc cli_parse(struct cli *cli, int argc, char **argv, struct at_err *err)
 {
     cli->args = at_alloc(((size_t)argc + 1) * sizeof *cli->args);
@@ -179,9 +197,13 @@ enum at_rc cli_parse(struct cli *cli, int argc, char **argv, struct at_err *err)
         cli->verb = cli_verb_find("version");
         return take_value(cli, OPT_CLIENT, "true", err);
     }
-    enum at_rc rc = take_verb(cli, argv[1], err);
+    int verb = verb_at(argc, argv);
+    enum at_rc rc = take_verb(cli, argv[verb], err);
     bool only_args = false;
-    for (int at = 2; at < argc && rc == AT_OK; at++) {
+    for (int at = 1; at < argc && rc == AT_OK; at++) {
+        if (at == verb) {
+            continue;
+        }
         if (!only_args && strcmp(argv[at], "--") == 0) {
             only_args = true;
             cli->args_dash = cli->n_args;

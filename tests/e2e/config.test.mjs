@@ -141,3 +141,29 @@ it('--as acts as another, and the file can say so for good', async () => {
   r = await atoll(['get', 'sites', '--as-group', 'atoll:viewers'], env);
   assert.deepEqual([r.code, /needs a user: --as/.test(r.err)], [2, true]);
 });
+
+it('what every verb takes may stand before it, as with kubectl', async () => {
+  const kubeconfig = await fleet.file('early', await readFile(s.kubeconfig, 'utf8'), { mode: 0o600 });
+  await s.k('create namespace early');
+  await s.k('create configmap there -n early');
+  const env_ = { HOME: await fleet.dir('atoll-home'), PATH: process.env.PATH, NO_COLOR: '1' };
+  for (const words of [['--kubeconfig', kubeconfig, '-n', 'early', 'get', 'configmap', 'there', '-o', 'name'], [`--kubeconfig=${kubeconfig}`, '-nearly', 'get', '-oname', 'configmap/there'], [`--kubeconfig=${kubeconfig}`, '--namespace=early', '--as=admin', '--as-group', 'system:masters', 'get', 'configmaps', 'there', '-o=name']]) {
+    const [a, b] = [await run(ATOLL, words, { env: env_ }), await run(KUBECTL, words, { env: env_ })];
+    assert.deepEqual([a.code, a.out], [b.code, b.out], words.join(' ') + a.err);
+    assert.equal(a.out, 'configmap/there\n');
+  }
+  const r = await run(ATOLL, ['-n', 'early', 'got', 'x'], { env: env_ });
+  assert.deepEqual([r.code, /unknown verb "got", did you mean get/.test(r.err)], [2, true], r.err);
+});
+
+it('a server that the file does not trust is told from one that does not take its user', async () => {
+  const text = await readFile(s.kubeconfig, 'utf8');
+  const env_ = { HOME: await fleet.dir('atoll-home'), PATH: process.env.PATH, NO_COLOR: '1' };
+  const untrusted = await fleet.file('untrusted', text.replace(/^ *certificate-authority-data: .*\n/m, ''), { mode: 0o600 });
+  const misnamed = await fleet.file('misnamed', text.replace(/^( *)(server: .*)$/m, '$1$2\n$1tls-server-name: other.example.org'), { mode: 0o600 });
+  for (const file of [untrusted, misnamed]) {
+    const r = await run(ATOLL, ['get', 'nodes', '-k', file], { env: env_ });
+    assert.equal(r.code, 3);
+    assert.match(r.err, /certificate[\s\S]*hint: this server is not one that the kubeconfig trusts/);
+  }
+});
