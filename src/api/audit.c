@@ -145,19 +145,8 @@ static void outcome_add(struct api_req *req, int status)
         rc = at_buf_printf(text, ",\"code\":%d", status);
     }
     if (rc == AT_OK) {
-        (void)at_audit_add(req->api->options.audit_log, text->data, text->len, false);
+        (void)at_audit_add(req->api->options.audit_log, text->data, text->len, AT_AUDIT_LATER);
     }
-}
-
-void api_audit_ahead(struct api_req *req, int status)
-{
-    const struct at_api_options *o = &req->api->options;
-    if (o->audit_log == NULL || o->audit != NULL || req->audited ||
-        worth(req, status) != AT_AUDIT_CHANGES) {
-        return;
-    }
-    req->audit_ticket = api_req_audit(req, status);
-    req->audit_status = status;
 }
 
 void api_audit_void(struct api_req *req, int status)
@@ -179,13 +168,10 @@ static uint64_t ahead_end(struct api_req *req, int status)
     return 0;
 }
 
-uint64_t api_req_audit(struct api_req *req, int status)
+static uint64_t record(struct api_req *req, int status, enum at_audit_wait wait)
 {
     const struct at_api_options *o = &req->api->options;
     enum at_audit_level level = level_of(req->api);
-    if (req->audit_ticket != 0) {
-        return ahead_end(req, status);
-    }
     if (level == AT_AUDIT_NONE || req->audited) {
         return 0;
     }
@@ -211,8 +197,25 @@ uint64_t api_req_audit(struct api_req *req, int status)
         return 0;
     }
     bool durable = least == AT_AUDIT_CHANGES && status < 300;
-    uint64_t ticket = at_audit_add(o->audit_log, text->data, text->len, durable);
+    uint64_t ticket =
+        at_audit_add(o->audit_log, text->data, text->len, durable ? wait : AT_AUDIT_LATER);
     return durable ? ticket : 0;
+}
+
+uint64_t api_req_audit(struct api_req *req, int status)
+{
+    return req->audit_ticket != 0 ? ahead_end(req, status) : record(req, status, AT_AUDIT_SYNCED);
+}
+
+void api_audit_ahead(struct api_req *req, int status)
+{
+    const struct at_api_options *o = &req->api->options;
+    if (o->audit_log == NULL || o->audit != NULL || req->audited ||
+        worth(req, status) != AT_AUDIT_CHANGES) {
+        return;
+    }
+    req->audit_ticket = record(req, status, AT_AUDIT_RIDES);
+    req->audit_status = status;
 }
 
 bool api_audit_admits(struct api_req *req)
@@ -279,6 +282,7 @@ void api_hold(struct api_req *req, uint64_t ticket, int status, const char *cont
                               .len = len};
     memcpy(held->text, text, len);
     held_insert(api, held);
+    at_audit_hurry(api->options.audit_log, ticket);
 }
 
 static void held_end(struct at_api *api, bool answer)

@@ -4,6 +4,7 @@
 #include "apps/apps.h"
 #include "apps/server_seal.h"
 #include "apps/tidy.h"
+#include "audit/journal.h"
 #include "controllers/controllers.h"
 #include "controllers/leader.h"
 #include "core/digest.h"
@@ -11,6 +12,7 @@
 #include "core/mem.h"
 #include "core/str.h"
 #include "net/url.h"
+#include "store/journal.h"
 #include "sys/fd.h"
 #include "sys/file.h"
 
@@ -59,6 +61,7 @@ struct at_server {
     struct at_api_oidc oidc; /* texts of the options, which live as long */
     struct at_buf oidc_ca;
     struct at_audit_options audit_options;
+    struct at_store_journal audit_journal;
     void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);
     void *ctx;
 };
@@ -446,7 +449,18 @@ static enum at_rc audit_open(struct at_server *s, struct at_err *err)
     o->metrics = s->metrics;
     o->settled = audit_settled;
     o->ctx = s;
-    enum at_rc rc = at_audit_open(o, &s->audit, err);
+    enum at_rc rc = AT_OK;
+    struct at_audit_redo *redo = at_audit_redo_new();
+    if (!o->no_sync) { /* a store without a journal: records are synced beside it */
+        rc = at_store_journal_open(s->store, &s->audit_journal, at_audit_redo_add, redo, err);
+        o->journaled = rc == AT_OK;
+        o->redo = redo;
+        rc = rc == AT_UNSUPPORTED ? AT_OK : rc;
+    }
+    rc = rc == AT_OK ? at_audit_open(o, &s->audit, err) : rc;
+    o->redo = NULL;
+    at_audit_redo_free(redo);
+    s->audit_journal.ctx = s->audit;
     return rc == AT_OK ? rc : at_err_wrap(err, rc, "the audit log");
 }
 
@@ -477,9 +491,6 @@ static enum at_rc open_parts(struct at_server *s, const struct at_server_options
         rc = tls_open(s, err);
     }
     if (rc == AT_OK) {
-        rc = audit_open(s, err);
-    }
-    if (rc == AT_OK) {
         rc = at_app_seal_open(&s->seal, key, at_loop_sys(s->loop), err);
     }
     if (rc == AT_OK) {
@@ -491,6 +502,9 @@ static enum at_rc open_parts(struct at_server *s, const struct at_server_options
     }
     if (rc == AT_OK) {
         rc = seal_ready(s, pki, err);
+    }
+    if (rc == AT_OK) {
+        rc = audit_open(s, err);
     }
     if (rc == AT_OK) {
         at_store_history_bound(s->store, s->limits.history, s->limits.history_bytes);
@@ -510,6 +524,9 @@ enum at_rc at_server_new(struct at_loop *loop, const struct at_server_options *o
     s->state_dir = at_strdup(options->state_dir);
     s->listen = at_strdup(options->listen);
     s->audit_options = options->audit;
+    s->audit_journal = (struct at_store_journal){.mark = at_audit_journal_mark,
+                                                 .take = at_audit_journal_take,
+                                                 .landed = at_audit_journal_landed};
     s->oidc = options->oidc;
     s->tls_files = options->tls;
     s->scan = options->scan;

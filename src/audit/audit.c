@@ -28,11 +28,11 @@ enum at_rc at_audit_level_parse(const char *text, enum at_audit_level *ret, stru
                       text != NULL ? text : "");
 }
 
-static void told(struct at_audit *a)
+void at_audit_told(struct at_audit *a)
 {
     pthread_mutex_lock(&a->lock);
     uint64_t ticket = a->done_ticket, seq = a->done_seq;
-    enum at_rc rc = a->rc;
+    enum at_rc rc = a->rc != AT_OK ? a->rc : a->sync_rc;
     int64_t bytes = a->bytes;
     size_t waiting = a->pending.records.len;
     uint64_t lost = a->lost;
@@ -63,7 +63,7 @@ static void on_wake(void *ctx, int fd, unsigned events)
 {
     (void)events;
     at_wake_drain(fd);
-    told(ctx);
+    at_audit_told(ctx);
 }
 
 /* Records of one turn wake the writer once. */
@@ -80,8 +80,9 @@ static void on_timer(void *ctx)
 {
     struct at_audit *a = ctx;
     pthread_mutex_lock(&a->lock);
-    bool idle = a->timer_ticket == a->next_ticket && a->rc == AT_OK;
+    bool idle = a->timer_ticket == a->next_ticket && a->rc == AT_OK && a->sync_rc == AT_OK;
     if (!idle) {
+        a->pending.sync = a->pending.sync || a->sync_rc != AT_OK;
         a->pending.seal = true;
         a->pending.seal_why = "time";
         a->pending.wall_ns = at_sys_wall_ns(at_loop_sys(a->loop));
@@ -117,7 +118,9 @@ static enum at_rc writer_open(struct at_audit *a, const struct at_audit_options 
     unsigned char id[(AT_AUDIT_CHAIN_ID_BYTES - 1) / 2];
     at_sys_random(sys, id, sizeof id);
     at_hex_encode(id, sizeof id, w->chain);
+    struct at_audit_healed healed = {0};
     enum at_rc rc = at_audit_key_open(o->dir, &w->key, err);
+    rc = rc == AT_OK ? at_audit_redo_apply(o->redo, o->dir, &healed, err) : rc;
     rc = rc == AT_OK ? at_audit_tail_read(o->dir, &tail, err) : rc;
     if (rc == AT_OK && tail.damaged && tail.seq == 0 && at_audit_file_first(w->path) == 0) {
         AT_CLEANUP(at_cleanup_free) char *aside = at_asprintf("%s/audit.unchained.log", w->dir);
@@ -138,7 +141,7 @@ static enum at_rc writer_open(struct at_audit *a, const struct at_audit_options 
     at_audit_files_done(&files);
     w->file_bytes = tail.bytes;
     w->older_bytes -= tail.bytes;
-    return rc == AT_OK ? at_audit_writer_begin(a, &tail, at_sys_wall_ns(sys), err) : rc;
+    return rc == AT_OK ? at_audit_writer_begin(a, &tail, &healed, at_sys_wall_ns(sys), err) : rc;
 }
 
 static enum at_rc thread_start(struct at_audit *a, struct at_err *err)
@@ -148,7 +151,12 @@ static enum at_rc thread_start(struct at_audit *a, struct at_err *err)
         return rc;
     }
     a->wake_watch = at_loop_watch(a->loop, a->wake_fd, AT_LOOP_READ, on_wake, a);
+    rc = at_audit_sync_start(a, err);
+    if (rc != AT_OK) {
+        return rc;
+    }
     if (pthread_create(&a->thread, NULL, at_audit_thread, a) != 0) {
+        at_audit_sync_stop(a);
         return at_err_set(err, AT_UNAVAILABLE, "no thread for the audit log");
     }
     a->timer = at_loop_timer(a->loop, AT_AUDIT_SEAL_PERIOD_MS * AT_NS_PER_MS, on_timer, a);
@@ -162,9 +170,12 @@ static void audit_free(struct at_audit *a)
     at_loop_unwatch(a->loop, a->wake_watch);
     at_wake_close(a->wake_fd);
     pthread_cond_destroy(&a->changed);
+    pthread_cond_destroy(&a->tried);
+    pthread_cond_destroy(&a->sync_asked);
     pthread_mutex_destroy(&a->lock);
     at_buf_done(&a->pending.records);
     at_buf_done(&a->w.out);
+    at_buf_done(&a->lines.text);
     at_file_close(a->w.fd);
     at_audit_hasher_free(a->w.hasher);
     EVP_PKEY_free(a->w.key);
@@ -204,6 +215,8 @@ enum at_rc at_audit_open(const struct at_audit_options *o, struct at_audit **ret
     a->loop = o->loop;
     a->level = o->level;
     a->no_sync = o->no_sync;
+    a->journaled = o->journaled && !o->no_sync;
+    a->sync.fd = -1;
     a->settled = o->settled;
     a->ctx = o->ctx;
     a->wake_fd = -1;
@@ -212,6 +225,7 @@ enum at_rc at_audit_open(const struct at_audit_options *o, struct at_audit **ret
     a->keep_seq = UINT64_MAX;
     a->pending.records.max = 2 * AT_AUDIT_PENDING_BYTES_MAX;
     a->w = (struct at_audit_writer){
+        .a = a,
         .dir = at_strdup(o->dir),
         .path = at_asprintf("%s/audit.log", o->dir),
         .fd = -1,
@@ -223,9 +237,11 @@ enum at_rc at_audit_open(const struct at_audit_options *o, struct at_audit **ret
     a->w.file_bytes_max = file_max <= a->w.bytes_max / 4 ? file_max : a->w.bytes_max / 4;
     pthread_mutex_init(&a->lock, NULL);
     pthread_cond_init(&a->changed, NULL);
+    pthread_cond_init(&a->tried, NULL);
+    pthread_cond_init(&a->sync_asked, NULL);
     metrics_make(a, o->metrics);
     enum at_rc rc = writer_open(a, o, err);
-    a->done_seq = a->w.seq;
+    at_audit_rides_synced(a, a->w.seq); /* nobody else is there yet */
     rc = rc == AT_OK ? thread_start(a, err) : rc;
     if (rc != AT_OK) {
         audit_free(a);
@@ -253,6 +269,7 @@ void at_audit_close(struct at_audit *a)
     pthread_cond_signal(&a->changed);
     pthread_mutex_unlock(&a->lock);
     pthread_join(a->thread, NULL);
+    at_audit_sync_stop(a);
     for (size_t i = 0; i < a->n_ships; i++) {
         at_audit_ship_free(a->ships[i]);
     }
@@ -264,7 +281,7 @@ enum at_audit_level at_audit_level_of(const struct at_audit *audit)
     return audit->level;
 }
 
-uint64_t at_audit_add(struct at_audit *a, const char *members, size_t len, bool durable)
+uint64_t at_audit_add(struct at_audit *a, const char *members, size_t len, enum at_audit_wait wait)
 {
     assert(len <= AT_AUDIT_RECORD_BYTES_MAX);
     uint64_t ticket = a->next_ticket++;
@@ -283,12 +300,26 @@ uint64_t at_audit_add(struct at_audit *a, const char *members, size_t len, bool 
         p->n++;
     }
     p->last_ticket = ticket;
-    p->sync = p->sync || (durable && !a->no_sync);
-    p->waited = p->waited || durable;
+    p->waited = p->waited || wait != AT_AUDIT_LATER;
+    if (wait == AT_AUDIT_RIDES && a->journaled) {
+        a->ride_ticket = ticket;
+    } else if (wait != AT_AUDIT_LATER && !a->no_sync) {
+        p->sync = true;
+        a->sync_ticket = ticket;
+    }
     p->wall_ns = at_sys_wall_ns(at_loop_sys(a->loop));
     pthread_mutex_unlock(&a->lock);
     at_loop_at_end(a->loop, &a->turn_end);
     return ticket;
+}
+
+void at_audit_hurry(struct at_audit *a, uint64_t ticket)
+{
+    pthread_mutex_lock(&a->lock);
+    if (!a->no_sync && ticket > a->done_ticket && ticket > a->sync_ticket) {
+        at_audit_rides_sync_want(a);
+    }
+    pthread_mutex_unlock(&a->lock);
 }
 
 bool at_audit_refuses(const struct at_audit *audit, const char **ret_why)

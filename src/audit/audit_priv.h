@@ -48,6 +48,7 @@ struct at_audit_batch {
     int64_t wall_ns; /* when the newest came */
 };
 struct at_audit_writer { /* touched by the thread only, once it runs */
+    struct at_audit *a;
     char *dir, *path;
     EVP_PKEY *key;
     struct at_audit_hasher *hasher;
@@ -60,9 +61,24 @@ struct at_audit_writer { /* touched by the thread only, once it runs */
     int64_t older_bytes; /* of all other files */
     int64_t file_bytes_max, bytes_max;
     size_t since_seal;
+    size_t unsynced_bytes; /* since a sync was asked for */
     bool drop_oldest, unsynced;
     struct at_buf out; /* lines made and not written yet */
     uint64_t lost;     /* said in the log when it can be */
+};
+
+/* Lines that are written and neither synced nor in the store's journal. */
+struct at_audit_lines {
+    struct at_buf text;
+    uint64_t file_first_seq, last_seq;
+    int64_t offset; /* in that file */
+};
+
+/* A sync that was asked for; a later one takes its place before it has begun. */
+struct at_audit_sync {
+    int fd; /* of its own; -1: none */
+    uint64_t ticket, seq;
+    struct at_buf head; /* audit.head, to be written after it; empty: not */
 };
 
 struct at_audit {
@@ -83,14 +99,28 @@ struct at_audit {
     struct at_metric *records_total, *lost_total, *bytes_now, *refusing_now;
     uint64_t lost_seen;
 
-    pthread_t thread;
+    pthread_t thread, sync_thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     /* Under lock. */
     struct at_audit_batch pending;
-    bool stop, kick;
-    uint64_t lost;                            /* records that could not even wait */
-    uint64_t done_ticket, done_seq, keep_seq; /* keep_seq: what sinks have not got yet */
+    bool stop;
+    uint64_t lost;                  /* records that could not even wait */
+    uint64_t done_ticket, done_seq; /* durable; with no_sync: written */
+    uint64_t keep_seq;              /* what sinks have not got yet */
+    /* rides.c */
+    bool journaled;
+    struct at_audit_lines lines;
+    uint64_t ride_ticket, sync_ticket;     /* the newest that rides; that a sync was asked for */
+    uint64_t written_ticket, tried_ticket; /* by the writer, with and without success */
+    uint64_t taken_ticket, taken_seq;      /* by the batch of the store under way; 0: nothing */
+    uint64_t synced_seq, gap_seq;          /* up to gap_seq only a sync makes it safe */
+    pthread_cond_t tried;
+    /* sync.c */
+    struct at_audit_sync sync;
+    pthread_cond_t sync_asked;
+    bool sync_stop;
+    enum at_rc sync_rc;
     int64_t bytes;
     enum at_rc rc;
     struct at_err err;
@@ -99,8 +129,32 @@ struct at_audit {
 };
 
 void *at_audit_thread(void *audit);
+void at_audit_told(struct at_audit *a); /* audit.c: what the threads have done; loop */
+
+/* --- sync.c: the thread that waits for the disk --- */
+enum at_rc at_audit_sync_start(struct at_audit *a, struct at_err *err) AT_WARN_UNUSED;
+void at_audit_sync_stop(struct at_audit *a); /* after what was asked for */
+/* Of what is written; seal: that audit.head is to show afterwards, may be NULL. thread: writer. */
+enum at_rc at_audit_sync_ask(struct at_audit *a, uint64_t ticket, const struct at_audit_seal *seal,
+                             struct at_err *err) AT_WARN_UNUSED;
+
+/* --- rides.c --- */
+void at_audit_rides_written(struct at_audit *a, const char *text, size_t len, int64_t offset);
+void at_audit_rides_synced(struct at_audit *a, uint64_t seq); /* under lock */
+void at_audit_rides_sync_want(struct at_audit *a);            /* under lock */
+
+/* --- redo.c: the end of audit.log as the journal has it --- */
+struct at_audit_healed {
+    uint64_t records;   /* written again; 0: nothing was missing */
+    uint64_t first_seq; /* the first of them */
+    uint64_t last_seq;  /* the newest record that the journal promises; 0: none */
+    unsigned char last_hash[AT_SHA256_BYTES];
+};
+enum at_rc at_audit_redo_apply(const struct at_audit_redo *redo, const char *dir,
+                               struct at_audit_healed *ret, struct at_err *err) AT_WARN_UNUSED;
 /* First lines of a log that is opened: a seal, and what was found. */
 enum at_rc at_audit_writer_begin(struct at_audit *a, const struct at_audit_tail *tail,
-                                 int64_t wall_ns, struct at_err *err) AT_WARN_UNUSED;
+                                 const struct at_audit_healed *healed, int64_t wall_ns,
+                                 struct at_err *err) AT_WARN_UNUSED;
 
 #endif

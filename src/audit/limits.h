@@ -16,6 +16,11 @@
 #define AT_AUDIT_SEAL_PERIOD_MS 1000 /* what is younger may be missing at the end */
 #define AT_AUDIT_SEAL_RECORDS 8192
 #define AT_AUDIT_SINKS_MAX 4
+/* Lines that wait for a ride; more are synced instead. */
+#define AT_AUDIT_JOURNAL_BYTES_MAX ((size_t)256 << 10)
+/* After so many bytes the file is synced behind the answers' backs, so that the journal stays
+ * small. */
+#define AT_AUDIT_UNSYNCED_BYTES_MAX ((size_t)768 << 10)
 #define AT_AUDIT_BATCH_RECORDS 500
 #define AT_AUDIT_BATCH_BYTES ((size_t)256 << 10)
 #define AT_AUDIT_SINK_TIMEOUT_MS 10000

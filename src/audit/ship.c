@@ -40,6 +40,7 @@ struct at_audit_ship {
     bool open;
     uint64_t cursor;             /* the next record to be taken by the sink */
     uint64_t sent;               /* the last one under way; 0: none */
+    uint64_t upto;               /* the newest that no power cut can take back */
     uint64_t file_first, offset; /* where the cursor lies, as far as known */
     uint64_t saved;
     int64_t saved_ns, retry_ms;
@@ -191,6 +192,9 @@ static size_t lines_take(struct at_audit_ship *s, const char *text, size_t len, 
         struct at_audit_line line;
         size_t one = (size_t)(stop - text) - done;
         if (at_audit_line_parse(text + done, one, &line, NULL) == AT_OK && line.seq >= s->cursor) {
+            if (line.seq > s->upto) {
+                return done;
+            }
             if (record_append(s, &line, text + done, one) != AT_OK) {
                 return done;
             }
@@ -367,6 +371,7 @@ static void step(void *ctx)
     struct at_audit_ship *s = ctx;
     uint64_t last = newest(s->a);
     s->timer = 0;
+    s->upto = last;
     at_audit_ship_behind(s, last);
     cursor_save(s, false);
     if (s->sent != 0) { /* only syslog: bytes under way */

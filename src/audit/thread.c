@@ -83,8 +83,10 @@ static enum at_rc out_write(struct at_audit_writer *w, struct at_err *err)
         done += rc == AT_OK ? n : 0;
     }
     if (rc == AT_OK) {
-        w->file_bytes += (int64_t)w->out.len;
         w->unsynced = w->unsynced || w->out.len > 0;
+        w->unsynced_bytes += w->out.len;
+        at_audit_rides_written(w->a, w->out.data, w->out.len, w->file_bytes);
+        w->file_bytes += (int64_t)w->out.len;
         at_buf_clear(&w->out);
         return AT_OK;
     }
@@ -100,30 +102,14 @@ static enum at_rc out_write(struct at_audit_writer *w, struct at_err *err)
                : at_err_set(err, rc, "cannot write %s: the disk is full or fails", w->path);
 }
 
-static enum at_rc sync_now(struct at_audit_writer *w, struct at_err *err)
+/* What audit.head is to promise once all that is written is on the disk. */
+static enum at_rc head_make(struct at_audit_writer *w, struct at_audit_seal *ret,
+                            struct at_err *err)
 {
-    if (!w->unsynced || w->fd < 0) {
-        return AT_OK;
-    }
-    enum at_rc rc = at_fd_sync(w->fd, err);
-    if (rc == AT_OK) {
-        w->unsynced = false;
-    }
-    return rc;
-}
-
-static enum at_rc head_write(struct at_audit_writer *w, struct at_err *err)
-{
-    AT_CLEANUP(at_cleanup_free) char *path = at_asprintf("%s/audit.head", w->dir);
-    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
-    struct at_audit_seal seal = {.seq = w->seq};
-    memcpy(seal.chain, w->chain, sizeof seal.chain);
-    memcpy(seal.hash, w->hash, sizeof seal.hash);
-    enum at_rc rc = at_audit_seal_sign(w->key, &seal, err);
-    if (rc == AT_OK) {
-        rc = at_audit_head_write(&seal, &text);
-    }
-    return rc == AT_OK ? at_file_write_atomic(path, text.data, text.len, 0600, err) : rc;
+    *ret = (struct at_audit_seal){.seq = w->seq};
+    memcpy(ret->chain, w->chain, sizeof ret->chain);
+    memcpy(ret->hash, w->hash, sizeof ret->hash);
+    return at_audit_seal_sign(w->key, ret, err);
 }
 
 /* Delete old files until what is left, with a new one that is full, keeps the limit. Those that a
@@ -162,13 +148,15 @@ static enum at_rc turn_over(struct at_audit_writer *w, int64_t wall_ns, struct a
 {
     enum at_rc rc = seal_append(w, wall_ns, "end of file", err);
     rc = rc == AT_OK ? out_write(w, err) : rc;
-    rc = rc == AT_OK ? sync_now(w, err) : rc;
     AT_CLEANUP(at_cleanup_free)
     char *to = at_asprintf("%s.%020llu", w->path, (unsigned long long)w->file_first_seq);
-    rc = rc == AT_OK ? at_file_rename(w->path, to, err) : rc;
+    rc = rc == AT_OK ? at_file_replace(w->path, to, err) : rc; /* it and its name are durable */
     if (rc != AT_OK) {
         return rc;
     }
+    pthread_mutex_lock(&w->a->lock);
+    at_audit_rides_synced(w->a, w->seq);
+    pthread_mutex_unlock(&w->a->lock);
     at_file_close(w->fd);
     w->fd = -1;
     w->older_bytes += w->file_bytes;
@@ -206,6 +194,18 @@ static enum at_rc batch_lines(struct at_audit_writer *w, const struct at_audit_b
     return rc;
 }
 
+static enum at_rc batch_sync(struct at_audit_writer *w, const struct at_audit_batch *b, bool sealed,
+                             struct at_err *err)
+{
+    struct at_audit_seal head;
+    bool many = w->a->journaled && w->unsynced_bytes > AT_AUDIT_UNSYNCED_BYTES_MAX;
+    if (!b->sync && !many && !(b->seal && w->unsynced)) {
+        return AT_OK;
+    }
+    enum at_rc rc = sealed ? head_make(w, &head, err) : AT_OK;
+    return rc == AT_OK ? at_audit_sync_ask(w->a, b->last_ticket, sealed ? &head : NULL, err) : rc;
+}
+
 /* What was taken is written, as far as the disk lets it. */
 static enum at_rc batch_write(struct at_audit_writer *w, const struct at_audit_batch *b,
                               uint64_t keep_seq, struct at_err *err)
@@ -216,12 +216,7 @@ static enum at_rc batch_write(struct at_audit_writer *w, const struct at_audit_b
         rc = seal_append(w, b->wall_ns, b->seal_why, err);
     }
     rc = rc == AT_OK ? out_write(w, err) : rc;
-    if (rc == AT_OK && (b->sync || seal)) {
-        rc = sync_now(w, err);
-    }
-    if (rc == AT_OK && seal) {
-        rc = head_write(w, err);
-    }
+    rc = rc == AT_OK ? batch_sync(w, b, seal, err) : rc;
     if (rc == AT_OK && w->file_bytes >= w->file_bytes_max) {
         rc = turn_over(w, b->wall_ns, err);
         rc = rc == AT_OK ? prune(w, keep_seq, b->wall_ns, err) : rc;
@@ -242,17 +237,16 @@ static enum at_rc batch_write(struct at_audit_writer *w, const struct at_audit_b
 static bool batch_take(struct at_audit *a, struct at_audit_batch *ret, uint64_t *ret_keep)
 {
     pthread_mutex_lock(&a->lock);
-    while (a->pending.n == 0 && !a->pending.seal && !a->kick && !a->stop) {
+    while (a->pending.n == 0 && !a->pending.seal && !a->pending.sync && !a->stop) {
         pthread_cond_wait(&a->changed, &a->lock);
     }
-    bool more = !a->stop || a->pending.n > 0 || a->pending.seal;
+    bool more = !a->stop || a->pending.n > 0 || a->pending.seal || a->pending.sync;
     struct at_buf spare = ret->records;
     at_buf_clear(&spare);
     *ret = a->pending;
     a->pending = (struct at_audit_batch){.records = spare};
     a->pending.last_ticket = ret->last_ticket;
     a->pending.wall_ns = ret->wall_ns;
-    a->kick = false;
     a->w.lost += a->lost;
     a->lost = 0;
     *ret_keep = a->keep_seq;
@@ -264,11 +258,16 @@ static void batch_tell(struct at_audit *a, const struct at_audit_batch *b, enum 
                        const struct at_err *err)
 {
     pthread_mutex_lock(&a->lock);
-    bool ring = b->waited || rc != a->rc || rc != AT_OK || b->n == 0;
+    bool ring = (b->waited && a->no_sync) || rc != a->rc || rc != AT_OK || b->n == 0;
     a->rc = rc;
     a->bytes = a->w.file_bytes + a->w.older_bytes;
     if (rc == AT_OK || rc == AT_EXHAUSTED) { /* written, whatever comes next */
-        a->done_ticket = b->last_ticket;
+        a->written_ticket = b->last_ticket;
+    }
+    a->tried_ticket = b->last_ticket;
+    pthread_cond_broadcast(&a->tried);
+    if (a->no_sync) {
+        a->done_ticket = a->written_ticket;
         a->done_seq = a->w.seq;
     }
     if (rc != AT_OK) {
@@ -310,8 +309,40 @@ static enum at_rc broken_append(struct at_audit_writer *w, const struct at_audit
     return event_append(w, wall_ns, "broken", text);
 }
 
+/* Lines of the start that say what was mended. */
+static enum at_rc mended_append(struct at_audit_writer *w, const struct at_audit_tail *tail,
+                                const struct at_audit_healed *healed, int64_t wall_ns)
+{
+    char text[96];
+    enum at_rc rc = AT_OK;
+    if (healed->records > 0) {
+        snprintf(text, sizeof text, "\"records\":%llu,\"from\":%llu",
+                 (unsigned long long)healed->records, (unsigned long long)healed->first_seq);
+        rc = event_append(w, wall_ns, "recovered", text);
+    }
+    if (rc == AT_OK && tail->cut_bytes > 0) {
+        snprintf(text, sizeof text, "\"halfLineBytes\":%lld", (long long)tail->cut_bytes);
+        rc = event_append(w, wall_ns, "recovered", text);
+    }
+    return rc;
+}
+
+static enum at_rc begin_sync(struct at_audit_writer *w, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_free) char *path = at_asprintf("%s/audit.head", w->dir);
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    struct at_audit_seal head;
+    enum at_rc rc = at_fd_sync(w->fd, err);
+    rc = rc == AT_OK ? head_make(w, &head, err) : rc;
+    rc = rc == AT_OK ? at_audit_head_write(&head, &text) : rc;
+    w->unsynced = false;
+    w->unsynced_bytes = 0;
+    return rc == AT_OK ? at_file_write_atomic(path, text.data, text.len, 0600, err) : rc;
+}
+
 enum at_rc at_audit_writer_begin(struct at_audit *a, const struct at_audit_tail *tail,
-                                 int64_t wall_ns, struct at_err *err)
+                                 const struct at_audit_healed *healed, int64_t wall_ns,
+                                 struct at_err *err)
 {
     struct at_audit_writer *w = &a->w;
     AT_CLEANUP(at_cleanup_free) char *head_path = at_asprintf("%s/audit.head", w->dir);
@@ -327,6 +358,10 @@ enum at_rc at_audit_writer_begin(struct at_audit *a, const struct at_audit_tail 
     if (sealed) {
         memcpy(w->chain, head.chain, sizeof w->chain);
     }
+    if (sealed && healed->last_seq > head.seq) { /* the journal promises more */
+        head.seq = healed->last_seq;
+        memcpy(head.hash, healed->last_hash, sizeof head.hash);
+    }
     bool cut_off =
         sealed && (tail->seq < head.seq ||
                    (tail->seq == head.seq && memcmp(tail->hash, head.hash, sizeof head.hash) != 0));
@@ -337,13 +372,8 @@ enum at_rc at_audit_writer_begin(struct at_audit *a, const struct at_audit_tail 
     if (w->file_first_seq == 0) {
         w->file_first_seq = w->seq + (w->out.len > 0 ? 0 : 1);
     }
-    if (rc == AT_OK && tail->cut_bytes > 0) {
-        char cut[64];
-        snprintf(cut, sizeof cut, "\"halfLineBytes\":%lld", (long long)tail->cut_bytes);
-        rc = event_append(w, wall_ns, "recovered", cut);
-    }
+    rc = rc == AT_OK ? mended_append(w, tail, healed, wall_ns) : rc;
     rc = rc == AT_OK ? seal_append(w, wall_ns, "start", err) : rc;
     rc = rc == AT_OK ? out_write(w, err) : rc;
-    rc = rc == AT_OK ? sync_now(w, err) : rc;
-    return rc == AT_OK ? head_write(w, err) : rc;
+    return rc == AT_OK ? begin_sync(w, err) : rc;
 }

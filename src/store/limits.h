@@ -32,6 +32,8 @@
 #define AT_STORE_WATCH_EVENTS_MAX 256
 /* Pages of the write-ahead log after which it is moved into the database, between batches. */
 #define AT_STORE_WAL_PAGES_MAX 1000
+/* Pages of the journal (journal.h). */
+#define AT_STORE_JOURNAL_SLOTS 512
 
 /* etcd: transactions under way at once, and what one carries; the rest waits, and goes together.
  * etcd takes at most 128 operations (--max-txn-ops) and 1.5 MiB. */

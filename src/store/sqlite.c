@@ -6,16 +6,16 @@
  * the index in memory and rebuilds it from the log at open, so no table of current values is
  * needed. write-ahead log with synchronous=FULL: COMMIT returns after fsync. */
 #include "core/mem.h"
-#include "store/store_priv.h"
+#include "store/sqlite_priv.h"
 #include "sys/file.h"
 
 #include <assert.h>
-#include <sqlite3.h>
 #include <string.h>
 
 struct sqlite_store {
     sqlite3 *db;
     sqlite3_stmt *begin, *commit, *rollback, *insert, *drop, *compact, *newest;
+    struct at_sqlite_journal *journal; /* NULL: none */
     int lock_fd;
     int64_t rev; /* newest that is durable, as far as we were told */
     int wal_pages;
@@ -239,6 +239,7 @@ static void sqlite_close(void *backend)
     for (size_t i = 0; i < AT_ARRAY_LEN(all); i++) {
         sqlite3_finalize(all[i]);
     }
+    at_sqlite_journal_free(s->journal);
     sqlite3_close(s->db); /* moves the write-ahead log into the database */
     at_file_unlock(s->lock_fd);
     at_free(s);
@@ -340,6 +341,9 @@ static int write_batch(struct sqlite_store *s, const struct at_store_batch *batc
         sqlite3_bind_int64(s->compact, 1, batch->compact_rev);
         code = step(s->compact);
     }
+    if (batch->rider != NULL && code == SQLITE_OK) {
+        code = at_sqlite_journal_write(s->journal, batch->rider);
+    }
     return code == SQLITE_OK ? step(s->commit) : code;
 }
 
@@ -353,6 +357,14 @@ static void check_nothing_stored(struct sqlite_store *s)
     }
     sqlite3_reset(s->newest);
     s->broken = newest != -1 && newest != s->rev;
+}
+
+static void rider_end(const struct at_store_batch *batch, struct at_sqlite_journal *journal,
+                      bool committed)
+{
+    if (batch->rider != NULL) {
+        batch->rider->kept = at_sqlite_journal_end(journal, committed);
+    }
 }
 
 static enum at_rc sqlite_commit(void *backend, const struct at_store_batch *batch,
@@ -371,11 +383,22 @@ static enum at_rc sqlite_commit(void *backend, const struct at_store_batch *batc
             step(s->rollback);
         }
         check_nothing_stored(s);
+        rider_end(batch, s->journal, false);
         return rc;
     }
+    rider_end(batch, s->journal, true);
     s->rev += (int64_t)batch->n_changes;
     s->rev = s->rev > batch->compact_rev ? s->rev : batch->compact_rev;
     return AT_OK;
+}
+
+static enum at_rc sqlite_journal_open(void *backend, at_store_journal_fn *each, void *ctx,
+                                      struct at_err *err)
+{
+    struct sqlite_store *s = backend;
+    assert(s->journal == NULL);
+    int code = at_sqlite_journal_new(s->db, each, ctx, &s->journal);
+    return code == SQLITE_OK ? AT_OK : fail(s->db, "open the journal", err);
 }
 
 static void sqlite_tidy(void *backend)
@@ -396,6 +419,7 @@ const struct at_store_backend AT_STORE_SQLITE = {
     .blocking = true,
     .open = sqlite_open,
     .commit = sqlite_commit,
+    .journal_open = sqlite_journal_open,
     .tidy = sqlite_tidy,
     .close = sqlite_close,
 };

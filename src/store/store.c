@@ -246,6 +246,19 @@ void at_store_give_up(struct at_store *store)
     }
 }
 
+enum at_rc at_store_journal_open(struct at_store *store, const struct at_store_journal *journal,
+                                 at_store_journal_fn *each, void *ctx, struct at_err *err)
+{
+    assert(!store->in_flight);
+    assert(store->journal == NULL);
+    if (store->kind->journal_open == NULL) {
+        return at_err_set(err, AT_UNSUPPORTED, "store %s keeps no journal", store->kind->kind);
+    }
+    enum at_rc rc = store->kind->journal_open(store->backend, each, ctx, err);
+    store->journal = rc == AT_OK ? journal : NULL;
+    return rc;
+}
+
 bool at_store_is_shared(const struct at_store *store)
 {
     return store->etcd != NULL;

@@ -6,6 +6,7 @@
 #define AT_STORE_PRIV_H
 
 #include "core/map.h"
+#include "store/journal.h"
 #include "store/limits.h"
 #include "store/seal.h"
 #include "store/store.h"
@@ -80,6 +81,13 @@ const struct at_store_change *at_store_history_at(const struct at_store_history 
 int64_t at_store_history_before_newest(const struct at_store_history *h, size_t keep);
 void at_store_history_trim(struct at_store_history *h, int64_t compact_rev);
 
+/* What of a journal goes with a batch. */
+struct at_store_rider {
+    const struct at_store_journal *journal;
+    uint64_t mark; /* 0: nothing */
+    bool kept;
+};
+
 /* What a back end makes durable in one step: all of it or nothing. */
 struct at_store_batch {
     struct at_store_change *changes; /* in revision order, following the newest durable one */
@@ -89,6 +97,7 @@ struct at_store_batch {
     size_t n_dead;
     int64_t wall_ms; /* when it was made: TTLs are counted from it across restarts */
     const struct at_store_seal *seal;
+    struct at_store_rider *rider; /* NULL: none */
 };
 
 struct at_store_record {
@@ -113,6 +122,9 @@ struct at_store_backend {
                        struct at_err *err);
     /* One call at a time, from the writer thread when blocking. On failure nothing is stored. */
     enum at_rc (*commit)(void *backend, const struct at_store_batch *batch, struct at_err *err);
+    /* As at_store_journal_open; batches may have riders afterwards. NULL: there is none. */
+    enum at_rc (*journal_open)(void *backend, at_store_journal_fn *each, void *ctx,
+                               struct at_err *err);
     void (*tidy)(void *backend); /* after the batch was acknowledged; may be NULL */
     void (*close)(void *backend);
 };
@@ -192,8 +204,9 @@ struct at_store {
     struct at_store_bounds bounds;
     const struct at_store_backend *kind;
     void *backend;
-    const struct at_store_seal *seal; /* NULL: values are kept as they come */
-    struct at_etcd *etcd;             /* NULL with other back ends */
+    const struct at_store_seal *seal;       /* NULL: values are kept as they come */
+    const struct at_store_journal *journal; /* NULL: none */
+    struct at_etcd *etcd;                   /* NULL with other back ends */
     struct at_loop *loop;
     struct at_store_writer *writer; /* NULL: commits are made in place */
     struct at_store_index *index;
@@ -208,7 +221,8 @@ struct at_store {
 
     struct at_store_op *batch_ops; /* of the batch under way */
     struct at_store_batch batch;
-    struct at_map *batch_last; /* key -> change number + 1 within the batch being made */
+    struct at_store_rider rider; /* its */
+    struct at_map *batch_last;   /* key -> change number + 1 within the batch being made */
     bool in_flight;
     bool in_callbacks;
 

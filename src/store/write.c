@@ -365,6 +365,21 @@ static void op_answer(struct at_store_op *op, const struct at_err *disk_err)
     }
 }
 
+static bool batch_commits(const struct at_store *store)
+{
+    return store->batch.n_changes != 0 || store->batch.compact_rev != 0;
+}
+
+static void rider_take(struct at_store *store)
+{
+    const struct at_store_journal *journal = store->journal;
+    uint64_t mark = journal != NULL ? journal->mark(journal->ctx) : 0;
+    if (mark != 0) {
+        store->rider = (struct at_store_rider){.journal = journal, .mark = mark};
+        store->batch.rider = &store->rider;
+    }
+}
+
 static void batch_finish(struct at_store *store, enum at_rc rc, const struct at_err *err)
 {
     store->in_callbacks = true;
@@ -372,6 +387,9 @@ static void batch_finish(struct at_store *store, enum at_rc rc, const struct at_
         batch_apply(store);
     } else {
         batch_fail(store, rc);
+    }
+    if (store->batch.rider != NULL) {
+        store->journal->landed(store->journal->ctx, rc == AT_OK && store->rider.kept);
     }
     struct at_store_op *op = store->batch_ops;
     store->batch_ops = NULL;
@@ -395,7 +413,8 @@ static void commit_here(struct at_store *store)
 {
     struct at_err err = {0};
     enum at_rc rc = AT_OK;
-    if (store->batch.n_changes != 0 || store->batch.compact_rev != 0) {
+    if (batch_commits(store)) {
+        rider_take(store);
         rc = store->kind->commit(store->backend, &store->batch, &err);
     }
     batch_finish(store, rc, &err);
@@ -408,8 +427,9 @@ static void run(void *ctx)
     if (store->in_flight || !batch_form(store)) {
         return;
     }
-    if (store->writer != NULL && (store->batch.n_changes != 0 || store->batch.compact_rev != 0)) {
+    if (store->writer != NULL && batch_commits(store)) {
         store->in_flight = true;
+        rider_take(store);
         at_store_writer_submit(store->writer, &store->batch);
         return;
     }
