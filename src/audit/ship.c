@@ -63,17 +63,24 @@ static void step_in(struct at_audit_ship *s, int64_t ms)
 
 /* --- the cursor --- */
 
+/* The first record that the receiver may lack: also after a kill, which breaks the connection. */
+static uint64_t needs_from(const struct at_audit_ship *s)
+{
+    return s->n_marks > 0 && s->marks[0].seq < s->cursor ? s->marks[0].seq : s->cursor;
+}
+
 static void cursor_save(struct at_audit_ship *s, bool now)
 {
     int64_t mono = at_sys_mono_ns(at_loop_sys(s->a->loop));
-    if (s->saved == s->cursor ||
+    uint64_t from = needs_from(s);
+    if (s->saved == from ||
         (!now && mono - s->saved_ns < AT_AUDIT_CURSOR_PERIOD_MS * AT_NS_PER_MS)) {
         return;
     }
     char text[64];
-    int len = snprintf(text, sizeof text, "%llu\n", (unsigned long long)s->cursor);
+    int len = snprintf(text, sizeof text, "%llu\n", (unsigned long long)from);
     if (at_file_write_atomic(s->cursor_path, text, (size_t)len, 0600, NULL) == AT_OK) {
-        s->saved = s->cursor; /* else records come twice, which is better than never */
+        s->saved = from; /* else records come twice, which is better than never */
         s->saved_ns = mono;
     }
 }
@@ -144,7 +151,7 @@ static void keep_tell(struct at_audit *a)
     uint64_t keep = UINT64_MAX;
     for (size_t i = 0; i < a->n_ships; i++) {
         const struct at_audit_ship *s = a->ships[i];
-        uint64_t needs = s == NULL ? UINT64_MAX : s->n_marks > 0 ? s->marks[0].seq : s->cursor;
+        uint64_t needs = s == NULL ? UINT64_MAX : needs_from(s);
         keep = needs < keep ? needs : keep;
     }
     pthread_mutex_lock(&a->lock);

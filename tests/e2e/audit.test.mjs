@@ -93,7 +93,7 @@ fleet.it('a power cut that takes the unsynced end of the file takes no record of
   const all = lines(server);
   assert.equal(made, 90);
   assert.equal(all.filter((l) => l.verb === 'create' && l.code === 201 && l.resource === 'configmaps').length, made);
-  assert.ok(all.filter((l) => l.event === 'recovered').reduce((n, l) => n + l.records, 0) > 0);
+  assert.ok(all.filter((l) => l.event === 'recovered').reduce((n, l) => n + (l.records ?? 0), 0) > 0);
 });
 
 fleet.it('an edited, cut, reordered or lost record is found, in the running server\'s files too', async () => {
