@@ -152,9 +152,11 @@ struct agent_instance {
     struct at_runtime_task *task;
     char *model_path, *isolation, *endpoint;
     char *model_digest, *model_signer; /* of a package; NULL: none */
-    char *prefetch_key;                /* of the prefetch that was begun or is done */
-    json_t *prefetched;                /* what came of it; NULL: nothing yet */
-    char *local_endpoint;              /* of our own runners: unix:/path */
+    char **more_paths;                 /* of spec.models, as far as they are there */
+    size_t n_more_paths;
+    char *prefetch_key;   /* of the prefetch that was begun or is done */
+    json_t *prefetched;   /* what came of it; NULL: nothing yet */
+    char *local_endpoint; /* of our own runners: unix:/path */
     int port, pid;
     int64_t log_noted_bytes;
     struct agent_share *share;     /* of GPUs; NULL: none */

@@ -194,6 +194,29 @@ static void runner_words(const struct agent_instance *i, struct words *w)
     }
 }
 
+/* Models beside the first, as the runner's option. */
+static void runner_models(const struct agent_instance *i, struct words *w)
+{
+    const struct at_workload *spec = &i->typed->spec;
+    AT_CLEANUP(at_cleanup_json) json_t *list = json_array();
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    for (size_t k = 0; k < spec->models.n && k < i->n_more_paths; k++) {
+        const struct at_model_ref *m = &spec->models.items[k];
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "name", m->name, "version",
+                                              m->version != NULL ? m->version : "1", "path",
+                                              i->more_paths[k]));
+    }
+    if (json_array_size(list) == 0) {
+        return;
+    }
+    if (at_json_dump(list, &text) != AT_OK) {
+        w->full = true;
+        return;
+    }
+    words_add(w, "--models");
+    words_add(w, at_arena_strndup(w->arena, text.data, text.len));
+}
+
 /* What the Deployment says about batching, as the runner's option. */
 static void runner_batching(const struct agent_instance *i, struct words *w)
 {
@@ -218,6 +241,7 @@ static void argv_make(const struct agent_instance *i, struct words *w)
     if (spec->runner != NULL && spec->runner[0] != '\0') {
         runner_words(i, w);
         runner_batching(i, w);
+        runner_models(i, w);
     }
     if (spec->command.n == 0 && spec->args.n != 0 && spec->image != NULL) {
         words_add(w, ""); /* the image's entrypoint, with our arguments */
@@ -268,15 +292,20 @@ static void env_gpus(const struct agent_instance *i, struct words *w)
 }
 
 /* The folder of a package, else the file itself: what must be readable. */
-static const char *model_dir(const struct agent_instance *i, struct at_arena *arena)
+static const char *dir_of(const char *path, struct at_arena *arena)
 {
-    const char *path = i->model_path;
-    if (path == NULL || i->model_digest == NULL || i->model_digest[0] == '\0') {
+    const char *in = path != NULL ? strstr(path, "/models/packages/") : NULL;
+    if (in == NULL) {
         return path;
     }
-    const char *in = strstr(path, "/models/packages/");
-    size_t head = in != NULL ? (size_t)(in - path) + strlen("/models/packages/") : 0;
+    size_t head = (size_t)(in - path) + strlen("/models/packages/");
     return at_arena_strndup(arena, path, head + strcspn(path + head, "/"));
+}
+
+static const char *model_dir(const struct agent_instance *i, struct at_arena *arena)
+{
+    bool package = i->model_digest != NULL && i->model_digest[0] != '\0';
+    return package ? dir_of(i->model_path, arena) : i->model_path;
 }
 
 static void env_make(const struct agent_instance *i, struct words *w)
@@ -390,7 +419,17 @@ void agent_launch_start(struct agent_instance *i)
         agent_instance_failed_start(i, "StartFailed", &err);
         return;
     }
-    const char *const readable[] = {model_dir(i, arena), NULL};
+    const char **readable = at_arena_alloc(arena, (i->n_more_paths + 2) * sizeof *readable);
+    if (readable == NULL) {
+        at_err_set(&err, AT_TOO_LARGE, "it has too many models");
+        agent_instance_failed_start(i, "StartFailed", &err);
+        return;
+    }
+    readable[0] = model_dir(i, arena);
+    for (size_t k = 0; k < i->n_more_paths; k++) {
+        readable[k + 1] = dir_of(i->more_paths[k], arena);
+    }
+    readable[i->n_more_paths + 1] = NULL;
     const struct at_workload *w = &i->typed->spec;
     struct agent_gpu_view view;
     agent_gpu_view_make(i, &view);

@@ -113,6 +113,27 @@ struct gw_fact *gw_fact_of(const json_t *object, const char *loopback)
     return f;
 }
 
+struct gw_fact *gw_fact_more(const json_t *object, const char *loopback, const json_t *model)
+{
+    struct gw_fact *f = gw_fact_of(object, loopback);
+    if (f != NULL) {
+        at_free(f->model);
+        at_free(f->version);
+        at_free(f->served_as);
+        f->model = text_at(model, "name");
+        f->version = text_at(model, "version");
+        f->served_as = text_at(model, "name");
+        f->more = true;
+    }
+    return f;
+}
+
+/* No name of an object has a slash in it. */
+char *gw_key_more(const char *key, const json_t *model)
+{
+    return at_asprintf("%s//%s", key, at_json_str_at(model, "name", ""));
+}
+
 void gw_place_free(struct gw_place *place)
 {
     if (place != NULL) {

@@ -34,11 +34,8 @@ static char *object_key(const json_t *object)
                        at_json_str_at(object, "metadata.name", ""));
 }
 
-static void on_instance(void *ctx, json_t *object, bool deleted)
+static void put_fact(struct at_gateway *g, const char *key, struct gw_fact *now)
 {
-    struct at_gateway *g = ctx;
-    AT_CLEANUP(at_cleanup_free) char *key = object_key(object);
-    struct gw_fact *now = deleted ? NULL : gw_fact_of(object, g->loopback);
     struct gw_fact *before =
         now != NULL ? at_map_put(g->feed.facts, key, now) : at_map_remove(g->feed.facts, key);
     bool same = now == NULL ? before == NULL : gw_fact_equal(before, now);
@@ -53,6 +50,20 @@ static void on_instance(void *ctx, json_t *object, bool deleted)
     gw_fact_free(before);
     if (!same) {
         gw_feed_changed(g);
+    }
+}
+
+static void on_instance(void *ctx, json_t *object, bool deleted)
+{
+    struct at_gateway *g = ctx;
+    AT_CLEANUP(at_cleanup_free) char *key = object_key(object);
+    size_t i;
+    json_t *model;
+    put_fact(g, key, deleted ? NULL : gw_fact_of(object, g->loopback));
+    json_array_foreach(at_json_at(object, "spec.models"), i, model)
+    {
+        AT_CLEANUP(at_cleanup_free) char *more = gw_key_more(key, model);
+        put_fact(g, more, deleted ? NULL : gw_fact_more(object, g->loopback, model));
     }
 }
 

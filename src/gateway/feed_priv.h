@@ -8,6 +8,7 @@
 /* An Instance. */
 struct gw_fact {
     char *ns, *deployment; /* "": none */
+    bool more;             /* of spec.models: offered beside what traffic is about */
     char *model, *version; /* that it serves; "": by its Deployment */
     char *served_as;       /* the model's name as it knows it; "": as it is asked for */
     char *instance, *site, *node, *addr, *data_class;
@@ -41,6 +42,10 @@ struct gw_place {
 
 /* loopback: identity of our own. NULL: it serves nothing. */
 struct gw_fact *gw_fact_of(const json_t *instance, const char *loopback);
+/* The same of another model that it serves too: an item of spec.models. */
+struct gw_fact *gw_fact_more(const json_t *instance, const char *loopback, const json_t *model);
+/* The key of an item of spec.models of the object with that key. own: caller frees. */
+char *gw_key_more(const char *key, const json_t *model);
 bool gw_fact_equal(const struct gw_fact *a, const struct gw_fact *b);
 void gw_fact_free(struct gw_fact *fact); /* accepts NULL */
 int64_t gw_created_ns(const json_t *object);

@@ -89,14 +89,23 @@ static struct gw_offer *offer_of(const json_t *object)
     return o;
 }
 
-static void on_deployment(void *ctx, json_t *object, bool deleted)
+/* An item of spec.template.spec.models: it waits and is counted as the first, under its own name.
+ */
+static struct gw_offer *offer_more(const json_t *object, const json_t *model)
 {
-    struct at_gateway *g = ctx;
-    gw_services_note(g, object, deleted);
-    AT_CLEANUP(at_cleanup_free)
-    char *key = at_asprintf("%s/%s", at_json_str_at(object, "metadata.namespace", ""),
-                            at_json_str_at(object, "metadata.name", ""));
-    struct gw_offer *now = deleted ? NULL : offer_of(object);
+    struct gw_offer *o = offer_of(object);
+    at_free(o->model);
+    at_free(o->version);
+    at_free(o->qualified);
+    o->model = text_at(model, "name");
+    o->version = text_at(model, "version");
+    o->qualified = at_asprintf("%s/%s", o->ns, o->model);
+    o->renames = o->versions = false;
+    return o;
+}
+
+static void put_offer(struct at_gateway *g, const char *key, struct gw_offer *now)
+{
     struct gw_offer *before =
         now != NULL ? at_map_put(g->feed.offers, key, now) : at_map_remove(g->feed.offers, key);
     if (now != NULL && before != NULL) {
@@ -107,6 +116,46 @@ static void on_deployment(void *ctx, json_t *object, bool deleted)
     offer_free(before);
     if (!same) {
         gw_feed_changed(g);
+    }
+}
+
+/* What an earlier template served too. */
+static void drop_more(struct at_gateway *g, const char *key, const json_t *models)
+{
+    AT_CLEANUP(at_cleanup_free) char *prefix = at_asprintf("%s//", key);
+    size_t len = strlen(prefix);
+    const char *name;
+    void *value;
+    for (size_t it = 0; at_map_next(g->feed.offers, &it, &name, &value);) {
+        size_t i;
+        json_t *model;
+        bool stays = strncmp(name, prefix, len) != 0;
+        json_array_foreach(models, i, model)
+        {
+            stays = stays || strcmp(name + len, at_json_str_at(model, "name", "")) == 0;
+        }
+        if (!stays) {
+            put_offer(g, name, NULL);
+        }
+    }
+}
+
+static void on_deployment(void *ctx, json_t *object, bool deleted)
+{
+    struct at_gateway *g = ctx;
+    gw_services_note(g, object, deleted);
+    AT_CLEANUP(at_cleanup_free)
+    char *key = at_asprintf("%s/%s", at_json_str_at(object, "metadata.namespace", ""),
+                            at_json_str_at(object, "metadata.name", ""));
+    const json_t *models = deleted ? NULL : at_json_at(object, "spec.template.spec.models");
+    size_t i;
+    json_t *model;
+    put_offer(g, key, deleted ? NULL : offer_of(object));
+    drop_more(g, key, models);
+    json_array_foreach(models, i, model)
+    {
+        AT_CLEANUP(at_cleanup_free) char *more = gw_key_more(key, model);
+        put_offer(g, more, offer_more(object, model));
     }
 }
 

@@ -17,17 +17,15 @@ static struct gw_load *load_of(struct gw_feed *feed, const struct gw_offer *offe
     return any ? load : NULL;
 }
 
-static void add_entry(json_t *list, const char *key, struct gw_offer *offer, struct gw_load *load)
+static void add_entry(json_t *list, struct gw_offer *offer, struct gw_load *load)
 {
-    const char *slash = strchr(key, '/');
-    AT_CLEANUP(at_cleanup_free) char *ns = at_strndup(key, (size_t)(slash - key));
     int64_t waiting = atomic_load(&load->waiting), arrived = atomic_load(&load->arrived);
     offer->arrived_telling = arrived;
     atomic_store(&load->told, waiting > 0);
     json_array_append_new(
         list,
         json_pack(
-            "{s:s, s:s, s:s, s:I, s:I, s:I}", "namespace", ns, "name", slash + 1, "model",
+            "{s:s, s:s, s:s, s:I, s:I, s:I}", "namespace", offer->ns, "name", offer->name, "model",
             offer->model, "waiting", (json_int_t)waiting, "running",
             (json_int_t)atomic_load(&load->running), "arrived",
             (json_int_t)(arrived < offer->arrived_told ? arrived : arrived - offer->arrived_told)));
@@ -36,12 +34,11 @@ static void add_entry(json_t *list, const char *key, struct gw_offer *offer, str
 static json_t *make(struct at_gateway *g)
 {
     json_t *list = json_array();
-    const char *key;
     void *value;
-    for (size_t it = 0; at_map_next(g->feed.offers, &it, &key, &value);) {
+    for (size_t it = 0; at_map_next(g->feed.offers, &it, NULL, &value);) {
         struct gw_load *load = load_of(&g->feed, value);
         if (load != NULL && json_array_size(list) < AT_GW_REPORT_ENTRIES_MAX) {
-            add_entry(list, key, value, load);
+            add_entry(list, value, load);
         }
     }
     return list;

@@ -94,7 +94,9 @@ static const struct gw_offer *offer_of(const struct making *m, const struct gw_f
     if (f->deployment[0] == '\0') {
         return NULL;
     }
-    AT_CLEANUP(at_cleanup_free) char *key = at_asprintf("%s/%s", f->ns, f->deployment);
+    AT_CLEANUP(at_cleanup_free)
+    char *key = at_asprintf("%s/%s%s%s", f->ns, f->deployment, f->more ? "//" : "",
+                            f->more ? f->model : "");
     return at_map_get(m->g->feed.offers, key);
 }
 

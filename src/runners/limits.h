@@ -8,6 +8,7 @@
 #define AT_RUNNER_BODY_BYTES_MAX ((size_t)64 << 20)
 #define AT_RUNNER_ARENA_BYTES_MAX ((size_t)512 << 20) /* one request with its answer's buffers */
 #define AT_RUNNER_CONNECTIONS_MAX 4096
+#define AT_RUNNER_MODELS_MAX 64     /* in one process, beside the first */
 #define AT_RUNNER_QUEUE_MAX 1024    /* requests waiting for a worker; 503 past it */
 #define AT_RUNNER_QUEUE_LIMIT 65536 /* the most that it may be set to */
 #define AT_RUNNER_WAIT_NS_MAX ((int64_t)3600 * 1000000000)

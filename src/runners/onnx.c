@@ -69,7 +69,51 @@ static void make_metrics(struct at_onnx_service *s)
 static bool is_busy(void *ctx)
 {
     const struct at_onnx_service *s = ctx;
-    return s->jobs != NULL;
+    while (s != NULL && s->jobs == NULL) {
+        s = s->next;
+    }
+    return s != NULL;
+}
+
+static void begin(struct at_onnx_service *s)
+{
+    s->dispatch = (struct at_loop_task){.fn = onnx_dispatch, .ctx = s};
+    s->pool = s->batching.instances != 0 ? at_pool_new(s->n_lanes, s->n_lanes) : NULL;
+}
+
+static void end(struct at_onnx_service *s);
+
+enum at_rc at_onnx_service_add(struct at_onnx_service *first, const struct at_ort_model *model,
+                               const struct at_batching_options *batching, struct at_err *err)
+{
+    struct at_onnx_service *s = AT_NEW(struct at_onnx_service);
+    *s = *first; /* what counts and answers is shared */
+    s->next = NULL;
+    s->jobs = NULL;
+    s->n_rows = s->n_runs = s->last_wall_ms = 0;
+    s->good = s->bad = s->queued = s->ran = (struct onnx_sum){0};
+    s->by_rows = NULL;
+    s->unbatched[0] = '\0';
+    s->batcher = NULL;
+    s->lanes = NULL;
+    s->n_lanes = 0;
+    s->timer = 0;
+    s->pool = NULL;
+    s->model = model;
+    s->spec = at_ort_model_spec(model);
+    s->batching = *batching;
+    enum at_rc rc = onnx_lanes_make(s, err);
+    if (rc != AT_OK) {
+        onnx_lanes_free(s);
+        at_free(s);
+        return rc;
+    }
+    begin(s);
+    while (first->next != NULL) {
+        first = first->next;
+    }
+    first->next = s;
+    return AT_OK;
 }
 
 enum at_rc at_onnx_service_new(struct at_loop *loop, const struct at_ort_model *model,
@@ -80,6 +124,7 @@ enum at_rc at_onnx_service_new(struct at_loop *loop, const struct at_ort_model *
     const struct at_sys *sys = at_loop_sys(loop);
     int64_t begun = at_sys_mono_ns(sys);
     s->loop = loop;
+    s->first = s;
     s->serving = (struct runner_serving){.loop = loop, .is_busy = is_busy, .ctx = s};
     s->model = model;
     s->spec = at_ort_model_spec(model);
@@ -96,8 +141,7 @@ enum at_rc at_onnx_service_new(struct at_loop *loop, const struct at_ort_model *
         at_onnx_service_free(s);
         return rc;
     }
-    s->dispatch = (struct at_loop_task){.fn = onnx_dispatch, .ctx = s};
-    s->pool = s->batching.instances != 0 ? at_pool_new(s->n_lanes, s->n_lanes) : NULL;
+    begin(s);
     runner_serving_started(&s->serving, &options->start, at_sys_mono_ns(sys) - begun);
     *ret = s;
     return AT_OK;
@@ -124,15 +168,26 @@ void at_onnx_service_free(struct at_onnx_service *service)
         return;
     }
     runner_serving_close(&service->serving);
-    /* What runs is waited for, and the loop is told of it while there is somebody to tell. */
-    service->ending = true;
-    at_pool_finish(service->pool);
-    while (onnx_lanes_busy(service)) {
-        at_loop_turn(service->loop, at_sys_mono_ns(at_loop_sys(service->loop)));
+    while (service->next != NULL) {
+        struct at_onnx_service *s = service->next;
+        service->next = s->next;
+        end(s);
+        at_free(s);
     }
-    at_loop_timer_cancel(service->loop, service->timer);
-    at_loop_at_end_cancel(service->loop, &service->dispatch);
-    onnx_lanes_free(service);
+    end(service);
     runner_serving_done(&service->serving);
     at_free(service);
+}
+
+/* What runs is waited for, and the loop is told of it while there is somebody to tell. */
+static void end(struct at_onnx_service *s)
+{
+    s->ending = true;
+    at_pool_finish(s->pool);
+    while (onnx_lanes_busy(s)) {
+        at_loop_turn(s->loop, at_sys_mono_ns(at_loop_sys(s->loop)));
+    }
+    at_loop_timer_cancel(s->loop, s->timer);
+    at_loop_at_end_cancel(s->loop, &s->dispatch);
+    onnx_lanes_free(s);
 }

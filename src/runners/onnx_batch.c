@@ -163,6 +163,8 @@ static void count_batch(struct at_onnx_service *s, const struct lane *lane)
     at_metric_add(s->batch_sizes[step], 1);
     at_metric_add(s->batches, 1);
     at_metric_add(s->rows, (int64_t)lane->rows);
+    s->n_runs++;
+    s->n_rows += (int64_t)lane->rows;
     at_metric_add(s->split, lane->split ? 1 : 0);
     at_metric_observe_ns(s->run_time, ran);
     sum_add(&s->ran, ran);

@@ -32,6 +32,9 @@ struct at_onnx_service {
     at_timer_id timer;            /* for delays and timeouts */
     struct job *jobs;             /* all in flight */
     bool ending;                  /* nothing new is run */
+    /* Several models in one process: the first has the addresses, its metrics count all. */
+    struct at_onnx_service *first, *next; /* first: itself, of the first */
+    int64_t n_rows, n_runs;               /* of this one */
 
     struct at_metric_family *refused;
     struct at_metric *waiting, *queue_time, *run_time, *total_time;

@@ -25,6 +25,7 @@ static const char USAGE[] =
     "  --delay TIME     how long a request may wait for others, 0s by default\n"
     "  --batching TEXT  all of batching as YAML or JSON, as in a Deployment; goes over what\n"
     "                   FILE.batching.yaml beside the model says, and under the options above\n"
+    "  --models TEXT    more models for this process, as JSON: [{name, version, path}, ...]\n"
     "  --provider P     auto, cpu or cuda; auto takes a GPU where library and machine have one\n"
     "examples:\n"
     "  atoll runner onnx --model digits.onnx --listen 127.0.0.1:8000 --batch 64 --delay 2ms\n"
@@ -33,7 +34,7 @@ static const char USAGE[] =
 
 struct options {
     const char *model;
-    const char *threads, *compute, *batch, *delay, *batching, *provider;
+    const char *threads, *compute, *batch, *delay, *batching, *provider, *models;
     enum at_ort_provider ort_provider;
     struct at_onnx_options service;
 };
@@ -52,6 +53,7 @@ static enum at_rc parse_options(int argc, char **argv, struct options *ret, stru
         {"--delay", &ret->delay},
         {"--batching", &ret->batching},
         {"--provider", &ret->provider},
+        {"--models", &ret->models},
     };
     return runner_options(argc, argv, rows, AT_ARRAY_LEN(rows), err);
 }
@@ -76,9 +78,9 @@ static enum at_rc read_settings_file(const char *model, struct at_batching_optio
 }
 
 /* Single options go over the Deployment's words, those over the file beside the model. */
-static enum at_rc parse_batching(struct options *o, struct at_err *err)
+static enum at_rc parse_batching(const struct options *o, const char *model,
+                                 struct at_batching_options *batching, struct at_err *err)
 {
-    struct at_batching_options *batching = &o->service.batching;
     AT_CLEANUP(at_cleanup_json) json_t *single = json_object();
     const struct {
         const char *option, *key, *text;
@@ -86,7 +88,7 @@ static enum at_rc parse_batching(struct options *o, struct at_err *err)
                 {"--compute", "computeThreads", o->compute},
                 {"--batch", "maxBatchSize", o->batch}};
     at_batching_init(batching);
-    enum at_rc rc = read_settings_file(o->model, batching, err);
+    enum at_rc rc = read_settings_file(model, batching, err);
     if (rc == AT_OK && o->batching != NULL) {
         rc = at_batching_apply_text(batching, o->batching, strlen(o->batching), err);
         rc = rc != AT_OK ? at_err_wrap(err, rc, "--batching") : AT_OK;
@@ -145,9 +147,62 @@ static void drain(void *service, at_post_fn *done, void *ctx)
     at_onnx_service_drain(service, done, ctx);
 }
 
-static int serve(struct runner_process *p, const struct at_ort_model *model,
-                 const struct at_onnx_options *options)
+/* --- several models --- */
+
+struct more {
+    struct at_ort_model *items[AT_RUNNER_MODELS_MAX];
+    size_t n;
+};
+
+static int say_load(enum at_rc rc, const struct at_err *err);
+
+/* Load those of --models beside the first. Returns an exit status. */
+static int add_models(const struct options *o, struct at_ort *ort, struct at_onnx_service *service,
+                      struct more *more)
 {
+    AT_CLEANUP(at_cleanup_json) json_t *list = NULL;
+    struct at_err err = {0};
+    size_t i;
+    json_t *one;
+    if (o->models != NULL &&
+        (at_json_parse(o->models, strlen(o->models), &list, &err) != AT_OK ||
+         !json_is_array(list) || json_array_size(list) > AT_RUNNER_MODELS_MAX)) {
+        at_err_set(&err, AT_BAD_REQUEST, "--models: a list of at most %d models is needed",
+                   AT_RUNNER_MODELS_MAX);
+        return say(RUNNER_USAGE, &err, "");
+    }
+    json_array_foreach(list, i, one)
+    {
+        struct at_batching_options batching;
+        struct at_ort_load load = {.path = at_json_str_at(one, "path", NULL),
+                                   .name = at_json_str_at(one, "name", NULL),
+                                   .version = at_json_str_at(one, "version", NULL),
+                                   .provider = o->ort_provider};
+        if (load.path == NULL || load.name == NULL || !at_file_exists(load.path)) {
+            at_err_set(&err, AT_NOT_FOUND, "--models: item %zu: %s: no such file", i,
+                       load.path != NULL ? load.path : "it has no path and name");
+            return say(RUNNER_NO_MODEL, &err, "");
+        }
+        if (parse_batching(o, load.path, &batching, &err) != AT_OK) {
+            return say(RUNNER_USAGE, &err, "");
+        }
+        load.compute_threads = (int)batching.compute_threads;
+        enum at_rc rc = at_ort_model_load_with(ort, &load, &more->items[more->n], &err);
+        if (rc != AT_OK) {
+            return say_load(at_err_wrap(&err, rc, "model %s", load.name), &err);
+        }
+        more->n++;
+        if (at_onnx_service_add(service, more->items[more->n - 1], &batching, &err) != AT_OK) {
+            return say(RUNNER_OS, &err, "");
+        }
+    }
+    return 0;
+}
+
+static int serve(struct runner_process *p, const struct options *o, struct at_ort *ort,
+                 const struct at_ort_model *model, const struct at_onnx_options *options)
+{
+    struct more more = {.n = 0};
     struct at_err err = {0};
     struct at_onnx_service *service;
     if (at_onnx_service_new(p->loop, model, options, &service, &err) != AT_OK) {
@@ -157,11 +212,17 @@ static int serve(struct runner_process *p, const struct at_ort_model *model,
     if (unbatched[0] != '\0' && options->batching.batch_max > 1) {
         fprintf(stderr, "atoll runner onnx: requests are not batched: %s\n", unbatched);
     }
+    int status = add_models(o, ort, service, &more);
     p->service = service;
-    runner_say_ready(at_onnx_service_addr(service));
-    at_loop_run(p->loop);
+    if (status == 0) {
+        runner_say_ready(at_onnx_service_addr(service));
+        at_loop_run(p->loop);
+    }
     at_onnx_service_free(service);
-    return 0;
+    for (size_t i = 0; i < more.n; i++) {
+        at_ort_model_free(more.items[i]);
+    }
+    return status;
 }
 
 static int say_load(enum at_rc rc, const struct at_err *err)
@@ -214,7 +275,7 @@ static int load_and_serve(struct runner_process *p, const struct options *o)
     begun = at_sys_mono_ns(sys);
     enum at_rc rc = at_ort_model_load_with(ort, &load, &model, &err);
     service.start.load_ns = at_sys_mono_ns(sys) - begun;
-    int status = rc != AT_OK ? say_load(rc, &err) : serve(p, model, &service);
+    int status = rc != AT_OK ? say_load(rc, &err) : serve(p, o, ort, model, &service);
     at_ort_model_free(model);
     at_ort_free(ort);
     return status;
@@ -236,7 +297,7 @@ int at_runner_onnx_main(const struct at_sys *sys, int argc, char **argv)
         at_err_set(&err, AT_NOT_FOUND, "%s: no such file", o.model);
         return say(RUNNER_NO_MODEL, &err, "");
     }
-    if (parse_batching(&o, &err) != AT_OK) {
+    if (parse_batching(&o, o.model, &o.service.batching, &err) != AT_OK) {
         fprintf(stderr, "atoll runner onnx: %s\n%s", err.msg, USAGE);
         return RUNNER_USAGE;
     }

@@ -22,6 +22,10 @@ struct at_onnx_options {
 enum at_rc at_onnx_service_new(struct at_loop *loop, const struct at_ort_model *model,
                                const struct at_onnx_options *options, struct at_onnx_service **ret,
                                struct at_err *err) AT_WARN_UNUSED;
+/* One more model, under its own name, at the same addresses. Before the loop runs. */
+enum at_rc at_onnx_service_add(struct at_onnx_service *first, const struct at_ort_model *model,
+                               const struct at_batching_options *batching,
+                               struct at_err *err) AT_WARN_UNUSED;
 /* Why requests are not batched; "" when they are. */
 const char *at_onnx_service_unbatched(const struct at_onnx_service *service);
 const char *at_onnx_service_addr(const struct at_onnx_service *service);

@@ -20,7 +20,8 @@ static void serve_metadata(struct at_onnx_service *s, struct at_http_exchange *e
 static void serve_model_ready(struct at_onnx_service *s, struct at_http_exchange *ex)
 {
     AT_CLEANUP(at_cleanup_json)
-    json_t *value = json_pack("{s:s, s:b}", "name", s->spec->model, "ready", !s->serving.draining);
+    json_t *value =
+        json_pack("{s:s, s:b}", "name", s->spec->model, "ready", !s->first->serving.draining);
     AT_CLEANUP(at_cleanup_buf) struct at_buf body = {0};
     if (value == NULL || at_json_dump(value, &body) != AT_OK) {
         onnx_respond_error(s, ex, 500, "the model's name cannot be said in JSON");
@@ -80,9 +81,8 @@ static void serve_stats(struct at_onnx_service *s, struct at_http_exchange *ex)
     json_t *model = json_pack("{s:s, s:s, s:I, s:I, s:I, s:o, s:o}", "name", s->spec->model,
                               "version", s->spec->version != NULL ? s->spec->version : "",
                               "last_inference", (json_int_t)s->last_wall_ms, "inference_count",
-                              (json_int_t)at_metric_value(s->rows), "execution_count",
-                              (json_int_t)at_metric_value(s->batches), "inference_stats", sums,
-                              "batch_stats", sizes);
+                              (json_int_t)s->n_rows, "execution_count", (json_int_t)s->n_runs,
+                              "inference_stats", sums, "batch_stats", sizes);
     serve_json(s, ex, json_pack("{s:[o]}", "model_stats", model));
 }
 
@@ -156,10 +156,15 @@ static void serve_model(struct at_onnx_service *s, struct at_http_exchange *ex, 
     enum at_http_method method = at_http_request(ex)->method;
     char message[AT_ERR_MSG_BYTES_MAX];
     struct at_str name = at_str_cut(&rest, '/');
-    if (!segment_is(name, s->spec->model)) {
-        snprintf(message, sizeof message, "no model \"%.*s\" here; this server has \"%s\"",
-                 name.len < 64 ? (int)name.len : 64, name.ptr, s->spec->model);
-        onnx_respond_error(s, ex, 404, message);
+    struct at_onnx_service *first = s;
+    while (s != NULL && !segment_is(name, s->spec->model)) {
+        s = s->next;
+    }
+    if (s == NULL) {
+        snprintf(message, sizeof message, "no model \"%.*s\" here; this server has \"%s\"%s",
+                 name.len < 64 ? (int)name.len : 64, name.ptr, first->spec->model,
+                 first->next != NULL ? " and others" : "");
+        onnx_respond_error(first, ex, 404, message);
         return;
     }
     struct at_str verb = at_str_cut(&rest, '/');
@@ -192,6 +197,19 @@ static void serve_model(struct at_onnx_service *s, struct at_http_exchange *ex, 
     }
 }
 
+/* As Triton's repository extension lists them. */
+static void serve_index(struct at_onnx_service *first, struct at_http_exchange *ex)
+{
+    json_t *list = json_array();
+    for (const struct at_onnx_service *s = first; s != NULL; s = s->next) {
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:s, s:s}", "name", s->spec->model, "version",
+                                        s->spec->version != NULL ? s->spec->version : "", "state",
+                                        "READY", "reason", ""));
+    }
+    serve_json(first, ex, list);
+}
+
 void onnx_on_request(void *ctx, struct at_http_exchange *ex)
 {
     struct at_onnx_service *s = ctx;
@@ -200,6 +218,10 @@ void onnx_on_request(void *ctx, struct at_http_exchange *ex)
     if (at_str_starts(head->path, PREFIX)) {
         size_t skip = sizeof PREFIX - 1;
         serve_model(s, ex, (struct at_str){head->path.ptr + skip, head->path.len - skip});
+        return;
+    }
+    if (at_str_eq(head->path, "/v2/repository/index") && head->method == AT_HTTP_POST) {
+        serve_index(s, ex);
         return;
     }
     bool known = at_str_eq(head->path, "/v2") || at_str_eq(head->path, "/v2/") ||
