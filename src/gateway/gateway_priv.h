@@ -276,8 +276,6 @@ void gw_view_done(struct gw_worker *worker);
 struct gw_model *gw_model_find(const struct gw_worker *worker, const char *name, size_t len);
 /* proxy.c: the handler of each loop's server */
 void gw_handle(void *worker, struct at_http_exchange *ex);
-/* handle.c: for plain services, whose bodies nobody here reads */
-bool gw_upload_wanted(void *worker, const struct at_http_exchange *ex);
 void gw_requests_free(struct gw_worker *worker); /* the spare ones */
 uint64_t gw_random(struct gw_worker *worker);    /* for ids: differs, is no secret */
 /* balance.c */

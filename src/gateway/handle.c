@@ -3,6 +3,7 @@
 #include "gateway/grpc.h"
 #include "gateway/proxy_priv.h"
 #include "gateway/tunnel.h"
+#include "gateway/upload.h"
 
 #include <assert.h>
 #include <string.h>

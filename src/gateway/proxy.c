@@ -694,9 +694,10 @@ void gw_request_start(struct gw_request *r)
     start(r);
 }
 
-/* What its headers ask for; NULL: all of it can be. */
+/* What its headers ask for, and tell; NULL: all of it can be. */
 static const char *headers_problem(struct gw_request *r, const struct at_http_head *head)
 {
+    count_client_retry(r, head);
     if (!gw_auth_priority(r->worker, at_http_header_get(head, "x-atoll-priority"),
                           &r->turn.priority)) {
         return "X-Atoll-Priority must be critical, high, normal or low";
@@ -781,7 +782,6 @@ void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const st
         gw_request_fail(r, 431, "the headers are too large");
         return;
     }
-    count_client_retry(r, head);
     const char *problem = headers_problem(r, head);
     if (problem != NULL) {
         gw_request_fail(r, 400, problem);

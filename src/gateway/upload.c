@@ -1,6 +1,8 @@
 /* Bodies of plain services that are passed on before they are whole. Nothing is read from the
  * client before a replica's connection is open, so until then another one can be asked; and no
  * more than the replica takes. */
+#include "gateway/upload.h"
+
 #include "gateway/proxy_priv.h"
 
 static void on_data(void *ctx, const char *data, size_t len)

@@ -1,6 +1,7 @@
 /* One loop: its listener and its connections. */
 #include "core/mem.h"
 #include "gateway/gateway_priv.h"
+#include "gateway/upload.h"
 
 #include <assert.h>
 #include <string.h>
