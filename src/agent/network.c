@@ -4,6 +4,7 @@
  */
 #include "agent/agent_priv.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const struct at_instance_network *network_of(const struct agent_instance *i)
@@ -72,6 +73,11 @@ json_t *agent_network_json(const struct agent_instance *i)
         message = "it was started before the policy, or this machine gives no networks of their "
                   "own (the agent is not root): delete it, so that a new one takes its place";
     }
+    char text[400];
+    snprintf(text, sizeof text, "%s%s%s%s%s", message,
+             kept ? "" : "; left open: ", !kept && n->ingress_isolated ? "Ingress" : "",
+             !kept && n->ingress_isolated && n->egress_isolated ? " and " : "",
+             !kept && n->egress_isolated ? "Egress" : "");
     return json_pack("{s:s, s:s, s:s}", "enforced", kept ? "Yes" : "No", "enforcedDigest",
-                     n->digest != NULL ? n->digest : "", "message", message);
+                     n->digest != NULL ? n->digest : "", "message", text);
 }

@@ -202,7 +202,10 @@ void ctl_network(struct ctl_pass *p)
         o.instances++;
         o.running += runs;
         o.enforced += runs && kept;
-        o.why = runs && !kept && n != NULL && n->message != NULL ? n->message : o.why;
+        if (runs && !kept && n != NULL && n->message != NULL) {
+            const char *text = at_arena_printf(p->arena, "%s: %s", i->meta.name, n->message);
+            o.why = text != NULL ? text : n->message;
+        }
     }
     if (policy != NULL) {
         o.selector = selector_text(p, policy->spec.pod_selector);
