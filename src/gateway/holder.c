@@ -64,6 +64,7 @@ void gw_holder_done(struct gw_holder *h)
             break;
         }
     }
+    gw_ledger_tell_never(h);
     *h->prev_open = h->next_open;
     if (h->next_open != NULL) {
         h->next_open->prev_open = h->prev_open;

@@ -194,6 +194,7 @@ void gw_ledger_see(struct gw_holder *h, const json_t *object)
     bool any = json_object_size(status) > 0 && at_json_dump(status, &text) == AT_OK;
     h->status = any ? at_strndup(text.data, text.len) : NULL;
     see_status(h, status);
+    h->has_news = true;
     gw_ledger_busy_with(h);
 }
 
@@ -294,12 +295,11 @@ static bool plan(struct gw_holder *h, struct gw_purse *p, struct gw_slice *next)
                            mine ? p->mine_wanted : 0};
     *next = (struct gw_slice){was.granted, was.ceiling, 0};
     struct standing s = standing_of(p, was.granted);
-    int64_t now = at_loop_now_ns(h->of->gateway->loop), told = mine ? p->mine_spent : 0;
+    int64_t told = mine ? p->mine_spent : 0;
     int64_t unspent = was.granted - s.spent - s.held;
     int64_t wanted_by_others = same ? p->others_wanted : 0;
     bool leaving = h->of->stopping || h->closing;
-    bool stale =
-        s.spent / 1000 != told / 1000 && (leaving || now - h->told_ns >= AT_GW_LEDGER_TELL_NS);
+    bool stale = s.spent / 1000 != told / 1000 && (leaving || h->telling);
     bool low = atomic_exchange(&p->account->low, false);
     if (!p->has_limit) {
         return stale;
@@ -440,6 +440,30 @@ static json_t *patch_of(struct gw_holder *h)
                      json_sprintf("%lld", (long long)h->rv), "status", now);
 }
 
+static bool is_told(const struct gw_purse *p)
+{
+    bool same = strcmp(p->seen_period, p->period) == 0;
+    return atomic_load(&p->account->spent_nanousd) / 1000 ==
+           (same && p->is_mine ? p->mine_spent : 0) / 1000;
+}
+
+/* Is there more than spending to tell of, which waits for its turn? */
+static bool wants_look(const struct gw_holder *h)
+{
+    const struct at_meter_account *r = h->rates;
+    bool wants = h->has_news || h->telling || h->closing || h->of->stopping || h->others_want ||
+                 (r != NULL && (atomic_load(&r->hungry) || atomic_load(&r->requests.milli) == 0));
+    int32_t today = atomic_load(&h->of->gateway->today);
+    char period[AT_METER_PERIOD_BYTES];
+    for (size_t i = 0; i < h->n_purses && !wants; i++) {
+        const struct gw_purse *p = &h->purses[i];
+        at_meter_period(p->window, today, period);
+        wants = atomic_load(&p->account->missing_nanousd) > 0 || atomic_load(&p->account->low) ||
+                p->mine_wanted > 0 || strcmp(p->period, period) < 0;
+    }
+    return wants;
+}
+
 void gw_ledger_look(struct gw_holder *h)
 {
     struct gw_metering *m = h->of;
@@ -456,12 +480,16 @@ void gw_ledger_look(struct gw_holder *h)
     if (h->gateways_seen != m->gateways_seen) {
         see_again(h);
     }
+    if (!wants_look(h)) {
+        return;
+    }
     for (size_t i = 0; i < h->n_purses; i++) {
         if (!enter_period(h, &h->purses[i])) {
             return;
         }
     }
     AT_CLEANUP(at_cleanup_json) json_t *patch = patch_of(h);
+    h->has_news = h->telling = false;
     if (patch == NULL) {
         return;
     }
@@ -482,21 +510,62 @@ void gw_ledger_busy_with(struct gw_holder *h)
     }
 }
 
-/* Is there something left to say, or to hear? */
-static bool is_done(const struct gw_holder *h)
+void gw_ledger_tell_later(struct gw_holder *h)
 {
-    bool done =
-        h->call == 0 && h->rv != 0 && at_loop_now_ns(h->of->gateway->loop) >= h->not_before_ns;
-    for (size_t i = 0; i < h->n_purses && done; i++) {
-        const struct gw_purse *p = &h->purses[i];
-        int64_t spent = atomic_load(&p->account->spent_nanousd);
-        bool same = strcmp(p->seen_period, p->period) == 0;
-        int64_t told = same ? p->mine_spent : 0;
-        done = p->period[0] != '\0' && (spent / 1000 == told / 1000) &&
-               atomic_load(&p->account->missing_nanousd) == 0 && p->mine_wanted == 0;
+    struct gw_metering *m = h->of;
+    if (h->prev_tell == NULL) {
+        h->next_tell = NULL;
+        h->prev_tell = m->tell_first != NULL ? m->tell_last : &m->tell_first;
+        *h->prev_tell = h;
+        m->tell_last = &h->next_tell;
     }
-    bool waits = h->rates != NULL && !h->closing && atomic_load(&h->rates->requests.milli) == 0;
-    return done && !waits && !h->mine.wanted && !h->others_want;
+}
+
+void gw_ledger_tell_never(struct gw_holder *h)
+{
+    if (h->prev_tell != NULL) {
+        *h->prev_tell = h->next_tell;
+        if (h->next_tell != NULL) {
+            h->next_tell->prev_tell = h->prev_tell;
+        } else {
+            h->of->tell_last = h->prev_tell;
+        }
+        h->next_tell = NULL;
+        h->prev_tell = NULL;
+    }
+}
+
+/* Those whose turn it is to tell what was spent. */
+static void tell_some(struct gw_metering *m)
+{
+    int64_t now = at_loop_now_ns(m->gateway->loop);
+    unsigned tells = m->tells + AT_GW_LEDGER_TELLS;
+    m->tells = tells < AT_GW_LEDGER_TELLS_MAX ? tells : AT_GW_LEDGER_TELLS_MAX;
+    while (m->tells > 0 && m->tell_first != NULL &&
+           now - m->tell_first->told_ns >= AT_GW_LEDGER_TELL_NS) {
+        struct gw_holder *h = m->tell_first;
+        gw_ledger_tell_never(h);
+        h->telling = true;
+        m->tells--;
+        gw_ledger_busy_with(h);
+    }
+}
+
+/* Is there something left to do, or to hear? */
+static bool is_done(struct gw_holder *h)
+{
+    struct gw_metering *m = h->of;
+    bool leaving = h->closing || m->stopping, told = true;
+    bool done = h->call == 0 && h->rv != 0 && at_loop_now_ns(m->gateway->loop) >= h->not_before_ns;
+    for (size_t i = 0; i < h->n_purses; i++) {
+        const struct gw_purse *p = &h->purses[i];
+        done = done && p->period[0] != '\0';
+        told = told && is_told(p);
+    }
+    if (!told && !leaving) {
+        gw_ledger_tell_later(h);
+    }
+    return done && !wants_look(h) && (told || !leaving);
 }
 
 bool gw_ledger_at_rest(const struct gw_holder *h)
@@ -570,6 +639,7 @@ static void tick(void *ctx)
     if (offset != 0) {
         go_on(g, at_loop_now_ns(g->loop) + offset);
         collect(m);
+        tell_some(m);
         serve(m);
     }
 }

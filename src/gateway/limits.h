@@ -89,8 +89,12 @@
 #define AT_GW_KEYS_MAX 1000000
 #define AT_GW_KEY_BUDGETS_MAX 4
 #define AT_GW_LEDGER_TICK_NS (200 * AT_GW_MS)
-#define AT_GW_LEDGER_TELL_NS (2 * AT_GW_S)        /* between two words on what was spent */
-#define AT_GW_LEDGER_CALLS_MAX 32                 /* under way */
+#define AT_GW_LEDGER_TELL_NS (2 * AT_GW_S) /* between two words on what was spent */
+#define AT_GW_LEDGER_CALLS_MAX 32          /* under way */
+#define AT_GW_LEDGER_TELLS                                                                         \
+    2 /* of what was spent, a tick: with thousands of keys in use each is                          \
+         told more rarely, so that a request stays cheap */
+#define AT_GW_LEDGER_TELLS_MAX 64                 /* saved up */
 #define AT_GW_SLICE_SHARE 4                       /* a gateway takes a fourth of what is left, */
 #define AT_GW_SLICE_NANOUSD ((int64_t)1000000000) /* and a dollar at least */
 #define AT_GW_SLICES_MAX 200

@@ -52,7 +52,9 @@ struct gw_holder {
     int64_t not_before_ns, told_ns;
     struct gw_metering *of;
     struct gw_holder *next_busy, *next_open, **prev_open; /* to be looked at; all that are open */
-    bool is_busy, closing;
+    struct gw_holder *next_tell, **prev_tell; /* in line to tell what was spent; NULL: not */
+    bool is_busy, closing, telling;
+    bool has_news; /* its object has changed since it was looked at */
     int64_t generation;
     uint32_t gateways_seen; /* when status was read */
 };
@@ -82,8 +84,10 @@ struct gw_metering {
     bool keys_synced, budgets_synced, gateways_synced, is_open, is_broken;
     at_timer_id publish_timer, ledger_timer, time_timer, round_timer, idle_timer;
     at_client_call_id time_call;
-    struct gw_holder *open, *busy; /* all; those that are to be looked at */
-    char *own_name;                /* of slices; NULL: not known yet */
+    struct gw_holder *open, *busy;             /* all; those that are to be looked at */
+    struct gw_holder *tell_first, **tell_last; /* what was spent is to be told of these, in turn */
+    unsigned tells;                            /* that may be begun now */
+    char *own_name;                            /* of slices; NULL: not known yet */
     size_t n_calls;
     bool stopping;
     /* Usage. */
@@ -125,6 +129,8 @@ void gw_ledger_start(struct gw_metering *m);
 void gw_ledger_done(struct gw_metering *m);
 void gw_ledger_busy_with(
     struct gw_holder *holder); /* look at it soon, again and again until done */
+void gw_ledger_tell_later(struct gw_holder *holder); /* in its turn */
+void gw_ledger_tell_never(struct gw_holder *holder); /* it goes */
 /* It has changed: ask for money, or give some back. */
 void gw_ledger_look(struct gw_holder *holder);
 void gw_ledger_see(struct gw_holder *holder, const json_t *object);
