@@ -110,6 +110,8 @@
 #define AT_GW_TIME_AGAIN_NS (500 * AT_GW_MS)
 #define AT_GW_USAGE_ROUND_NS (200 * AT_GW_MS) /* between two waits for the disk */
 #define AT_GW_USAGE_TELL_NS AT_GW_S           /* between two words of usage */
+#define AT_GW_USAGE_ROWS_PER_S                                                                     \
+    500 /* of a key, model and day, that are told: thousands take turns */
 #define AT_GW_PEM_BYTES_MAX ((size_t)1 << 20)
 #define AT_GW_CERT_LOOK_NS (2 * AT_GW_S) /* between looks at the certificate's files */
 #define AT_GW_SPANS_MAX 2048 /* that wait for the collector, per loop; past it they are dropped */

@@ -100,7 +100,7 @@ struct gw_metering {
     struct at_meter_part *telling;
     json_t *tell_object;
     char tell_name[400], tell_ns[80];
-    size_t tell_next;
+    size_t tell_next, told_rows; /* in this round */
     int64_t tell_after_ns;
     struct at_map *usage_metrics;
     struct at_metric_family *m_requests, *m_tokens, *m_cost;

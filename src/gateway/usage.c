@@ -124,6 +124,7 @@ static void tell(struct gw_metering *m, struct at_meter_part *part)
     snprintf(m->tell_ns, sizeof m->tell_ns, "%s", part->ns);
     m->telling = part;
     part->dirty = false;
+    m->told_rows += part->n_rows;
     m->tell_object = spec_json(m, part, day);
     AT_CLEANUP(at_cleanup_json) json_t *patch = json_pack("{s:O}", "spec", m->tell_object);
     m->tell_call = at_client_patch(m->gateway->client, &AT_KIND_USAGE_RECORD, part->ns,
@@ -141,8 +142,10 @@ static void tell_next(struct gw_metering *m)
             return;
         }
     }
-    m->tell_next = 0;
-    m->tell_after_ns = at_loop_now_ns(m->gateway->loop) + (m->stopping ? 0 : AT_GW_USAGE_TELL_NS);
+    int64_t pause_ns = (int64_t)m->told_rows * (AT_GW_S / AT_GW_USAGE_ROWS_PER_S);
+    pause_ns = pause_ns > AT_GW_USAGE_TELL_NS ? pause_ns : AT_GW_USAGE_TELL_NS;
+    m->tell_next = m->told_rows = 0;
+    m->tell_after_ns = at_loop_now_ns(m->gateway->loop) + (m->stopping ? 0 : pause_ns);
 }
 
 static bool any_dirty(const struct gw_metering *m)
@@ -173,7 +176,8 @@ static void round_done(void *ctx)
         at_log(AT_LOG_ERROR, "usage.disk", "usage cannot be written down: %s", m->sync_err.msg);
     }
     at_meter_book_end(m->book, m->sync_rc == AT_OK, atomic_load(&m->gateway->today));
-    if (m->tell_call == 0 && at_loop_now_ns(m->gateway->loop) >= m->tell_after_ns) {
+    if (m->tell_call == 0 &&
+        (m->stopping || at_loop_now_ns(m->gateway->loop) >= m->tell_after_ns)) {
         tell_next(m);
     }
 }
