@@ -8,6 +8,7 @@ import { before } from 'node:test';
 import { Cluster } from './lib/cluster.mjs';
 import { ATOLL, eventually, Fleet, run } from './lib/atoll.mjs';
 import { call } from './lib/rest.mjs';
+import { STATE_BYTES } from './lib/standin.mjs';
 
 const MIB = 1024 * 1024;
 const libraries = path.join(path.dirname(ATOLL), 'src/interpose');
@@ -42,7 +43,7 @@ before(async () => {
   state = path.join(await fleet.dir('atoll-gpus'), 'state');
   await chmod(path.dirname(state), 0o755);
   file = await open(state, 'w+');
-  await file.truncate(16384);
+  await file.truncate(STATE_BYTES);
   const count = Buffer.alloc(8);
   count.writeBigInt64LE(2n);
   await file.write(count, 0, 8, 0);

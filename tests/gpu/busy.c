@@ -6,6 +6,9 @@
  * sleep:MS rate:N (launches of an empty kernel; ns each)   copy:BYTES:N (to the device; MiB a
  * second)   crash (a store to nowhere) barrier:PATH (wait until that file exists)
  *
+ *   fill:BYTES (takes them and writes a pattern)   check (is it still there? none: not read)   wait
+ * (for the end of standard input)
+ *
  * Each word prints op=RESULT. A driver without modules, as the stand-in of the other tests, gets
  * launches of that time. */
 #include <dlfcn.h>
@@ -51,6 +54,7 @@ static struct {
     int (*module)(void **, const void *);
     int (*function)(void **, void *, const char *);
     int (*copy)(uint64_t, const void *, size_t);
+    int (*back)(void *, uint64_t, size_t);
 } cu;
 
 static void *spin_kernel, *empty_kernel;
@@ -82,6 +86,7 @@ static void load(void)
         {"cuModuleLoadData", (void **)&cu.module},
         {"cuModuleGetFunction", (void **)&cu.function},
         {"cuMemcpyHtoD_v2", (void **)&cu.copy},
+        {"cuMemcpyDtoH_v2", (void **)&cu.back},
     };
     for (size_t i = 0; library != NULL && i < sizeof rows / sizeof rows[0]; i++) {
         *rows[i].to = dlsym(library, rows[i].name);
@@ -168,6 +173,44 @@ static void copy(long bytes, long n)
     printf("copy=%lld\n", (long long)((double)bytes * (double)n / 1048576 * 1e9 / (double)took));
 }
 
+static size_t filled_bytes;
+static uint64_t filled;
+
+static uint64_t *pattern(void)
+{
+    uint64_t *words = malloc(filled_bytes);
+    for (size_t i = 0; words != NULL && i < filled_bytes / 8; i++) {
+        words[i] = i * 0x9e3779b97f4a7c15u;
+    }
+    return words;
+}
+
+static void fill(size_t bytes)
+{
+    filled_bytes = bytes;
+    int result = cu.alloc(&filled, bytes);
+    uint64_t *words = result == 0 && cu.copy != NULL ? pattern() : NULL;
+    result = words != NULL ? cu.copy(filled, words, bytes) : result;
+    free(words);
+    printf("fill=%d\n", result);
+}
+
+/* Waits while the process is parked, as each call does. */
+static void check(void)
+{
+    size_t free_bytes, total;
+    int result = cu.info(&free_bytes, &total);
+    uint64_t *words = cu.back != NULL ? pattern() : NULL, *now = malloc(filled_bytes);
+    if (words == NULL || now == NULL) {
+        printf("check=none\n");
+    } else {
+        result = result == 0 ? cu.back(now, filled, filled_bytes) : result;
+        printf("check=%d\n", result != 0 ? result : memcmp(now, words, filled_bytes) != 0);
+    }
+    free(words);
+    free(now);
+}
+
 static void act(const char *op, const char *rest)
 {
     char *more = NULL;
@@ -193,6 +236,13 @@ static void act(const char *op, const char *rest)
     } else if (strcmp(op, "crash") == 0) {
         (void)launch(1, 16);
         printf("crash=%d\n", cu.wait(NULL));
+    } else if (strcmp(op, "fill") == 0) {
+        fill((size_t)a);
+    } else if (strcmp(op, "check") == 0) {
+        check();
+    } else if (strcmp(op, "wait") == 0) {
+        while (getchar() != EOF) {
+        }
     } else if (strcmp(op, "sleep") == 0) {
         usleep((useconds_t)a * 1000);
     } else if (strcmp(op, "barrier") == 0) {

@@ -8,6 +8,7 @@ import { before } from 'node:test';
 import { Cluster } from '../e2e/lib/cluster.mjs';
 import { eventually, Fleet, run } from '../e2e/lib/atoll.mjs';
 import { call } from '../e2e/lib/rest.mjs';
+import { STATE_BYTES } from '../e2e/lib/standin.mjs';
 
 const MIB = 1024 * 1024;
 const standin = process.env.ATOLL_GPU_STANDIN;
@@ -16,9 +17,8 @@ let c, busy, dir, env = {}, why = '', device;
 const it = (name, fn) => fleet.it(name, async (t) => (why ? t.skip(why) : fn(t)));
 
 async function pretend() {
-  const bytes = 48 + 32 + 5 * 8 + 64 * 16 + 3 * 8; // struct standin_device of src/interpose/standin/state.h
   const state = path.join(dir, 'state');
-  const row = Buffer.alloc(8 + 8 * bytes);
+  const row = Buffer.alloc(STATE_BYTES);
   row.writeBigInt64LE(1n, 0);
   row.write('GPU-00000000-0000-0000-0000-000000000001', 8);
   row.write('Stand-in', 8 + 48);
@@ -57,7 +57,8 @@ async function start(name, words, gpu, gpuMemory, more = {}) {
       completions: 1, backoffLimit: 0,
       template: {
         spec: {
-          command: [busy, ...words], resources: { cpu: '10m', gpu, gpuMemory }, restartPolicy: 'Never',
+          // CPU enough: a quota of a hundredth of a core makes a launch of 50 ns one of 5 us.
+          command: [busy, ...words], resources: { cpu: '400m', gpu, gpuMemory }, restartPolicy: 'Never',
           env: Object.entries(env).map(([key, value]) => ({ name: key, value })), ...more,
         },
       },
@@ -121,4 +122,36 @@ it('a neighbour that runs out of memory, or crashes, ends nobody else', async ()
   await start('broken', ['crash'], '0.25', '512Mi');
   await said('broken');
   assert.match(await said('steady'), /^alloc=0 spin=[1-9]\d* info=0 /);
+});
+
+it('what is parked comes back as it was, and how long that takes is told', async () => {
+  const name = 'parked', report = '/apis/atoll.dev/v1/gatewayreports';
+  await c.server.apply({
+    apiVersion: 'atoll.dev/v1', kind: 'Deployment', metadata: { name, namespace: 'default' },
+    spec: {
+      replicas: 1,
+      template: {
+        spec: {
+          command: [busy, `fill:${1024 * MIB}`, 'sleep:8000', 'check', 'sleep:600000'], port: -1, gpuSharing: { parkAfter: '1s' }, terminationGracePeriod: '1s',
+          resources: { cpu: '400m', memory: '4Gi', gpu: '0.5', gpuMemory: '2Gi' }, env: Object.entries(env).map(([key, value]) => ({ name: key, value })),
+        },
+      },
+    },
+  });
+  const state = async (...wanted) => eventually(wanted.join(' or '), async () => {
+    const [i] = await c.instances(name);
+    return wanted.includes(i?.status?.parking?.state) && i;
+  }, { timeoutMs: 120_000 });
+  const parked = await state('Parked', 'Refused');
+  assert.equal(parked.status.parking.state, 'Parked', parked.status.parking.message);
+  const status = { time: new Date().toISOString(), deployments: [{ namespace: 'default', name, model: name, waiting: 1, running: 0, arrived: 1 }] };
+  await call(c.url, 'POST', report, { apiVersion: 'atoll.dev/v1', kind: 'GatewayReport', metadata: { name: 'g1' }, status });
+  const back = await eventually('it is back', async () => (await state('Resident', 'Drained', 'Parked')).status.parking.resumes > 0 && c.instances(name));
+  const p = back[0].status.parking;
+  console.log(`# ${parked.status.parking.memory}: parked in ${p.parkMilliseconds} ms, brought back in ${p.resumeMilliseconds} ms`);
+  await eventually('it reads what it wrote', async () => {
+    const log = (await call(c.url, 'GET', `/api/v1/namespaces/default/pods/${back[0].metadata.name}/log`)).body;
+    return /check=(0|none)\n/.test(log) || assert.doesNotMatch(log, /check=[1-9]/);
+  }, { timeoutMs: 60_000 });
+  await call(c.url, 'DELETE', `/apis/atoll.dev/v1/namespaces/default/deployments/${name}`);
 });
