@@ -65,6 +65,22 @@ static void refuse_skew(const struct sched *s, struct sched_turn *t, int64_t max
     }
 }
 
+bool sched_skew_refuses(const struct sched *s, const struct sched_turn *t,
+                        const struct sched_node *node)
+{
+    const struct at_placement *p = t->request->spec->placement;
+    bool by_node = sched_spread_by_node(p);
+    if (p == NULL || p->max_skew <= 0) {
+        return false;
+    }
+    int64_t here = by_node ? 0 : sched_copies_at(t->group, node->site_index);
+    for (size_t i = 0; by_node && i < t->n_apart; i++) {
+        here = t->apart[i].node == node ? t->apart[i].copies : here;
+    }
+    int64_t least = least_copies(s, t, by_node);
+    return least != INT64_MAX && here + 1 - least > p->max_skew;
+}
+
 /* Each copy ahead of the emptiest place is worth a quarter: with the default weights evenness of
  * sites wins against any other single objective, and still tells a little from a lot ahead. */
 static int64_t ahead_score(int64_t ahead)

@@ -178,24 +178,22 @@ static bool not_among(const struct at_model_strings *list, const char *value)
     return list->n > 0 && (value == NULL || !sched_strings_have(list, value));
 }
 
+uint64_t sched_places_refusing(const struct at_placement *p, const struct sched_node *n)
+{
+    static const struct at_site_spec NOWHERE;
+    const struct at_site_spec *site = n->site != NULL ? &n->site->spec : &NOWHERE;
+    return (not_among(&p->sites, n->node->spec.site) ? SCHED_RULE_BIT(AT_SCHED_SITE) : 0) |
+           (not_among(&p->site_classes, site->class) ? SCHED_RULE_BIT(AT_SCHED_SITE_CLASS) : 0) |
+           (not_among(&p->jurisdictions, site->jurisdiction) ? SCHED_RULE_BIT(AT_SCHED_JURISDICTION)
+                                                             : 0) |
+           (not_among(&p->regions, site->region) ? SCHED_RULE_BIT(AT_SCHED_REGION) : 0) |
+           (not_among(&p->providers, site->provider) ? SCHED_RULE_BIT(AT_SCHED_PROVIDER) : 0);
+}
+
 enum at_sched_rule sched_refuse_place(const struct at_placement *p, const struct sched_node *n)
 {
-    const struct at_site *site = n->site;
-    if (not_among(&p->sites, n->node->spec.site)) {
-        return AT_SCHED_SITE;
-    }
-    if (not_among(&p->site_classes, site != NULL ? site->spec.class : NULL)) {
-        return AT_SCHED_SITE_CLASS;
-    }
-    if (not_among(&p->jurisdictions, site != NULL ? site->spec.jurisdiction : NULL)) {
-        return AT_SCHED_JURISDICTION;
-    }
-    if (not_among(&p->regions, site != NULL ? site->spec.region : NULL)) {
-        return AT_SCHED_REGION;
-    }
-    return not_among(&p->providers, site != NULL ? site->spec.provider : NULL)
-               ? AT_SCHED_PROVIDER
-               : AT_SCHED_RULE_COUNT;
+    uint64_t rules = sched_places_refusing(p, n);
+    return rules != 0 ? (enum at_sched_rule)__builtin_ctzll(rules) : AT_SCHED_RULE_COUNT;
 }
 
 enum at_sched_rule sched_refuse_static(const struct sched *s, const struct sched_request *r,

@@ -80,7 +80,8 @@ static void collect(struct makers *m, const struct sched_node *n, bool with_kept
     for (struct sched_item *i = n->first; i != NULL && m->n_all < LOWER_MAX; i = i->next) {
         if (i->instance != NULL && !sched_is_leaving(i) &&
             i->instance->spec.priority < m->turn->instance->spec.priority &&
-            (with_kept || sched_budget_left(m->s, i->instance) > 0)) {
+            (with_kept || sched_budget_left(m->s, i->instance) > 0) &&
+            !sched_near_misses(m->s, m->turn, n, &i->instance, 1)) {
             m->all[m->n_all++] = i;
         }
     }
@@ -239,7 +240,7 @@ enum at_rc sched_find_makers(struct sched *s, const struct sched_turn *turn,
         choose(&m);
         add_mates(&m);
     }
-    if (m.n_out == 0) {
+    if (m.n_out == 0 || sched_near_misses(s, turn, node, m.out, m.n_out + m.n_mates)) {
         return AT_OK;
     }
     *ret = (struct at_sched_remedy){.kind = "Preempt",

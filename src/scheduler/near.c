@@ -1,4 +1,5 @@
 #include "scheduler/near.h"
+#include "scheduler/room.h"
 
 #include <assert.h>
 #include <string.h>
@@ -386,16 +387,59 @@ static void refuse_sites(const struct sched *s, struct sched_turn *t)
     }
 }
 
-enum at_sched_rule sched_near_rule_at(const struct sched *s, const struct sched_turn *t,
-                                      const struct sched_node *n)
+uint64_t sched_near_rules_at(const struct sched *s, const struct sched_turn *t,
+                             const struct sched_node *n, int *ret_more)
 {
-    const struct sched_near *r = first_broken(t, n->site_index, n);
-    if (policy_refusing(s, t, n->site_index) != NULL) {
-        return AT_SCHED_POLICY;
+    uint64_t rules = 0;
+    int broken_rules = 0;
+    for (size_t k = 0; k < t->n_near; k++) {
+        if (t->near[k].weight == 0 && broken(&t->near[k], n->site_index, n)) {
+            rules |= SCHED_RULE_BIT(rule_of(&t->near[k]));
+            broken_rules++;
+        }
     }
-    return r != NULL                                   ? rule_of(r)
-           : limit_passed(s, t, n->site_index) != NULL ? AT_SCHED_SITE_LIMIT
-                                                       : AT_SCHED_RULE_COUNT;
+    *ret_more = broken_rules - __builtin_popcountll(rules);
+    rules |= policy_refusing(s, t, n->site_index) != NULL ? SCHED_RULE_BIT(AT_SCHED_POLICY) : 0;
+    return rules |
+           (limit_passed(s, t, n->site_index) != NULL ? SCHED_RULE_BIT(AT_SCHED_SITE_LIMIT) : 0);
+}
+
+/* Of these, how many does the rule count where the node is? */
+static int64_t counted_at(const struct sched *s, const struct sched_near *r,
+                          const struct sched_node *node, const struct at_instance *const *gone,
+                          size_t n_gone)
+{
+    int64_t count = 0;
+    const char *here =
+        sched_level_value(r->level, node->node, node->site, s->sites[node->site_index]->name);
+    for (size_t i = 0; i < n_gone; i++) {
+        const struct sched_node *n = sched_node_find(s, gone[i]->spec.node_name);
+        count += n != NULL && sched_matcher_means(r->matcher, gone[i]) &&
+                 at_streq(here, sched_level_value(r->level, n->node, n->site,
+                                                  s->sites[n->site_index]->name));
+    }
+    return count;
+}
+
+bool sched_near_misses(const struct sched *s, const struct sched_turn *t,
+                       const struct sched_node *node, const struct at_instance *const *gone,
+                       size_t n_gone)
+{
+    for (size_t k = 0; k < t->n_near; k++) {
+        const struct sched_near *r = &t->near[k];
+        bool limited = r->kind == SCHED_SPREAD_RULE && r->spread->max_domains > 0;
+        bool asks = r->kind == SCHED_NEAR && !r->first;
+        if (r->weight != 0 || r->matcher == NULL || (!asks && !limited)) {
+            continue;
+        }
+        int64_t there =
+            r->level == SCHED_LEVEL_NODE ? node_count(r, node) : r->by_site[node->site_index];
+        if (there <= counted_at(s, r, node, gone, n_gone) &&
+            (asks || (there > 0 && r->places > r->spread->max_domains))) {
+            return true; /* a place in use no longer, while there are too many */
+        }
+    }
+    return false;
 }
 
 enum at_rc sched_near_refuse(struct sched *s, struct sched_turn *t)

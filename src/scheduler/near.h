@@ -34,9 +34,15 @@ uint64_t sched_near_stamp(const struct sched *s, const struct at_instance *insta
 void sched_near_score_sites(const struct sched *s, struct sched_turn *turn);
 void sched_near_score_apart(const struct sched *s, struct sched_turn *turn);
 bool sched_has_near_preference(const struct at_placement *placement);
-/* The first of these rules that refuses the node; AT_SCHED_RULE_COUNT: none. */
-enum at_sched_rule sched_near_rule_at(const struct sched *s, const struct sched_turn *turn,
-                                      const struct sched_node *node);
+/* Bits of all these rules that refuse the node. ret_more: of several terms of one rule, those
+ * beyond the first. */
+uint64_t sched_near_rules_at(const struct sched *s, const struct sched_turn *turn,
+                             const struct sched_node *node, int *ret_more);
+/* Would the turn's instance, on the node, miss those that its affinity asks for, or whose place a
+ * rule about the number of places lets it into, were these gone? */
+bool sched_near_misses(const struct sched *s, const struct sched_turn *turn,
+                       const struct sched_node *node, const struct at_instance *const *gone,
+                       size_t n_gone);
 /* Why a rule of the turn refuses the node; the sentence's second half. NULL: out of arena. */
 const char *sched_near_why(struct sched *s, const struct sched_turn *turn,
                            const struct sched_node *node, enum at_sched_rule rule);

@@ -271,8 +271,7 @@ static uint64_t static_bits(const struct sched *s, const struct sched_turn *t,
                 : sched_node_is_held(p->node_affinity, n->node, n->site)
                     ? BIT(AT_SCHED_RESERVED)
                     : BIT(AT_SCHED_NODE_AFFINITY);
-        enum at_sched_rule place = sched_refuse_place(p, n);
-        bits |= place != AT_SCHED_RULE_COUNT ? BIT(place) : 0;
+        bits |= sched_places_refusing(p, n);
     }
     bits |= sched_residency_refusing(s->snap, spec->data_class, jurisdiction) != NULL
                 ? BIT(AT_SCHED_RESIDENCY)
@@ -280,6 +279,18 @@ static uint64_t static_bits(const struct sched *s, const struct sched_turn *t,
     bits |= sched_sharing_refuses(n->node, spec) ? BIT(AT_SCHED_GPU_SHARING) : 0;
     return bits |
            (sched_driver_is_ready(n->node, sched_driver_wanted(spec)) ? 0 : BIT(AT_SCHED_DRIVER));
+}
+
+/* Labels of its nodeSelector that the node does not have. */
+static int labels_lacking(const struct sched_turn *t, const struct sched_node *n)
+{
+    int lacking = 0;
+    const struct at_model_map *want = &t->request->spec->placement->node_selector;
+    for (size_t i = 0; i < want->n; i++) {
+        lacking += !at_streq(at_model_map_get(&n->node->meta.labels, want->items[i].key),
+                             want->items[i].value);
+    }
+    return lacking;
 }
 
 static bool gpus_lack(const struct lacks *l)
@@ -338,10 +349,12 @@ static struct miss miss_of(struct survey *v, const struct sched_node *n)
     m.bits = (eligible ? 0 : static_bits(v->s, t, n)) | room_bits(t, n, &l);
     enum at_sched_rule first = sched_turn_refusal(v->s, t, n);
     m.bits |= first != AT_SCHED_RULE_COUNT ? BIT(first) : 0;
-    enum at_sched_rule near = v->near ? sched_near_rule_at(v->s, t, n) : AT_SCHED_RULE_COUNT;
-    m.bits |= near != AT_SCHED_RULE_COUNT ? BIT(near) : 0;
+    int more = 0;
+    m.bits |= v->near ? sched_near_rules_at(v->s, t, n, &more) : 0;
+    m.bits |= sched_skew_refuses(v->s, t, n) ? BIT(AT_SCHED_SPREAD) : 0;
     uint64_t others = m.bits & ~ROOM_BITS;
-    m.ways = __builtin_popcountll(others) + ((m.bits & ROOM_BITS) != 0);
+    m.ways = __builtin_popcountll(others) + ((m.bits & ROOM_BITS) != 0) + more;
+    m.ways += (m.bits & BIT(AT_SCHED_SELECTOR)) != 0 ? labels_lacking(t, n) - 1 : 0;
     if ((m.bits & ROOM_BITS) != 0) {
         m.cost += EASE_ROOM + m.lack / 20 + (m.small ? EASE_TOO_SMALL : 0);
     }

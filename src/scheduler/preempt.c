@@ -6,6 +6,7 @@
 #include "core/units.h"
 #include "scheduler/disruption.h"
 #include "scheduler/engine.h"
+#include "scheduler/near.h"
 #include "scheduler/room.h"
 
 #include <assert.h>
@@ -102,9 +103,31 @@ static void trial_take(struct search *f, const struct candidate *c)
     }
 }
 
-static bool trial_fits(const struct search *f)
+static bool trial_has_room(const struct search *f)
 {
     return sched_refuse_room(f->r, &f->trial) == AT_SCHED_RULE_COUNT;
+}
+
+/* Without those taken, would it miss somebody that its affinity asks for? */
+static bool trial_misses(const struct search *f)
+{
+    const struct at_instance *gone[VICTIMS_MAX];
+    size_t n = 0;
+    for (size_t i = 0; f->turn->n_near > 0 && i < f->n; i++) {
+        struct sched_item *x;
+        for (size_t k = 0; f->list[i].taken && (x = next_of(&f->list[i], &k)) != NULL;) {
+            if (n == VICTIMS_MAX) {
+                return true;
+            }
+            gone[n++] = x->instance;
+        }
+    }
+    return n > 0 && sched_near_misses(f->s, f->turn, f->of, gone, n);
+}
+
+static bool trial_fits(const struct search *f)
+{
+    return trial_has_room(f) && !trial_misses(f);
 }
 
 int64_t sched_budget_left(const struct sched *s, const struct at_instance *i)
@@ -232,6 +255,12 @@ static bool weigh(const struct search *f, struct sched_item *item, struct candid
     return true;
 }
 
+/* It is the only one there that the affinity of who comes asks for. */
+static bool is_missed(const struct search *f, const struct sched_item *x)
+{
+    return f->turn->n_near > 0 && sched_near_misses(f->s, f->turn, f->of, &x->instance, 1);
+}
+
 /* Those that may go, the cheapest first; what leaves anyway is given back to the trial. */
 static void collect(struct search *f, const struct sched_node *n)
 {
@@ -242,7 +271,7 @@ static void collect(struct search *f, const struct sched_node *n)
             sched_give_back(&f->trial, &x->request->demand, x->gpus, x->n_gpus);
         } else if (f->n < VICTIMS_MAX && x->instance != NULL &&
                    x->instance->spec.priority < f->priority && is_first_here(x) &&
-                   weigh(f, x, &c) && budgets_allow(f, &c)) {
+                   weigh(f, x, &c) && budgets_allow(f, &c) && !is_missed(f, x)) {
             f->list[f->n++] = c;
         }
     }
@@ -311,13 +340,13 @@ static bool find_few(struct search *f, size_t n)
 static bool choose_victims(struct search *f)
 {
     size_t n = 0;
-    bool enough = trial_fits(f);
+    bool enough = trial_has_room(f);
     while (n < f->n && !enough) {
         int64_t level = f->list[n].priority;
         for (; n < f->n && f->list[n].priority == level; n++) {
             (void)take(f, n);
         }
-        enough = trial_fits(f);
+        enough = trial_has_room(f);
     }
     if (!enough || n == 0) {
         return enough;

@@ -209,6 +209,7 @@ enum at_sched_rule sched_refuse_rare(const struct sched_request *r, const struct
 
 /* One rule each, for those that look at all of them. */
 bool sched_selector_refuses(const struct at_placement *p, const struct at_node *node);
+uint64_t sched_places_refusing(const struct at_placement *p, const struct sched_node *n); /* bits */
 enum at_sched_rule sched_refuse_place(const struct at_placement *p, const struct sched_node *n);
 bool sched_driver_is_ready(const struct at_node *node, const char *driver);
 /* The node shares its GPUs in another way than the request asks for. */
@@ -255,6 +256,10 @@ static inline size_t sched_ahead(const struct sched_turn *turn, const struct sch
     int64_t ahead = turn->copies[n->pos] - turn->sites[n->site_index].least;
     return ahead <= 0 ? 0 : ahead < SCHED_AHEAD ? (size_t)ahead : SCHED_AHEAD - 1;
 }
+
+/* By maxSkew, whatever else refuses the node. */
+bool sched_skew_refuses(const struct sched *s, const struct sched_turn *turn,
+                        const struct sched_node *node);
 
 /* turn.c */
 /* The entry of node among those apart, made (and taken out of its site's counts) when it is not
