@@ -38,6 +38,7 @@ struct at_api_scan {
 };
 bool at_api_scan_mode_parse(const char *text, enum at_api_scan_mode *ret);
 
+struct at_tls_peer;
 struct at_api_options {
     struct at_loop *loop;
     struct at_store *store;
@@ -86,6 +87,8 @@ void at_api_enter(struct at_api *api, const char *url);
 void at_api_leave(struct at_api *api);
 void at_api_free(struct at_api *api);
 void at_api_audit_settled(struct at_api *api, uint64_t ticket);
+/* Does a client certificate that was shown before still count: not expired, not revoked? */
+bool at_api_peer_counts(const struct at_api *api, const struct at_tls_peer *peer);
 /* The revocation list of other authorities; NULL: none. Borrowed until the next call or the end. */
 void at_api_set_crl(struct at_api *api, const struct at_crl *crl);
 /* What those who join are told to trust, and its pin (borrowed as crl); until then the authority.

@@ -261,6 +261,11 @@ const char *api_entry_refuses(const struct at_api *api, const struct at_tls_peer
     return NULL;
 }
 
+bool at_api_peer_counts(const struct at_api *api, const struct at_tls_peer *peer)
+{
+    return api_entry_refuses(api, peer) == NULL;
+}
+
 bool api_entry_group_counts(const struct at_api *api, const struct at_tls_peer *peer,
                             const char *group)
 {

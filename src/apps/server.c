@@ -126,6 +126,12 @@ static enum at_rc advertise_take(struct at_server *s, const char *url, struct at
     return AT_OK;
 }
 
+static bool may_resume(void *ctx, const struct at_tls_peer *peer)
+{
+    const struct at_server *s = ctx;
+    return s->api != NULL && at_api_peer_counts(s->api, peer);
+}
+
 static void on_tls(void *ctx, struct at_tls_config *config, const struct at_crl *crl)
 {
     struct at_server *s = ctx;
@@ -147,6 +153,7 @@ static enum at_rc tls_open(struct at_server *s, struct at_err *err)
                                    .addresses = (const char *const *)s->addresses,
                                    .metrics = s->metrics,
                                    .on_change = on_tls,
+                                   .may_resume = may_resume,
                                    .ctx = s};
     return at_app_tls_new(&o, &s->tls, err);
 }

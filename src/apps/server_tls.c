@@ -152,7 +152,9 @@ static enum at_rc config_make(struct at_app_tls *tls, const struct texts *t,
     struct at_tls_options options = {.is_server = true,
                                      .cert_pem = chain,
                                      .key_pem = by_files ? t->of[KEY].data : tls->own_key,
-                                     .ca_pem = clients};
+                                     .ca_pem = clients,
+                                     .may_resume = tls->o.may_resume,
+                                     .resume_ctx = tls->o.ctx};
     enum at_rc rc = by_files ? at_cert_chain_check(t->of[CERT].data, t->of[CA].data, err) : AT_OK;
     rc = rc == AT_OK ? at_tls_config_new(&options, ret, err) : rc;
     return by_files ? named(err, rc, tls->paths[CERT]) : rc;

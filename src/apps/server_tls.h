@@ -26,6 +26,7 @@ struct at_app_tls_options {
     /* Something is another one from now on: config for new connections, crl for all. Not called
      * for the first ones. */
     void (*on_change)(void *ctx, struct at_tls_config *config, const struct at_crl *crl);
+    bool (*may_resume)(void *ctx, const struct at_tls_peer *peer); /* as at_tls_options */
     void *ctx;
 };
 

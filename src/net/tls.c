@@ -209,8 +209,10 @@ static enum at_rc set_up(struct at_tls_config *config, const struct at_tls_optio
         }
         SSL_CTX_set_alpn_select_cb(ctx, choose_alpn, config);
         SSL_CTX_set_tlsext_servername_callback(ctx, keep_name);
-        /* A resumed session has no chain to look at, so who may show certificates starts afresh. */
         SSL_CTX_set_num_tickets(ctx, o->ca_pem != NULL ? 0 : 1);
+        if (o->ca_pem != NULL && o->may_resume != NULL) {
+            at_tls_resume_set_up(config);
+        }
         SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
         SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"atoll", 5);
         int ask = o->ca_pem != NULL ? SSL_VERIFY_PEER : SSL_VERIFY_NONE;
@@ -244,6 +246,8 @@ enum at_rc at_tls_config_new(const struct at_tls_options *options, struct at_tls
     config->http2 = options->http2;
     config->check_name = options->verify_peer && !options->by_subject;
     config->by_subject = options->by_subject;
+    config->may_resume = options->may_resume;
+    config->resume_ctx = options->resume_ctx;
     config->server_name = at_strdup(options->server_name);
     config->bio = at_tls_bio_method_new();
     config->ctx = SSL_CTX_new(options->is_server ? TLS_server_method() : TLS_client_method());

@@ -17,6 +17,8 @@ struct at_tls_config {
     bool by_subject;
     char *server_name; /* may be NULL */
     char pin[65];      /* lower-case hex, or empty */
+    bool (*may_resume)(void *ctx, const struct at_tls_peer *peer);
+    void *resume_ctx;
 };
 
 /* Fill err from OpenSSL's error queue and empty the queue. */
@@ -25,5 +27,9 @@ void at_tls_spki_sha256_hex(X509 *cert, char out[65]);
 /* What a certificate says of its holder; nothing of it is checked. */
 void at_tls_peer_of(X509 *cert, struct at_tls_peer *ret);
 BIO_METHOD *at_tls_bio_method_new(void);
+/* tls_resume.c: tickets for whoever may show a certificate. */
+void at_tls_resume_set_up(struct at_tls_config *config);
+/* Of a resumed session, which has no chain: who signed the peer's certificate. */
+void at_tls_resume_issuer(SSL *ssl, char out[65]);
 
 #endif

@@ -188,6 +188,8 @@ static void note_peer(struct at_tls_session *s)
     STACK_OF(X509) *chain = SSL_get0_verified_chain(s->ssl);
     if (sk_X509_num(chain) > 1) {
         at_tls_spki_sha256_hex(sk_X509_value(chain, 1), s->peer.issuer_spki_sha256_hex);
+    } else if (s->config->may_resume != NULL && SSL_session_reused(s->ssl)) {
+        at_tls_resume_issuer(s->ssl, s->peer.issuer_spki_sha256_hex);
     }
     s->peer.verified = SSL_get_verify_mode(s->ssl) != SSL_VERIFY_NONE &&
                        SSL_get_verify_result(s->ssl) == X509_V_OK;

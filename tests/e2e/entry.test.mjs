@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { Agent } from 'node:https';
 import path from 'node:path';
+import tls from 'node:tls';
 import { eventually, Fleet, KUBECTL, run, site } from './lib/atoll.mjs';
 import { Cluster, web, webRoot } from './lib/cluster.mjs';
 import { Etcd, ETCD_MISSING } from './lib/etcd.mjs';
@@ -81,6 +82,53 @@ fleet.it('an access token is shown once, kept as a digest, used by kubectl, and 
   const until = call(plain(), 'GET', `${CONFIGMAPS}?watch=true&timeoutSeconds=60`, undefined, bearer(short.token));
   await until;
   await eventually('it has ended', async () => (await ask(short.token)).status === 401);
+});
+
+// One connection: was a session resumed, who does the server think it is, and the newest session.
+function connect({ cert, key }, session) {
+  return new Promise((resolve, reject) => {
+    const socket = tls.connect({ host: '127.0.0.1', port: Number(new URL(server.url).port), ca: admin.ca, cert, key, session, servername: 'localhost', ALPNProtocols: ['http/1.1'] });
+    const body = '{"kind":"SelfSubjectReview","apiVersion":"authentication.k8s.io/v1"}';
+    let text = '';
+    let newest;
+    let reused;
+    socket.on('session', (s) => { newest = s; });
+    socket.on('secureConnect', () => { reused = socket.isSessionReused(); });
+    socket.on('secureConnect', () => socket.write(`POST /apis/authentication.k8s.io/v1/selfsubjectreviews HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`));
+    socket.on('data', (d) => { text += d; });
+    socket.on('error', reject);
+    socket.on('close', () => resolve({
+      reused, session: newest, status: Number(text.split(' ')[1]),
+      user: /"username":"([^"]*)"/.exec(text)?.[1], groups: /"groups":\[([^\]]*)\]/.exec(text)?.[1],
+    }));
+  });
+}
+
+fleet.it('a session goes on as who it was, from ticket to ticket, and not once the certificate is revoked', async () => {
+  const who = await certificate('/O=system:masters/O=devs/CN=goes-on');
+  const first = await connect(who);
+  assert.deepEqual([first.reused, first.status, first.user], [false, 201, 'goes-on']);
+  assert.match(first.groups, /system:masters.*devs/);
+  let last = first;
+  for (let i = 0; i < 3; i++) {
+    last = await connect(who, last.session);
+    assert.deepEqual([last.reused, last.status, last.user, last.groups], [true, 201, 'goes-on', first.groups], 'also groups that only our own authority gives');
+  }
+  // Another's session is of no use to who has not its secret; without a certificate there is one too.
+  const anonymous = await connect({});
+  assert.equal((await connect({}, anonymous.session)).reused, true);
+  assert.equal((await connect({}, anonymous.session)).user, anonymous.user);
+  await revoke('goes-on', { serial: who.serial });
+  for (const { session } of [first, last]) {
+    const after = await connect(who, session);
+    assert.deepEqual([after.reused, after.status], [false, 401]);
+  }
+  await call(admin, 'DELETE', `${BASE}/certificaterevocations/goes-on`);
+  const restarted = await connect(who);
+  await server.restart();
+  admin = await credentials(server.kubeconfig);
+  const anew = await connect(who, restarted.session);
+  assert.deepEqual([anew.reused, anew.status], [false, 201], 'no ticket outlives the server');
 });
 
 fleet.it('nobody makes a token for who he may not be, and none but the server writes one', async () => {
