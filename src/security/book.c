@@ -3,6 +3,7 @@
 #include "core/map.h"
 #include "core/mem.h"
 #include "core/str.h"
+#include "security/match.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -321,60 +322,14 @@ json_t *at_book_role_rules(const struct at_book *book, const char *kind, const c
 
 /* --- decisions --- */
 
-static bool word_in(const json_t *array, const char *word)
-{
-    size_t i;
-    const json_t *item;
-    json_array_foreach(array, i, item)
-    {
-        const char *have = json_string_value(item);
-        if (have != NULL && ((have[0] == '*' && have[1] == '\0') || strcmp(have, word) == 0)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool path_in(const json_t *array, const char *path)
-{
-    size_t i;
-    const json_t *item;
-    json_array_foreach(array, i, item)
-    {
-        const char *have = json_string_value(item);
-        size_t len = have != NULL ? strlen(have) : 0;
-        if (len > 0 && (strcmp(have, path) == 0 ||
-                        (have[len - 1] == '*' && strncmp(have, path, len - 1) == 0))) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* "*", "pods", "pods/log", and a subresource of any resource: the word behind the star and slash.
- */
-static bool resource_in(const json_t *array, const char *resource, const char *sub)
-{
-    char word[256];
-    char any[160];
-    bool whole = sub == NULL || sub[0] == '\0';
-    snprintf(word, sizeof word, "%s%s%s", resource, whole ? "" : "/", whole ? "" : sub);
-    snprintf(any, sizeof any, "*/%s", whole ? "" : sub);
-    return word_in(array, word) || (!whole && has(array, any));
-}
-
 static bool rule_allows(const json_t *rule, const struct at_access *what)
 {
-    if (!word_in(json_object_get(rule, "verbs"), what->verb)) {
-        return false;
-    }
-    if (what->resource == NULL || what->resource[0] == '\0') {
-        return what->path != NULL && path_in(json_object_get(rule, "nonResourceURLs"), what->path);
-    }
-    const json_t *names = json_object_get(rule, "resourceNames");
-    return word_in(json_object_get(rule, "apiGroups"), what->group != NULL ? what->group : "") &&
-           resource_in(json_object_get(rule, "resources"), what->resource, what->subresource) &&
-           (json_array_size(names) == 0 || (what->name != NULL && has(names, what->name)));
+    const struct at_rule words = {.verbs = {.array = json_object_get(rule, "verbs")},
+                                  .groups = {.array = json_object_get(rule, "apiGroups")},
+                                  .resources = {.array = json_object_get(rule, "resources")},
+                                  .names = {.array = json_object_get(rule, "resourceNames")},
+                                  .paths = {.array = json_object_get(rule, "nonResourceURLs")}};
+    return at_rule_allows(&words, what);
 }
 
 typedef bool rule_fn(void *ctx, const json_t *rule); /* true: enough */

@@ -3,6 +3,7 @@
 #include "core/str.h"
 #include "model/model.h"
 #include "security/builtin_roles.h"
+#include "security/match.h"
 #include "security/security.h"
 
 #include <stdio.h>
@@ -110,22 +111,6 @@ static bool rule_applies_to(const struct rule *rule, const struct at_identity *w
            (rule->user_prefix == NULL || at_str_starts(at_str_of(who->user), rule->user_prefix));
 }
 
-static bool word_in(const char *words, const char *word, bool trailing_star)
-{
-    struct at_str rest = at_str_of(words);
-    while (rest.len > 0) {
-        struct at_str one = at_str_cut(&rest, ' ');
-        if (at_str_eq(one, "*") || at_str_eq(one, word)) {
-            return true;
-        }
-        if (trailing_star && one.len > 1 && one.ptr[one.len - 1] == '*' &&
-            strncmp(one.ptr, word, one.len - 1) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static const char *own_node(const struct at_identity *who)
 {
     bool is_node = at_str_starts(at_str_of(who->user), NODE_USER_PREFIX);
@@ -171,26 +156,17 @@ static bool scope_holds(enum scope scope, const struct at_identity *who,
 static bool rule_allows(const struct rule *rule, const struct at_identity *who,
                         const struct at_access *what)
 {
-    /* Whoever may delete each may delete all. */
-    const char *verb = at_streq(what->verb, "deletecollection") ? "delete" : what->verb;
-    if (!rule_applies_to(rule, who) || is_empty(verb) || !word_in(rule->verbs, verb, false)) {
-        return false;
+    const bool on_paths = rule->api_group == NULL;
+    const struct at_rule words = {.verbs = {.text = rule->verbs},
+                                  .groups = {.text = rule->api_group},
+                                  .resources = {.text = on_paths ? NULL : rule->words},
+                                  .paths = {.text = on_paths ? rule->words : NULL}};
+    struct at_access wanted = *what;
+    if (at_streq(what->verb, "deletecollection")) {
+        wanted.verb = "delete"; /* whoever may delete each may delete all */
     }
-    if (is_empty(what->resource)) {
-        return rule->api_group == NULL && !is_empty(what->path) &&
-               word_in(rule->words, what->path, true);
-    }
-    if (rule->api_group == NULL ||
-        (!at_streq(rule->api_group, "*") &&
-         !at_streq(rule->api_group, what->group != NULL ? what->group : ""))) {
-        return false;
-    }
-    char word[256];
-    int len = snprintf(word, sizeof word, "%s%s%s", what->resource,
-                       is_empty(what->subresource) ? "" : "/",
-                       is_empty(what->subresource) ? "" : what->subresource);
-    return len > 0 && (size_t)len < sizeof word && word_in(rule->words, word, false) &&
-           scope_holds(rule->scope, who, what);
+    return rule_applies_to(rule, who) && at_rule_allows(&words, &wanted) &&
+           (on_paths || scope_holds(rule->scope, who, what));
 }
 
 static void denial(const struct at_identity *who, const struct at_access *what, char *out,
