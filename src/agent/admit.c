@@ -78,13 +78,13 @@ static int64_t milli_of(const struct at_instance *i, int64_t index)
 
 /* What x holds of GPUs is no obstacle to i: it lies in host memory, and i goes there too when x is
  * wanted back. */
-static bool gives_way(const struct agent_instance *x, const struct agent_instance *i)
+static bool gives_way(const struct agent_instance *x, bool parks)
 {
-    return agent_parked(x) && agent_parks(i);
+    return agent_parked(x) && parks;
 }
 
 /* What the others hold; of GPUs in all, and of the one with this index. */
-static struct agent_room held_beside(const struct agent_instance *i, int64_t gpu,
+static struct agent_room held_beside(const struct agent_instance *i, bool parks, int64_t gpu,
                                      int64_t *ret_of_gpu)
 {
     struct agent_room sum = {0};
@@ -100,8 +100,8 @@ static struct agent_room held_beside(const struct agent_instance *i, int64_t gpu
         sum.cpu_milli += r->cpu_milli;
         sum.memory_bytes += r->memory_bytes;
         sum.disk_bytes += r->disk_bytes;
-        sum.gpu_milli += gives_way(x, i) ? 0 : r->gpu_milli;
-        *ret_of_gpu += gives_way(x, i) ? 0 : milli_of(x->typed, gpu);
+        sum.gpu_milli += gives_way(x, parks) ? 0 : r->gpu_milli;
+        *ret_of_gpu += gives_way(x, parks) ? 0 : milli_of(x->typed, gpu);
     }
     return sum;
 }
@@ -149,7 +149,7 @@ static const char *short_extended(const struct agent_instance *i)
 }
 
 /* Shares without a word on memory hold their part of it; schedulers count only what was asked. */
-static bool is_short_of_gpu_memory(const struct agent_instance *i,
+static bool is_short_of_gpu_memory(const struct agent_instance *i, bool parks,
                                    const struct at_instance_gpu *gpu)
 {
     int64_t all =
@@ -160,7 +160,7 @@ static bool is_short_of_gpu_memory(const struct agent_instance *i,
     for (size_t it = 0; at_map_next(i->agent->instances, &it, &uid, &value);) {
         const struct agent_instance *x = value;
         for (size_t k = 0;
-             x != i && takes_room(x) && !gives_way(x, i) && k < x->typed->status.gpus.n; k++) {
+             x != i && takes_room(x) && !gives_way(x, parks) && k < x->typed->status.gpus.n; k++) {
             const struct at_instance_gpu *g = &x->typed->status.gpus.items[k];
             held += g->index == gpu->index ? agent_share_limit(x, g) : 0;
         }
@@ -168,27 +168,27 @@ static bool is_short_of_gpu_memory(const struct agent_instance *i,
     return all > 0 && is_short(all, held, agent_share_memory(i->agent, gpu));
 }
 
-static const char *short_gpu(const struct agent_instance *i)
+static const char *short_gpu(const struct agent_instance *i, bool parks)
 {
     int64_t of_gpu;
     for (size_t k = 0; k < i->typed->status.gpus.n; k++) {
         int64_t index = i->typed->status.gpus.items[k].index;
-        (void)held_beside(i, index, &of_gpu);
+        (void)held_beside(i, parks, index, &of_gpu);
         if (is_short(GPU_MILLI, of_gpu, milli_of(i->typed, index))) {
             return "GPU";
         }
-        if (is_short_of_gpu_memory(i, &i->typed->status.gpus.items[k])) {
+        if (is_short_of_gpu_memory(i, parks, &i->typed->status.gpus.items[k])) {
             return "GPU memory";
         }
     }
     return NULL;
 }
 
-bool agent_gpu_room(const struct agent_instance *i, char *why, size_t why_size)
+bool agent_gpu_room(const struct agent_instance *i, bool returns, char *why, size_t why_size)
 {
-    const char *what = short_gpu(i);
+    const char *what = short_gpu(i, returns || agent_parks(i));
     if (what != NULL) {
-        snprintf(why, why_size, "others hold the %s that it needs to come back", what);
+        snprintf(why, why_size, "others hold the %s that it needs", what);
     }
     return what == NULL;
 }
@@ -202,13 +202,13 @@ bool agent_admit(struct agent_instance *i, char *why, size_t why_size)
         i->admitted = true;
         return true;
     }
-    struct agent_room held = held_beside(i, -1, &of_gpu);
+    struct agent_room held = held_beside(i, agent_parks(i), -1, &of_gpu);
     const char *what = is_short(all->cpu_milli, held.cpu_milli, r->cpu_milli)            ? "CPU"
                        : is_short(all->memory_bytes, held.memory_bytes, r->memory_bytes) ? "memory"
                        : is_short(all->disk_bytes, held.disk_bytes, r->disk_bytes)       ? "disk"
                        : is_short(all->gpu_milli, held.gpu_milli, r->gpu_milli)          ? "GPU"
                                                                                          : NULL;
-    what = what == NULL ? short_gpu(i) : what;
+    what = what == NULL ? short_gpu(i, agent_parks(i)) : what;
     what = what == NULL ? short_extended(i) : what;
     i->admitted = what == NULL;
     if (what != NULL) {

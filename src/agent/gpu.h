@@ -32,8 +32,9 @@ void agent_parking_record(const struct agent_instance *i, json_t *record);
 void agent_parking_load(struct agent_instance *i, const json_t *record);
 void agent_parking_remove(const struct agent_instance *i); /* its file */
 
-/* admit.c: is there room on its GPUs beside what others hold there? why: when not. */
-bool agent_gpu_room(const struct agent_instance *i, char *why, size_t why_size);
+/* admit.c: is there room on its GPUs beside what others hold there? returns: what others have
+ * parked is no obstacle, though i itself be not one that parks. why: when not. */
+bool agent_gpu_room(const struct agent_instance *i, bool returns, char *why, size_t why_size);
 
 /* gpus.c: the GPUs of this machine, and how they are shared. */
 enum agent_gpu_mode {

@@ -451,6 +451,7 @@ void agent_instance_exited(void *ctx, int exit_code, int signal_number)
     assert(was == PHASE_RUNNING || was == PHASE_DRAINING || was == PHASE_STOPPING ||
            was == PHASE_IDLE);
     agent_probes_stop(i);
+    i->admitted = i->admitted && !agent_parked(i); /* its place may be another's by now */
     agent_parking_ended(i);
     struct at_cgroup_usage usage = {0};
     i->out_of_memory = signal_number == SIGKILL &&

@@ -328,7 +328,7 @@ static void park_or_not(struct agent_instance *i)
 static void resume_or_wait(struct agent_instance *i)
 {
     char why[256];
-    if (agent_gpu_room(i, why, sizeof why)) {
+    if (agent_gpu_room(i, true, why, sizeof why)) {
         begin(i, RESUMING);
         return;
     }
@@ -407,9 +407,43 @@ void agent_parking_used(struct agent_instance *i, const struct at_gpu_use *uses,
     }
 }
 
+/* A step whose instance has ended: it ends soon, having nobody left to do anything to. */
+struct leftover {
+    struct at_loop *loop;
+    struct at_process process;
+    at_watch_id watch;
+};
+
+static void on_leftover_end(void *ctx, int fd, unsigned events)
+{
+    (void)fd;
+    (void)events;
+    struct leftover *l = ctx;
+    int code, signal_number;
+    if (at_process_reap(&l->process, &code, &signal_number) != AT_AGAIN) {
+        at_loop_unwatch(l->loop, l->watch);
+        at_process_close(&l->process);
+        at_free(l);
+    }
+}
+
+static void step_leave(struct agent_instance *i)
+{
+    struct agent_parking *p = i->parking;
+    if (p->process.pid <= 0 || i->agent->stopping) {
+        return;
+    }
+    struct leftover *l = AT_NEW(struct leftover);
+    *l = (struct leftover){.loop = i->agent->loop, .process = p->process};
+    at_loop_unwatch(i->agent->loop, p->watch);
+    l->watch = at_loop_watch(l->loop, l->process.pidfd, AT_LOOP_READ, on_leftover_end, l);
+    p->process.pid = 0;
+}
+
 void agent_parking_ended(struct agent_instance *i)
 {
     if (i->parking != NULL) {
+        step_leave(i);
         step_forget(i);
         at_loop_timer_cancel(i->agent->loop, i->parking->timer);
         at_free(i->parking);

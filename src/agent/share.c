@@ -164,7 +164,7 @@ static bool may_change(const struct agent_instance *i, const struct share_device
             return false;
         }
     }
-    return !grows || agent_gpu_room(i, why, sizeof why);
+    return !grows || agent_gpu_room(i, false, why, sizeof why);
 }
 
 enum at_rc agent_share_apply(struct agent_instance *i, struct at_err *err)

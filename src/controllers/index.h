@@ -43,7 +43,7 @@ struct ctl_seen {
     int64_t gpu_refused;                                    /* allocations, when it was told last */
     int64_t parks, resumes;                                 /* the same of them */
     int64_t there_ns;                                       /* that it serves from its GPU since */
-    bool parked, park_said;
+    bool there, parked, park_said;
     uint64_t told;    /* digest of the reason that was told last; 0: none */
     char *owner_item; /* "<d|j>/<ns>/<name>" of the Deployment or Job that it belongs to, or NULL */
     uint16_t name_at;

@@ -25,9 +25,10 @@
 /* What gateways say of a Deployment that parks. */
 struct ctl_asked {
     int64_t last_ns; /* when something was last asked of it, or when it was first looked at */
+    bool ever;       /* it was; a server that has just begun brings nothing back by itself */
     struct {
-        uint64_t gateway; /* digest of its name; 0: none */
-        int64_t requests; /* that wait or run */
+        uint64_t gateway;          /* digest of its name; 0: none */
+        int64_t requests, running; /* those that run are among requests */
         int64_t at_ns;
     } by[GATEWAYS_MAX];
 };
@@ -52,8 +53,19 @@ static int64_t requests_of(const struct ctl_asked *a, int64_t now)
     return sum;
 }
 
+static bool is_running(const struct ctl_asked *a, int64_t now)
+{
+    for (size_t k = 0; k < GATEWAYS_MAX; k++) {
+        if (now - a->by[k].at_ns < REPORT_OLD_NS && a->by[k].running > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* True: there were some, and now there are none, or the reverse. */
-static bool note(struct ctl_asked *a, uint64_t gateway, int64_t requests, int64_t now)
+static bool note(struct ctl_asked *a, uint64_t gateway, int64_t requests, int64_t running,
+                 int64_t now)
 {
     size_t at = 0;
     for (size_t k = 0; k < GATEWAYS_MAX; k++) {
@@ -63,8 +75,10 @@ static bool note(struct ctl_asked *a, uint64_t gateway, int64_t requests, int64_
         }
         at = a->by[k].at_ns < a->by[at].at_ns ? k : at;
     }
-    bool news = (requests_of(a, now) > 0) != (requests > 0);
+    bool news =
+        (requests_of(a, now) > 0) != (requests > 0) || (a->by[at].running > 0) != (running > 0);
     a->by[at].gateway = gateway;
+    a->by[at].running = running;
     a->by[at].requests = requests;
     a->by[at].at_ns = now;
     return news;
@@ -94,7 +108,7 @@ void ctl_park_report(struct at_controllers *c, const char *name)
     const char *key;
     void *value;
     for (size_t it = 0; at_map_next(c->asked, &it, &key, &value);) {
-        int64_t requests = 0, arrived = 0;
+        int64_t requests = 0, running = 0, arrived = 0;
         size_t i;
         json_t *entry;
         json_array_foreach(at_json_at(report, "status.deployments"), i, entry)
@@ -104,14 +118,16 @@ void ctl_park_report(struct at_controllers *c, const char *name)
             if (at_streq(at_json_str_at(entry, "name", ""), slash + 1) &&
                 strlen(ns) == (size_t)(slash - key) && strncmp(ns, key, strlen(ns)) == 0) {
                 requests += at_json_int_at(entry, "waiting", 0);
-                requests += at_json_int_at(entry, "running", 0);
+                running += at_json_int_at(entry, "running", 0);
                 arrived += at_json_int_at(entry, "arrived", 0);
             }
         }
         struct ctl_asked *a = value;
-        bool news = note(a, gateway, requests, now) || arrived > 0;
+        requests += running;
+        bool news = note(a, gateway, requests, running, now) || arrived > 0;
         if (requests > 0 || arrived > 0) {
             a->last_ns = now;
+            a->ever = true;
         }
         if (news) {
             look_at(c, key);
@@ -192,33 +208,42 @@ static int64_t since_ns(struct ctl_pass *p, int64_t wall_ns)
 }
 
 /* It takes no new requests; are those that it had over? */
-static void park_drained(struct ctl_pass *p, const struct at_instance *i, bool asked,
+static void park_drained(struct ctl_pass *p, const struct at_instance *i, bool running,
                          const char *reason)
 {
     if (!is_in(i, "Drained") || !wants(i, "Drained")) {
         return;
     }
     int64_t drained = since_ns(p, i->status.park->since_wall_ns);
-    if (drained >= DRAIN_MAX_NS || (!asked && drained >= SURE_NS)) {
+    if (drained >= DRAIN_MAX_NS || (!running && drained >= SURE_NS)) {
         want(p, i, "Parked", reason);
     } else {
-        ctl_after(p, asked ? LOOK_NS : SURE_NS - drained);
+        ctl_after(p, running ? LOOK_NS : SURE_NS - drained);
     }
+}
+
+/* It was asked for less than parkAfter ago. */
+static bool in_use(struct ctl_pass *p, const struct at_instance *i, const struct ctl_asked *a,
+                   bool asked)
+{
+    int64_t after = i->spec.gpu_sharing->park_after_ns;
+    after = after > IDLE_MIN_NS ? after : IDLE_MIN_NS;
+    int64_t left = asked ? after : a->last_ns + after - p->now_ns;
+    if (left > 0) {
+        ctl_after(p, left);
+    }
+    return left > 0 && (a->ever || wants(i, "Resident"));
 }
 
 static void decide(struct ctl_pass *p, const struct at_instance *i, const struct ctl_asked *a)
 {
     bool asked = requests_of(a, p->now_ns) > 0;
-    int64_t after = ctl_parks(i) ? i->spec.gpu_sharing->park_after_ns : INT64_MAX;
-    after = after > IDLE_MIN_NS ? after : IDLE_MIN_NS;
-    int64_t left = asked || !ctl_parks(i) ? after : a->last_ns + after - p->now_ns;
-    if (makes_way(i)) {
-        park_drained(p, i, asked, "MakesWay");
-    } else if (left > 0 || is_in(i, "Refused")) {
+    if (!ctl_parks(i) || is_in(i, "Refused")) {
+        want(p, i, "Resident", "NeverParked");
+    } else if (makes_way(i)) {
+        park_drained(p, i, is_running(a, p->now_ns), "MakesWay");
+    } else if (in_use(p, i, a, asked)) {
         want(p, i, "Resident", "Asked");
-        if (ctl_parks(i) && !asked) {
-            ctl_after(p, left > 0 ? left : after);
-        }
     } else if (wants(i, "Resident") && is_in(i, "Resident") && i->status.ready) {
         want(p, i, "Drained", "Idle");
     } else if (wants(i, "Drained")) {
@@ -330,7 +355,9 @@ void ctl_parking(struct ctl_pass *p)
         }
         decide(p, i, a);
         if (is_in(i, "Waiting") && wants(i, "Resident")) {
-            make_room(p, i);
+            if (requests_of(a, p->now_ns) > 0 || !ctl_parks(i)) { /* somebody waits for it */
+                make_room(p, i);
+            }
             ctl_after(p, LOOK_NS);
         }
     }
@@ -368,9 +395,9 @@ void ctl_park_tell(struct at_controllers *c, struct ctl_seen *seen, const struct
     seen->park_said = refused || waits;
     seen->parks = s->parks;
     seen->resumes = s->resumes;
-    if (ctl_is_parked(i) || !i->status.ready) {
-        seen->there_ns = at_loop_now_ns(c->loop); /* it has not served since */
-    }
+    bool there = i->status.ready && !ctl_is_parked(i);
+    seen->there_ns = there && !seen->there ? at_loop_now_ns(c->loop) : seen->there_ns;
+    seen->there = there;
     bool away = at_streq(s->state, "Parked") || waits;
     if (seen->parked != away) { /* room came or went */
         seen->parked = away;
