@@ -10,6 +10,11 @@
 #include <dlfcn.h>
 #include <string.h>
 
+enum at_rc model_check(const char *format, const char *path, struct at_err *err)
+{
+    return at_streq(format, "gguf") ? at_gguf_check_file(path, err) : AT_OK;
+}
+
 enum at_rc model_init(struct cli *cli, struct at_err *err)
 {
     struct at_pkg_model m = {0};
@@ -19,7 +24,8 @@ enum at_rc model_init(struct cli *cli, struct at_err *err)
                                .licence = cli_value(cli, OPT_LICENCE, NULL),
                                .data_class = cli_value(cli, OPT_DATA_CLASS, NULL),
                                .file = cli_value(cli, OPT_MODEL_FILE, NULL),
-                               .force = cli_flag(cli, OPT_FORCE)};
+                               .force = cli_flag(cli, OPT_FORCE),
+                               .check = model_check};
     if (!model_is_folder(folder)) {
         return at_err_set(err, AT_NOT_FOUND, "%s is no folder", folder);
     }
@@ -28,23 +34,11 @@ enum at_rc model_init(struct cli *cli, struct at_err *err)
     if (rc != AT_OK) {
         return rc;
     }
-    if (at_streq(m.format, "gguf")) { /* is it whole? a later run would tell, but now is better */
-        AT_CLEANUP(at_cleanup_free) char *path = at_asprintf("%s/%s", folder, m.file);
-        rc = at_gguf_check_file(path, err);
-        if (rc != AT_OK) {
-            enum at_rc ignored =
-                at_file_remove(at_arena_printf(cli->arena, "%s/" AT_PKG_YAML, folder), NULL);
-            (void)ignored;
-        }
-    }
-    if (rc == AT_OK) {
-        size_t files = json_array_size(json_object_get(m.json, "files"));
-        fprintf(cli->env->out, "wrote %s/" AT_PKG_YAML ": %s, version %s, %s, %zu file%s\n", folder,
-                m.name, m.version, m.format, files, files == 1 ? "" : "s");
-        if (m.licence[0] == '\0' && json_object_get(m.json, "license") == NULL) {
-            fprintf(cli->env->err,
-                    "note: it says nothing of a licence yet (--licence, or by hand)\n");
-        }
+    size_t files = json_array_size(json_object_get(m.json, "files"));
+    fprintf(cli->env->out, "wrote %s/" AT_PKG_YAML ": %s, version %s, %s, %zu file%s\n", folder,
+            m.name, m.version, m.format, files, files == 1 ? "" : "s");
+    if (m.licence[0] == '\0' && json_object_get(m.json, "license") == NULL) {
+        fprintf(cli->env->err, "note: it says nothing of a licence yet (--licence, or by hand)\n");
     }
     at_pkg_model_done(&m);
     return rc;

@@ -44,6 +44,7 @@ enum at_rc model_name(struct model_work *w, const char *name, const char *digest
                       struct at_err *err) AT_WARN_UNUSED;
 /* Does text name a folder here, rather than a package? */
 bool model_is_folder(const char *text);
+enum at_rc model_check(const char *format, const char *path, struct at_err *err);
 void model_progress_begin(struct model_work *w, const char *what);
 void model_progress_end(struct model_work *w);
 /* What transfers need of w. */

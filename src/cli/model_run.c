@@ -109,7 +109,8 @@ static enum at_rc folder_of(struct run *r, struct at_err *err)
     const char *text = r->cli->args[1];
     if (model_is_folder(text)) {
         AT_CLEANUP(at_cleanup_free) char *yaml = at_asprintf("%s/" AT_PKG_YAML, text);
-        struct at_pkg_init init = {.file = cli_value(r->cli, OPT_MODEL_FILE, NULL)};
+        struct at_pkg_init init = {.file = cli_value(r->cli, OPT_MODEL_FILE, NULL),
+                                   .check = model_check};
         r->folder = text;
         /* A folder that nobody described yet is described now. */
         return at_file_exists(yaml) ? AT_OK : at_pkg_model_init(text, &init, err);

@@ -1,6 +1,6 @@
 /* OCI image layouts in tar files, read and written in one pass. */
 #include "core/mem.h"
-#include "package/tar.h"
+#include "package/tar_file.h"
 #include "package/transfer.h"
 #include "sys/entry.h"
 #include "sys/fd.h"
@@ -108,46 +108,20 @@ enum at_rc at_pkg_archive_load(const char *path, const struct at_pkg_store *stor
 
 /* --- saving --- */
 
-static enum at_rc save_text(struct at_file_writer *w, const char *path, const void *data,
-                            size_t len, struct at_err *err)
-{
-    static const char ZEROS[AT_TAR_BLOCK];
-    AT_CLEANUP(at_cleanup_buf) struct at_buf head = {0};
-    enum at_rc rc = at_tar_head(path, (int64_t)len, false, 0644, &head);
-    rc = rc != AT_OK ? rc : at_file_writer_write(w, head.data, head.len, err);
-    rc = rc != AT_OK ? rc : at_file_writer_write(w, data, len, err);
-    return rc != AT_OK ? rc : at_file_writer_write(w, ZEROS, at_tar_padding((int64_t)len), err);
-}
-
 static enum at_rc save_blob(struct at_file_writer *w, const struct at_pkg_store *store,
                             const struct at_pkg_descriptor *blob, struct at_err *err)
 {
-    static const char ZEROS[AT_TAR_BLOCK];
     AT_CLEANUP(at_cleanup_free) char *path = at_pkg_store_path(store, blob->digest);
-    AT_CLEANUP(at_cleanup_free) char *buf = at_alloc(PKG_COPY_BYTES);
-    AT_CLEANUP(at_cleanup_buf) struct at_buf head = {0};
     AT_CLEANUP(at_cleanup_free) char *name = at_asprintf(BLOBS "%s", blob->digest + 7);
     int fd = -1;
-    int64_t bytes = 0, at = 0;
+    int64_t bytes = 0;
     enum at_rc rc = at_entry_open(path, &fd, &bytes, err);
     if (rc == AT_OK && bytes != blob->bytes) {
         rc = at_err_set(err, AT_CORRUPT, "%s is damaged", path);
     }
-    rc = rc != AT_OK ? rc : at_tar_head(name, bytes, false, 0644, &head);
-    rc = rc != AT_OK ? rc : at_file_writer_write(w, head.data, head.len, err);
-    while (rc == AT_OK && at < bytes) {
-        size_t n = 0;
-        int64_t left = bytes - at;
-        rc = at_entry_read_at(fd, at, buf, left < PKG_COPY_BYTES ? (size_t)left : PKG_COPY_BYTES,
-                              &n, err);
-        if (rc == AT_OK && n == 0) {
-            rc = at_err_set(err, AT_CORRUPT, "%s became shorter", path);
-        }
-        rc = rc != AT_OK ? rc : at_file_writer_write(w, buf, n, err);
-        at += (int64_t)n;
-    }
+    rc = rc != AT_OK ? rc : at_tar_file_copy(w, name, fd, bytes, 0644, path, err);
     at_fd_close(fd);
-    return rc != AT_OK ? rc : at_file_writer_write(w, ZEROS, at_tar_padding(bytes), err);
+    return rc;
 }
 
 static enum at_rc save_index(struct at_file_writer *w, const struct at_pkg_store *store,
@@ -165,7 +139,7 @@ static enum at_rc save_index(struct at_file_writer *w, const struct at_pkg_store
                       "manifests", entry);
     rc = at_json_dump(index, &text);
     return rc != AT_OK ? at_err_set(err, rc, "the index is too large")
-                       : save_text(w, "index.json", text.data, text.len, err);
+                       : at_tar_file_text(w, "index.json", text.data, text.len, err);
 }
 
 enum at_rc at_pkg_archive_save(const struct at_pkg_store *store, const char *digest,
@@ -183,11 +157,11 @@ enum at_rc at_pkg_archive_save(const struct at_pkg_store *store, const char *dig
     rc = rc != AT_OK ? rc : at_pkg_manifest_parse(text.data, text.len, arena, &m, err);
     rc = rc != AT_OK ? rc : at_pkg_blobs_of(&m, arena, &blobs, &n, err);
     rc = rc != AT_OK ? rc : at_file_writer_new(path, 0644, &w, err);
-    rc = rc != AT_OK ? rc : save_text(w, "oci-layout", LAYOUT, strlen(LAYOUT), err);
+    rc = rc != AT_OK ? rc : at_tar_file_text(w, "oci-layout", LAYOUT, strlen(LAYOUT), err);
     rc = rc != AT_OK ? rc : save_index(w, store, digest, name, err);
     if (rc == AT_OK) {
         AT_CLEANUP(at_cleanup_free) char *own = at_asprintf(BLOBS "%s", digest + 7);
-        rc = save_text(w, own, text.data, text.len, err);
+        rc = at_tar_file_text(w, own, text.data, text.len, err);
     }
     for (size_t i = 0; i < n && rc == AT_OK; i++) {
         rc = save_blob(w, store, blobs[i], err);

@@ -346,6 +346,12 @@ static enum at_rc all_tensors(const json_t *list, struct at_err *err)
 enum at_rc at_pkg_describe_onnx(struct at_pkg_source *source, json_t **ret, struct at_err *err)
 {
     char producer[NAME_BYTES_MAX] = "";
+    if (source->bytes > PKG_ONNX_BYTES_MAX) {
+        return at_err_set(err, AT_TOO_LARGE,
+                          "it has %lld bytes, and an ONNX file 2 GiB at most: weights beyond that "
+                          "stand in files beside it",
+                          (long long)source->bytes);
+    }
     AT_CLEANUP(at_cleanup_json) json_t *out = json_object();
     struct reading r = {.inputs = json_array(),
                         .outputs = json_array(),

@@ -4,7 +4,7 @@
 #include "core/mem.h"
 #include "core/str.h"
 #include "package/model.h"
-#include "package/tar.h"
+#include "package/tar_file.h"
 #include "sys/entry.h"
 #include "sys/fd.h"
 #include "sys/file.h"
@@ -88,29 +88,14 @@ static enum at_rc put_folders(struct layer *l, const char *path, struct at_err *
 static enum at_rc put_file(struct layer *l, const char *from, const char *path, unsigned mode,
                            struct at_err *err)
 {
-    static const char ZEROS[AT_TAR_BLOCK];
-    AT_CLEANUP(at_cleanup_buf) struct at_buf head = {0};
-    AT_CLEANUP(at_cleanup_free) char *buf = at_alloc(PKG_COPY_BYTES);
     int fd = -1;
-    int64_t bytes = 0, at = 0;
+    int64_t bytes = 0;
     path += path[0] == '/';
     enum at_rc rc = put_folders(l, path, err);
     rc = rc != AT_OK ? rc : at_entry_open_real(from, &fd, &bytes, err);
-    rc = rc != AT_OK ? rc : at_tar_head(path, bytes, false, mode, &head);
-    rc = rc != AT_OK ? rc : put(l, head.data, head.len, err);
-    while (rc == AT_OK && at < bytes) {
-        size_t n = 0;
-        int64_t left = bytes - at;
-        rc = at_entry_read_at(fd, at, buf, left < PKG_COPY_BYTES ? (size_t)left : PKG_COPY_BYTES,
-                              &n, err);
-        if (rc == AT_OK && n == 0) {
-            rc = at_err_set(err, AT_CORRUPT, "%s became shorter while it was read", from);
-        }
-        rc = rc != AT_OK ? rc : put(l, buf, n, err);
-        at += (int64_t)n;
-    }
+    rc = rc != AT_OK ? rc : at_tar_file_copy(l->w, path, fd, bytes, mode, from, err);
     at_fd_close(fd);
-    return rc != AT_OK ? rc : put(l, ZEROS, at_tar_padding(bytes), err);
+    return rc;
 }
 
 static enum at_rc layer_begin(const struct at_pkg_store *store, const char *name, struct layer *ret,
@@ -154,7 +139,6 @@ static enum at_rc program_layer(const struct at_pkg_store *store, const struct a
 {
     static const char PASSWD[] = "root:x:0:0:root:/:/sbin/nologin\natoll:x:65532:65532:atoll:/:"
                                  "/sbin/nologin\n";
-    static const char ZEROS[AT_TAR_BLOCK];
     struct layer l;
     AT_CLEANUP(at_cleanup_buf) struct at_buf head = {0};
     enum at_rc rc = layer_begin(store, "program", &l, err);
@@ -163,12 +147,8 @@ static enum at_rc program_layer(const struct at_pkg_store *store, const struct a
         rc = put_file(&l, image->files[i].from, image->files[i].to, 0755, err);
     }
     rc = rc != AT_OK ? rc : put_folders(&l, "etc/passwd", err);
-    rc = rc != AT_OK ? rc : at_tar_head("etc/passwd", sizeof PASSWD - 1, false, 0644, &head);
-    rc = rc != AT_OK ? rc : put(&l, head.data, head.len, err);
-    rc = rc != AT_OK ? rc : put(&l, PASSWD, sizeof PASSWD - 1, err);
-    rc = rc != AT_OK ? rc : put(&l, ZEROS, at_tar_padding(sizeof PASSWD - 1), err);
+    rc = rc != AT_OK ? rc : at_tar_file_text(l.w, "etc/passwd", PASSWD, sizeof PASSWD - 1, err);
     /* A writable place. */
-    at_buf_clear(&head);
     rc = rc != AT_OK ? rc : at_tar_head("tmp", 0, true, 01777, &head);
     rc = rc != AT_OK ? rc : put(&l, head.data, head.len, err);
     return layer_end(&l, rc, layers, diff_ids, err);

@@ -158,7 +158,12 @@ static enum at_rc fill(json_t *json, const char *folder, const struct at_pkg_ini
     json_t *described = NULL;
     const char *format = "other";
     enum at_rc rc = describe(folder, model, &described, &format, err);
+    if (rc == AT_OK && init->check != NULL) {
+        AT_CLEANUP(at_cleanup_free) char *whole = at_asprintf("%s/%s", folder, model);
+        rc = init->check(format, whole, err);
+    }
     if (rc != AT_OK) {
+        json_decref(described);
         return rc;
     }
     AT_CLEANUP(at_cleanup_free) char *own = name_of(folder);

@@ -12,6 +12,7 @@
 #define PKG_LAYERS_MAX 1024                    /* of one package */
 #define PKG_INDEX_MAX 4096                     /* manifests of one index */
 #define PKG_FILES_MAX 1000                     /* of one model folder */
+#define PKG_ONNX_BYTES_MAX (INT64_C(2) << 30)  /* what protobuf can say */
 #define PKG_FOLDER_DEPTH_MAX 16
 #define PKG_PATH_BYTES_MAX 512 /* of a file within a package */
 #define PKG_REF_BYTES_MAX 1024

@@ -21,6 +21,8 @@ void at_pkg_model_done(struct at_pkg_model *model);
 struct at_pkg_init {
     const char *name, *version, *licence, *data_class, *file; /* NULL: found out, or left out */
     bool force;                                               /* over a model.yaml that is there */
+    /* Is it whole? Asked before files are read for their digests; NULL: nobody knows better. */
+    enum at_rc (*check)(const char *format, const char *path, struct at_err *err);
 };
 /* Write model.yaml for a folder: its files with digests, and what the model file says of itself.
  * With force what an earlier model.yaml says beside that stays.

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <zlib.h>
 
+#define GZIP_MAGIC 0x1f /* the first byte of a member */
+
 struct unpacking {
     const struct at_pkg_store *store;
     const char *folder; /* under its other name */
@@ -103,8 +105,9 @@ static enum at_rc on_entry_end(void *ctx, struct at_err *err)
     return AT_OK;
 }
 
-/* Feeds all of the file, unpacked where it is gzip. */
-static enum at_rc feed(struct at_tar_reader *tar, int fd, int64_t bytes, bool gzip,
+/* Feeds all of the file, unpacked where it is gzip, to most bytes: headers, padding and what stands
+ * behind the end count too. */
+static enum at_rc feed(struct at_tar_reader *tar, int fd, int64_t bytes, bool gzip, int64_t most,
                        struct at_err *err)
 {
     AT_CLEANUP(at_cleanup_free) char *in = at_alloc(PKG_COPY_BYTES);
@@ -115,7 +118,7 @@ static enum at_rc feed(struct at_tar_reader *tar, int fd, int64_t bytes, bool gz
     if (gzip && inflateInit2(&z, 16 + MAX_WBITS) != Z_OK) {
         return at_err_set(err, AT_NOMEM, "no memory for unpacking");
     }
-    for (int64_t at = 0; at < bytes && rc == AT_OK && !ended;) {
+    for (int64_t at = 0; at < bytes && rc == AT_OK;) {
         size_t n = 0;
         rc = at_entry_read_at(fd, at, in, PKG_COPY_BYTES, &n, err);
         at += (int64_t)n;
@@ -132,14 +135,22 @@ static enum at_rc feed(struct at_tar_reader *tar, int fd, int64_t bytes, bool gz
         do {
             z.next_out = (unsigned char *)out;
             z.avail_out = PKG_COPY_BYTES;
+            /* One member after another, as gzip files may be joined; zeros may follow. */
+            if (ended &&
+                (z.avail_in == 0 || *z.next_in != GZIP_MAGIC || inflateReset(&z) != Z_OK)) {
+                break;
+            }
+            ended = false;
             state = inflate(&z, Z_NO_FLUSH);
             if (state != Z_OK && state != Z_STREAM_END && state != Z_BUF_ERROR) {
                 rc = at_err_set(err, AT_CORRUPT, "the archive is no gzip, or damaged");
                 break;
             }
-            rc = at_tar_reader_feed(tar, out, PKG_COPY_BYTES - z.avail_out, err);
-        } while (rc == AT_OK && z.avail_out == 0 && state != Z_STREAM_END);
-        ended = state == Z_STREAM_END;
+            most -= PKG_COPY_BYTES - (int64_t)z.avail_out;
+            rc = most < 0 ? at_err_set(err, AT_TOO_LARGE, "the archive unpacks to too much")
+                          : at_tar_reader_feed(tar, out, PKG_COPY_BYTES - z.avail_out, err);
+            ended = state == Z_STREAM_END;
+        } while (rc == AT_OK && (z.avail_out == 0 || (ended && z.avail_in > 0)));
     }
     if (gzip) {
         inflateEnd(&z);
@@ -162,7 +173,7 @@ static enum at_rc archive(struct unpacking *u, const struct at_pkg_descriptor *l
     int fd = -1;
     int64_t bytes = 0;
     enum at_rc rc = at_entry_open(from, &fd, &bytes, err);
-    rc = rc != AT_OK ? rc : feed(tar, fd, bytes, gzip, err);
+    rc = rc != AT_OK ? rc : feed(tar, fd, bytes, gzip, 2 * most, err);
     rc = rc != AT_OK ? rc : at_tar_reader_end(tar, err);
     at_fd_close(u->fd);
     u->fd = -1;

@@ -31,6 +31,7 @@ struct reader {
     struct at_err *err;
     uint64_t alignment;
     bool has_architecture;
+    bool has_unknown; /* tensors of a type that is not in the table */
 };
 
 static enum at_rc past_end(const struct reader *r)
@@ -61,6 +62,10 @@ static enum at_rc skip(struct reader *r, uint64_t n)
 static enum at_rc take_string(struct reader *r, const char **ret, uint64_t *ret_len)
 {
     enum at_rc rc = take(r, ret_len, sizeof *ret_len);
+    if (rc == AT_OK && *ret_len > AT_GGUF_HEAD_BYTES_MAX) {
+        return at_err_set(r->err, AT_CORRUPT, "a text of its description claims %llu bytes",
+                          (unsigned long long)*ret_len);
+    }
     if (rc == AT_OK) {
         *ret = r->data + r->at;
         rc = skip(r, *ret_len);
@@ -92,6 +97,10 @@ static enum at_rc skip_array(struct reader *r)
     rc = rc != AT_OK ? rc : take(r, &n, sizeof n);
     if (rc == AT_OK && type == ARRAY_TYPE) {
         return at_err_set(r->err, AT_CORRUPT, "a list of its description holds lists");
+    }
+    if (rc == AT_OK && n > AT_GGUF_HEAD_BYTES_MAX) {
+        return at_err_set(r->err, AT_CORRUPT, "a list of its description claims %llu values",
+                          (unsigned long long)n);
     }
     if (rc == AT_OK && type != STRING_TYPE && type < sizeof SCALAR_BYTES) {
         return n > r->len ? past_end(r) : skip(r, n * SCALAR_BYTES[type]);
@@ -155,6 +164,7 @@ static enum at_rc read_tensor(struct reader *r, uint64_t *ret_end)
     }
     /* Types newer than this table are libllama's to judge. */
     bool known = type < AT_ARRAY_LEN(TYPES) && TYPES[type].elements != 0;
+    r->has_unknown = r->has_unknown || !known;
     *ret_end = known ? offset + elements / TYPES[type].elements * TYPES[type].bytes : offset;
     return AT_OK;
 }
@@ -208,6 +218,11 @@ enum at_rc at_gguf_check(const void *head, size_t len, int64_t file_bytes, struc
                           "its tensors need %llu bytes, the file has %lld: it is cut off",
                           (unsigned long long)(begin + most), (long long)file_bytes);
     }
+    if (!r.has_unknown &&
+        (uint64_t)file_bytes - begin - most > r.alignment + AT_GGUF_TAIL_BYTES_MAX) {
+        return at_err_set(err, AT_CORRUPT, "its tensors end at %llu, and the file goes on to %lld",
+                          (unsigned long long)(begin + most), (long long)file_bytes);
+    }
     return AT_OK;
 }
 
@@ -227,7 +242,7 @@ enum at_rc at_gguf_check_file(const char *path, struct at_err *err)
         }
         rc = at_gguf_check(head.data != NULL ? head.data : "", head.len, size, err);
         if (rc == AT_TOO_LARGE && want == AT_GGUF_HEAD_BYTES_MAX) {
-            return AT_OK;
+            rc = at_err_set(err, AT_CORRUPT, "its description is longer than %zu MiB", want >> 20);
         }
     }
     return rc != AT_OK ? at_err_wrap(err, rc, "%s", path) : AT_OK;

@@ -66,6 +66,19 @@ static void damage_is_named(void **state)
     }
 }
 
+static void claims_of_a_huge_file_are_refused_by_its_head(void **state)
+{
+    (void)state;
+    AT_CLEANUP(at_cleanup_buf) struct at_buf model = read_model();
+    struct at_err err = {0};
+    int64_t huge = INT64_C(60) << 30;
+    assert_int_equal(at_gguf_check(model.data, model.len, huge, &err), AT_CORRUPT);
+    assert_non_null(strstr(err.msg, "goes on to 64424509440"));
+    memcpy(model.data + 24, "\0\0\0\0\1\0\0\0", 8); /* the length of the first key */
+    assert_int_equal(at_gguf_check(model.data, model.len, huge, &err), AT_CORRUPT);
+    assert_non_null(strstr(err.msg, "claims 4294967296 bytes"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -73,6 +86,7 @@ int main(void)
         cmocka_unit_test(cut_off_anywhere_it_is_refused_with_a_sentence),
         cmocka_unit_test(more_is_asked_for_while_the_description_goes_on),
         cmocka_unit_test(damage_is_named),
+        cmocka_unit_test(claims_of_a_huge_file_are_refused_by_its_head),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

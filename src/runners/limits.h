@@ -46,6 +46,7 @@
 #define AT_LLM_BODY_BYTES_MAX ((size_t)16 << 20)
 #define AT_GGUF_HEAD_BYTES_FIRST ((size_t)1 << 20)
 #define AT_GGUF_HEAD_BYTES_MAX ((size_t)64 << 20)
+#define AT_GGUF_TAIL_BYTES_MAX ((size_t)1 << 20) /* that no tensor has, behind the last */
 #define AT_GGUF_ENTRIES_MAX 1000000
 #define AT_LLM_KEPT_MAX 32    /* prefixes of finished sequences */
 #define AT_LLM_PREFIX_MIN 4   /* tokens; shorter prefixes are not worth sharing */

@@ -277,6 +277,14 @@ static int load(struct runner_process *p, const struct at_llama *l, struct optio
     o->service.threads = o->service.threads != 0 ? o->service.threads : threads_for(o->model);
     struct llama_model_params params = l->llama_model_default_params();
     params.n_gpu_layers = l->gpu ? o->n_gpu_layers : 0;
+    struct at_machine machine;
+    at_machine_read(&machine);
+    if (!l->gpu && machine.memory_bytes > 0 && at_file_size(o->model) > machine.memory_bytes) {
+        (void)!at_err_set(&err, AT_NOMEM, "%s has %lld MiB, this machine %lld MiB of memory",
+                          o->model, (long long)(at_file_size(o->model) >> 20),
+                          (long long)(machine.memory_bytes >> 20));
+        return say(RUNNER_NO_MEMORY, &err, "\n  A model that fits into memory is needed.");
+    }
     int64_t begun = at_sys_mono_ns(sys);
     struct llama_model *model = l->llama_model_load_from_file(o->model, params);
     o->service.start.load_ns = at_sys_mono_ns(sys) - begun;

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { chmod, copyFile, cp, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, cp, mkdir, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before } from 'node:test';
 import { ATOLL, eventually, Fleet, ROOT, run } from './lib/atoll.mjs';
@@ -101,6 +101,23 @@ it('corrupt and truncated model files, odd names and wrong digests are refused w
   await rm(path.join(dir, 'secret.txt'));
   await writeFile(path.join(dir, 'model.yaml'), 'name: x\nformat: onnx\nmodel: ../../etc/passwd\n');
   assert.match((await model(['pack', dir], { ok: false })).err, /model.*leaves its folder/s);
+});
+
+it('a file of many gigabytes that cannot be a model is refused by its head, before a byte is hashed', async () => {
+  const whole = await readFile(path.join(ROOT, 'tests/models/tiny-llama.gguf'));
+  const claims = Buffer.concat([Buffer.from('GGUF'), Buffer.from([3, 0, 0, 0]), Buffer.from([1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]), Buffer.alloc(8, 0x7f)]);
+  for (const [name, head, pattern] of [
+    ['zeros.gguf', Buffer.alloc(8), /no GGUF/], ['longer.gguf', whole, /the file goes on to/], ['claims.gguf', claims, /claims|cut off/],
+    ['zeros.onnx', Buffer.alloc(8), /ONNX/], ['longer.onnx', await readFile(DIGITS), /2 GiB at most/],
+  ]) {
+    const dir = await fleet.dir('atoll-huge');
+    await writeFile(path.join(dir, name), head);
+    await truncate(path.join(dir, name), 2 ** 40); // holes: hashing it would take an hour
+    assert.match((await model(['init', dir], { ok: false })).err, pattern, name);
+    const a = await run(ATOLL, ['runner', name.endsWith('gguf') ? 'llm' : 'onnx', '--model', path.join(dir, name)]);
+    assert.equal(a.code, 65, `${name}: ${a.err}`);
+    await rm(dir, { recursive: true });
+  }
 });
 
 it('push and pull through a stock registry; skopeo copies both ways', async () => {
@@ -352,7 +369,31 @@ it('archives that would leave their folder, and other strange ones', async () =>
   bomb.write(`${(400 << 20).toString(8).padStart(11, '0')}\0`, 124);
   bomb.fill(32, 148, 156);
   bomb.write(`${bomb.subarray(0, 512).reduce((x, y) => x + y, 0).toString(8).padStart(6, '0')}\0 `, 148);
-  assert.match((await pull(gzipSync(bomb), 'application/vnd.cncf.model.weight.v1.tar+gzip')).err, /too large/);
+  const GZIP = 'application/vnd.cncf.model.weight.v1.tar+gzip';
+  assert.match((await pull(gzipSync(bomb), GZIP)).err, /too large/);
+  const behind = Buffer.concat(Array(600).fill(gzipSync(Buffer.alloc(1 << 20), { level: 9 }))); // members of zeros behind the end
+  assert.match((await pull(Buffer.concat([gzipSync(tar([['m', '0', 'y']])), behind]), GZIP)).err, /unpacks to too much/);
+  const joined = await pull(Buffer.concat([gzipSync(tar([['a', '0', 'one']]).subarray(0, 1024)), gzipSync(tar([['b', '0', 'two']]))]), GZIP);
+  assert.equal(joined.code, 0, joined.err); // two members, as some packers write them
+  assert.equal(await readFile(path.join(joined.to, 'b'), 'utf8'), 'two');
+  const pax = (key, value) => {
+    let n = key.length + value.length + 3;
+    n += `${n + 2}`.length;
+    return ['pax', 'x', `${n} ${key}=${value}\n`];
+  };
+  for (const [what, entries, pattern] of [
+    ['pax ..', [pax('path', '../../x'), ['a', '0', 'x']], /leaves its folder/], ['pax absolute', [pax('path', '/tmp/atoll-x'), ['a', '0', 'x']], /path/],
+    ['pax link', [pax('linkpath', '/etc'), ['l', '2']], /symbolic link/], ['pax sparse', [pax('GNU.sparse.major', '1'), ['a', '0', 'x']], /sparse/],
+    ['pax size', [pax('size', '99999999999999'), ['a', '0', 'x']], /too large/], ['pax less than it says', [['pax', 'x', '99 path=a\n'], ['a', '0', 'x']], /broken/],
+    ['GNU ..', [['././@LongLink', 'L', '../x\0'], ['a', '0', 'x']], /leaves its folder/], ['GNU sparse', [['s', 'S', 'x']], /kind/],
+    ['GNU link', [['././@LongLink', 'K', '/etc/passwd\0'], ['l', '1']], /hard link/],
+    ['very long', [['././@LongLink', 'L', `${'d/'.repeat(400)}x\0`], ['a', '0', 'x']], /path/], ['an endless name', [['././@LongLink', 'L', 'x'.repeat(100_000)], ['a', '0', 'x']], /header.*too large/],
+    ['line break', [['a\nb', '0', 'x']], /path/], ['folder twice, then a file', [['a/', '5'], ['a', '0', 'x']], /twice/], ['dots', [['.', '0', 'x']], /path/],
+  ]) {
+    const a = await pull(tar(entries));
+    assert.match(a.err, pattern, what);
+    assert.deepEqual(await readdir(path.dirname(a.to)), [], what);
+  }
   for (const p of ['../x', '/x', 'a/../../x', 'a\\..\\x', '']) assert.notEqual((await pull('data', 'application/vnd.cncf.model.weight.v1.raw', { 'org.cncf.model.filepath': p })).code, 0, p);
   assert.deepEqual(await readdir(dir), []);
 });
