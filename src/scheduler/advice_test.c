@@ -130,10 +130,19 @@ static void enlarge(struct world *w, struct at_instance *x, struct at_node *n)
     n->status.numa_nodes.n++;
 }
 
-static void untaint(struct world *w)
+/* Of all nodes; or, where that opens a place that is emptier than all others may be, of the one on
+ * which it would fit. */
+static void untaint(struct world *w, const struct at_instance *x)
 {
+    size_t had[WORLD_MAX];
     for (size_t i = 0; i < w->n_nodes; i++) {
+        had[i] = w->nodes[i]->spec.taints.n;
         w->nodes[i]->spec.taints.n = 0;
+    }
+    for (size_t i = 0; i < w->n_nodes && decide(w, x).node == NULL; i++) {
+        for (size_t k = 0; k < w->n_nodes; k++) {
+            w->nodes[k]->spec.taints.n = k == i ? 0 : had[k];
+        }
     }
 }
 
@@ -164,7 +173,7 @@ static void lift(struct world *w, struct at_instance *x, const struct at_sched_r
     struct at_node *n = r->node != NULL ? named(w, r->node) : NULL;
     const char *kind = r->kind;
     if (at_streq(kind, "Taint")) {
-        untaint(w);
+        untaint(w, x);
     } else if (at_streq(kind, "Node")) {
         assert_non_null(strstr(r->message, "cordoned"));
         n->spec.unschedulable = false;
@@ -175,7 +184,8 @@ static void lift(struct world *w, struct at_instance *x, const struct at_sched_r
     } else if (at_streq(kind, "Policy")) {
         w->n_policies = 0;
     } else if (at_streq(kind, "Spread")) {
-        places(x)->spread.n = 0;
+        places(x)->spread.n = strstr(r->message, "already ") != NULL ? places(x)->spread.n : 0;
+        places(x)->max_skew = strstr(r->message, "already ") != NULL ? 0 : places(x)->max_skew;
     } else if (at_streq(kind, "SiteLimit")) {
         for (size_t i = 0; i < w->n_sites; i++) {
             w->sites[i]->spec.limits = NULL;
@@ -219,8 +229,9 @@ static size_t do_as_told(struct world *w, struct at_instance *x, uint64_t seed, 
             (at_streq(r->kind, "Preempt") && r->n_instances == 0)) {
             continue; /* the other way round; who keeps those that would have to go */
         }
-        if (strstr(r->message, "region unknown") != NULL) {
-            continue; /* with a region its site may come under other rules */
+        if (strstr(r->message, "region unknown") != NULL ||
+            (at_streq(r->kind, "Site") && places(x)->max_skew > 0)) {
+            continue; /* it would come under other rules; emptier places would be open */
         }
         for (size_t site = 0; more && site < w->n_sites; site++) {
             bool anywhere = strstr(r->message, " at site ") == NULL;

@@ -150,6 +150,10 @@ static inline void add_instance(struct world *w, struct rng *r, int k)
     if (one_in(r, 3)) {
         add_spread(w, r, x);
     }
+    if (one_in(r, 6)) {
+        places(x)->max_skew = 1 + upto(r, 2);
+        places(x)->spread_by = one_in(r, 2) ? "node" : "site";
+    }
     if (one_in(r, 3)) {
         wants(x)->gpu_milli = 1000 * (1 + upto(r, 2));
         wants(x)->topology = TOPOLOGIES[upto(r, 4)];

@@ -191,6 +191,32 @@ static bool spread_holds(const struct world *w, const struct at_instance *x,
            (rule->max_domains == 0 || here > 0 || (int64_t)used.n < rule->max_domains);
 }
 
+static int64_t copies_at(const struct world *w, const struct at_instance *x,
+                         const struct at_node *n, bool by_node)
+{
+    int64_t count = 0;
+    for (size_t i = 0; i < w->n_instances; i++) {
+        const struct at_instance *y = w->instances[i];
+        const struct at_node *on = node_of(w, y);
+        count += on != NULL && strcmp(x->meta.ns, y->meta.ns) == 0 &&
+                 strcmp(x->meta.owners.items[0].name, y->meta.owners.items[0].name) == 0 &&
+                 (by_node ? on == n : strcmp(on->spec.site, n->spec.site) == 0);
+    }
+    return count;
+}
+
+static bool skew_holds(const struct world *w, const struct at_instance *x, const struct at_node *n)
+{
+    const struct at_placement *p = x->spec.placement;
+    bool by_node = at_streq(p->spread_by, "node");
+    int64_t least = INT64_MAX;
+    for (size_t i = 0; p->max_skew > 0 && i < w->n_nodes; i++) {
+        int64_t there = copies_at(w, x, w->nodes[i], by_node);
+        least = static_holds(w, x, w->nodes[i]) && there < least ? there : least;
+    }
+    return least == INT64_MAX || copies_at(w, x, n, by_node) + 1 - least <= p->max_skew;
+}
+
 static bool limits_hold(const struct world *w, const struct at_instance *x, const struct at_node *n)
 {
     const struct at_site_limits *l = site_of(w, n)->spec.limits;
@@ -287,6 +313,7 @@ static const char *broken(const struct world *w, const struct at_instance *x,
            : !room_holds(w, x, n)      ? "room"
            : !affinities_hold(w, x, n) ? "affinity"
            : !spread_holds(w, x, n)    ? "spread"
+           : !skew_holds(w, x, n)      ? "maxSkew"
            : !limits_hold(w, x, n)     ? "a site's limit"
                                        : NULL;
 }
