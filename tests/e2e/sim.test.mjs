@@ -73,7 +73,7 @@ const bads = [
   ['nodes', `${NODE_HEAD}\na,-1,1,1,T4\n`, /n\.csv:2: cpu_milli has to be a whole number/],
   ['nodes', `${NODE_HEAD}\na,99999999999999999999,1,1,T4\n`, /n\.csv:2: cpu_milli has to be/],
   ['nodes', `${NODE_HEAD}\na,1000,1,1,T4,more\n`, /n\.csv:2: 6 fields, the header has 5/],
-  ['nodes', `${NODE_HEAD}\na,1000,1,0,T4\n`, /no GPUs/],
+  ['nodes', `${NODE_HEAD}\na,1000,1,0,T4\n`, /no node of the list has a GPU/],
   ['pods', `${POD_HEAD}\n`, /p\.csv:1: no pod/],
   ['pods', `${POD_HEAD}\np,1000,1,1,NaN,\n`, /p\.csv:2: gpu_milli has to be/],
   ['pods', `${POD_HEAD}\np,1000,1,1,1001,\n`, /p\.csv:2: gpu_milli has to be/],
