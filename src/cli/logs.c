@@ -88,8 +88,11 @@ static void on_done(void *ctx, enum at_rc rc, int status, json_t *body, const st
 static void start(struct logs *logs, struct stream *s)
 {
     struct cli *cli = logs->cli;
+    const char *tail = cli_value(cli, OPT_TAIL, NULL);
     const char *pairs[] = {"tailLines",
-                           cli_value(cli, OPT_TAIL, NULL),
+                           at_streq(tail, "-1") ? NULL : tail, /* all, as with kubectl */
+                           "sinceTime",
+                           cli_value(cli, OPT_SINCE_TIME, NULL),
                            "follow",
                            cli_flag(cli, OPT_FOLLOW) ? "true" : NULL,
                            "sinceSeconds",
@@ -151,6 +154,9 @@ static enum at_rc find(struct logs *logs, struct at_err *err)
 static enum at_rc since_of(struct logs *logs, struct at_err *err)
 {
     int64_t ns = 0;
+    if (logs->cli->values[OPT_SINCE].n != 0 && logs->cli->values[OPT_SINCE_TIME].n != 0) {
+        return at_err_set(err, AT_BAD_REQUEST, "either --since or --since-time");
+    }
     enum at_rc rc = cli_duration(logs->cli, OPT_SINCE, 0, &ns, err);
     if (rc == AT_OK && ns > 0) {
         int64_t seconds = (ns + AT_NS_PER_S - 1) / AT_NS_PER_S;
@@ -167,7 +173,7 @@ enum at_rc cli_logs(struct cli *cli, struct at_err *err)
     logs->err = err;
     enum at_rc rc = since_of(logs, err);
     if (rc == AT_OK && cli->values[OPT_TAIL].n != 0) {
-        rc = cli_integer(cli, OPT_TAIL, 0, INT32_MAX, &lines, err);
+        rc = cli_integer(cli, OPT_TAIL, -1, INT32_MAX, &lines, err);
     }
     if (rc == AT_OK) {
         rc = cli_connect(cli, err);

@@ -111,6 +111,12 @@ static enum at_rc add_document(const struct cli *cli, struct cli_manifests *out,
 static enum at_rc load_file(const struct cli *cli, struct cli_manifests *out, const char *path,
                             struct at_err *err)
 {
+    if (at_str_starts(at_str_of(path), "http://") || at_str_starts(at_str_of(path), "https://")) {
+        return at_err_set(err, AT_BAD_REQUEST,
+                          "%s: files are not fetched, so that what is applied is what was looked "
+                          "at: curl -fsSO it, read it, and give that file",
+                          path);
+    }
     if (out->n_texts == FILES_MAX) {
         return at_err_set(err, AT_TOO_LARGE, "more than %d files", FILES_MAX);
     }

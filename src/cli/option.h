@@ -68,6 +68,7 @@ enum cli_option {
     OPT_SELECTOR,
     OPT_SERVER,
     OPT_SINCE,
+    OPT_SINCE_TIME,
     OPT_SITE,
     OPT_STDIN,
     OPT_TAIL,

@@ -91,13 +91,15 @@ const struct cli_option_row CLI_OPTIONS[OPT_COUNT] = {
     [OPT_SELECTOR] = {"selector", 'l', "LABELS", NULL, "only objects with these labels"},
     [OPT_SERVER] = {"server", 0, "URL", NULL, "address of the server, https://HOST:PORT"},
     [OPT_SHOW_LABELS] = {"show-labels", 0, NULL, NULL, "a column with all labels"},
+    [OPT_SINCE_TIME] = {"since-time", 0, "TIME", NULL,
+                        "only what is not older, such as 2026-01-31T08:00:00Z"},
     [OPT_SINCE] = {"since", 0, "DURATION", NULL, "only what is not older, such as 5m"},
     [OPT_SITE] = {"site", 0, "NAME", "@sites", "site that it joins"},
     [OPT_SORT_BY] = {"sort-by", 0, "PATH", NULL, "by this field, such as .spec.replicas"},
     [OPT_STDIN] = {"stdin", 'i', NULL, NULL, "pass standard input on"},
     [OPT_SUBRESOURCE] = {"subresource", 0, "NAME", "status scale exec log portforward attach",
                          "a part of the object, such as exec or status"},
-    [OPT_TAIL] = {"tail", 0, "LINES", NULL, "only the last lines"},
+    [OPT_TAIL] = {"tail", 0, "LINES", NULL, "only the last lines; -1: all"},
     [OPT_TENSOR] = {"tensor", 0, "FILE.json", "@file",
                     "input tensors: {name, shape, datatype, data}, or a list of them"},
     [OPT_TIMEOUT] = {"timeout", 0, "DURATION", NULL, "give up after so long, such as 30s or 5m"},
@@ -242,8 +244,9 @@ const struct cli_verb CLI_VERBS[] = {
      "NAME is an instance; KIND/NAME means all its instances, whatever kind made them.",
      "logs digits-x1y2z-abcde\nlogs deployment/digits -f --tail 20\n"
      "logs -l atoll.dev/deployment=digits --since 10m --timestamps",
-     OPTIONS(OPT_FOLLOW, OPT_TAIL, OPT_SINCE, OPT_TIMESTAMPS, OPT_SELECTOR, CONNECT), 0, 2, false,
-     cli_logs},
+     OPTIONS(OPT_FOLLOW, OPT_TAIL, OPT_SINCE, OPT_SINCE_TIME, OPT_TIMESTAMPS, OPT_SELECTOR,
+             CONNECT),
+     0, 2, false, cli_logs},
     {"edit", "KIND NAME... | KIND/NAME...", "Change an object in an editor",
      "The editor is $ATOLL_EDITOR, $KUBE_EDITOR, $VISUAL, $EDITOR, else vi. What is refused is\n"
      "opened again with what is wrong; what others changed meanwhile is kept, and told where both\n"
