@@ -2,6 +2,7 @@
  * resized while it runs, when its GPU has room. What does not fit is replaced, as any other change
  * is. */
 #include "controllers/resize.h"
+#include "scheduler/queue.h"
 
 #include <assert.h>
 
@@ -199,6 +200,22 @@ static enum ctl_resize write(struct ctl_pass *p, const struct at_instance *i,
     return CTL_RESIZE_DONE;
 }
 
+/* What is made anew is counted against quotas before it is there: where any bounds the namespace,
+ * more is had by that door only. */
+static bool is_bounded(struct ctl_pass *p, const struct at_instance *i)
+{
+    const struct at_namespace *ns = at_snapshot_namespace(p->snap, i->meta.ns);
+    bool bounded = ctl_text(i->spec.queue)[0] != '\0' ||
+                   (ns != NULL && at_model_map_get(&ns->meta.labels, AT_QUEUE_LABEL) != NULL);
+    for (size_t k = 0; k < p->snap->n_quotas && !bounded; k++) {
+        bounded = at_streq(p->snap->quotas[k]->meta.ns, i->meta.ns);
+    }
+    for (size_t k = 0; k < p->snap->n_limit_ranges && !bounded; k++) {
+        bounded = at_streq(p->snap->limit_ranges[k]->meta.ns, i->meta.ns);
+    }
+    return bounded;
+}
+
 enum ctl_resize ctl_resize(struct ctl_pass *p, const struct at_instance *i,
                            const struct at_deployment *d, const json_t *template_json,
                            const char *hash, bool *grown)
@@ -229,6 +246,9 @@ enum ctl_resize ctl_resize(struct ctl_pass *p, const struct at_instance *i,
     }
     bool grows = to->gpu_milli > from->gpu_milli ||
                  wants > memory_of(from->gpu_milli, from->gpu_memory_bytes, room.all_bytes);
+    if (grows && is_bounded(p, i)) {
+        return CTL_RESIZE_NOT;
+    }
     if (grows && *grown) {
         return CTL_RESIZE_LATER; /* the snapshot does not show yet what the first one took */
     }
