@@ -275,11 +275,11 @@ enum at_rc at_replay_run(const struct at_trace *trace, const struct at_trace_ord
     if (options->churn && !trace->has_times) {
         return at_err_set(err, AT_INVALID, "the pods have no creation_time and deletion_time");
     }
-    if (order->n_pods == 0) {
-        return at_err_set(err, AT_INVALID, "no pod arrives: the list or the order has none");
-    }
     if (at_trace_gpu_milli(trace) == 0) {
         return at_err_set(err, AT_INVALID, "no node of the list has a GPU");
+    }
+    if (order->n_pods == 0) {
+        return at_err_set(err, AT_INVALID, "no pod arrives: the list or the order has none");
     }
     struct at_replay out = {.n = order->n_pods * (options->churn ? CHURN_PASSES : 1)};
     struct run r = {.trace = trace, .order = order, .sys = sys, .out = &out, .wait = options->wait};
