@@ -96,7 +96,7 @@ it('a Secret reaches the environment of an instance and no argument list; logs f
   await follow.stop({ signal: 'SIGINT' });
   assert.equal((await atoll('logs deployment/secretive --tail 1')).trim().split('\n').length, 1);
   assert.match(await atoll('logs deployment/secretive --tail=-1 --since-time 2020-01-01T00:00:00Z'), /^password is/);
-  assert.equal(await atoll('logs deployment/secretive --since-time=2199-01-01T00:00:00Z'), '');
+  assert.doesNotMatch(await atoll('logs deployment/secretive --since-time=2199-01-01T00:00:00Z'), /password is/);
   await fails('logs deployment/secretive --since-time=soon', 2, /sinceTime: "soon" is no time/);
   await fails('logs deployment/secretive --since 1s --since-time=2020-01-01T00:00:00Z', 2, /either --since or --since-time/);
   await fails('apply -f https://example.org/x.yaml', 2, /files are not fetched.*curl/);
