@@ -44,8 +44,10 @@ static void fill(void *ctx, const char *ns, const char *name, const json_t *obje
 static bool put_back(void *ctx, json_t *object)
 {
     const json_t *wanted = ctx;
-    static const char *const PARTS[] = {"rules", "aggregationRule"};
-    for (size_t i = 0; i < AT_ARRAY_LEN(PARTS); i++) {
+    static const char *const PARTS[] = {"aggregationRule", "rules"};
+    /* Rules of an aggregated one are written by a controller. */
+    size_t n = json_object_get(wanted, PARTS[0]) != NULL ? 1 : AT_ARRAY_LEN(PARTS);
+    for (size_t i = 0; i < n; i++) {
         json_t *part = json_object_get(wanted, PARTS[i]);
         if (part != NULL) {
             json_object_set_new(object, PARTS[i], json_deep_copy(part));

@@ -48,6 +48,7 @@ enum ctl_kind {
     CTL_PARKING,
     CTL_QUOTA,
     CTL_NETWORK,
+    CTL_AGGREGATE,
     CTL_KIND_COUNT
 };
 
@@ -170,6 +171,9 @@ json_t *ctl_network_of(const struct at_snapshot *snap, const struct at_instance 
 void ctl_network_route(struct at_controllers *c, const struct at_snapshot *snap,
                        const struct at_model_kind *kind, const char *ns, const char *name);
 
+/* aggregate.c */
+void ctl_aggregate_route(struct at_controllers *c, const struct at_model_kind *kind);
+
 /* route.c: what a change concerns. */
 void ctl_route(struct at_controllers *c, const struct at_snapshot *snap,
                const struct at_model_kind *kind, const char *ns, const char *name);
@@ -281,6 +285,7 @@ void ctl_scale(struct ctl_pass *p);
 void ctl_parking(struct ctl_pass *p);
 void ctl_quota(struct ctl_pass *p);
 void ctl_network(struct ctl_pass *p);
+void ctl_aggregate(struct ctl_pass *p);
 
 static inline const char *ctl_text(const char *s)
 {

@@ -29,6 +29,7 @@ static const struct reconciler RECONCILERS[CTL_KIND_COUNT] = {
     [CTL_PARKING] = {"parking", ctl_parking},
     [CTL_QUOTA] = {"quota", ctl_quota},
     [CTL_NETWORK] = {"network", ctl_network},
+    [CTL_AGGREGATE] = {"aggregate", ctl_aggregate},
 };
 
 static void drain(void *ctx);

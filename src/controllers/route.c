@@ -254,6 +254,7 @@ void ctl_route(struct at_controllers *c, const struct at_snapshot *snap,
         ctl_collect_route(c, snap, kind, ns, name);
         ctl_quota_route(c, snap, kind, ns, name);
         ctl_network_route(c, snap, kind, ns, name);
+        ctl_aggregate_route(c, kind);
     }
     const struct at_namespace *room = ns != NULL ? at_snapshot_namespace(snap, ns) : NULL;
     if (room != NULL && room->meta.deletion_wall_ns != 0) {
@@ -310,6 +311,7 @@ void ctl_route_all(struct at_controllers *c, const struct at_snapshot *snap)
     }
     ctl_enqueue(c, CTL_RESERVATIONS, NULL, "all");
     ctl_enqueue(c, CTL_RESCHEDULE, NULL, "all");
+    ctl_enqueue(c, CTL_AGGREGATE, NULL, "all");
     ctl_collect_route_all(c, snap);
     ctl_enqueue(c, CTL_PLACEMENT, NULL, "all");
 }

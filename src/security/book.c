@@ -17,7 +17,7 @@ struct role {
     json_t *rules;     /* array; immutable */
     json_t *labels;    /* may be NULL */
     json_t *selectors; /* of an aggregated one; NULL */
-    json_t *all;       /* rules with those of the parts; NULL: to be made */
+    json_t *all;       /* of its parts; NULL: to be made */
 };
 struct binding {
     char *role_key;
@@ -278,7 +278,7 @@ static bool selects(const json_t *selector, const json_t *labels)
     return true;
 }
 
-static bool picks(const json_t *selectors, const json_t *labels)
+bool at_role_is_picked(const json_t *selectors, const json_t *labels)
 {
     size_t i;
     const json_t *selector;
@@ -291,7 +291,8 @@ static bool picks(const json_t *selectors, const json_t *labels)
     return false;
 }
 
-/* Rules with those of the parts; of a part only its own, so that no circle is walked. */
+/* An aggregated role's are those of its parts: what it holds itself is written by a controller
+ * after them. Of a part only its own, so that no circle is walked. */
 static json_t *rules_of(const struct at_book *book, struct role *role)
 {
     if (role->selectors == NULL) {
@@ -300,10 +301,10 @@ static json_t *rules_of(const struct at_book *book, struct role *role)
     if (role->all == NULL) {
         const char *key;
         void *value;
-        role->all = json_copy(role->rules);
+        role->all = json_array();
         for (size_t it = 0; at_map_next(book->roles, &it, &key, &value);) {
             struct role *part = value;
-            if (key[0] == 'c' && part != role && picks(role->selectors, part->labels)) {
+            if (key[0] == 'c' && part != role && at_role_is_picked(role->selectors, part->labels)) {
                 json_array_extend(role->all, part->rules);
             }
         }
@@ -484,7 +485,9 @@ bool at_book_covers(const struct at_book *book, const struct at_identity *who, c
             {
                 struct at_access what = {
                     .verb = word, .resource = "", .path = json_string_value(path)};
-                if (!at_book_allowed(book, who, &what, out_missing, out_size)) {
+                /* In a namespace a path gives nothing; who has it there may pass it on there. */
+                if (!at_book_allowed(book, who, &what, out_missing, out_size) &&
+                    (book == NULL || !rules_walk(book, who, ns, allows, &what))) {
                     return false;
                 }
             }

@@ -28,6 +28,8 @@ bool at_book_covers(const struct at_book *book, const struct at_identity *who, c
  * no such role. own: caller decrefs. */
 json_t *at_book_role_rules(const struct at_book *book, const char *kind, const char *ns,
                            const char *name);
+/* Do the selectors of an aggregationRule pick a ClusterRole with these labels (may be NULL)? */
+bool at_role_is_picked(const json_t *selectors, const json_t *labels);
 /* As at_rbac_rules, with what is had in ns. own: caller decrefs. */
 json_t *at_book_rules(const struct at_book *book, const struct at_identity *who, const char *ns);
 

@@ -63,19 +63,33 @@ static json_t *groups(void)
     return set;
 }
 
-static json_t *role(const char *name, json_t *rules_take, bool aggregates)
+/* labelled: for the aggregated role of this name; NULL: for none. */
+static json_t *role(const char *name, json_t *rules_take, const char *labelled)
 {
     json_t *object =
         json_pack("{s:s, s:s, s:{s:s, s:{s:s}, s:{s:s}}, s:o}", "apiVersion", RBAC "/v1", "kind",
                   "ClusterRole", "metadata", "name", name, "labels", "kubernetes.io/bootstrapping",
                   "rbac-defaults", "annotations", RBAC "/autoupdate", "true", "rules", rules_take);
-    if (aggregates) {
+    if (labelled != NULL) {
         char label[64];
-        snprintf(label, sizeof label, RBAC "/aggregate-to-%s", name);
-        json_object_set_new(
-            object, "aggregationRule",
-            json_pack("{s:[{s:{s:s}}]}", "clusterRoleSelectors", "matchLabels", label, "true"));
+        snprintf(label, sizeof label, RBAC "/aggregate-to-%s", labelled);
+        json_object_set_new(at_json_at(object, "metadata.labels"), label, json_string("true"));
     }
+    return object;
+}
+
+/* The sum of what is labelled for any of parts. */
+static json_t *aggregated(const char *name, const char *const *parts, size_t n)
+{
+    json_t *object = role(name, json_array(), NULL);
+    json_t *selectors = json_array();
+    for (size_t i = 0; i < n; i++) {
+        char label[64];
+        snprintf(label, sizeof label, RBAC "/aggregate-to-%s", parts[i]);
+        json_array_append_new(selectors, json_pack("{s:{s:s}}", "matchLabels", label, "true"));
+    }
+    json_object_set_new(object, "aggregationRule",
+                        json_pack("{s:o}", "clusterRoleSelectors", selectors));
     return object;
 }
 
@@ -98,7 +112,7 @@ static json_t *view_rules(void)
 
 static json_t *edit_rules(void)
 {
-    json_t *rules = view_rules();
+    json_t *rules = json_array();
     json_t *set = groups();
     const char *group;
     json_t *value;
@@ -118,7 +132,7 @@ static json_t *edit_rules(void)
 
 static json_t *admin_rules(void)
 {
-    json_t *rules = edit_rules();
+    json_t *rules = json_array();
     json_array_append_new(rules, rule(parsed(WRITE), RBAC, parsed("[\"roles\",\"rolebindings\"]")));
     json_array_append_new(rules, rule(parsed("[\"create\"]"), "authorization.k8s.io",
                                       parsed("[\"localsubjectaccessreviews\"]")));
@@ -130,9 +144,13 @@ json_t *at_builtin_roles(void)
     json_t *list = json_array();
     json_t *all = parsed("[{\"verbs\":[\"*\"],\"apiGroups\":[\"*\"],\"resources\":[\"*\"]},"
                          "{\"verbs\":[\"*\"],\"nonResourceURLs\":[\"*\"]}]");
-    json_array_append_new(list, role("cluster-admin", all, false));
-    json_array_append_new(list, role("admin", admin_rules(), true));
-    json_array_append_new(list, role("edit", edit_rules(), true));
-    json_array_append_new(list, role("view", view_rules(), true));
+    static const char *const PARTS[] = {"view", "edit", "admin"};
+    json_array_append_new(list, role("cluster-admin", all, NULL));
+    json_array_append_new(list, role("system:aggregate-to-admin", admin_rules(), "admin"));
+    json_array_append_new(list, role("system:aggregate-to-edit", edit_rules(), "edit"));
+    json_array_append_new(list, role("system:aggregate-to-view", view_rules(), "view"));
+    json_array_append_new(list, aggregated("admin", PARTS, 3));
+    json_array_append_new(list, aggregated("edit", PARTS, 2));
+    json_array_append_new(list, aggregated("view", PARTS, 1));
     return list;
 }

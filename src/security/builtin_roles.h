@@ -5,7 +5,8 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-/* ClusterRoles cluster-admin, admin, edit, view. own: caller decrefs. */
+/* ClusterRoles cluster-admin, admin, edit, view, and the parts that the latter three are made of.
+ * own: caller decrefs. */
 json_t *at_builtin_roles(void);
 
 /* Kinds that say what a tenant may hold: quotas and ranges. Whoever edits a namespace reads them

@@ -1,6 +1,7 @@
 // Rights that are stored as Role, ClusterRole and bindings, with kubectl as their user: given, used, taken away; and the
 // ways to get more than one has, all refused.
 import assert from 'node:assert/strict';
+import { isDeepStrictEqual } from 'node:util';
 import { Fleet, deployment, eventually } from './lib/atoll.mjs';
 import { call, credentials } from './lib/rest.mjs';
 
@@ -117,11 +118,48 @@ fleet.it('built-in roles work in a namespace, are aggregated into, and are put b
   await server.k(['delete', 'configmap', 'c', '-n', 'team', ...as('fred')]);
   await server.kFails(['create', 'rolebinding', 'boss', '--clusterrole=cluster-admin', '--user=tina', '-n', 'team', ...as('tina')], /not currently held/);
   await server.kFails(['create', 'configmap', 'c', '-n', 'default', ...as('tina')], /cannot create/);
-  await server.k(['patch', 'clusterrole', 'view', '--type=json', '-p', JSON.stringify([{ op: 'replace', path: '/rules', value: [rule('*', '*', '*')] }])]);
+  await server.k(['patch', 'clusterrole', 'system:aggregate-to-view', '--type=json', '-p', JSON.stringify([{ op: 'replace', path: '/rules', value: [rule('*', '*', '*')] }])]);
   assert.equal(await can('vera', 'delete secrets'), true);
   await server.restart();
   await eventually('view is what it was', async () => !(await can('vera', 'delete secrets')));
   assert.equal(await can('vera', 'get deployments.atoll.dev'), true);
+});
+
+fleet.it('the rules of its parts are written into an aggregated role, as in Kubernetes, and go with them; nobody gets more by it', async () => {
+  const rulesOf = async (name) => JSON.parse(await server.k(`get clusterrole ${name} -o json`)).rules;
+  const shows = (name, resource) => async () => (await rulesOf(name)).some((r) => r.resources?.includes(resource));
+  const sum = (name, labels) => clusterRole(name, [], { aggregationRule: { clusterRoleSelectors: [{ matchLabels: labels }] } });
+  for (const name of ['view', 'edit', 'admin']) await eventually(`${name} shows what it gives`, shows(name, 'deployments'));
+  assert.equal(await shows('view', 'secrets')(), false);
+  await server.apply([
+    sum('sum', { to: 'sum' }),
+    sum('sum-of-sums', { to: 'sums' }),
+    clusterRole('part-b', [rule('get', '', 'configmaps'), rule('list', '', 'events')], { metadata: { labels: { to: 'sum' } } }),
+    clusterRole('part-a', [rule('get', '', 'configmaps')], { metadata: { labels: { to: 'sum' } } }),
+    clusterRole('crontabs', [rule('get list', 'stable.example.com', 'crontabs')], { metadata: { labels: { [`${RBAC}/aggregate-to-view`]: 'true' } } }),
+  ]);
+  await eventually('each rule once, in order of the parts', async () => { const got = await rulesOf('sum'); return isDeepStrictEqual(got, [rule('get', '', 'configmaps'), rule('list', '', 'events')]); });
+  for (const name of ['view', 'edit', 'admin']) await eventually(`${name} has it too`, shows(name, 'crontabs'));
+  // What a sum picks may be a sum.
+  await server.k('label clusterrole sum to=sums');
+  await eventually('the sum of sums has them', shows('sum-of-sums', 'events'));
+  // Written by hand, it gives nothing and does not stay; applied again, it comes back.
+  await server.apply(bind('ann', NAMED('sum'), ['ann'], null));
+  assert.deepEqual([await can('ann', 'get configmaps'), await can('ann', 'delete secrets')], [true, false]);
+  await server.k(['patch', 'clusterrole', 'sum', '--type=json', '-p', JSON.stringify([{ op: 'replace', path: '/rules', value: [rule('*', '*', '*')] }])]);
+  assert.equal(await can('ann', 'delete secrets'), false);
+  await eventually('it is what its parts are', async () => (await rulesOf('sum')).length === 2);
+  await server.apply(sum('sum', { to: 'sum' }));
+  await eventually('it is again', async () => (await rulesOf('sum')).length === 2);
+  await server.k('label clusterrole part-b to-');
+  await eventually('a rule went with its part', async () => (await rulesOf('sum')).length === 1);
+  await server.k('delete clusterrole part-a');
+  assert.equal(await can('ann', 'get configmaps'), false);
+  await eventually('nothing is left', async () => (await rulesOf('sum')).length === 0);
+  // Who makes roles may not reach by a label what he may not give.
+  await server.kFails(['label', 'clusterrole', 'crontabs', 'to=sum', ...as('mallory')], /not currently held/);
+  await server.kFails(['create', '-f', '-', ...as('mallory')], /not currently held/, { input: JSON.stringify(clusterRole('into', [rule('*', '*', '*')], { metadata: { labels: { to: 'sum' } } })) });
+  await server.kFails(['patch', 'clusterrole', 'sum', '--type=merge', '-p', JSON.stringify({ aggregationRule: { clusterRoleSelectors: [{ matchLabels: { 'kubernetes.io/bootstrapping': 'rbac-defaults' } }] } }), ...as('mallory')], /aggregationRule/);
 });
 
 fleet.it('an account acts with its own token and rights only, and to impersonate it needs its name', async () => {
