@@ -462,7 +462,10 @@ static enum at_rc audit_open(struct at_server *s, struct at_err *err)
         rc = at_store_journal_open(s->store, &s->audit_journal, at_audit_redo_add, redo, err);
         o->journaled = rc == AT_OK;
         o->redo = redo;
-        rc = rc == AT_UNSUPPORTED ? AT_OK : rc;
+        if (rc == AT_UNSUPPORTED) {
+            *err = (struct at_err){0};
+            rc = AT_OK;
+        }
     }
     rc = rc == AT_OK ? at_audit_open(o, &s->audit, err) : rc;
     o->redo = NULL;
