@@ -1,6 +1,7 @@
 /* Choosing, by numbers: no request is sent here. Random numbers come from a fixed seed. */
 #include "core/mem.h"
 #include "gateway/gateway_priv.h"
+#include "gateway/lesson.h"
 #include "gateway/path.h"
 
 #include <setjmp.h>
@@ -546,6 +547,49 @@ static void prompts_come_back_to_who_has_seen_them(void **state)
     end(w);
 }
 
+/* Two loops of one gateway: what the first has sent the second knows, once it has turned. */
+static void loops_tell_each_other_where_new_prompts_went(void **state)
+{
+    (void)state;
+    static char prompt[8192];
+    static struct gw_worker workers[2];
+    AT_CLEANUP(at_cleanup_free) char *routes = many(8, "");
+    struct world *a = begin(routes), *b = begin(routes);
+    for (size_t i = 0; i < sizeof prompt; i++) {
+        prompt[i] = (char)('a' + gw_random(&a->worker) % 26);
+    }
+    workers[0] = a->worker;
+    workers[1] = b->worker;
+    workers[1].gateway = &a->gateway;
+    a->gateway.workers = workers;
+    a->gateway.n_workers = 2;
+    struct gw_wish wish = NO_WISH;
+    wish.prompt = (struct at_str){prompt, sizeof prompt};
+    struct gw_model *first = gw_model_find(&workers[0], "m", 1), *second = model(b);
+    struct gw_replica *went, *then;
+    enum gw_why why;
+    assert_int_equal(gw_choose(&workers[0], first, &wish, NULL, 0, 0, &went, &why), GW_CHOICE_MADE);
+    gw_learn_prefix(&workers[0], first, went);
+    second->next = 5; /* by load alone it would be another one's turn */
+    at_loop_turn(workers[1].loop, 0);
+    assert_int_equal(gw_choose(&workers[1], second, &wish, NULL, 0, 0, &then, &why),
+                     GW_CHOICE_MADE);
+    assert_int_equal(why, GW_WHY_PREFIX);
+    assert_string_equal(then->instance, went->instance);
+    /* It is new no more, neither to the one nor to the other: nobody is told. */
+    gw_learn_prefix(&workers[1], second, then);
+    assert_null(atomic_load(&workers[0].lessons));
+    /* What nobody takes is bounded, and freed at the end. */
+    for (size_t i = 0; i < AT_GW_LESSONS_MAX + 10; i++) {
+        gw_lesson_tell(&workers[0], first, went);
+    }
+    assert_int_equal(atomic_load(&workers[1].n_lessons), AT_GW_LESSONS_MAX);
+    gw_lesson_done(&workers[1]);
+    assert_int_equal(atomic_load(&workers[1].n_lessons), 0);
+    end(a);
+    end(b);
+}
+
 /* Two gateways with the same random numbers: where no two prompts begin alike, the one that looks
  * at prompts chooses exactly as the one that does not. */
 static void without_common_beginnings_the_choice_is_by_load_alone(void **state)
@@ -632,6 +676,7 @@ int main(void)
         cmocka_unit_test(sessions_stay_and_few_move_when_replicas_come_and_go),
         cmocka_unit_test(a_session_that_is_too_much_for_one_is_shared),
         cmocka_unit_test(prompts_come_back_to_who_has_seen_them),
+        cmocka_unit_test(loops_tell_each_other_where_new_prompts_went),
         cmocka_unit_test(without_common_beginnings_the_choice_is_by_load_alone),
         cmocka_unit_test(reads_what_a_request_wants),
     };

@@ -101,13 +101,11 @@ struct gw_model {
 
 struct gw_request;
 struct gw_parked; /* admit.c */
-
 struct gw_token {
     const char *key; /* its name, the gateway's */
     char *text;
     size_t len;
 };
-
 /* One loop and all that belongs to it. */
 struct gw_worker {
     struct at_gateway *gateway;
@@ -150,6 +148,8 @@ struct gw_worker {
     struct at_map *models;                   /* name → gw_model */
     uint64_t chain[AT_GW_PREFIX_BLOCKS_MAX]; /* of the prompt that was chosen for last */
     size_t n_chain;
+    _Atomic(struct gw_lesson *) lessons; /* of other loops */
+    atomic_uint n_lessons;
     size_t n_shadows, shadow_bytes; /* copies under way */
     struct at_map *aliases;         /* qualified name → gw_model, where that is another */
     struct gw_table *table;         /* that the models were made of */

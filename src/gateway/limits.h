@@ -135,6 +135,8 @@
 #define AT_GW_PREFIX_BLOCKS_MAX 512  /* of a prompt that are looked at */
 #define AT_GW_PREFIX_BLOCKS_PER_REPLICA 8192
 #define AT_GW_PREFIX_CANDIDATES_MAX 64
+#define AT_GW_LESSON_BLOCKS_MIN 8     /* new to a replica: other loops are told */
+#define AT_GW_LESSONS_MAX 1024        /* that wait for a loop */
 #define AT_GW_PREFIX_WORTH_BYTES 1024 /* known to a replica, outweigh a request under way */
 #define AT_GW_COST_BYTES 4096         /* of a prompt, are as much work as a short request */
 #define AT_GW_COST_MILLI_MAX 100000

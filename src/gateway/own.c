@@ -3,6 +3,7 @@
 #include "core/mem.h"
 #include "gateway/gateway_priv.h"
 #include "gateway/grpc.h"
+#include "gateway/lesson.h"
 #include "gateway/playground.h"
 
 #include <assert.h>
@@ -164,6 +165,9 @@ void gw_learn_prefix(struct gw_worker *w, struct gw_model *model, struct gw_repl
     at_metric_add(model->prefix_counts[1], (int64_t)depth);
     at_metric_add(model->prefix_counts[0], (int64_t)(w->n_chain - depth));
     gw_prefix_learn(&model->prefix, replica, w->chain, w->n_chain);
+    if (w->n_chain - depth >= AT_GW_LESSON_BLOCKS_MIN) {
+        gw_lesson_tell(w, model, replica);
+    }
 }
 
 static void answer_json(struct at_http_exchange *ex, int status, const char *headers, json_t *take)

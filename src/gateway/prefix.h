@@ -1,6 +1,6 @@
 /* Which replica has seen the beginning of a prompt: hashes of its blocks, each over all that stands
  * before, and for each replica those that it had last (least recently used go first). Learned from
- * where requests were sent; replicas are not asked. One loop's own. */
+ * where requests were sent; replicas are not asked. One loop's own; lesson.h tells the others. */
 #ifndef AT_GATEWAY_PREFIX_H
 #define AT_GATEWAY_PREFIX_H
 

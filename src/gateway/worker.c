@@ -1,6 +1,7 @@
 /* One loop: its listener and its connections. */
 #include "core/mem.h"
 #include "gateway/gateway_priv.h"
+#include "gateway/lesson.h"
 #include "gateway/upload.h"
 
 #include <assert.h>
@@ -106,6 +107,7 @@ void gw_worker_done(struct gw_worker *worker)
     gw_spans_free(worker->spans);
     worker->spans = NULL;
     at_http_client_free(worker->client);
+    gw_lesson_done(worker);
     gw_view_done(worker);
     gw_table_unref(atomic_exchange(&worker->next_table, NULL));
     at_tls_config_unref(atomic_exchange(&worker->next_tls, NULL));
