@@ -40,6 +40,7 @@ struct sched_item {
     size_t pending_at;      /* in sched.pending */
     uint64_t tried;         /* request's version + 1 when it was last refused; 0: try it */
     bool waits_for_others;  /* not for room */
+    bool waits_for_mates;   /* those that could make room are those that it asks for */
     uint64_t tried_holders; /* and sched's holders then */
     uint64_t tried_epoch;
     uint64_t tried_budgets;  /* its preemption may have failed by a budget: sched's budgets then */

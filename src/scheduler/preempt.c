@@ -39,6 +39,7 @@ struct search {
     const struct sched_node *of;
     struct candidate list[VICTIMS_MAX];
     size_t n;
+    bool missed; /* somebody was spared because who comes asks for them */
     struct sched_node *best;
     struct cost best_cost;
     struct candidate chosen[VICTIMS_MAX];
@@ -109,7 +110,7 @@ static bool trial_has_room(const struct search *f)
 }
 
 /* Without those taken, would it miss somebody that its affinity asks for? */
-static bool trial_misses(const struct search *f)
+static bool trial_misses(struct search *f)
 {
     const struct at_instance *gone[VICTIMS_MAX];
     size_t n = 0;
@@ -122,10 +123,12 @@ static bool trial_misses(const struct search *f)
             gone[n++] = x->instance;
         }
     }
-    return n > 0 && sched_near_misses(f->s, f->turn, f->of, gone, n);
+    bool misses = n > 0 && sched_near_misses(f->s, f->turn, f->of, gone, n);
+    f->missed = f->missed || misses;
+    return misses;
 }
 
-static bool trial_fits(const struct search *f)
+static bool trial_fits(struct search *f)
 {
     return trial_has_room(f) && !trial_misses(f);
 }
@@ -256,9 +259,11 @@ static bool weigh(const struct search *f, struct sched_item *item, struct candid
 }
 
 /* It is the only one there that the affinity of who comes asks for. */
-static bool is_missed(const struct search *f, const struct sched_item *x)
+static bool is_missed(struct search *f, const struct sched_item *x)
 {
-    return f->turn->n_near > 0 && sched_near_misses(f->s, f->turn, f->of, &x->instance, 1);
+    bool misses = f->turn->n_near > 0 && sched_near_misses(f->s, f->turn, f->of, &x->instance, 1);
+    f->missed = f->missed || misses;
+    return misses;
 }
 
 /* Those that may go, the cheapest first; what leaves anyway is given back to the trial. */
@@ -482,6 +487,7 @@ enum at_rc sched_preempt(struct sched *s, struct sched_item *item, int64_t now_w
                          struct at_sched_decision *d)
 {
     const struct at_instance *i = item->instance;
+    item->waits_for_mates = false;
     if (at_streq(i->spec.preemption_policy, "Never") || i->spec.priority <= s->lowest_priority) {
         return AT_OK;
     }
@@ -513,7 +519,9 @@ enum at_rc sched_preempt(struct sched *s, struct sched_item *item, int64_t now_w
         }
     }
     if (f->best == NULL) {
-        d->waits_for |= s->kept != kept ? AT_SCHED_CHANGE_BUDGET : 0;
+        d->waits_for |= (s->kept != kept ? AT_SCHED_CHANGE_BUDGET : 0u) |
+                        (f->missed ? AT_SCHED_CHANGE_PLACED : 0u);
+        item->waits_for_mates = f->missed;
     }
     if (f->best == NULL && free_turn) {
         f->r->no_victims_by_budget = s->kept != kept;

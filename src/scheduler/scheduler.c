@@ -154,7 +154,7 @@ static void note_try(struct sched *s, struct sched_item *item)
     item->tried_epoch = s->epoch;
     item->tried_budgets = s->budgets;
     item->tried_near = sched_near_stamp(s, item->instance, item->group);
-    item->waits_for_others = false;
+    item->waits_for_others = item->waits_for_mates;
     for (size_t i = 0; i < s->n_sites && item->request->scored; i++) {
         item->waits_for_others |= item->request->sites[i].fits > 0; /* room, but not the place */
     }

@@ -287,6 +287,37 @@ static void one_that_waits_for_others_is_woken_by_those_only(void **state)
     rig_done(&r);
 }
 
+/* Who comes asks for y, and nobody else there would make room: it waits until another one of y's
+ * kind is there. */
+static void one_whose_victim_it_asks_for_is_woken_by_another_of_its_kind(void **state)
+{
+    (void)state;
+    struct rig r = {.rev = 0};
+    world_init(&r.w);
+    world_site(&r.w, "s", "edge", "EU");
+    world_node(&r.w, "n1", "s", 4000, 8 * GIB);
+    rig_start(&r);
+    starts(&r, "y", "n1", 3000, "db")->spec.priority = 1;
+    struct at_instance *x = world_instance(&r.w, "x", NULL, 3000);
+    struct at_label_selector db = {.match_labels = label(&r.w, "app", "db")};
+    struct at_affinity_term term = {.label_selector = &db, .topology = "node"};
+    struct at_affinity near = {.required = {&term, 1}};
+    places(x)->affinity = &near;
+    x->spec.priority = 10;
+    tell_instance(&r, x);
+    assert_int_equal(decided(&r), 1);
+    assert_null(r.w.plan.decisions[0].nominated);
+    assert_true((r.w.plan.decisions[0].waits_for & AT_SCHED_CHANGE_PLACED) != 0);
+    starts(&r, "other", "n1", 100, "web")->spec.priority = 1;
+    assert_int_equal(decided(&r), 0);
+    starts(&r, "z", "n1", 500, "db")->spec.priority = 1;
+    assert_int_equal(decided(&r), 1);
+    assert_non_null(r.w.plan.decisions[0].nominated);
+    assert_int_equal(r.w.plan.decisions[0].n_victims, 1);
+    assert_string_equal(r.w.plan.decisions[0].victims[0]->meta.name, "y");
+    rig_done(&r);
+}
+
 static void one_that_is_kept_away_is_woken_when_they_leave(void **state)
 {
     (void)state;
@@ -345,6 +376,7 @@ int main(void)
         cmocka_unit_test(one_that_a_budget_keeps_out_waits_for_copies_to_be_ready),
         cmocka_unit_test(one_that_waits_for_a_label_is_woken_by_it),
         cmocka_unit_test(one_that_waits_for_others_is_woken_by_those_only),
+        cmocka_unit_test(one_whose_victim_it_asks_for_is_woken_by_another_of_its_kind),
         cmocka_unit_test(one_that_is_kept_away_is_woken_when_they_leave),
         cmocka_unit_test(a_node_that_joins_and_a_limit_that_rises_wake),
     };
