@@ -187,7 +187,7 @@ static enum at_rc fetch(struct download *d, struct at_err *err)
     enum at_rc rc = AT_OK;
     while (d->have < d->blob->bytes) {
         rc = get_try(d, err);
-        tries = d->arrived > 0 ? 0 : tries;
+        tries = d->arrived >= PKG_PROGRESS_BYTES ? 0 : tries;
         if (rc != AT_OK && !at_pkg_again(d->session, rc, &tries)) {
             return rc;
         }

@@ -26,7 +26,8 @@
 #define PKG_TENSORS_MAX 256   /* inputs, and outputs, of a signature */
 
 #define PKG_PARALLEL 4 /* layers at a time */
-#define PKG_TRIES 4    /* in a row without a byte of progress */
+#define PKG_TRIES 4    /* in a row without progress */
+#define PKG_PROGRESS_BYTES 65536
 #define PKG_RETRY_MIN_NS (200 * AT_NS_PER_MS)
 #define PKG_RETRY_MAX_NS (10 * AT_NS_PER_S)
 #define PKG_RETRY_AFTER_MAX_S 30

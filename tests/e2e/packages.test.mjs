@@ -234,6 +234,7 @@ it('a registry that lies: digest, length, range, an endless body, loops; nothing
     ['huge manifest', (req, res, forward) => (req.url.includes('/manifests/') ? res.writeHead(200).end(Buffer.alloc(6 << 20, 32)) : forward()), /larger/],
     ['loops', (req, res, forward) => (isBlob(req) ? loop(req, res) : forward()), /place to place/],
     ['a file elsewhere', (req, res, forward) => (isBlob(req) ? res.writeHead(302, { Location: 'file:///etc/passwd' }).end() : forward()), /no address/],
+    ['a crumb at a time', (req, res, forward) => (isBlob(req) ? res.writeHead(200).end('abcd') : forward()), /ended .* after 4 of/],
     ['no registry', (req, res) => res.writeHead(404).end('hello'), /no registry/],
     ['strange challenge', (req, res) => res.writeHead(401, { 'WWW-Authenticate': 'Bearer realm="' }).end(), /makes no sense|neither/],
   ];
