@@ -138,6 +138,7 @@ enum at_rc at_agent_new(const struct at_agent_options *o, struct at_agent **ret,
     a->listen_host = at_strdup(o->listen_host != NULL ? o->listen_host : "127.0.0.1");
     a->self_exe = at_strdup(o->self_exe);
     a->registry_ca = at_strdup(o->registry_ca);
+    a->mps_control = at_strdup(o->mps_control);
     a->insecure_registries = o->insecure_registries;
     a->stop_instances = o->stop_instances;
     a->on_ready = o->on_ready;
@@ -259,8 +260,8 @@ void at_agent_stop(struct at_agent *a, void (*done)(void *ctx), void *ctx)
 
 static void texts_free(struct at_agent *a)
 {
-    char *texts[] = {a->name,       a->site,        a->state_dir, a->devices_file,
-                     a->models_dir, a->listen_host, a->self_exe,  a->registry_ca};
+    char *texts[] = {a->name,        a->site,     a->state_dir,   a->devices_file, a->models_dir,
+                     a->listen_host, a->self_exe, a->registry_ca, a->mps_control};
     for (size_t i = 0; i < AT_ARRAY_LEN(texts); i++) {
         at_free(texts[i]);
     }
@@ -287,6 +288,7 @@ void at_agent_free(struct at_agent *a)
     }
     at_map_free(a->instances);
     agent_shares_done(a);
+    agent_mps_done(a);
     agent_gpus_done(a);
     agent_fetches_free(a->fetches);
     agent_packages_free(a->packages);

@@ -20,6 +20,7 @@ struct at_agent_options {
     const char *state_dir;     /* certificate, model cache, instance records and logs */
     const char *devices_file;  /* see devices.h; may be NULL */
     const char *models_dir;    /* where `file:name` models are looked up; may be NULL */
+    const char *mps_control;   /* nvidia-cuda-mps-control; NULL: found on PATH */
     int64_t model_cache_bytes; /* limit of the model cache; 0: none */
     const char *registry_ca;   /* PEM file of authorities for registries; NULL: the system's */
     /* "host:port" of registries without TLS; NULL-terminated, borrowed; may be NULL */

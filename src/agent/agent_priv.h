@@ -19,6 +19,8 @@ struct agent_fetches;
 struct agent_tunnel;
 struct agent_share;
 struct share_look;
+struct agent_mps;
+struct mig_job;
 
 #define AGENT_DRIVERS_MAX 4
 #define AGENT_FINALIZER "atoll.dev/agent"
@@ -52,6 +54,7 @@ struct at_agent {
     char **labels;
     bool stop_instances, stopping;
     bool loaded; /* instances that outlived an earlier agent are known */
+    bool synced; /* and which of them are wanted */
     void (*on_ready)(void *ctx, enum at_rc rc, const struct at_err *err);
     void *ctx;
     void (*on_stopped)(void *ctx);
@@ -89,6 +92,19 @@ struct at_agent {
     /* gpus.c */
     json_t *gpus;      /* as the Node's status has them; NULL: not yet */
     char *gpu_sharing; /* the Node's own word on it */
+    json_t *gpu_modes; /* as they were told last; NULL: never */
+
+    /* mig.c */
+    json_t *gpu_parts;       /* that the Node wants; NULL: nothing was said */
+    struct mig_job *mig_job; /* under way in the pool */
+    int64_t mig_next_ns;
+    int mig_state; /* enum at_mig_state */
+    bool mig_known;
+    char mig_message[256];
+
+    /* mps.c */
+    char *mps_control; /* NULL: on PATH */
+    struct agent_mps *mps;
 };
 
 /* agent.c */
@@ -98,6 +114,7 @@ void agent_check_stopped(struct at_agent *a); /* after an instance went away */
 
 /* node.c */
 void agent_node_start(struct at_agent *a);
+void agent_node_tell(struct at_agent *a); /* its devices have changed: the whole status anew */
 void agent_node_done(struct at_agent *a);
 
 /* node.c: what is in the model cache, to the Node's status. */
@@ -161,6 +178,7 @@ struct agent_instance {
     int64_t log_noted_bytes;
     struct agent_share *share;     /* of GPUs; NULL: none */
     struct agent_parking *parking; /* NULL: it never was */
+    bool mps_waits;                /* in PHASE_STARTING, for NVIDIA's service to come or to go */
     size_t secret_index;
     json_t *secrets; /* {"name/key": "value"} while launching */
     at_client_call_id secret_call;

@@ -35,6 +35,35 @@ void agent_parking_remove(const struct agent_instance *i); /* its file */
 /* admit.c: is there room on its GPUs beside what others hold there? returns: what others have
  * parked is no obstacle, though i itself be not one that parks. why: when not. */
 bool agent_gpu_room(const struct agent_instance *i, bool returns, char *why, size_t why_size);
+enum agent_gpu_mode agent_share_mode(const struct agent_instance *i); /* it has one */
+/* It is (to be) a client of MPS on this one GPU. */
+bool agent_share_of_mps(const struct agent_instance *i, const char **ret_gpu, int64_t *ret_milli,
+                        int64_t *ret_memory_bytes);
+bool agent_share_holds(const struct agent_instance *i, const char *gpu);
+/* What its processes are told of the service; pipe NULL: nothing. */
+enum at_rc agent_share_set_mps(struct agent_instance *i, const char *pipe,
+                               struct at_err *err) AT_WARN_UNUSED;
+
+/* mps.c: NVIDIA's Multi-Process Service, one for each GPU with instances of mode MPS. */
+/* May it start? AT_AGAIN: not yet; agent_launch_start is called again. err: AT_CONFLICT with others
+ * on its GPU; what keeps the service from running. */
+enum at_rc agent_mps_admit(struct agent_instance *i, struct at_err *err) AT_WARN_UNUSED;
+/* What MPS calls the active thread percentage: never more than the share, never none. */
+static inline int64_t agent_mps_percent(int64_t milli)
+{
+    return milli < 10 ? 1 : milli / 10;
+}
+/* The folder of its pipes, for clients; NULL: it is none. Borrowed until it ends. */
+const char *agent_mps_pipe(const struct agent_instance *i);
+void agent_mps_tick(struct at_agent *a);    /* starts again what died, ends what nobody uses */
+json_t *agent_mps_mode(struct at_agent *a); /* for status.gpuModes; NULL: not asked for */
+void agent_mps_done(struct at_agent *a);
+
+/* mig.c: parts of GPUs that the Node's spec wants. */
+void agent_mig_want(struct at_agent *a, const json_t *parts); /* NULL: none are asked for */
+void agent_mig_tick(struct at_agent *a);
+json_t *agent_mig_mode(const struct at_agent *a); /* for status.gpuModes; NULL: not asked for */
+void agent_mig_done(struct at_agent *a);
 
 /* gpus.c: the GPUs of this machine, and how they are shared. */
 enum agent_gpu_mode {
@@ -45,6 +74,7 @@ enum agent_gpu_mode {
 };
 enum agent_gpu_mode agent_gpu_mode(const struct agent_instance *i);
 const char *agent_gpu_mode_name(enum agent_gpu_mode mode);
+enum agent_gpu_mode agent_gpu_mode_named(const char *name, enum agent_gpu_mode otherwise);
 /* The Node's status is about to be sent: remembers its gpus, and puts in which have failed. */
 void agent_gpus_learn(struct at_agent *a, json_t *status);
 /* What the driver says now. Ends what runs on those that failed. */
@@ -52,6 +82,11 @@ void agent_gpus_failed(struct at_agent *a, const struct at_gpu_fault *faults, si
 /* One of its GPUs cannot be used: writes why, with the GPU's name. */
 bool agent_gpus_lost(const struct agent_instance *i, char *why, size_t why_size);
 void agent_gpus_done(struct at_agent *a);
+/* What the Node's spec wants of its GPUs, from the answer to a heartbeat or the Node itself. */
+void agent_gpus_want(struct at_agent *a, const char *sharing, const json_t *parts);
+/* How the ways to share them fare; told to the server when that is news. */
+json_t *agent_gpu_modes(struct at_agent *a); /* own: caller decrefs */
+void agent_gpu_modes_tell(struct at_agent *a);
 /* What is to be shown to it: its share's files, and nothing in place of other GPUs' device files.
  */
 struct agent_gpu_view {

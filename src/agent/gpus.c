@@ -16,6 +16,16 @@ const char *agent_gpu_mode_name(enum agent_gpu_mode mode)
     return MODES[mode];
 }
 
+enum agent_gpu_mode agent_gpu_mode_named(const char *name, enum agent_gpu_mode otherwise)
+{
+    for (size_t k = 0; k < AT_ARRAY_LEN(MODES); k++) {
+        if (strcmp(name, MODES[k]) == 0) {
+            return (enum agent_gpu_mode)k;
+        }
+    }
+    return otherwise;
+}
+
 /* MIG is a kind of device, not a way to share one: parts of it are shared as whole ones are. */
 enum agent_gpu_mode agent_gpu_mode(const struct agent_instance *i)
 {
@@ -23,12 +33,7 @@ enum agent_gpu_mode agent_gpu_mode(const struct agent_instance *i)
     const char *of_node = i->agent->gpu_sharing != NULL ? i->agent->gpu_sharing : "";
     const char *own = how != NULL && how->mode != NULL ? how->mode : "";
     const char *mode = own[0] != '\0' && strcmp(own, "MIG") != 0 ? own : of_node;
-    for (size_t k = 0; k < AT_ARRAY_LEN(MODES); k++) {
-        if (strcmp(mode, MODES[k]) == 0) {
-            return (enum agent_gpu_mode)k;
-        }
-    }
-    return AGENT_GPU_SHARE;
+    return agent_gpu_mode_named(mode, AGENT_GPU_SHARE);
 }
 
 static const char *fault_of(const struct at_gpu_fault *faults, size_t n, const char *id)
@@ -88,8 +93,26 @@ static void send(struct at_agent *a)
     json_decref(patch);
 }
 
+static const json_t *gpu_of(const struct at_agent *a, const char *id);
+
+/* Not found by the last inventory: taken out, or a part that MIG does not make any more. */
+static bool is_gone(const struct agent_instance *i, char *why, size_t why_size)
+{
+    for (size_t n = 0; i->agent->gpus != NULL && n < i->typed->status.gpus.n; n++) {
+        const char *id = i->typed->status.gpus.items[n].id;
+        if (at_share_is_enforceable(id) && gpu_of(i->agent, id) == NULL) {
+            snprintf(why, why_size, "its GPU %s is not on this machine any more", id);
+            return true;
+        }
+    }
+    return false;
+}
+
 bool agent_gpus_lost(const struct agent_instance *i, char *why, size_t why_size)
 {
+    if (is_gone(i, why, why_size)) {
+        return true;
+    }
     size_t k;
     json_t *gpu;
     json_array_foreach(i->agent->gpus, k, gpu)
@@ -205,8 +228,51 @@ void agent_gpu_view_done(struct agent_gpu_view *view)
     }
 }
 
+/* --- how the ways to share them fare --- */
+
+json_t *agent_gpu_modes(struct at_agent *a)
+{
+    json_t *list = json_array();
+    json_t *mps = agent_mps_mode(a);
+    if (mps != NULL) {
+        json_array_append_new(list, mps);
+    }
+    json_t *mig = agent_mig_mode(a);
+    if (mig != NULL) {
+        json_array_append_new(list, mig);
+    }
+    return list;
+}
+
+void agent_gpu_modes_tell(struct at_agent *a)
+{
+    AT_CLEANUP(at_cleanup_json) json_t *now = agent_gpu_modes(a);
+    bool news = a->gpu_modes == NULL ? json_array_size(now) > 0 : !json_equal(now, a->gpu_modes);
+    if (a->client == NULL || a->gpus == NULL || !news) {
+        return; /* the whole status follows, or nothing is new */
+    }
+    json_decref(a->gpu_modes);
+    a->gpu_modes = json_incref(now);
+    json_t *patch = json_pack("{s:{s:O}}", "status", "gpuModes", now);
+    at_client_patch(a->client, &AT_KIND_NODE, NULL, a->name, "status", patch, on_told, a);
+    json_decref(patch);
+}
+
+void agent_gpus_want(struct at_agent *a, const char *sharing, const json_t *parts)
+{
+    agent_mig_want(a, parts);
+    if (!at_streq(a->gpu_sharing != NULL ? a->gpu_sharing : "", sharing)) {
+        at_free(a->gpu_sharing);
+        a->gpu_sharing = at_strdup(sharing);
+    }
+    agent_gpu_modes_tell(a);
+}
+
 void agent_gpus_done(struct at_agent *a)
 {
+    agent_mig_done(a);
+    json_decref(a->gpu_modes);
+    a->gpu_modes = NULL;
     json_decref(a->gpus);
     a->gpus = NULL;
     at_free(a->gpu_sharing);

@@ -740,6 +740,7 @@ void agent_instances_synced(struct at_agent *a)
 {
     size_t n = 0;
     struct agent_instance **all = instances_all(a, &n);
+    a->synced = true;
     for (size_t k = 0; k < n; k++) {
         if (all[k]->orphan) {
             at_log(AT_LOG_INFO, "instance.orphan", "%s/%s is no longer wanted", all[k]->ns,

@@ -285,6 +285,14 @@ static void env_gpus(const struct agent_instance *i, struct words *w)
     if (memory > 0) {
         words_add(w, at_arena_printf(w->arena, "ATOLL_GPU_MEMORY_BYTES=%lld", (long long)memory));
     }
+    const char *pipe = agent_mps_pipe(i);
+    if (pipe != NULL) {
+        words_add(w, at_arena_printf(w->arena, "CUDA_MPS_PIPE_DIRECTORY=%s", pipe));
+        words_add(w, at_arena_printf(w->arena, "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=%lld",
+                                     (long long)agent_mps_percent(s->gpus.items[0].milli)));
+        words_add(w, at_arena_printf(w->arena, "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT=0=%lldM",
+                                     (long long)((memory + (1 << 20) - 1) >> 20)));
+    }
     /* Only where /etc/ld.so.preload cannot be shown does this hold the program. */
     if (agent_share_library(i) != NULL) {
         words_add(w, at_arena_printf(w->arena, "LD_PRELOAD=%s", agent_share_library(i)));
@@ -393,6 +401,7 @@ void agent_launch_start(struct agent_instance *i)
                          .items = at_arena_alloc(arena, AGENT_ARGS_MAX * sizeof(char *))};
     struct words envp = {.arena = arena,
                          .items = at_arena_alloc(arena, AGENT_ARGS_MAX * sizeof(char *))};
+    const char *reason = "StartFailed";
     enum at_rc rc = driver_check(i, &err);
     if (rc == AT_OK) {
         rc = port_choose(i, &err);
@@ -407,6 +416,13 @@ void agent_launch_start(struct agent_instance *i)
         rc = agent_share_apply(i, &err);
     }
     if (rc == AT_OK) {
+        rc = agent_mps_admit(i, &err);
+        if (rc == AT_AGAIN) {
+            return; /* and here again */
+        }
+        reason = rc != AT_OK ? "GPUSharingUnavailable" : reason;
+    }
+    if (rc == AT_OK) {
         argv_make(i, &argv);
         env_make(i, &envp);
         if (argv.full || envp.full) {
@@ -416,7 +432,7 @@ void agent_launch_start(struct agent_instance *i)
     json_decref(i->secrets); /* not kept longer than needed */
     i->secrets = NULL;
     if (rc != AT_OK) {
-        agent_instance_failed_start(i, "StartFailed", &err);
+        agent_instance_failed_start(i, reason, &err);
         return;
     }
     const char **readable = at_arena_alloc(arena, (i->n_more_paths + 2) * sizeof *readable);
@@ -442,6 +458,7 @@ void agent_launch_start(struct agent_instance *i)
                                    .envp = envp.items,
                                    .working_dir = w->working_dir,
                                    .uid = w->user > 0 ? w->user : -1,
+                                   .user_of = agent_mps_pipe(i),
                                    .own_network = agent_network_own(i),
                                    .limits = limits_of(w),
                                    .binds = view.binds,

@@ -67,6 +67,17 @@
 #define AGENT_SHARES_MAX 64                      /* of one GPU */
 #define AGENT_BINDS_MAX 80 /* files shown to an instance in place of the machine's */
 
+#define AGENT_MIG_LOOK_NS (30 * AT_NS_PER_S) /* between looks at how GPUs are divided */
+#define AGENT_MIG_AGAIN_NS (5 * AT_NS_PER_S) /* after its driver refused */
+#define AGENT_MIG_BUSY_NS (1 * AT_NS_PER_S)  /* while one waits to be free */
+#define AGENT_MIG_GPUS_MAX 64
+#define AGENT_MIG_BUSY_MAX 1024
+#define AGENT_MPS_AGAIN_NS                                                                         \
+    (30 * AT_NS_PER_S)                       /* after MPS did not start, until it is tried again   \
+                                              */
+#define AGENT_MPS_FIND_NS (10 * AT_NS_PER_S) /* between looks for NVIDIA's program */
+#define AGENT_MPS_DEATHS_MAX 5               /* in a row, each within AGENT_HEALTHY_NS */
+
 #define AGENT_SOCKET_PATH_BYTES_MAX 100 /* what a Unix socket's address holds, less a reserve */
 
 #endif

@@ -93,11 +93,21 @@ static void status_send(struct at_agent *a)
     agent_room_learn(a, status);
     json_object_set_new(status, "drivers", drivers_json(a));
     json_object_set_new(status, "models", models_json(a));
+    json_decref(a->gpu_modes);
+    a->gpu_modes = agent_gpu_modes(a);
+    json_object_set(status, "gpuModes", a->gpu_modes);
     json_object_set_new(status, "address", json_string(a->listen_host));
     json_object_set_new(status, "agentVersion", json_string(AT_VERSION));
     json_t *patch = json_pack("{s:o}", "status", status);
     at_client_patch(a->client, &AT_KIND_NODE, NULL, a->name, "status", patch, on_status, a);
     json_decref(patch);
+}
+
+void agent_node_tell(struct at_agent *a)
+{
+    if (a->client != NULL) {
+        status_send(a);
+    }
 }
 
 /* --- the Node itself --- */
@@ -135,6 +145,8 @@ static void on_node(void *ctx, enum at_rc rc, int status, json_t *body, const st
         agent_failed(a, rc, &own);
         return;
     }
+    agent_gpus_want(a, at_json_str_at(body, "spec.gpuSharing", ""),
+                    at_json_at(body, "spec.gpuParts"));
     status_send(a);
 }
 
@@ -182,11 +194,8 @@ static void on_heartbeat(void *ctx, enum at_rc rc, int status, json_t *body,
     if (rc == AT_OK) {
         int64_t ms = at_json_int_at(body, "intervalMs", 0);
         a->heartbeat_ns = ms > 0 ? ms * AT_NS_PER_MS : a->heartbeat_ns;
-        const char *sharing = at_json_str_at(body, "gpuSharing", "");
-        if (!at_streq(a->gpu_sharing != NULL ? a->gpu_sharing : "", sharing)) {
-            at_free(a->gpu_sharing);
-            a->gpu_sharing = at_strdup(sharing);
-        }
+        agent_gpus_want(a, at_json_str_at(body, "gpuSharing", ""),
+                        json_object_get(body, "gpuParts"));
         wait = a->heartbeat_ns;
     } else {
         at_log(AT_LOG_WARN, "heartbeat.failed", "%s", err->msg);

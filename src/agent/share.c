@@ -115,6 +115,26 @@ void agent_share_free(struct agent_instance *i)
     i->share = NULL;
 }
 
+/* As it was made: the Node may want another way by now, and what runs keeps its own. */
+static enum agent_gpu_mode mode_of(const struct agent_instance *i, const char *dir, size_t n)
+{
+    AT_CLEANUP(at_cleanup_free) char *path = at_asprintf("%s/mode", dir);
+    AT_CLEANUP(at_cleanup_buf) struct at_buf text = {0};
+    enum agent_gpu_mode mode = agent_gpu_mode(i);
+    if (i->task != NULL && at_file_read(path, 64, &text, NULL) == AT_OK && text.len > 0) {
+        mode = agent_gpu_mode_named(text.data, mode);
+    }
+    /* A client of MPS has one folder of pipes, and so one GPU: several are nobody else's anyhow. */
+    return mode == AGENT_GPU_MPS && n != 1 ? AGENT_GPU_TIME_SLICES : mode;
+}
+
+static enum at_rc note_mode(const struct agent_share *s, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_free) char *path = at_asprintf("%s/mode", s->dir);
+    const char *name = agent_gpu_mode_name(s->mode);
+    return at_file_write_atomic(path, name, strlen(name), 0644, err);
+}
+
 /* A mount needs a place to be mounted on: an empty file changes nothing for anybody. */
 static bool preload_place(void)
 {
@@ -179,7 +199,7 @@ enum at_rc agent_share_apply(struct agent_instance *i, struct at_err *err)
     if (s == NULL) {
         i->share = s = share_new(i);
         s->binds[2].source = preload_place() ? s->preload : NULL;
-        s->mode = agent_gpu_mode(i); /* for as long as it runs */
+        s->mode = mode_of(i, s->dir, n); /* for as long as it runs */
     }
     s->strict = i->typed->spec.gpu_sharing != NULL && i->typed->spec.gpu_sharing->strict;
     s->priority = i->typed->spec.priority;
@@ -196,6 +216,7 @@ enum at_rc agent_share_apply(struct agent_instance *i, struct at_err *err)
         return AT_OK; /* looked at again, about every second */
     }
     enum at_rc rc = at_share_make(s->dir, wants, n, err);
+    rc = rc == AT_OK ? note_mode(s, err) : rc;
     if (rc == AT_OK) {
         for (size_t d = 0; d < n && s->n == n; d++) { /* what was seen and laid out holds on */
             devices[d].seen = s->devices[d].seen;
@@ -209,8 +230,47 @@ enum at_rc agent_share_apply(struct agent_instance *i, struct at_err *err)
             put_slot(s, d, 0, AT_SHARE_PERIOD_US * devices[d].milli / GPU_MILLI);
         }
         agent_shares_watch(i->agent);
+        rc = agent_share_set_mps(i, agent_mps_pipe(i), err);
     }
     return rc;
+}
+
+enum agent_gpu_mode agent_share_mode(const struct agent_instance *i)
+{
+    return i->share->mode;
+}
+
+bool agent_share_of_mps(const struct agent_instance *i, const char **ret_gpu, int64_t *ret_milli,
+                        int64_t *ret_memory_bytes)
+{
+    const struct agent_share *s = i->share;
+    if (s == NULL || s->mode != AGENT_GPU_MPS || s->n != 1) {
+        return false;
+    }
+    *ret_gpu = s->devices[0].id;
+    *ret_milli = s->devices[0].milli;
+    *ret_memory_bytes = s->devices[0].memory_bytes;
+    return true;
+}
+
+bool agent_share_holds(const struct agent_instance *i, const char *gpu)
+{
+    for (size_t k = 0; i->share != NULL && k < i->share->n; k++) {
+        if (strcmp(i->share->devices[k].id, gpu) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+enum at_rc agent_share_set_mps(struct agent_instance *i, const char *pipe, struct at_err *err)
+{
+    const char *gpu;
+    int64_t milli, memory;
+    if (pipe == NULL || !agent_share_of_mps(i, &gpu, &milli, &memory)) {
+        return AT_OK;
+    }
+    return at_share_set_mps(i->share->dir, pipe, agent_mps_percent(milli), memory, err);
 }
 
 void agent_shares_watch(struct at_agent *a)
@@ -540,6 +600,8 @@ static void share_tick(void *ctx)
     bool shared = lay_out_all(a, now);
     if (now - a->share_looked_ns >= AGENT_SHARE_LOOK_NS) {
         a->share_looked_ns = now;
+        agent_mps_tick(a);
+        agent_mig_tick(a);
         look_begin(a);
     }
     a->share_timer =

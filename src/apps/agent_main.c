@@ -86,6 +86,9 @@ int at_app_agent(int argc, char **argv)
          "~/.local/state/atoll/agent)."},
         {"devices", &o.devices_file, NULL, NULL, "FILE",
          "JSON that replaces parts of what was found here."},
+        {"mps-control", &o.mps_control, NULL, NULL, "FILE",
+         "NVIDIA's program for GPUs that are shared by MPS (default: nvidia-cuda-mps-control on "
+         "PATH)."},
         {"models", &o.models_dir, NULL, NULL, "DIR",
          "Folder in which file:NAME models are looked up."},
         {"model-cache", &cache, NULL, NULL, "SIZE",

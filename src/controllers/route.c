@@ -150,7 +150,14 @@ static bool node_changed(struct at_controllers *c, const struct at_node *node)
     }
     uint64_t failed = 0;
     for (size_t k = 0; k < node->status.gpus.n; k++) {
-        failed = failed * 31 + (ctl_text(node->status.gpus.items[k].fault)[0] != '\0');
+        const struct at_node_gpu *gpu = &node->status.gpus.items[k];
+        failed = failed * 31 + (ctl_text(gpu->fault)[0] != '\0');
+        for (const char *s = gpu->id; *s != '\0'; s++) { /* parts that MIG made have others */
+            failed = (failed ^ (unsigned char)*s) * 1099511628211u;
+        }
+    }
+    for (size_t k = 0; k < node->status.gpu_modes.n; k++) {
+        failed = failed * 31 + node->status.gpu_modes.items[k].ready;
     }
     char *now = at_asprintf(
         "%llu %s %lld %d %d %u %llx %lld %lld %lld %lld %zu", (unsigned long long)failed,

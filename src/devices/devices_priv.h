@@ -11,6 +11,10 @@
 /* Append {id, model, memory} of each GPU that NVIDIA's library knows; without the library nothing.
  */
 void at_devices_nvml(const char *library, json_t *gpus);
+struct nvml;
+struct nvml_device;
+/* What MIG can make of one, to gpu.profiles; nothing where it can make nothing. */
+void at_devices_mig_profiles(const struct nvml *nvml, struct nvml_device *device, json_t *gpu);
 #define AT_DEVICES_DRM_DIR "/sys/class/drm"
 /* Append the GPUs of AMD and Intel that have memory of their own. */
 void at_devices_sysfs(const char *drm_dir, json_t *gpus);

@@ -61,7 +61,18 @@ static void add(struct list *list, const char *id, const struct nvml_process *p,
                 unsigned long long total)
 {
     /* "Not available" is a number too, the largest. */
-    if (p->used > total || list->n == list->max) {
+    if (p->used > total) {
+        return;
+    }
+    for (size_t i = 0; i < list->n; i++) { /* of two kinds: told of twice, held once */
+        struct at_gpu_use *known = &list->items[i];
+        if (known->pid == (pid_t)p->pid && strcmp(known->id, id) == 0) {
+            int64_t used = (int64_t)p->used;
+            known->memory_bytes = used > known->memory_bytes ? used : known->memory_bytes;
+            return;
+        }
+    }
+    if (list->n == list->max) {
         return;
     }
     struct at_gpu_use *use = &list->items[list->n++];
@@ -106,8 +117,8 @@ static void ask(struct at_gpu_watch *w, unsigned index, nvml_handle device, cons
     if (ret_id != NULL) {
         memcpy(ret_id, id, sizeof id);
     }
-    nvml_processes_fn *const kinds[] = {nvml->compute, nvml->graphics};
-    for (size_t k = 0; k < 2; k++) {
+    nvml_processes_fn *const kinds[] = {nvml->compute, nvml->graphics, nvml->mps};
+    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
         struct nvml_process found[PROCESSES_MAX];
         unsigned n = PROCESSES_MAX;
         if (kinds[k] == NULL || kinds[k](device, &n, found) != 0) {

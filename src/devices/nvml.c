@@ -26,10 +26,42 @@ static void load_rest(struct nvml *nvml)
         {"nvmlEventSetWait_v2", (void **)&nvml->events_wait},
         {"nvmlDeviceGetComputeRunningProcesses_v3", (void **)&nvml->compute},
         {"nvmlDeviceGetGraphicsRunningProcesses_v3", (void **)&nvml->graphics},
+        {"nvmlDeviceGetMPSComputeRunningProcesses_v3", (void **)&nvml->mps},
+        {"nvmlDeviceGetHandleByUUID", (void **)&nvml->by_uuid},
+        {"nvmlDeviceGetComputeMode", (void **)&nvml->compute_mode},
+        {"nvmlDeviceSetComputeMode", (void **)&nvml->set_compute_mode},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         *rows[i].to = dlsym(nvml->lib, rows[i].symbol);
     }
+}
+
+/* What making parts takes: all of it, or it is not done. */
+static void load_mig(struct nvml *nvml)
+{
+    struct nvml_mig *mig = &nvml->mig;
+    const struct {
+        const char *symbol;
+        void **to;
+    } rows[] = {
+        {"nvmlDeviceSetMigMode", (void **)&mig->set},
+        {"nvmlDeviceGetGpuInstanceProfileInfo", (void **)&mig->profile},
+        {"nvmlDeviceGetGpuInstancePossiblePlacements_v2", (void **)&mig->places},
+        {"nvmlDeviceCreateGpuInstanceWithPlacement", (void **)&mig->make},
+        {"nvmlDeviceGetGpuInstances", (void **)&mig->list},
+        {"nvmlGpuInstanceGetInfo", (void **)&mig->info},
+        {"nvmlGpuInstanceDestroy", (void **)&mig->destroy},
+        {"nvmlGpuInstanceGetComputeInstanceProfileInfo", (void **)&mig->ci_profile},
+        {"nvmlGpuInstanceCreateComputeInstance", (void **)&mig->ci_make},
+        {"nvmlGpuInstanceGetComputeInstances", (void **)&mig->ci_list},
+        {"nvmlComputeInstanceDestroy", (void **)&mig->ci_destroy},
+    };
+    bool all = true;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        *rows[i].to = dlsym(nvml->lib, rows[i].symbol);
+        all = all && *rows[i].to != NULL;
+    }
+    mig->set = all ? mig->set : NULL;
 }
 
 static bool load(struct nvml *nvml)
@@ -53,6 +85,7 @@ static bool load(struct nvml *nvml)
         }
     }
     load_rest(nvml);
+    load_mig(nvml);
     return true;
 }
 
@@ -174,6 +207,7 @@ static void add_gpu(const struct nvml *nvml, unsigned index, json_t *gpus)
     if (gpu != NULL && json_array_size(gpus) < AT_DEVICES_GPUS_MAX) {
         set_numa_node(nvml, device, gpu);
         set_link_group(nvml, index, device, gpus, gpu);
+        at_devices_mig_profiles(nvml, device, gpu);
         json_array_append_new(gpus, gpu);
     } else {
         json_decref(gpu);

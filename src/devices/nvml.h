@@ -29,6 +29,49 @@ struct nvml_event { /* nvmlEventData_t */
 typedef struct nvml_set *nvml_events;
 typedef int nvml_processes_fn(nvml_handle device, unsigned *count, struct nvml_process *ret);
 
+/* MIG: a GPU is cut into GPU instances (memory and engines), each of these into compute instances;
+ * a pair of both is what programs see as a device. */
+typedef struct nvml_gi *nvml_gi;
+typedef struct nvml_ci *nvml_ci;
+struct nvml_place { /* nvmlGpuInstancePlacement_t, in slices of memory */
+    unsigned start, size;
+};
+struct nvml_gi_info { /* nvmlGpuInstanceInfo_t */
+    nvml_handle device;
+    unsigned id, profile;
+    struct nvml_place place;
+};
+struct nvml_ci_info { /* nvmlComputeInstanceInfo_t, as version 2 of the call fills it in */
+    nvml_handle device;
+    nvml_gi gi;
+    unsigned id, profile;
+    struct nvml_place place;
+};
+struct nvml_gi_profile { /* nvmlGpuInstanceProfileInfo_t */
+    unsigned id, p2p, slices, instances, multiprocessors, copies, decoders, encoders, jpegs, ofas;
+    unsigned long long memory_mb;
+};
+struct nvml_ci_profile { /* nvmlComputeInstanceProfileInfo_t */
+    unsigned id, slices, instances, multiprocessors, copies, decoders, encoders, jpegs, ofas;
+};
+#define NVML_GI_PROFILES                                                                           \
+    16 /* kinds asked for; those that a GPU lacks are an error of their own                        \
+        */
+#define NVML_CI_PROFILES 8
+struct nvml_mig { /* set is NULL unless all are there */
+    int (*set)(nvml_handle device, unsigned mode, int *ret_activation);
+    int (*profile)(nvml_handle device, unsigned kind, struct nvml_gi_profile *ret);
+    int (*places)(nvml_handle device, unsigned profile, struct nvml_place *ret, unsigned *count);
+    int (*make)(nvml_handle device, unsigned profile, const struct nvml_place *at, nvml_gi *ret);
+    int (*list)(nvml_handle device, unsigned profile, nvml_gi *ret, unsigned *count);
+    int (*info)(nvml_gi gi, struct nvml_gi_info *ret);
+    int (*destroy)(nvml_gi gi);
+    int (*ci_profile)(nvml_gi gi, unsigned kind, unsigned engines, struct nvml_ci_profile *ret);
+    int (*ci_make)(nvml_gi gi, unsigned profile, nvml_ci *ret);
+    int (*ci_list)(nvml_gi gi, unsigned profile, nvml_ci *ret, unsigned *count);
+    int (*ci_destroy)(nvml_ci ci);
+};
+
 /* The calls in use, as nvml.h of CUDA 12 declares them. 0 is success. */
 struct nvml {
     void *lib;
@@ -50,8 +93,13 @@ struct nvml {
     int (*events_free)(nvml_events events);
     int (*events_of)(nvml_handle device, unsigned long long types, nvml_events events);
     int (*events_wait)(nvml_events events, struct nvml_event *ret, unsigned timeout_ms);
-    nvml_processes_fn *compute, *graphics;
+    nvml_processes_fn *compute, *graphics, *mps; /* mps: clients of NVIDIA's service */
+    int (*by_uuid)(const char *uuid, nvml_handle *ret);
+    int (*compute_mode)(nvml_handle device, int *ret);
+    int (*set_compute_mode)(nvml_handle device, int mode);
+    struct nvml_mig mig;
 };
+#define NVML_COMPUTE_EXCLUSIVE_PROCESS 3
 
 /* False: there is none that works. own: nvml_close. */
 bool nvml_open(const char *library, struct nvml *ret);

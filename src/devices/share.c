@@ -126,6 +126,23 @@ enum at_rc at_share_set_slot(const char *dir, size_t device, int64_t offset_us, 
     return put(dir, device, offsetof(struct at_share_limit, slot), &value, sizeof value, err);
 }
 
+enum at_rc at_share_set_mps(const char *dir, const char *pipe, int64_t percent,
+                            int64_t memory_bytes, struct at_err *err)
+{
+    AT_CLEANUP(at_cleanup_free) char *path = path_of(dir, AT_SHARE_LIMITS_NAME);
+    struct at_share_mps mps = {0};
+    size_t len = pipe != NULL ? strlen(pipe) : 0;
+    if (len >= sizeof mps.pipe) {
+        return at_err_set(err, AT_TOO_LARGE, "%s is too long a path", pipe);
+    }
+    if (pipe != NULL) {
+        mps.percent = positive(percent);
+        mps.memory_mib = (positive(memory_bytes) + (1 << 20) - 1) >> 20;
+        memcpy(mps.pipe, pipe, len + 1);
+    }
+    return at_file_write_at(path, offsetof(struct at_share_limits, mps), &mps, sizeof mps, err);
+}
+
 static int64_t bounded(int64_t value)
 {
     return value < 0 ? 0 : value > SAID_MAX ? SAID_MAX : value;

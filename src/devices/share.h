@@ -35,6 +35,10 @@ enum at_rc at_share_set_beside(const char *dir, size_t device, int64_t bytes,
                                struct at_err *err) AT_WARN_UNUSED;
 enum at_rc at_share_set_slot(const char *dir, size_t device, int64_t offset_us, int64_t length_us,
                              struct at_err *err) AT_WARN_UNUSED;
+/* Its processes are clients of NVIDIA's service (mps.h) from the next start of one on. pipe NULL:
+ * they are not. err: AT_TOO_LARGE pipe. */
+enum at_rc at_share_set_mps(const char *dir, const char *pipe, int64_t percent,
+                            int64_t memory_bytes, struct at_err *err) AT_WARN_UNUSED;
 #define AT_SHARE_PERIOD_US 100000
 /* What it says is only bounded, not believed. A page that was cut off reads as zeros. */
 void at_share_see(const char *dir, size_t n, struct at_share_seen ret[AT_SHARE_DEVICES_MAX]);

@@ -42,12 +42,22 @@ struct at_share_limit {
     uint64_t reserved[9];
 };
 
+/* NVIDIA's Multi-Process Service, for an instance that runs under it: what the driver takes from
+ * the environment when it is initialised, put there by the library, whatever the program had put.
+ */
+struct at_share_mps {
+    uint64_t percent; /* of the processors; 0: no service */
+    uint64_t memory_mib;
+    char pipe[240]; /* folder of its pipes */
+};
+
 struct at_share_limits {
     uint64_t magic;
     uint64_t n_devices;
     uint64_t period_us; /* of the slots */
     uint64_t reserved[5];
     struct at_share_limit devices[AT_SHARE_DEVICES_MAX];
+    struct at_share_mps mps;
 };
 
 /* Of one device, by one process. */

@@ -132,6 +132,8 @@ void *real_symbol(void *handle, const char *name);
 struct at_share_limits;
 /* Map them and take a row. False: there is no share for this process; nothing is allowed then. */
 bool share_attach(void);
+/* The environment that NVIDIA's service (MPS) is found by, as the agent wants it. */
+void share_mps_environment(void);
 /* Position of a device in the pages. NO_DEVICE: it is not among what this instance was given. */
 int share_device(cu_device device);
 int share_device_of_uuid(const uint8_t uuid[AT_SHARE_UUID_BYTES]);

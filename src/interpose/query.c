@@ -58,6 +58,7 @@ cu_result cuInit(unsigned flags)
     if (!share_attach()) {
         return CU_NOT_PERMITTED;
     }
+    share_mps_environment();
     return r->cuInit(flags);
 }
 

@@ -6,6 +6,7 @@
 #include <link.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -165,6 +166,39 @@ bool share_attach(void)
     }
     pthread_mutex_unlock(&share.lock);
     return state == 1;
+}
+
+/* No format function: a number with its sign, before and after fixed words. */
+static void put_variable(const char *name, const char *before, uint64_t value, const char *after)
+{
+    char text[64], digits[24];
+    size_t n = 0, len = strlen(before);
+    memcpy(text, before, len);
+    do {
+        digits[n++] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    while (n > 0) {
+        text[len++] = digits[--n];
+    }
+    memcpy(text + len, after, strlen(after) + 1);
+    setenv(name, text, 1);
+}
+
+void share_mps_environment(void)
+{
+    const struct at_share_mps *mps = &share.limits->mps;
+    uint64_t percent = __atomic_load_n(&mps->percent, __ATOMIC_ACQUIRE);
+    if (percent == 0) {
+        return;
+    }
+    char pipe[sizeof mps->pipe];
+    memcpy(pipe, mps->pipe, sizeof pipe);
+    pipe[sizeof pipe - 1] = '\0';
+    setenv("CUDA_MPS_PIPE_DIRECTORY", pipe, 1);
+    put_variable("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "", percent, "");
+    put_variable("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", "0=", mps->memory_mib, "M");
+    unsetenv("CUDA_MPS_ENABLE_PER_CTX_DEVICE_MULTIPROCESSOR_PARTITIONING");
 }
 
 int share_device_of_uuid(const uint8_t uuid[AT_SHARE_UUID_BYTES])

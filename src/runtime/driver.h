@@ -21,7 +21,8 @@ struct at_runtime_spec {
                                 argv[0] of "" stands for the image's entrypoint */
     const char *const *envp;
     const char *working_dir;
-    int64_t uid;      /* -1: driver's default (process: private unprivileged user; oci: image's) */
+    int64_t uid; /* -1: driver's default (process: private unprivileged user; oci: image's) */
+    const char *user_of; /* process: whose private user, when not that of id; NULL: id's */
     bool own_network; /* nothing but a loopback of its own; where this machine cannot make it, the
                          isolation line lacks AT_RUNTIME_OWN_NETWORK */
     struct at_cgroup_limits limits;

@@ -120,6 +120,7 @@ static void free_binds(const struct at_process_bind *binds)
 static void spec_copy(struct at_runtime_spec *to, const struct at_runtime_spec *from)
 {
     *to = *from;
+    to->user_of = NULL; /* an image has a user of its own */
     to->id = at_strdup(from->id);
     to->node = at_strdup(from->node);
     to->dir = at_strdup(from->dir);

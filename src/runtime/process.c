@@ -105,7 +105,8 @@ static int64_t choose_user(const struct at_runtime *rt, const struct at_runtime_
         at_supervise_note(lacks, ", own user (the agent is not root)");
         return -1;
     }
-    int64_t uid = spec->uid >= 0 ? spec->uid : at_supervise_uid(spec->id);
+    const char *whose = spec->user_of != NULL ? spec->user_of : spec->id;
+    int64_t uid = spec->uid >= 0 ? spec->uid : at_supervise_uid(whose);
     if (at_file_chown(spec->dir, uid, uid, NULL) != AT_OK ||
         at_file_chown(spec->log_path, uid, uid, NULL) != AT_OK) {
         at_supervise_note(lacks, ", own user (files cannot be given to it)");

@@ -98,8 +98,9 @@ static uint64_t labels_digest(const struct at_meta *meta, uint64_t h)
 /* Of all that rules look at: a node's status changes for other reasons too. */
 static uint64_t digest_of(const struct at_node *node)
 {
-    static const char *const STATUS[] = {"capacity", "allocatable", "gpus",   "numaNodes",
-                                         "drivers",  "arch",        "models", NULL};
+    static const char *const STATUS[] = {"capacity", "allocatable", "gpus",
+                                         "gpuModes", "numaNodes",   "drivers",
+                                         "arch",     "models",      NULL};
     uint64_t h = at_model_part_hash(&AT_KIND_NODE, "spec", node, NULL);
     h = h * 31 + at_model_part_hash(&AT_KIND_NODE, "status", node, STATUS);
     h = h * 31 + (node->meta.deletion_wall_ns != 0);

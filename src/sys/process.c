@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -208,6 +209,12 @@ enum at_rc at_process_reap(struct at_process *p, int *ret_exit_code, int *ret_si
     *ret_exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     *ret_signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     return AT_OK;
+}
+
+bool at_process_has_ended(const struct at_process *p)
+{
+    struct pollfd end = {.fd = p->pidfd, .events = POLLIN};
+    return poll(&end, 1, 0) > 0;
 }
 
 void at_process_signal(const struct at_process *p, int signal_number)

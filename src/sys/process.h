@@ -82,6 +82,8 @@ uint64_t at_process_start_ticks(pid_t pid); /* field 22 of /proc/PID/stat; 0 whe
  * status unknown. */
 enum at_rc at_process_reap(struct at_process *p, int *ret_exit_code,
                            int *ret_signal) AT_WARN_UNUSED;
+/* Has it, whether or not somebody took its exit status? */
+bool at_process_has_ended(const struct at_process *p);
 void at_process_signal(const struct at_process *p, int signal_number); /* by pidfd */
 void at_process_signal_group(const struct at_process *p,
                              int signal_number); /* the session's process group */

@@ -8,17 +8,13 @@ import { before } from 'node:test';
 import { Cluster } from './lib/cluster.mjs';
 import { ATOLL, eventually, Fleet, run } from './lib/atoll.mjs';
 import { call } from './lib/rest.mjs';
-import { STATE_BYTES } from './lib/standin.mjs';
+import { DEVICE, STATE_BYTES } from './lib/standin.mjs';
 
 const MIB = 1024 * 1024;
 const libraries = path.join(path.dirname(ATOLL), 'src/interpose');
 const probe = path.join(libraries, 'gpu-probe');
 const ids = [1, 2].map((n) => `GPU-00000000-0000-0000-0000-00000000000${n}`);
 
-// struct standin_state of src/interpose/standin/state.h
-const DEVICE = {
-  bytes: 48 + 32 + 5 * 8 + 64 * 16 + 3 * 8, total: 80, busy: 96, lost: 104, lies: 112, processes: 120, mig: 1144, parent: 1152, xid: 1160,
-};
 const offset = (device, field) => 8 + device * DEVICE.bytes + DEVICE[field];
 
 const fleet = new Fleet();

@@ -18,6 +18,7 @@
 #define CU_INVALID_DEVICE 101
 #define CU_INVALID_CONTEXT 201
 #define CU_NOT_FOUND 500
+#define CU_MPS_NOT_READY 805
 #define CU_DEVICE_LOST 46 /* CUDA_ERROR_DEVICE_UNAVAILABLE */
 #define ENTRIES_MAX 200000
 #define CONTEXTS_MAX 64
@@ -50,7 +51,8 @@ struct held {
 static struct {
     pthread_mutex_t lock;
     struct standin_state *state;
-    bool forked; /* a context does not live on in a child */
+    bool forked;       /* a context does not live on in a child */
+    int64_t mps_bytes; /* that a client of MPS may hold; 0: it is none */
     int visible[STANDIN_DEVICES_MAX], n_visible;
     int rows[STANDIN_DEVICES_MAX];
     struct context contexts[CONTEXTS_MAX];
@@ -128,8 +130,9 @@ static bool use(int device, int64_t bytes)
 {
     int64_t *own = own_bytes(device);
     __atomic_add_fetch(own, bytes, __ATOMIC_SEQ_CST);
-    if (bytes > 0 &&
-        standin_used_of(&d.state->devices[device]) > d.state->devices[device].total_bytes) {
+    bool over_mps = d.mps_bytes > 0 && *own > d.mps_bytes;
+    if (bytes > 0 && (over_mps || standin_used_of(&d.state->devices[device]) >
+                                      d.state->devices[device].total_bytes)) {
         __atomic_sub_fetch(own, bytes, __ATOMIC_SEQ_CST);
         return false;
     }
@@ -187,8 +190,11 @@ SHOWN cu_result cuInit(unsigned flags)
             }
         }
     }
+    if (d.state != NULL && d.mps_bytes == 0) {
+        d.mps_bytes = standin_mps_join();
+    }
     pthread_mutex_unlock(&d.lock);
-    return d.state != NULL ? CU_OK : 100; /* no device */
+    return d.state == NULL ? 100 : d.mps_bytes < 0 ? CU_MPS_NOT_READY : CU_OK; /* 100: no device */
 }
 
 static int checked(cu_device device)
@@ -250,6 +256,9 @@ SHOWN cu_result cuDeviceTotalMem_v2(size_t *ret, cu_device device)
 
 static struct context *context_new(int device)
 {
+    if (d.state->devices[device].compute_mode == 3 && d.mps_bytes == 0) {
+        return NULL;
+    }
     for (int i = 0; i < CONTEXTS_MAX; i++) {
         if (!d.contexts[i].used) {
             if (!use(device, STANDIN_CONTEXT_BYTES)) {

@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -23,6 +25,13 @@
 struct memory {
     unsigned long long total, free, used;
 };
+struct gi_profile {
+    unsigned id, p2p, slices, instances, multiprocessors, copies, decoders, encoders, jpegs, ofas;
+    unsigned long long memory_mb;
+};
+struct ci_profile {
+    unsigned id, slices, instances, multiprocessors, copies, decoders, encoders, jpegs, ofas;
+};
 struct process {
     unsigned pid;
     unsigned long long used;
@@ -30,8 +39,10 @@ struct process {
 };
 
 static struct standin_state *state;
+static int opened; /* so often, less what was shut down; from several threads, as the real one */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-SHOWN int nvmlInit_v2(void)
+static int open_state(void)
 {
     const char *path = getenv("STANDIN_GPU_STATE");
     int fd = open(path != NULL ? path : "/nowhere", O_RDWR | O_CLOEXEC);
@@ -44,12 +55,23 @@ SHOWN int nvmlInit_v2(void)
     return state != NULL ? OK : INVALID;
 }
 
+SHOWN int nvmlInit_v2(void)
+{
+    pthread_mutex_lock(&lock);
+    int result = opened > 0 ? OK : open_state();
+    opened += result == OK;
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
 SHOWN int nvmlShutdown(void)
 {
-    if (state != NULL) {
+    pthread_mutex_lock(&lock);
+    if (opened > 0 && --opened == 0) {
         munmap(state, sizeof *state);
+        state = NULL;
     }
-    state = NULL;
+    pthread_mutex_unlock(&lock);
     return OK;
 }
 
@@ -77,6 +99,21 @@ SHOWN int nvmlDeviceGetMinorNumber(struct standin_device *device, unsigned *ret)
     return OK;
 }
 
+SHOWN int nvmlDeviceGetComputeMode(struct standin_device *device, int *ret)
+{
+    *ret = (int)device->compute_mode;
+    return OK;
+}
+
+SHOWN int nvmlDeviceSetComputeMode(struct standin_device *device, int mode)
+{
+    if (device->mig != 0 || device->parent != 0) {
+        return 3; /* not supported */
+    }
+    device->compute_mode = mode;
+    return OK;
+}
+
 /* --- MIG --- */
 
 SHOWN int nvmlDeviceGetMigMode(struct standin_device *device, unsigned *now, unsigned *pending)
@@ -95,12 +132,189 @@ SHOWN int nvmlDeviceGetMigDeviceHandleByIndex(struct standin_device *device, uns
                                               struct standin_device **ret)
 {
     for (int i = 0; i < state->n_devices; i++) {
-        if (state->devices[i].parent == device - state->devices + 1 && index-- == 0) {
+        if (state->devices[i].parent == device - state->devices + 1 &&
+            state->devices[i].made != 1 && index-- == 0) {
             *ret = &state->devices[i];
             return OK;
         }
     }
     return NOT_FOUND;
+}
+
+/* Parts that are made: 7 slices of processors, 8 of memory, as on real ones. A GPU instance is a
+ * row of the file with made 1, and one that programs can use with made 2. */
+static const struct kind {
+    unsigned slices, size, starts[8], n_starts;
+} KINDS[] = {{1, 1, {0, 1, 2, 3, 4, 5, 6}, 7},
+             {2, 2, {0, 2, 4}, 3},
+             {3, 4, {0, 4}, 2},
+             {4, 4, {0}, 1},
+             {7, 8, {0}, 1}};
+#define KINDS_N (sizeof KINDS / sizeof KINDS[0])
+#define PROFILE 100 /* of the first kind */
+
+struct place {
+    unsigned start, size;
+};
+struct gi_info {
+    struct standin_device *device;
+    unsigned id, profile;
+    struct place place;
+};
+
+SHOWN int nvmlDeviceSetMigMode(struct standin_device *device, unsigned mode, int *activation)
+{
+    *activation = OK;
+    for (int i = 0; mode == 0 && i < state->n_devices; i++) {
+        if (state->devices[i].parent == device - state->devices + 1) {
+            return 19; /* in use */
+        }
+    }
+    device->mig = mode;
+    return OK;
+}
+
+SHOWN int nvmlDeviceGetGpuInstanceProfileInfo(struct standin_device *device, unsigned kind,
+                                              struct gi_profile *ret)
+{
+    if (kind >= KINDS_N) {
+        return 3;
+    }
+    *ret = (struct gi_profile){.id = PROFILE + kind,
+                               .slices = KINDS[kind].slices,
+                               .memory_mb = (unsigned long long)(device->total_bytes >> 20) *
+                                            KINDS[kind].size / 8};
+    return OK;
+}
+
+SHOWN int nvmlDeviceGetGpuInstancePossiblePlacements_v2(struct standin_device *device,
+                                                        unsigned profile, struct place *ret,
+                                                        unsigned *count)
+{
+    (void)device;
+    const struct kind *k = &KINDS[(profile - PROFILE) % KINDS_N];
+    for (unsigned i = 0; i < k->n_starts && i < *count; i++) {
+        ret[i] = (struct place){k->starts[i], k->size};
+    }
+    *count = k->n_starts;
+    return OK;
+}
+
+static struct standin_device *free_row(void)
+{
+    for (int i = 0; i < state->n_devices; i++) {
+        if (state->devices[i].parent < 0) {
+            return &state->devices[i];
+        }
+    }
+    return state->n_devices < STANDIN_DEVICES_MAX ? &state->devices[state->n_devices++] : NULL;
+}
+
+SHOWN int nvmlDeviceCreateGpuInstanceWithPlacement(struct standin_device *device, unsigned profile,
+                                                   const struct place *at,
+                                                   struct standin_device **ret)
+{
+    static int named;
+    if (device->mig == 0 || device->mig_fails > 0) {
+        device->mig_fails -= device->mig_fails > 0;
+        return 4;
+    }
+    int64_t whole = device - state->devices;
+    for (int i = 0; i < state->n_devices; i++) {
+        const struct standin_device *p = &state->devices[i];
+        if (p->parent == whole + 1 && (int64_t)at->start < p->start + p->slices &&
+            p->start < (int64_t)(at->start + at->size)) {
+            return 17; /* no room */
+        }
+    }
+    struct standin_device *part = free_row();
+    if (part == NULL) {
+        return 17;
+    }
+    *part = (struct standin_device){.parent = whole + 1,
+                                    .made = 1,
+                                    .profile = profile,
+                                    .start = at->start,
+                                    .slices = at->size,
+                                    .total_bytes = device->total_bytes * at->size / 8};
+    snprintf(part->uuid, sizeof part->uuid, "MIG-%08x-0000-0000-0000-%012x", (unsigned)getpid(),
+             (unsigned)(++named));
+    snprintf(part->name, sizeof part->name, "Stand-in MIG %ug",
+             KINDS[(profile - PROFILE) % KINDS_N].slices);
+    *ret = part;
+    return OK;
+}
+
+SHOWN int nvmlDeviceGetGpuInstances(struct standin_device *device, unsigned profile,
+                                    struct standin_device **ret, unsigned *count)
+{
+    unsigned n = 0;
+    for (int i = 0; i < state->n_devices && n < *count; i++) {
+        struct standin_device *p = &state->devices[i];
+        if (p->parent == device - state->devices + 1 && p->made > 0 && p->profile == profile) {
+            ret[n++] = p;
+        }
+    }
+    *count = n;
+    return OK;
+}
+
+SHOWN int nvmlGpuInstanceGetInfo(struct standin_device *gi, struct gi_info *ret)
+{
+    *ret = (struct gi_info){.device = &state->devices[gi->parent - 1],
+                            .id = (unsigned)(gi - state->devices),
+                            .profile = (unsigned)gi->profile,
+                            .place = {(unsigned)gi->start, (unsigned)gi->slices}};
+    return OK;
+}
+
+SHOWN int nvmlGpuInstanceDestroy(struct standin_device *gi)
+{
+    if (gi->made != 1) {
+        return 19;
+    }
+    *gi = (struct standin_device){.parent = -1};
+    return OK;
+}
+
+SHOWN int nvmlGpuInstanceGetComputeInstanceProfileInfo(struct standin_device *gi, unsigned kind,
+                                                       unsigned engines, struct ci_profile *ret)
+{
+    (void)engines;
+    if (kind >= KINDS_N || KINDS[kind].slices > KINDS[gi->profile - PROFILE].slices) {
+        return 3;
+    }
+    *ret = (struct ci_profile){.id = kind, .slices = KINDS[kind].slices};
+    return OK;
+}
+
+SHOWN int nvmlGpuInstanceCreateComputeInstance(struct standin_device *gi, unsigned profile,
+                                               struct standin_device **ret)
+{
+    struct standin_device *device = &state->devices[gi->parent - 1];
+    if (gi->made != 1 || device->mig_fails > 0 ||
+        KINDS[profile % KINDS_N].slices != KINDS[gi->profile - PROFILE].slices) {
+        device->mig_fails -= device->mig_fails > 0;
+        return 17;
+    }
+    gi->made = 2;
+    *ret = gi;
+    return OK;
+}
+
+SHOWN int nvmlGpuInstanceGetComputeInstances(struct standin_device *gi, unsigned profile,
+                                             struct standin_device **ret, unsigned *count)
+{
+    bool has = gi->made == 2 && (int64_t)profile == gi->profile - PROFILE && *count > 0;
+    *count = has;
+    *ret = has ? gi : *ret;
+    return OK;
+}
+
+SHOWN int nvmlComputeInstanceDestroy(struct standin_device *ci)
+{
+    ci->made = 1;
+    return OK;
 }
 
 /* --- what it tells by itself --- */

@@ -26,6 +26,11 @@ struct standin_device {
     int64_t mig;    /* divided by MIG: only its parts can be used */
     int64_t parent; /* 1 + the device that this is a part of; parts stand after whole devices */
     int64_t xid;    /* NVML tells of it once */
+    int64_t compute_mode; /* 3: one process only, which is the server of MPS */
+    /* Of a part: its GPU instance is there (1), its compute instance too (2); its profile; where.
+     */
+    int64_t made, profile, start, slices;
+    int64_t mig_fails; /* of a whole one: so many makings of parts fail from now on */
 };
 
 /* A process that has called cuInit, as the driver's checkpoint calls see it. */
@@ -43,5 +48,9 @@ struct standin_state {
     int64_t no_checkpoint; /* a driver that is too old for it */
     struct standin_checkpoint checkpoints[STANDIN_PROCESSES_MAX];
 };
+
+/* cuda_mps.c: becomes a client of the MPS service that CUDA_MPS_PIPE_DIRECTORY names. Bytes that
+ * this process may hold; 0: there is no service, -1: it takes nobody now. */
+int64_t standin_mps_join(void);
 
 #endif

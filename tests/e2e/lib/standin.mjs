@@ -10,7 +10,8 @@ export const gpuId = (n) => `GPU-00000000-0000-0000-0000-00000000000${n}`;
 
 const DEVICES = 8, PROCESSES = 64;
 export const DEVICE = {
-  bytes: 48 + 32 + 5 * 8 + PROCESSES * 16 + 3 * 8, total: 80, busy: 96, lost: 104, lies: 112, processes: 120, mig: 1144, parent: 1152, xid: 1160,
+  bytes: 48 + 32 + 5 * 8 + PROCESSES * 16 + 9 * 8, total: 80, busy: 96, lost: 104, lies: 112, processes: 120, mig: 1144, parent: 1152, xid: 1160,
+  computeMode: 1168, migFails: 1208,
 };
 const COPIES = 8 + DEVICES * DEVICE.bytes, TOO_OLD = COPIES + 8;
 export const STATE_BYTES = TOO_OLD + 8 + PROCESSES * (3 + DEVICES) * 8;
@@ -31,6 +32,21 @@ export class GpuState {
     }
     await chmod(s.path, 0o666);
     return s;
+  }
+
+  // For an agent, whose libraries are then the stand-ins.
+  env() {
+    return { LD_LIBRARY_PATH: libraries, STANDIN_GPU_STATE: this.path };
+  }
+
+  poke(device, field, value) {
+    return this.word(8 + device * DEVICE.bytes + DEVICE[field], value);
+  }
+
+  async peek(device, field) {
+    const word = Buffer.alloc(8);
+    await this.file.read(word, 0, 8, 8 + device * DEVICE.bytes + DEVICE[field]);
+    return Number(word.readBigInt64LE());
   }
 
   async word(at, value) {
