@@ -181,6 +181,10 @@ static enum at_rc live_load(struct scan_run *run, struct at_err *err)
     size_t count;
     const struct at_model_kind *const *kinds = at_model_kinds(&count);
     enum at_rc rc = cli_connect(run->cli, err);
+    if (rc == AT_OK) {
+        AT_CLEANUP(at_cleanup_json) json_t *connection = scan_connection(run->cli);
+        rc = doc_add(run, (struct scan_doc){.object = connection}, err);
+    }
     if (rc == AT_OK && cli_value(run->cli, OPT_NAMESPACE, NULL) == NULL) {
         run->cli->ns = NULL; /* everywhere */
     }

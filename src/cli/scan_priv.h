@@ -27,6 +27,10 @@ struct scan_run {
     size_t *doc_of; /* per finding, in the order of result */
 };
 
+/* scan_live.c: the context in use and the server's certificate as one object of kind Config. own:
+ * caller decrefs. */
+json_t *scan_connection(struct cli *cli);
+
 struct scan_place {
     const char *file; /* NULL: live */
     size_t line;

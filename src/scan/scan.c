@@ -346,6 +346,7 @@ static const struct row {
     {"v1", " ConfigMap ", config_map_check, NULL},
     {"v1", " Secret ", secret_check, NULL},
     {"v1", " Namespace ", namespace_check, NULL},
+    {"v1", " Config ", scan_kubeconfig, NULL},
     {"v1", " Service ", service_check, NULL},
     {"networking.k8s.io/", " NetworkPolicy ", network_policy_check, NULL},
     {"rbac.authorization.k8s.io/", " Role ClusterRole ", role_check, NULL},

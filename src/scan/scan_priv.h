@@ -91,6 +91,8 @@ void scan_pod(struct scan_look *look, const json_t *spec, const char *base); /* 
 void scan_rbac_rules(struct scan_look *look, bool cluster);                  /* rbac.c */
 void scan_rbac_binding(struct scan_look *look);
 void scan_certificates(struct scan_look *look, const char *text, size_t len, const char *field);
+/* A kubeconfig, and what a command line makes of the connection it uses: "server.certificate". */
+void scan_kubeconfig(struct scan_look *look);
 /* image.c: where bytes come from */
 void scan_image(struct scan_look *look, const char *image, const char *field);
 void scan_model(struct scan_look *look, const json_t *model, const char *base);

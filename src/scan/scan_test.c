@@ -398,9 +398,44 @@ static void every_rule_says_why_and_how_to_mend_it(void **state)
     assert_null(at_scan_rule_find("no-such-rule"));
 }
 
+static void the_certificate_that_a_server_shows_is_told_of_when_its_renewal_is_late(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *issued, *ends, *says; /* NULL: nothing */
+    } ROWS[] = {
+        {"2025-12-15T08:00:00Z", "2027-01-20T08:00:00Z", "the certificate s ends in 5 days"},
+        {"2025-12-15T08:00:00Z", "2027-01-16T08:00:00Z", "the certificate s ends in 24 hours"},
+        {"2025-12-15T08:00:00Z", "2027-02-20T08:00:00Z", NULL},
+        {"2027-01-14T20:00:00Z", "2027-01-15T20:00:00Z", NULL}, /* of a day, half of it is left */
+        {"2027-01-14T10:00:00Z", "2027-01-15T10:00:00Z", "the certificate s ends in 2 hours"},
+        {"2025-12-15T08:00:00Z", "2027-01-13T08:00:00Z", "the certificate s ended 2 days ago"},
+        {"2025-12-15T08:00:00Z", "soon", NULL},
+    };
+    for (size_t i = 0; i < AT_ARRAY_LEN(ROWS); i++) {
+        struct seen seen = {0};
+        char yaml[400];
+        snprintf(
+            yaml, sizeof yaml,
+            "apiVersion: v1\nkind: Config\nmetadata: {name: x}\nserver: {certificate: {name: s,"
+            " issued: '%s', ends: '%s'}}\n",
+            ROWS[i].issued, ROWS[i].ends);
+        scan(&seen, yaml);
+        const struct at_scan_finding *f = find(&seen, "certificate-expiring", "server.certificate");
+        assert_int_equal(f != NULL, ROWS[i].says != NULL);
+        if (f != NULL) {
+            assert_string_equal(f->message, ROWS[i].says);
+            assert_int_equal(f->severity,
+                             strstr(f->message, "ended") ? AT_SCAN_HIGH : AT_SCAN_MEDIUM);
+        }
+        done(&seen);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_certificate_that_a_server_shows_is_told_of_when_its_renewal_is_late),
         cmocka_unit_test(a_workload_as_it_should_be_has_no_findings),
         cmocka_unit_test(a_workload_is_looked_at_from_all_sides),
         cmocka_unit_test(commands_that_ask_for_the_machine_are_found),

@@ -4,7 +4,7 @@ import { createRequire } from 'node:module';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import Ajv from 'ajv';
-import { ATOLL, Fleet, ROOT, run } from './lib/atoll.mjs';
+import { ATOLL, Fleet, KUBECTL, ROOT, run } from './lib/atoll.mjs';
 import { call, credentials } from './lib/rest.mjs';
 
 const fleet = new Fleet();
@@ -213,6 +213,42 @@ fleet.it('the live state, through the API, with the rights that one has', async 
   await server.k('create quota q --hard=count/jobs.atoll.dev=3 -n team');
   const after = await findings(['--live', '-n', 'team'], live);
   assert.ok(!after.findings.some((f) => f.rule === 'namespace-without-quota' && f.name === 'team'));
+});
+
+// A certificate of the authority in a server's state folder, from so many days ago to so many from now.
+async function dated(server, dir, name, ago, left, extension) {
+  const at = (file) => path.join(dir, file);
+  const day = (n) => new Date(Date.now() + n * 86_400_000).toISOString().replace(/[-:T]|\.\d+/g, '');
+  const openssl = async (...args) => { const r = await run('openssl', args); assert.equal(r.code, 0, r.err); };
+  await writeFile(at('ca.cnf'), `[ca]\ndefault_ca = d\n[d]\nnew_certs_dir = ${dir}\ndatabase = ${at('index')}\ndefault_md = sha256\nrand_serial = yes\npolicy = p\n[p]\norganizationName = optional\ncommonName = supplied\n`);
+  await writeFile(at('ext'), `${extension}\n`);
+  await writeFile(at('index'), '');
+  await openssl('req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', at(`${name}.key`), '-out', at('csr'), '-subj', `/O=system:masters/CN=${name}`);
+  await openssl('ca', '-batch', '-notext', '-config', at('ca.cnf'), '-cert', path.join(server.state, 'pki/ca.crt'), '-keyfile', path.join(server.state, 'pki/ca.key'), '-in', at('csr'), '-out', at(`${name}.crt`), '-startdate', day(-ago), '-enddate', day(left), '-extfile', at('ext'));
+  return [at(`${name}.crt`), at(`${name}.key`)];
+}
+
+fleet.it('the live state is also the connection: certificates of the kubeconfig in use and of the server that end soon', async () => {
+  const server = await fleet.server();
+  const dir = await fleet.dir('dated');
+  const config = path.join(dir, 'kubeconfig');
+  const about = (list) => list.findings.filter((f) => f.rule === 'certificate-expiring' && f.kind === 'Config').map((f) => `${f.severity} ${f.field} ${f.message}`);
+  assert.deepEqual(about(await findings(['--live'], { env: { ...env, KUBECONFIG: server.kubeconfig } })), []);
+  const [cert, key] = await dated(server, dir, 'olga', 300, 10.5, 'extendedKeyUsage=clientAuth');
+  const [tlsCert, tlsKey] = await dated(server, dir, 'shown', 300, 3.5, 'extendedKeyUsage=serverAuth\nsubjectAltName=IP:127.0.0.1,DNS:localhost');
+  const k = async (...args) => { const r = await run(KUBECTL, ['--kubeconfig', config, 'config', ...args]); assert.equal(r.code, 0, r.err); };
+  const use = async (url) => {
+    await k('set-cluster', 'c', `--server=${url}`, `--certificate-authority=${path.join(server.state, 'pki/ca.crt')}`, '--embed-certs');
+    await k('set-credentials', 'u', `--client-certificate=${cert}`, `--client-key=${key}`);
+    await k('set-context', 'x', '--cluster=c', '--user=u');
+    await k('use-context', 'x');
+    return about(await findings(['--live'], { env: { ...env, KUBECONFIG: config } }));
+  };
+  assert.deepEqual(await use(server.url), ['medium user.client-certificate-data the certificate olga ends in 10 days']);
+  await server.stop();
+  server.args = [...server.args ?? [], '--tls-cert', tlsCert, '--tls-key', tlsKey, '--tls-ca', path.join(server.state, 'pki/ca.crt')];
+  await server.start();
+  assert.deepEqual((await use(server.url)).sort(), ['medium server.certificate the certificate shown ends in 3 days', 'medium user.client-certificate-data the certificate olga ends in 10 days']);
 });
 
 const bad = (name, ns, env = [{ name: 'DB_PASSWORD', value: 'hunter22' }], more = {}) => ({ apiVersion: 'atoll.dev/v1', kind: 'Deployment', metadata: { name, namespace: ns, ...more }, spec: { replicas: 0, template: { spec: { command: ['sleep', '1000'], resources: { cpu: '10m', memory: '16Mi' }, env } } } });
