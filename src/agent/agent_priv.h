@@ -195,6 +195,7 @@ struct agent_instance {
     bool gpu_exceeded;  /* it was ended for this */
     bool gpu_lost;      /* or for this */
     bool park_broken;   /* or for this: message says what the driver said */
+    bool park_never;    /* once is enough */
     char reason[48], message[400];
     int64_t restarts, exit_code;
     int64_t started_wall_ns, ready_wall_ns, finished_wall_ns;

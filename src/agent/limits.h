@@ -60,11 +60,12 @@
 #define AGENT_SHARE_TELL_NS (10 * AT_NS_PER_S)   /* between reports of what is used */
 #define AGENT_SHARE_OVER_LOOKS 3                 /* over the share in so many looks: it ends */
 #define AGENT_SHARE_SLACK_BYTES_MIN                                                                \
-    (INT64_C(64) << 20)                          /* more than a twentieth of small shares          \
-                                                  */
-#define AGENT_PARK_PIDS_MAX 64                   /* processes that hold memory of GPUs */
-#define AGENT_PARK_AGAIN_NS (250 * AT_NS_PER_MS) /* looks for room to come back */
-#define AGENT_SHARES_MAX 64                      /* of one GPU */
+    (INT64_C(64) << 20)                            /* more than a twentieth of small shares        \
+                                                    */
+#define AGENT_PARK_PIDS_MAX 64                     /* processes that hold memory of GPUs */
+#define AGENT_PARK_STEP_NS_MAX (900 * AT_NS_PER_S) /* then the driver is held to hang */
+#define AGENT_PARK_AGAIN_NS (250 * AT_NS_PER_MS)   /* looks for room to come back */
+#define AGENT_SHARES_MAX 64                        /* of one GPU */
 #define AGENT_BINDS_MAX 80 /* files shown to an instance in place of the machine's */
 
 #define AGENT_MIG_LOOK_NS (30 * AT_NS_PER_S) /* between looks at how GPUs are divided */

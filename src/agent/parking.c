@@ -72,11 +72,17 @@ static enum state wanted(const struct agent_instance *i)
 
 static void step(struct agent_instance *i);
 
+static void give_up(struct agent_instance *i);
+
 static void on_timer(void *ctx)
 {
     struct agent_instance *i = ctx;
     i->parking->timer = 0;
-    step(i);
+    if (i->parking->process.pid > 0) {
+        give_up(i);
+    } else {
+        step(i);
+    }
 }
 
 static void look_again(struct agent_instance *i, int64_t after_ns)
@@ -118,10 +124,17 @@ static void step_forget(struct agent_instance *i)
     p->said_fd = -1;
 }
 
+/* They may run still. */
+static void probes_again(struct agent_instance *i)
+{
+    agent_probes_stop(i);
+    agent_probes_start(i);
+}
+
 static void come_back(struct agent_instance *i, const char *message)
 {
     set_state(i, RESIDENT, message);
-    agent_probes_start(i);
+    probes_again(i);
 }
 
 static int64_t took_ms(const struct agent_instance *i)
@@ -141,7 +154,7 @@ static void parked(struct agent_instance *i, int end, const char *said)
         return;
     }
     set_state(i, end == AT_GPU_PARK_BUSY ? RESIDENT : REFUSED, said);
-    agent_probes_start(i);
+    probes_again(i);
 }
 
 static void resumed(struct agent_instance *i, int end, const char *said)
@@ -165,6 +178,22 @@ static void write_down(struct agent_instance *i)
     }
 }
 
+/* Nobody knows how its process is: it ends, and starts anew. */
+static void broken(struct agent_instance *i, const char *said)
+{
+    snprintf(i->message, sizeof i->message, "%s", said);
+    i->park_broken = i->park_never = true;
+    set_state(i, i->parking->state, said);
+    i->driver->ops->signal(i->task, SIGKILL);
+}
+
+/* The driver hangs: the step's process with it, perhaps for ever. */
+static void give_up(struct agent_instance *i)
+{
+    at_process_signal(&i->parking->process, SIGKILL);
+    broken(i, "the GPU's driver did not answer in time");
+}
+
 static void on_step_end(void *ctx, int fd, unsigned events)
 {
     (void)fd;
@@ -183,17 +212,18 @@ static void on_step_end(void *ctx, int fd, unsigned events)
     said[n] = '\0';
     said[strcspn(said, "\n")] = '\0';
     step_forget(i);
+    at_loop_timer_cancel(i->agent->loop, p->timer);
+    p->timer = 0;
     bool park = p->state == PARKING;
     at_log_kv(end == 0 ? AT_LOG_INFO : AT_LOG_WARN, park ? "parking.parked" : "parking.resumed",
               (struct at_log_kv[]){{"instance", i->name}, {0}}, "status %d after %lld ms%s%s", end,
               (long long)took_ms(i), said[0] != '\0' ? ": " : "", said);
     bool known =
         end == AT_GPU_PARK_DONE || (end >= AT_GPU_PARK_NOTHING && end < AT_GPU_PARK_BROKEN);
-    if (!known) { /* the process cannot go on, or nobody knows how it is */
-        snprintf(i->message, sizeof i->message, "%s", said);
-        i->park_broken = true;
-        set_state(i, park ? PARKING : RESUMING, said);
-        i->driver->ops->signal(i->task, SIGKILL);
+    if (!known) {
+        if (!i->park_broken) {
+            broken(i, said);
+        }
         return;
     }
     (park ? parked : resumed)(i, end, said);
@@ -251,12 +281,13 @@ static void begin(struct agent_instance *i, enum state state)
     set_state(i, state, "");
     write_down(i);
     if (step_start(i, state == PARKING ? "park" : "unpark", &err)) {
+        look_again(i, AGENT_PARK_STEP_NS_MAX);
         return;
     }
     at_log(AT_LOG_ERROR, "parking.start", "%s", err.msg);
     if (state == PARKING) {
         set_state(i, REFUSED, err.msg);
-        agent_probes_start(i);
+        probes_again(i);
     } else {
         set_state(i, WAITING, err.msg);
         look_again(i, AGENT_PARK_AGAIN_NS);
@@ -318,7 +349,7 @@ static void park_or_not(struct agent_instance *i)
         look_again(i, AGENT_DRAIN_NS - drained); /* routes go first */
     } else if (!has_host_memory(i, why, sizeof why)) {
         set_state(i, REFUSED, why);
-        agent_probes_start(i);
+        probes_again(i);
     } else {
         p->memory_bytes = p->used_bytes;
         begin(i, PARKING);
@@ -345,7 +376,9 @@ static void step(struct agent_instance *i)
     }
     switch (p->state) {
     case RESIDENT:
-        if (want != RESIDENT && i->ready) { /* not before it has begun to serve */
+        if (want != RESIDENT && i->park_never) {
+            set_state(i, REFUSED, "it did not outlive being parked before");
+        } else if (want != RESIDENT && i->ready) { /* not before it has begun to serve */
             drain(i);
         }
         break;

@@ -254,6 +254,10 @@ static void several_models_have_names_of_their_own(void **state)
                "spec.template.spec.models",
                "Forbidden: only the runner onnx serves several models");
 #undef MODELS
+    check_text(&AT_KIND_DEPLOYMENT,
+               "{'metadata':{'name':'d'},'spec':{'template':{'spec':{'runner':'onnx','model':{"
+               "'uri':'file:a'},'models':[{'name':'d','uri':'file:b'}]}}}}",
+               "spec.template.spec.models[0].name", "Duplicate value: \"d\"");
 }
 
 int main(void)

@@ -230,10 +230,27 @@ static void template_check(struct at_model_check *check, const json_t *object)
     workload_check(check, PATH(path, "spec"), at_json_at(object, "spec.template.spec"));
 }
 
+/* The first model is asked for by the Deployment's name when it has none of its own. */
+static void first_name_check(struct at_model_check *check, const json_t *object)
+{
+    const json_t *spec = at_json_at(object, "spec.template.spec");
+    const json_t *list = json_object_get(spec, "models");
+    const char *own = at_json_str_at(object, "metadata.name", "");
+    bool named = text_at(json_object_get(spec, "model"), "name")[0] != '\0';
+    const struct at_model_path *path = PATH(PATH(PATH(NULL, "spec"), "template"), "spec");
+    for (size_t i = 0; i < json_array_size(list) && !named; i++) {
+        if (strcmp(text_at(json_array_get(list, i), "name"), own) == 0) {
+            at_model_cause_add(check, ITEM(PATH(path, "models"), i), "name", "FieldValueDuplicate",
+                               "Duplicate value: \"%s\"", own);
+        }
+    }
+}
+
 static void deployment_check(struct at_model_check *check, const json_t *object, const json_t *old)
 {
     (void)old;
     template_check(check, object);
+    first_name_check(check, object);
     at_model_price_check(check, object);
     const json_t *strategy = at_json_at(object, "spec.strategy");
     if (strategy != NULL && at_json_int_at(strategy, "maxSurge", 1) == 0 &&

@@ -37,7 +37,7 @@ const model = (name, memory, { parkAfter = '1s', replicas = 1, words = [], resou
         command: [probe, 'dlsym', `alloc:${memory - 16 * MIB}`, ...words, 'serve:1000'],
         env: Object.entries({ LD_LIBRARY_PATH: libraries, STANDIN_GPU_STATE: gpus.path }).map(([key, value]) => ({ name: key, value })),
         readinessProbe: { httpPath: '/', period: '1s', timeout: '1s' },
-        resources: { cpu: '10m', memory: '2Gi', gpu, gpuMemory: `${memory / MIB}Mi`, ...resources },
+        resources: { cpu: '100m', memory: '2Gi', gpu, gpuMemory: `${memory / MIB}Mi`, ...resources },
         gpuSharing: { parkAfter },
         priority,
         terminationGracePeriod: '1s',
@@ -165,5 +165,14 @@ it('an agent that is killed while it parks, or brings back, finishes it when it 
   assert.match(await refuses('poor'), /^parking needs 508Mi of the machine's memory, and its resources.memory or the machine leave [0-9]+Mi$/);
   assert.equal(await refuses('old'), 'this GPU driver cannot park processes');
   await remove(c.url, ['poor', 'old']);
+  await gpus.tooOld(0);
+  // Managed memory breaks a process that is parked: it starts anew, and is left alone.
+  await c.server.apply(model('managed', 516 * MIB, { words: ['managed:1000000'] }));
+  assert.equal(await refuses('managed'), 'it did not outlive being parked before');
+  const anew = await one('managed');
+  assert.equal(anew.status.restarts, 1);
+  const told = (await call(c.url, 'GET', '/api/v1/events')).body.items.find((e) => e.reason === 'ParkingFailed');
+  assert.match(told.message, /^the GPU's driver could not go on with it: the driver cannot park process [0-9]+: error 801/);
+  await remove(c.url, ['managed']);
   assert.deepEqual(processesWith('gpu-park').filter((p) => p.args.includes(' gpu-park ')), []);
 });
