@@ -2,7 +2,7 @@
 // client: answers, streams, sampling, batching, the cache, and what users and machines get wrong.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
-import { chmod, copyFile, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, readFile, rm, rmdir, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import OpenAI from 'openai';
 import { ATOLL, eventually, Fleet, PLAIN, ROOT, run } from './lib/atoll.mjs';
@@ -331,6 +331,30 @@ fleet.it('a cache that memory has no room for ends with a status of its own, and
   assert.equal(done.code, 75, done.err);
   assert.match(done.err, /16777216 tokens cannot be had.*--context/s);
 }, { skip: skip || (PLAIN ? false : 'no build without the address sanitizer, which reserves more than any limit') });
+
+fleet.it('the cache is split where memory allows, and an instance with little of it gets a shared one', async (t) => {
+  const roomy = await runner('--sequences', '64');
+  assert.equal(await roomy.metric('atoll_llm_cache_tokens_max'), 64 * 512);
+  const v1 = existsSync('/sys/fs/cgroup/memory/memory.limit_in_bytes');
+  const group = `/sys/fs/cgroup/${v1 ? 'memory/' : ''}atoll-llm-test-${process.pid}`;
+  const limit = path.join(group, v1 ? 'memory.limit_in_bytes' : 'memory.max');
+  try {
+    await mkdir(group);
+    await writeFile(limit, `${56 << 20}`);
+  } catch {
+    await rmdir(group).catch(() => {});
+    return t.skip('control groups of memory cannot be made here');
+  }
+  try {
+    const proc = fleet.start('small', ['-c', `echo $$ > ${group}/cgroup.procs && exec "$0" "$@"`, PLAIN, 'runner', 'llm', '--model', MODEL, '--sequences', '64'], { command: '/bin/bash' });
+    const [, url] = await proc.line(/^ready runner (\S+)$/m);
+    assert.match(await (await fetch(`${url}/metrics`)).text(), /^atoll_llm_cache_tokens_max 512$/m);
+    await proc.kill();
+  } finally {
+    await rmdir(group);
+  }
+  return undefined;
+}, { skip: skip || (PLAIN ? false : 'no build without the address sanitizer, which takes more than the limit') });
 
 // The engine is C++; what it throws where nobody catches it would end the process by abort, without a word of ours.
 async function shim() {
