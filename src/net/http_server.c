@@ -243,13 +243,31 @@ static void refuse_busy(struct at_http_conn *c)
     refuse(c, 429, AT_EXHAUSTED, "the server takes no more of such requests now, try again later");
 }
 
+/* What came of a chunked body with its head: is it all of it, or malformed? Then it is taken whole,
+ * or refused, and nobody hears of it before. */
+static bool is_settled(const struct at_http_conn *c, const char *data, size_t len)
+{
+    struct at_http1_body reader;
+    struct at_str piece;
+    struct at_err err;
+    at_http1_body_begin(&reader, &c->ex.head, c->ex.head.method);
+    for (size_t used = 0, n; used < len && !reader.done; used += n) {
+        if (at_http1_body_take(&reader, data + used, len - used, &n, &piece, &err) != AT_OK) {
+            return true;
+        }
+    }
+    return reader.done;
+}
+
 /* c->ex.head was parsed from data[0..len). Returns the bytes of data that the request took. */
 static size_t take_head(struct at_http_conn *c, const char *data, size_t len)
 {
     struct at_http_head *h = &c->ex.head;
     bool is_large = h->has_length && h->content_length > c->server->body_bytes_max;
     bool is_partial = h->chunked || is_large || h->head_bytes + h->content_length > len;
-    if (is_partial && at_http_upload_wanted(c->server, &c->ex)) {
+    bool settled = h->chunked && c->server->early != NULL &&
+                   is_settled(c, data + h->head_bytes, len - h->head_bytes);
+    if (is_partial && !settled && at_http_upload_wanted(c->server, &c->ex)) {
         if (keep(c, data, h->head_bytes)) {
             at_http1_body_begin(&c->body_reader, h, h->method);
             c->ex.upload.says_continue = h->expect_continue && len == h->head_bytes;
