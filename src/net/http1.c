@@ -2,6 +2,7 @@
 #include "net/http1.h"
 
 #include <assert.h>
+#include <strings.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "scan_field reads words low byte first");
 
@@ -21,10 +22,11 @@ static const bool TOKEN[256] = {
 
 struct scan {
     const char *at, *end;
-    bool cut;        /* the input goes on past AT_HTTP_HEAD_BYTES_MAX */
-    bool seen_host;  /* each of these may come once */
-    bool seen_te;    /* Transfer-Encoding */
-    bool conn_close; /* Connection: close, keep-alive, upgrade */
+    bool cut;                /* the input goes on past AT_HTTP_HEAD_BYTES_MAX */
+    struct at_str authority; /* of an absolute target; else empty */
+    bool seen_host;          /* each of these may come once */
+    bool seen_te;            /* Transfer-Encoding */
+    bool conn_close;         /* Connection: close, keep-alive, upgrade */
     bool conn_keep;
     bool conn_upgrade;
     bool has_upgrade;
@@ -198,7 +200,7 @@ static enum at_rc take_version(struct scan *s, int *ret_minor)
 
 /* Origin form, "*" for OPTIONS, and absolute form, of which only path and query are kept (RFC 9112
  * §3.2.2 wants servers to take it). */
-static enum at_rc split_target(const struct scan *s, struct at_http_head *h)
+static enum at_rc split_target(struct scan *s, struct at_http_head *h)
 {
     struct at_str t = h->target;
     if (t.len == 0) {
@@ -220,6 +222,8 @@ static enum at_rc split_target(const struct scan *s, struct at_http_head *h)
         if (slash == NULL && memchr(t.ptr, '?', t.len) != NULL) {
             return bad(s, "the request target is no path");
         }
+        s->authority = (struct at_str){
+            t.ptr + scheme, slash == NULL ? t.len - scheme : (size_t)(slash - t.ptr) - scheme};
         t = h->target;
     }
     const char *q = memchr(t.ptr, '?', t.len);
@@ -320,6 +324,11 @@ static enum at_rc note_header(struct scan *s, struct at_http_head *h, struct at_
                 return bad(s, "two Host headers");
             }
             s->seen_host = true;
+            if (s->authority.len > 0 &&
+                (value.len != s->authority.len ||
+                 strncasecmp(value.ptr, s->authority.ptr, value.len) != 0)) {
+                return bad(s, "the Host header names another host than the target");
+            }
             return is_host(value) ? AT_OK : bad(s, "the Host header is no host name");
         }
         break;

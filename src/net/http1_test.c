@@ -59,6 +59,14 @@ static void takes_the_other_forms_of_targets(void **state)
     static const char BARE[] = "GET http://h HTTP/1.1\r\nHost: h\r\n\r\n";
     assert_int_equal(at_http1_parse_request(BARE, sizeof BARE - 1, &h, NULL), AT_OK);
     assert_true(at_str_eq(h.target, "/"));
+    assert_int_equal(parse_request("GET HTTP://h/ HTTP/1.1\r\nHost: h\r\n\r\n", &h),
+                     AT_BAD_REQUEST);
+    /* Of two hosts readers could take either (RFC 9112 §3.2.2 wants them to be the same). */
+    assert_int_equal(parse_request("GET http://b/ HTTP/1.1\r\nHost: h\r\n\r\n", &h),
+                     AT_BAD_REQUEST);
+    assert_int_equal(parse_request("GET http://h HTTP/1.1\r\nHost: h:80\r\n\r\n", &h),
+                     AT_BAD_REQUEST);
+    assert_int_equal(parse_request("GET http://H/ HTTP/1.1\r\nHost: h\r\n\r\n", &h), AT_OK);
     static const char STAR[] = "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n";
     assert_int_equal(at_http1_parse_request(STAR, sizeof STAR - 1, &h, NULL), AT_OK);
     assert_true(at_str_eq(h.path, "*"));
