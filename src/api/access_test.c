@@ -386,6 +386,87 @@ static void an_agent_sees_and_changes_its_own_only(void **state)
     at_tls_config_unref(agent);
 }
 
+/* A refusal is decided before anything is read: its cost cannot tell what there is. */
+static void a_refusal_costs_the_same_whether_there_is_something_or_not(void **state)
+{
+    struct kit *kit = *state;
+    static const struct {
+        enum at_http_method method;
+        const char *there, *not_there, *headers, *body;
+    } CASES[] = {
+        {AT_HTTP_GET, "/api/v1/namespaces/full/configmaps", "/api/v1/namespaces/none/configmaps",
+         NULL, NULL},
+        {AT_HTTP_GET, "/api/v1/namespaces/full/configmaps/a",
+         "/api/v1/namespaces/full/configmaps/z", NULL, NULL},
+        {AT_HTTP_GET, "/api/v1/namespaces/full/configmaps?watch=true",
+         "/api/v1/namespaces/none/configmaps?watch=true", NULL, NULL},
+        {AT_HTTP_GET, "/api/v1/namespaces/full/secrets?limit=1&labelSelector=a%3Db",
+         "/api/v1/namespaces/none/secrets?limit=1&labelSelector=a%3Db", NULL, NULL},
+        {AT_HTTP_GET, "/api/v1/configmaps", "/api/v1/secrets", NULL, NULL},
+        {AT_HTTP_GET, "/api/v1/namespaces/full", "/api/v1/namespaces/none", NULL, NULL},
+        {AT_HTTP_POST, "/api/v1/namespaces/full/configmaps", "/api/v1/namespaces/none/configmaps",
+         NULL, "{\"metadata\":{\"name\":\"a\"}}"},
+        {AT_HTTP_PATCH, "/api/v1/namespaces/full/configmaps/a",
+         "/api/v1/namespaces/full/configmaps/z", KIT_MERGE, "{\"data\":{\"x\":\"y\"}}"},
+        {AT_HTTP_DELETE, "/api/v1/namespaces/full/configmaps/a",
+         "/api/v1/namespaces/full/configmaps/z", NULL, NULL},
+        {AT_HTTP_DELETE, "/api/v1/namespaces/full/configmaps", "/api/v1/namespaces/none/configmaps",
+         NULL, NULL},
+        {AT_HTTP_GET, "/api/v1/namespaces/full/pods/a/log", "/api/v1/namespaces/full/pods/z/log",
+         NULL, NULL},
+    };
+    assert_int_equal(kit_status(kit, NULL, AT_HTTP_POST, "/api/v1/namespaces", NULL,
+                                "{\"metadata\":{\"name\":\"full\"}}"),
+                     201);
+    assert_int_equal(kit_status(kit, NULL, AT_HTTP_POST, "/api/v1/namespaces/full/configmaps", NULL,
+                                "{\"metadata\":{\"name\":\"a\"},\"data\":{\"x\":\"1\"}}"),
+                     201);
+    struct at_tls_config *eve = kit_identity(kit, "eve", NULL);
+    for (size_t i = 0; i < AT_ARRAY_LEN(CASES); i++) {
+        const char *const paths[] = {CASES[i].there, CASES[i].not_there};
+        for (size_t k = 0; k < 2; k++) {
+            struct at_store_stats before = at_store_stats(kit->store);
+            int status =
+                kit_status(kit, eve, CASES[i].method, paths[k], CASES[i].headers, CASES[i].body);
+            struct at_store_stats after = at_store_stats(kit->store);
+            assert_int_equal(status, 403);
+            if (after.reads != before.reads || after.watchers != before.watchers) {
+                fail_msg("%s: %d reads before the decision", paths[k],
+                         (int)(after.reads - before.reads));
+            }
+        }
+    }
+    at_tls_config_unref(eve);
+    /* The reads that are counted are those of who may. */
+    struct at_store_stats before = at_store_stats(kit->store);
+    assert_int_equal(kit_status(kit, NULL, AT_HTTP_GET, CASES[1].there, NULL, NULL), 200);
+    assert_true(at_store_stats(kit->store).reads > before.reads);
+}
+
+/* An agent's rights depend on the object, so it is looked at: once, whether it is there or not. */
+static void an_agent_is_refused_at_the_same_cost_whether_there_is_something_or_not(void **state)
+{
+    struct kit *kit = *state;
+    struct at_tls_config *agent = agent_new(kit, "n1");
+    make_node(kit, agent, "n1");
+    make_instance(kit, "other", "n2", "s2");
+    static const char *const PAIRS[][2] = {
+        {IN_DEFAULT "/instances/other", IN_DEFAULT "/instances/nowhere"},
+        {"/api/v1/namespaces/default/secrets/s2", "/api/v1/namespaces/default/secrets/none"},
+        {ATOLL "/nodes/n2", ATOLL "/nodes/n3"},
+    };
+    for (size_t i = 0; i < AT_ARRAY_LEN(PAIRS); i++) {
+        uint64_t reads[2];
+        for (size_t k = 0; k < 2; k++) {
+            uint64_t before = at_store_stats(kit->store).reads;
+            assert_int_equal(kit_status(kit, agent, AT_HTTP_GET, PAIRS[i][k], NULL, NULL), 403);
+            reads[k] = at_store_stats(kit->store).reads - before;
+        }
+        assert_int_equal(reads[0], reads[1]);
+    }
+    at_tls_config_unref(agent);
+}
+
 static void a_token_of_another_site_cannot_take_a_node(void **state)
 {
     struct kit *kit = *state;
@@ -545,6 +626,8 @@ int main(void)
         T(forged_and_expired_tokens_are_told_apart),
         T(only_admins_make_tokens_and_only_holders_renew),
         T(an_agent_sees_and_changes_its_own_only),
+        T(a_refusal_costs_the_same_whether_there_is_something_or_not),
+        T(an_agent_is_refused_at_the_same_cost_whether_there_is_something_or_not),
         T(a_token_of_another_site_cannot_take_a_node),
         T(a_token_review_tells_whose_a_token_is),
         T(a_log_comes_through_the_agents_tunnel),

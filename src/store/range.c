@@ -113,6 +113,7 @@ void at_store_range(struct at_store *store, const char *from, const char *to, si
 {
     assert(from != NULL);
     struct at_err err = {0};
+    store->stats.reads++;
     if (at_rev < 0 || at_rev > store->rev) {
         at_err_set(&err, AT_TIMEOUT, "revision %lld lies in the future, the newest is %lld",
                    (long long)at_rev, (long long)store->rev);

@@ -128,6 +128,7 @@ int64_t at_store_watch_rev(const struct at_store *store, at_store_watch_id id);
 struct at_store_stats {
     uint64_t writes, batches, failed_batches, compactions; /* since open */
     uint64_t changes;                                      /* shown, of other servers too */
+    uint64_t reads;                                        /* ranges that were asked for */
     size_t queued;                                         /* writes waiting now */
     size_t keys, watchers, history_revs, history_bytes;
 };
