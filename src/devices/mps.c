@@ -22,6 +22,8 @@
 #define TEXT_BYTES_MAX ((size_t)4096)
 #define SERVERS_MAX 16
 #define SOCKET_PATH_BYTES_MAX 100 /* of 108, less what it is bound as for a moment */
+/* In the environment of its processes alone: clients have none of it. */
+#define MARK "ATOLL_MPS_SERVICE"
 #define PID_NAME "nvidia-cuda-mps-control.pid"
 #define MIB (INT64_C(1) << 20)
 
@@ -86,8 +88,9 @@ static enum at_rc run_control(const struct at_mps_service *mps, const char *opti
     char *library_path = at_asprintf("LD_LIBRARY_PATH=%s", libraries != NULL ? libraries : "");
     AT_CLEANUP(at_cleanup_free)
     char *program_path = at_asprintf("PATH=%s", path != NULL ? path : "/usr/bin:/bin");
+    AT_CLEANUP(at_cleanup_free) char *mark = at_asprintf(MARK "=%s", mps->dir);
     const char *const envp[] = {
-        program_path, pipe, log, gpu, libraries != NULL ? library_path : NULL, NULL};
+        mark, program_path, pipe, log, gpu, libraries != NULL ? library_path : NULL, NULL};
     const char *const argv[] = {mps->control, option, NULL};
     int fds[2] = {-1, -1}, exit_code = -1;
     size_t len = strlen(input), sent = 0; /* fits into an empty pipe */
@@ -98,7 +101,7 @@ static enum at_rc run_control(const struct at_mps_service *mps, const char *opti
     rc = len > 0 ? at_fd_write(fds[1], input, len, &sent) : AT_OK;
     at_fd_close(fds[1]);
     struct at_process_options options = {
-        .argv = argv, .envp = envp, .cwd = "/", .stdin_fd = fds[0], .uid = -1, .gid = -1};
+        .argv = argv, .envp = envp, .stdin_fd = fds[0], .uid = -1, .gid = -1};
     rc = rc == AT_OK ? at_process_run(&options, COMMAND_NS, out, &exit_code, err) : rc;
     at_fd_close(fds[0]);
     if (rc == AT_OK && exit_code != 0) {
@@ -253,16 +256,11 @@ static enum at_rc make_dirs(const struct at_mps_service *mps, struct at_err *err
     return rc == AT_OK ? write_text(mps->dir, "gpu", mps->gpu, err) : rc;
 }
 
-static void end_servers(const int64_t *pids, size_t n)
+/* Servers outlive a control process that was killed, and hold the GPU. */
+static void end_leftovers(const char *dir)
 {
-    for (size_t i = 0; i < n; i++) {
-        struct at_process p;
-        uint64_t ticks = at_process_start_ticks((pid_t)pids[i]);
-        if (ticks != 0 && at_process_adopt((pid_t)pids[i], ticks, &p, NULL) == AT_OK) {
-            at_process_signal(&p, SIGKILL);
-            at_process_close(&p);
-        }
-    }
+    AT_CLEANUP(at_cleanup_free) char *mark = at_asprintf(MARK "=%s", dir);
+    (void)at_process_kill_marked(mark);
 }
 
 static bool ends_within(const char *dir, int64_t ns)
@@ -290,17 +288,15 @@ static void end_by_force(const char *dir)
 enum at_rc at_mps_stop(const struct at_mps_service *mps, struct at_err *err)
 {
     if (at_mps_is_alive(mps->dir)) {
-        int64_t pids[SERVERS_MAX];
-        size_t n = servers(mps, pids);
         enum at_rc rc = command(mps, "quit\n", NULL, NULL);
         if (rc != AT_OK || !ends_within(mps->dir, DOWN_NS)) {
             end_by_force(mps->dir);
-            end_servers(pids, n);
             if (!ends_within(mps->dir, DOWN_NS)) {
                 return at_err_set(err, AT_TIMEOUT, AT_MPS_PROGRAM " of %s does not end", mps->gpu);
             }
         }
     }
+    end_leftovers(mps->dir);
     exclude_others(mps, false);
     return at_tree_remove(mps->dir, err);
 }
@@ -310,6 +306,7 @@ static enum at_rc start_anew(const struct at_mps_service *mps, struct at_err *er
     const struct at_sys *sys = at_sys_real();
     AT_CLEANUP(at_cleanup_buf) struct at_buf out = {.max = TEXT_BYTES_MAX};
     AT_CLEANUP(at_cleanup_free) char *pipe = below(mps->dir, AT_MPS_PIPE_NAME);
+    end_leftovers(mps->dir);
     enum at_rc rc = at_tree_remove(pipe, err); /* of one that ended without a word */
     rc = rc == AT_OK ? make_dirs(mps, err) : rc;
     rc = rc == AT_OK ? run_control(mps, "-d", "", &out, err) : rc;

@@ -35,6 +35,15 @@ const services = () => {
 
 const pid = () => Number(readFileSync(path.join(services()[0], 'p/nvidia-cuda-mps-control.pid'), 'latin1'));
 
+// It has ended, be it that nobody took its exit status yet.
+function gone(process) {
+  try {
+    return / Z /.test(readFileSync(`/proc/${process}/stat`, 'latin1'));
+  } catch {
+    return true;
+  }
+}
+
 // What NVIDIA's program answers.
 async function control(command) {
   const { out } = await run('sh', ['-c', `echo '${command}' | '${path.join(libraries, 'nvidia-cuda-mps-control')}'`], { env: { ...process.env, CUDA_MPS_PIPE_DIRECTORY: path.join(services()[0], 'p') } });
@@ -84,9 +93,11 @@ it('while the service runs nobody else gets at the GPU', async () => {
 });
 
 it('a service that is killed is started again', async () => {
-  const before = pid();
+  const before = pid(), server = Number(await control('get_server_list'));
+  assert.ok(server > 1);
   process.kill(before, 'SIGKILL');
   await eventually('another one runs', async () => existsSync(path.join(services()[0], 'p/nvidia-cuda-mps-control.pid')) && pid() !== before && (await control('get_server_list')) !== undefined, { timeoutMs: 20_000 });
+  assert.ok(gone(server), 'its server would hold the GPU');
   await eventually('with the same limits', async () => (await control('get_default_active_thread_percentage')) === '50.0');
 });
 
@@ -108,7 +119,7 @@ it('it outlives the agent, and ends after its last client, with the GPU as it wa
   assert.equal(use[0].mode, 'MPS');
   await jobs.remove('quarter', 'half', 'third');
   await eventually('it has ended', () => services().length === 0, { timeoutMs: 20_000 });
-  assert.ok(!existsSync(`/proc/${before}`) || / Z /.test(readFileSync(`/proc/${before}/stat`, 'latin1')), 'its process runs on');
+  assert.ok(gone(before), 'its process runs on');
   assert.equal(await gpus.peek(0, 'computeMode'), 0);
 });
 
