@@ -56,14 +56,51 @@ static uint64_t completion_named(const struct gw_path *path)
 {
     uint64_t a = number_of(path->more.max_completion_tokens);
     uint64_t b = number_of(path->more.max_tokens);
-    uint64_t most = a > 0 && (b == 0 || a < b) ? a : b;
+    uint64_t most = a > b ? a : b; /* servers differ in which one they heed */
     return most < AT_GW_OUTPUT_TOKENS_MAX ? most : AT_GW_OUTPUT_TOKENS_MAX;
+}
+
+/* The same of a number that another reader could take for a whole one: 2.0, 1e2. */
+static uint64_t count_of(struct at_str text)
+{
+    uint64_t n = number_of(text);
+    size_t digits = 0;
+    while (digits < text.len && text.ptr[digits] >= '0' && text.ptr[digits] <= '9') {
+        digits++;
+    }
+    if (digits > 0 && digits < text.len) {
+        bool exponent = memchr(text.ptr, 'e', text.len) != NULL || memchr(text.ptr, 'E', text.len);
+        n = exponent ? AT_GW_CHOICES_MAX : number_of((struct at_str){text.ptr, digits}) + 1;
+    }
+    return n == 0 ? 1 : n < AT_GW_CHOICES_MAX ? n : AT_GW_CHOICES_MAX;
+}
+
+/* Texts, or lists of tokens, in one prompt: each has an answer of its own. The body has been read
+ * as JSON. */
+static uint64_t prompts_of(struct at_str prompt)
+{
+    uint64_t n = 0;
+    int depth = 0;
+    bool in_text = false;
+    for (size_t i = 0; i < prompt.len; i++) {
+        char c = prompt.ptr[i];
+        if (in_text) {
+            in_text = c != '"';
+            i += c == '\\';
+            continue;
+        }
+        n += depth == 1 && (c == '"' || c == '[');
+        in_text = c == '"';
+        depth += (c == '[' || c == '{') - (c == ']' || c == '}');
+    }
+    return n == 0 ? 1 : n;
 }
 
 static uint64_t choices_of(const struct gw_path *path)
 {
-    uint64_t n = number_of(path->more.n);
-    return n == 0 ? 1 : n < 1024 ? n : 1024;
+    uint64_t n = count_of(path->more.n), best_of = count_of(path->more.best_of);
+    uint64_t most = (n > best_of ? n : best_of) * prompts_of(path->prompt);
+    return most < AT_GW_CHOICES_MAX ? most : AT_GW_CHOICES_MAX;
 }
 
 /* --- refusals --- */
@@ -302,7 +339,9 @@ static uint64_t affordable(struct gw_request *r, uint64_t prompt_max, uint64_t c
     uint64_t could = at_meter_affordable(&m->price, prompt_max, pool, m->completion_max);
     *ret_later = can < choices && could >= choices && of != NULL;
     if (*ret_later) {
-        at_meter_want(of, pool);
+        uint64_t some =
+            could < choices * AT_GW_EXTEND_TOKENS ? could : choices * AT_GW_EXTEND_TOKENS;
+        at_meter_want(of, at_meter_cost_nanousd(&m->price, prompt_max, some));
         gw_ledger_note(r->worker, of);
     }
     return can / choices;
@@ -446,7 +485,7 @@ static void unpark(struct gw_request *r)
 
 static void go_on(struct gw_request *r, const struct gw_path *path)
 {
-    if (!gw_cache_begin(r, path)) {
+    if (r->upload.is || !gw_cache_begin(r, path)) {
         gw_request_start(r);
     }
 }

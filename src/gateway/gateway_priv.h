@@ -100,7 +100,8 @@ struct gw_model {
 };
 
 struct gw_request;
-struct gw_parked; /* admit.c */
+struct gw_parked;
+
 struct gw_token {
     const char *key; /* its name, the gateway's */
     char *text;
@@ -140,9 +141,8 @@ struct gw_worker {
     struct gw_request *makers;      /* whose answers will be kept */
     struct gw_request *ready;       /* who waited for one */
     at_timer_id ready_timer;
-    size_t n_cache_waiters;
     struct gw_parked *parked; /* requests that wait for money; the newest first */
-    size_t n_parked;
+    size_t n_parked, n_cache_waiters;
     at_timer_id parked_timer;
     struct at_http_exchange *handling;       /* by gw_handle, until it is passed on */
     struct at_map *models;                   /* name → gw_model */

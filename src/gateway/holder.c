@@ -19,7 +19,10 @@ bool gw_is_gone(const struct gw_metering *m, const char *slice_name)
         return false;
     }
     const char *meter = at_map_get_n(m->gateways, slice_name, (size_t)(colon - slice_name));
-    return meter == NULL || (meter[0] != '\0' && strcmp(meter, colon + 1) != 0);
+    if (meter == NULL) { /* it may be about to report for the first time */
+        return at_loop_now_ns(m->gateway->loop) - m->gateways_since_ns >= AT_GW_UNREPORTED_NS;
+    }
+    return strcmp(meter, GW_GONE) == 0 || (meter[0] != '\0' && strcmp(meter, colon + 1) != 0);
 }
 
 void gw_holder_add(struct gw_metering *m, struct gw_holder *h, const struct at_model_kind *kind,
@@ -31,6 +34,7 @@ void gw_holder_add(struct gw_metering *m, struct gw_holder *h, const struct at_m
                             .name = at_strdup(name),
                             .uid = at_strdup(uid),
                             .opened_ns = at_loop_now_ns(m->gateway->loop),
+                            .least_saved = 1000,
                             .next_open = m->open,
                             .prev_open = &m->open};
     if (kind == &AT_KIND_BUDGET) {

@@ -408,6 +408,8 @@ static struct at_str *value_of(const struct decoded *name, struct gw_scan *out)
         return is_named(name, "tools") ? &out->tools : NULL;
     case 6:
         return is_named(name, "prompt") ? &out->prompt : NULL;
+    case 7:
+        return is_named(name, "best_of") ? &more->best_of : NULL;
     case 8:
         return is_named(name, "messages") ? &out->prompt : NULL;
     case 10:

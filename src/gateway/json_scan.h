@@ -9,7 +9,7 @@
 
 /* Values of members, as they are written; empty when absent. */
 struct gw_scan_more {
-    struct at_str max_tokens, max_completion_tokens, n, temperature, seed, stream_options;
+    struct at_str max_tokens, max_completion_tokens, n, best_of, temperature, seed, stream_options;
 };
 
 struct gw_scan {

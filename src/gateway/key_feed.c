@@ -426,13 +426,12 @@ static void on_report(void *ctx, json_t *object, bool deleted)
 {
     struct gw_metering *m = ctx;
     const char *name = at_json_str_at(object, "metadata.name", "");
-    const char *meter = at_json_str_at(object, "status.meter", "");
+    const char *meter = deleted ? GW_GONE : at_json_str_at(object, "status.meter", "");
     char *known = at_map_get(m->gateways, name);
-    if (!deleted && known != NULL && strcmp(known, meter) == 0) {
+    if (known != NULL && strcmp(known, meter) == 0) {
         return;
     }
-    at_free(deleted ? at_map_remove(m->gateways, name)
-                    : at_map_put(m->gateways, name, at_strdup(meter)));
+    at_free(at_map_put(m->gateways, name, at_strdup(meter)));
     m->gateways_seen++;
 }
 
@@ -440,6 +439,7 @@ static void on_reports_synced(void *ctx)
 {
     struct gw_metering *m = ctx;
     m->gateways_synced = true;
+    m->gateways_since_ns = at_loop_now_ns(m->gateway->loop);
     m->gateways_seen++;
 }
 

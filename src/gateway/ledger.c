@@ -299,7 +299,7 @@ static bool plan(struct gw_holder *h, struct gw_purse *p, struct gw_slice *next)
     int64_t unspent = was.granted - s.spent - s.held;
     int64_t wanted_by_others = same ? p->others_wanted : 0;
     bool leaving = h->of->stopping || h->closing;
-    bool stale = s.spent / 1000 != told / 1000 && (leaving || h->telling);
+    bool stale = (s.spent + 999) / 1000 != told / 1000 && (leaving || h->telling);
     bool low = atomic_exchange(&p->account->low, false);
     if (!p->has_limit) {
         return stale;
@@ -379,7 +379,7 @@ static void on_told(void *ctx, enum at_rc rc, int status, json_t *body, const st
     h->call = 0;
     m->n_calls--;
     if (rc == AT_OK && body != NULL) {
-        h->told_ns = now;
+        h->told_ns = h->is_telling ? now : h->told_ns;
         h->not_before_ns = now;
         gw_ledger_see(h, body);
     } else {
@@ -403,6 +403,7 @@ static void fetch(struct gw_holder *h)
 {
     struct gw_metering *m = h->of;
     m->n_calls++;
+    h->is_telling = false;
     h->call = at_client_get(m->gateway->client, h->kind, h->kind == &AT_KIND_BUDGET ? NULL : h->ns,
                             h->name, on_told, h);
 }
@@ -443,7 +444,7 @@ static json_t *patch_of(struct gw_holder *h)
 static bool is_told(const struct gw_purse *p)
 {
     bool same = strcmp(p->seen_period, p->period) == 0;
-    return atomic_load(&p->account->spent_nanousd) / 1000 ==
+    return (atomic_load(&p->account->spent_nanousd) + 999) / 1000 ==
            (same && p->is_mine ? p->mine_spent : 0) / 1000;
 }
 
@@ -490,6 +491,7 @@ void gw_ledger_look(struct gw_holder *h)
     }
     AT_CLEANUP(at_cleanup_json) json_t *patch = patch_of(h);
     h->has_news = h->telling = false;
+    h->is_telling = patch != NULL;
     if (patch == NULL) {
         return;
     }
@@ -551,6 +553,23 @@ static void tell_some(struct gw_metering *m)
     }
 }
 
+/* Has it left: is nothing that could be given back its own any more? */
+static bool has_left(const struct gw_holder *h)
+{
+    bool left = !h->has_share;
+    for (size_t i = 0; i < h->n_purses && left; i++) {
+        const struct gw_purse *p = &h->purses[i];
+        bool same = strcmp(p->seen_period, p->period) == 0;
+        left = !same || !p->has_limit || p->mine_granted - p->mine_spent < AT_METER_NANO_PER_MICRO;
+    }
+    return left;
+}
+
+bool gw_ledger_at_rest(const struct gw_holder *h)
+{
+    return h->closing && h->call == 0 && !h->is_busy && has_left(h);
+}
+
 /* Is there something left to do, or to hear? */
 static bool is_done(struct gw_holder *h)
 {
@@ -565,18 +584,7 @@ static bool is_done(struct gw_holder *h)
     if (!told && !leaving) {
         gw_ledger_tell_later(h);
     }
-    return done && !wants_look(h) && (told || !leaving);
-}
-
-bool gw_ledger_at_rest(const struct gw_holder *h)
-{
-    bool rest = h->closing && h->call == 0 && !h->is_busy && !h->has_share;
-    for (size_t i = 0; i < h->n_purses && rest; i++) {
-        const struct gw_purse *p = &h->purses[i];
-        bool same = strcmp(p->seen_period, p->period) == 0;
-        rest = !same || !p->has_limit || p->mine_granted - p->mine_spent < AT_METER_NANO_PER_MICRO;
-    }
-    return rest;
+    return done && (leaving ? told && has_left(h) : !wants_look(h));
 }
 
 /* Those that are to be looked at; who has something to wait for stays among them. */

@@ -78,6 +78,7 @@
 #define AT_GW_TOKEN_CACHE 64                 /* tokens lately accepted, per loop */
 #define AT_GW_OUTPUT_TOKENS 4096             /* under a budget, of a request that names no most */
 #define AT_GW_OUTPUT_TOKENS_MAX 100000000    /* that a request may name, to be reckoned with */
+#define AT_GW_CHOICES_MAX 100000000          /* answers to one request, to be reckoned with */
 #define AT_GW_EXTEND_TOKENS 64               /* that a stream gets in advance past its most */
 #define AT_GW_IMAGE_TOKENS 2048              /* of a picture in a prompt */
 #define AT_GW_CACHE_NS (300 * AT_GW_S)       /* that an answer is kept */
@@ -105,6 +106,7 @@
 #define AT_GW_SHARE_WAIT_NS (1500 * AT_GW_MS) /* then a gateway does without being given one */
 #define AT_GW_KEY_IDLE_NS (300 * AT_GW_S)     /* unused, until what a key has is given back */
 #define AT_GW_KEY_SERIES_MAX 1000             /* keys with a name of their own in metrics */
+#define AT_GW_UNREPORTED_NS (900 * AT_GW_S)   /* until who never reported is taken for gone */
 #define AT_GW_ALIVE_NS (120 * AT_GW_S)        /* between two reports that nothing else caused */
 #define AT_GW_TIME_NS (30 * AT_GW_S)          /* between two questions for the server's time */
 #define AT_GW_TIME_AGAIN_NS (500 * AT_GW_MS)

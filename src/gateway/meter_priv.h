@@ -54,7 +54,8 @@ struct gw_holder {
     struct gw_holder *next_busy, *next_open, **prev_open; /* to be looked at; all that are open */
     struct gw_holder *next_tell, **prev_tell; /* in line to tell what was spent; NULL: not */
     bool is_busy, closing, telling;
-    bool has_news; /* its object has changed since it was looked at */
+    bool is_telling; /* the call does, not only asks */
+    bool has_news;   /* its object has changed since it was looked at */
     int64_t generation;
     uint32_t gateways_seen; /* when status was read */
 };
@@ -68,6 +69,7 @@ struct gw_key_object {
     bool has_status;
 };
 
+#define GW_GONE "-"           /* instead of a meter: its report has expired */
 #define GW_KEY_OTHERS "other" /* keys past AT_GW_KEY_SERIES_MAX, in metrics */
 
 struct gw_metering {
@@ -80,6 +82,7 @@ struct gw_metering {
     struct at_map *series;   /* names of keys in metrics */
     struct at_map *gateways; /* that report: name → meter */
     uint32_t gateways_seen;  /* changes of that */
+    int64_t gateways_since_ns;
     uint32_t n_ids;
     bool keys_synced, budgets_synced, gateways_synced, is_open, is_broken;
     at_timer_id publish_timer, ledger_timer, time_timer, round_timer, idle_timer;

@@ -723,6 +723,20 @@ static struct gw_model *find_model(struct gw_worker *w, const struct gw_path *pa
     return model != NULL && gw_meter_may_ask(w, model) ? model : NULL;
 }
 
+static void enter(struct gw_request *r, const struct gw_path *path)
+{
+    struct at_http_exchange *ex = r->ex;
+    enum gw_admission admission = gw_meter_begin(r, path);
+    if (admission == GW_REFUSED) {
+        return;
+    }
+    at_http_on_gone(ex, on_gone, r);
+    at_http_on_writable(ex, on_writable, r);
+    if (admission == GW_ADMITTED && (r->upload.is || !gw_cache_begin(r, path))) {
+        start(r);
+    }
+}
+
 void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const struct gw_path *path,
                       enum gw_grpc_kind grpc_kind, struct gw_grpc_call *grpc_take)
 {
@@ -787,13 +801,5 @@ void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const st
         gw_request_fail(r, 400, problem);
         return;
     }
-    enum gw_admission admission = gw_meter_begin(r, path);
-    if (admission == GW_REFUSED) {
-        return;
-    }
-    at_http_on_gone(ex, on_gone, r);
-    at_http_on_writable(ex, on_writable, r);
-    if (admission == GW_ADMITTED && (r->upload.is || !gw_cache_begin(r, path))) {
-        start(r);
-    }
+    enter(r, path);
 }

@@ -62,8 +62,10 @@ void gw_share_see(struct gw_holder *h, const json_t *status, bool apply)
         }
     }
     if (h->rates != NULL && apply && h->has_share && h->mine.milli > 0) {
-        /* What was taken came from others as they were before. */
-        set_share(h, h->mine.milli, saved < h->least_saved ? saved : h->least_saved);
+        /* What was taken came from others as they were before; it makes ours no fuller. */
+        saved = saved < h->least_saved ? saved : h->least_saved;
+        int32_t ours = atomic_load(&h->rates->requests.milli) > 0 ? saved_of(h) : WHOLE;
+        set_share(h, h->mine.milli, saved < ours ? saved : ours);
     }
 }
 

@@ -29,7 +29,8 @@ const server = http.createServer(async (req, res) => {
   if (req.url.startsWith('/v2/')) return res.writeHead(200, type).end(JSON.stringify({ outputs: [], n: seen.length }));
   const max = body.max_tokens ?? body.max_completion_tokens ?? 1e9;
   const words = Number(/words=(\\d+)/.exec(body.user ?? '')?.[1] ?? 5);
-  const n = /rude/.test(body.user ?? '') ? words : Math.min(words, max);
+  const answers = (body.best_of ?? body.n ?? 1) * (Array.isArray(body.prompt) ? body.prompt.length : 1);
+  const n = answers * (/rude/.test(body.user ?? '') ? words : Math.min(words, max));
   const usage = { prompt_tokens: 10, completion_tokens: n, total_tokens: 10 + n };
   if (req.url === '/v1/embeddings') return res.writeHead(200, type).end(JSON.stringify({ object: 'list', data: [{ object: 'embedding', index: 0, embedding: [0.5] }], model: 'm', usage: { prompt_tokens: 10, total_tokens: 10 } }));
   const one = (choice) => ({ id: 'c', object: 'chat.completion', created: 1, model: 'm', choices: [{ index: 0, finish_reason: null, ...choice }] });
@@ -252,14 +253,14 @@ it('revoked, expired and rotated keys open nothing more within a second', async 
 });
 
 // A gateway of its own; with a folder that it had before it needs no token any more.
-async function another(name, dir, again = false) {
+async function another(name, dir, again = false, ...more) {
   const [, server] = await dev.line(/^control plane\s+(https\S+)$/m);
   const joins = [];
   if (!again) {
     const join = JSON.parse((await atoll('token', 'create', '--role', 'gateway', '--site', 'here', '-o', 'json')).out);
     joins.push('--ca-pin', join.caPin, '--token-file', await fleet.file('token', join.token));
   }
-  const proc = fleet.start(`gateway ${name}`, ['gateway', '--server', server, ...joins, '--name', name, '--state', dir, '--listen', '127.0.0.1:0', '--threads', '2', '--require-keys']);
+  const proc = fleet.start(`gateway ${name}`, ['gateway', '--server', server, ...joins, '--name', name, '--state', dir, '--listen', '127.0.0.1:0', '--threads', '2', '--require-keys', ...more]);
   const [, url] = await proc.line(/^ready gateway (\S+)/m);
   return { proc, url };
 }
@@ -314,9 +315,9 @@ it('several gateways share one budget, and one that is cut off keeps to its slic
   await Promise.all(
     [a.url, b.url, gateway.url, a.url].map(async (url, i) => {
       let quota = 0;
-      while (quota < 3 && Date.now() < until) {
+      while (quota < 2 && Date.now() < until) {
         try {
-          await chat(client(keys[i % 2], { url, retries: 3 }), 'words=4', { max_tokens: 4 });
+          await chat(client(keys[i % 2], { url, retries: 1 }), 'words=4', { max_tokens: 4 });
           fine++;
         } catch (e) {
           assert.equal(e.status, 429, e.stack);
@@ -332,6 +333,122 @@ it('several gateways share one budget, and one that is cut off keeps to its slic
   assert.ok(Number((await budget()).granted) <= 0.3);
   await a.proc.stop();
   await b.proc.stop();
+});
+
+it('the first request of a key is answered, also of many at once and on another gateway', async () => {
+  const g = await another('fresh', await fleet.dir('atoll-gw'), false, '--key-idle', '1s');
+  const keys = await Promise.all(Array.from({ length: 40 }, () => key({ budgets: [{ window: 'Day', amount: '1' }, { window: 'Month', amount: '3' }], limits: { requestsPerMinute: 60, tokensPerMinute: 100000 } })));
+  await known(keys.at(-1), g.url);
+  await known(keys.at(-1));
+  await Promise.all(keys.map((k) => chat(client(k, g), 'words=4')));
+  await Promise.all(keys.map((k) => chat(client(k), 'words=4'))); // this one has given away what it had
+  // Not used any more: its money and its part of the rates go back, and what was spent stays.
+  const status = async (k) => (await api('GET', `namespaces/default/apikeys/${k.name}`)).status;
+  const mine = (list) => (list ?? []).find((x) => x.gateway.startsWith('fresh:'));
+  await eventually('all is given back', async () => {
+    const all = await Promise.all(keys.map(status));
+    return all.every((s) => !mine(s.rates) && s.budgets.every((b) => Math.abs(Number(mine(b.slices).granted) - 0.006) < 1e-6 && Math.abs(Number(mine(b.slices).spent) - 0.006) < 1e-6));
+  });
+  assert.equal((await chat(client(keys[0], g), 'words=4')).usage.completion_tokens, 4);
+  await g.proc.stop();
+});
+
+it('several gateways let through the rate of a key together, not each', async () => {
+  const a = await another('rate-a', await fleet.dir('atoll-gw'));
+  const b = await another('rate-b', await fleet.dir('atoll-gw'));
+  const k = await key({ limits: { requestsPerMinute: 60 } });
+  for (const { url } of [a, b]) await known(k, url);
+  const from = Date.now();
+  let [fine, first] = [{ a: 0, b: 0 }, true];
+  while (Date.now() - from < 4000) {
+    for (const [name, g] of Object.entries({ a, b })) {
+      const r = await Promise.all(Array.from({ length: first ? 20 : 5 }, () => new Gateway(g.url, k.secret).infer('m')));
+      fine[name] += r.filter((x) => x.status === 200).length;
+      assert.ok(r.every((x) => x.status === 200 || x.status === 429), JSON.stringify(r.map((x) => x.status)));
+      if (first && name === 'b') assert.ok(r.some((x) => x.status === 200), 'the second gateway serves, too');
+    }
+    first = false;
+  }
+  const most = 60 + (Date.now() - from) / 1000 + 2;
+  assert.ok(fine.a + fine.b <= most, `${JSON.stringify(fine)} of ${most}`);
+  assert.ok(fine.a + fine.b >= 50, JSON.stringify(fine));
+  const { rates } = (await api('GET', `namespaces/default/apikeys/${k.name}`)).status;
+  assert.ok(rates.reduce((s, r) => s + r.milli, 0) <= 1000, JSON.stringify(rates));
+  await a.proc.stop();
+  await b.proc.stop();
+});
+
+it('what a gateway that is gone for good cannot have spent is given back', async () => {
+  const lost = await another('lost', await fleet.dir('atoll-gw'));
+  const k = await key({ budgets: [{ window: 'Total', amount: '3' }] });
+  await known(k, lost.url);
+  await chat(client(k, lost), 'words=4', { max_tokens: 4 });
+  const slices = async () => (await api('GET', `namespaces/default/apikeys/${k.name}`)).status.budgets[0].slices;
+  const its = async () => (await slices()).find((s) => s.gateway.startsWith('lost:'));
+  await eventually('it has told', async () => Number((await its()).spent) === 0.006);
+  await eventually('it is known to be there', async () => (await call(admin, 'GET', '/apis/atoll.dev/v1/gatewayreports/lost')).body?.status?.meter);
+  await lost.proc.kill('SIGKILL');
+  const { granted, ceiling } = await its();
+  assert.ok(Number(ceiling) < Number(granted), JSON.stringify(await its()));
+  await known(k);
+  let spent = 0;
+  const spend = async () => {
+    for (let refused = 0; refused < 1; ) {
+      try {
+        const { usage: u } = await chat(client(k), 'words=100', { max_tokens: 100 });
+        spent += 0.002 + u.completion_tokens * 0.001;
+      } catch (e) {
+        assert.equal(e.status, 429, e.stack);
+        refused++;
+      }
+    }
+  };
+  await spend();
+  assert.ok(spent <= 3 - Number(granted) + 1e-9 && spent > 3 - Number(granted) - 0.15, `${spent} ${granted}`);
+  await api('DELETE', 'gatewayreports/lost'); // as it goes by itself ten minutes after its last word
+  await eventually('what it cannot have spent is there again', async () => (await chat(client(k), 'words=4', { max_tokens: 4 }).catch(() => null)) !== null);
+  spent += 0.006;
+  await spend();
+  assert.ok(spent <= 3 - Number(ceiling) + 1e-9 && spent > 3 - Number(ceiling) - 0.15, `${spent} ${ceiling}`);
+});
+
+it('no way of asking passes a budget: batches, choices, streams that are left or revoked, answers without usage', async () => {
+  const limit = 0.2;
+  const cost = async (k) => (await usage(k)).cost;
+  const ways = {
+    batch: (c) => c.completions.create({ model: 'm', prompt: Array.from({ length: 30 }, () => 'a'), max_tokens: 10, user: 'words=10' }),
+    choices: (c) => chat(c, 'words=20', { n: 20, max_tokens: 20 }),
+    bestOf: (c) => c.completions.create({ model: 'm', prompt: 'a', best_of: 30, max_tokens: 20, user: 'words=20' }),
+    twoLimits: (c) => chat(c, 'words=300', { max_tokens: 1, max_completion_tokens: 300 }),
+    embeddings: (c) => c.embeddings.create({ model: 'm', input: 'x'.repeat(500) }),
+  };
+  const keys = {};
+  for (const way of Object.keys(ways)) keys[way] = await key({ budgets: [{ window: 'Day', amount: `${limit}` }] });
+  const left = (keys.left = await key({ budgets: [{ window: 'Day', amount: `${limit}` }] }));
+  const gone = await key({ budgets: [{ window: 'Day', amount: '1' }] });
+  await known(gone);
+  for (const [way, ask] of Object.entries(ways)) {
+    await Promise.all(Array.from({ length: 4 }, async () => { for (let i = 0; i < 4; i++) await ask(client(keys[way])).catch((e) => assert.equal(e.status, 429, e.stack)); }));
+  }
+  // Clients that go away in the middle are charged for what had come, and hold nothing any more.
+  for (let i = 0; i < 10; i++) {
+    const stream = await chat(client(left), 'words=50 pause=5', { stream: true, max_tokens: 50 }).catch((e) => assert.equal(e.status, 429, e.stack));
+    if (!stream) break;
+    const parts = stream[Symbol.asyncIterator]();
+    for (let n = 0; n < 10; n++) await parts.next();
+    stream.controller.abort();
+  }
+  // A stream of a key that is revoked ends.
+  const revoked = await refusal((async () => {
+    let n = 0;
+    for await (const _ of await chat(client(gone), 'words=500 pause=20', { stream: true, max_tokens: 500 })) if (++n === 3) await atoll('key', 'revoke', gone.name);
+  })());
+  assert.equal(revoked.code ?? revoked.error?.code, 'invalid_api_key', revoked.stack);
+  for (const [way, k] of Object.entries(keys)) {
+    await eventually(`${way} is told`, async () => (await cost(k)) > 0 || way === 'twoLimits');
+    assert.ok((await cost(k)) <= limit + 1e-9, `${way}: ${await cost(k)}`);
+  }
+  assert.ok((await cost(keys.left)) >= 0.05, `${await cost(keys.left)}`);
 });
 
 it('answers are kept for who asks the same, where that is wanted, and for nobody else', async () => {
@@ -436,4 +553,20 @@ it('a gateway that the control plane has left spends its slice, and no more', as
     dev.child.kill('SIGCONT');
   }
   await eventually('and then it is given more', async () => (await chat(client(k, { ...g, retries: 3 }), 'words=4', { max_tokens: 4 }).catch(() => null)) !== null);
+});
+
+it('kill -9 of the control plane, the gateway and the machine together loses no usage and counts none twice', async () => {
+  const k = await key({ budgets: [{ window: 'Total', amount: '1' }] });
+  await known(k);
+  for (let i = 0; i < 20; i++) await chat(client(k), 'words=4', { max_tokens: 4 });
+  await dev.kill('SIGKILL');
+  dev = fleet.start('atoll dev again', ['dev', '--state', state, '--free-ports', '--gateway-threads', '2', '--site', 'here']);
+  await dev.line(/^ready dev$/m);
+  const [, url] = await dev.line(/^gateway\s+(http\S+)$/m);
+  admin = await credentials(kubeconfig);
+  await eventually('all of it is told', async () => (await usage(k)).requests === 20, { timeoutMs: 15_000 });
+  assert.deepEqual(await usage(k), { requests: 20, prompt: 200, completion: 80, cost: 0.12, cached: 0 });
+  await known(k, url);
+  await eventually('it serves', async () => (await chat(client(k, { url }), 'words=4', { max_tokens: 4 }).catch(() => null)) !== null, { timeoutMs: 15_000 });
+  await eventually('the ledger goes on', async () => Math.abs(Number((await api('GET', `namespaces/default/apikeys/${k.name}`)).status.budgets[0].spent) - 0.126) < 1e-6);
 });
