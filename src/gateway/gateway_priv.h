@@ -135,11 +135,11 @@ struct gw_worker {
     struct gw_key *bearer;    /* the same, when it is a key that is metered */
     const char *problem;      /* why a token was not allowed; NULL: it is unknown */
     _Atomic(struct gw_keys *) next_keys;
-    struct gw_keys *keys;           /* NULL: none yet */
-    struct at_meter_log *log;       /* made before the first keys come */
-    struct at_meter_cache *replies; /* NULL: nothing was kept yet */
-    struct gw_request *makers;      /* whose answers will be kept */
-    struct gw_request *ready;       /* who waited for one */
+    struct gw_keys *keys;               /* NULL: none yet */
+    _Atomic(struct at_meter_log *) log; /* NULL: nothing can be written down yet */
+    struct at_meter_cache *replies;     /* NULL: nothing was kept yet */
+    struct gw_request *makers;          /* whose answers will be kept */
+    struct gw_request *ready;           /* who waited for one */
     at_timer_id ready_timer;
     struct gw_parked *parked; /* requests that wait for money; the newest first */
     size_t n_parked, n_cache_waiters;

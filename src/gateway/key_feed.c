@@ -26,11 +26,14 @@ static void publish_later(struct gw_metering *m)
     }
 }
 
-static void open_book(struct gw_metering *m)
+/* The folder may still be a forerunner's that is about to end, or the disk full for a while. */
+static void open_book(void *ctx)
 {
-    if (!m->is_open && !m->is_broken) {
-        m->is_open = gw_usage_open(m);
-        m->is_broken = !m->is_open;
+    struct gw_metering *m = ctx;
+    m->book_timer = 0;
+    m->is_open = gw_usage_open(m);
+    if (!m->is_open) {
+        m->book_timer = at_loop_timer(m->gateway->loop, AT_GW_BOOK_AGAIN_NS, open_book, m);
     }
 }
 
@@ -313,7 +316,9 @@ static void on_key(void *ctx, json_t *object, bool deleted)
         publish_later(m);
         return;
     }
-    open_book(m);
+    if (!m->is_open && m->book_timer == 0) {
+        open_book(m);
+    }
     /* A ledger that moved changes nothing that requests see. */
     struct gw_key_object *o = at_map_get(m->keys, name);
     int64_t generation = at_json_int_at(object, "metadata.generation", 0);
@@ -530,7 +535,8 @@ void gw_metering_close(struct at_gateway *gateway)
     at_informer_free(m->budget_informer);
     at_loop_timer_cancel(gateway->loop, m->publish_timer);
     at_loop_timer_cancel(gateway->loop, m->idle_timer);
-    m->publish_timer = m->idle_timer = 0;
+    at_loop_timer_cancel(gateway->loop, m->book_timer);
+    m->publish_timer = m->idle_timer = m->book_timer = 0;
     for (size_t it = 0; at_map_next(m->keys, &it, &name, &value);) {
         struct gw_key_object *o = value;
         if (o->holder != NULL) {

@@ -111,6 +111,7 @@
 #define AT_GW_TIME_NS (30 * AT_GW_S)          /* between two questions for the server's time */
 #define AT_GW_TIME_AGAIN_NS (500 * AT_GW_MS)
 #define AT_GW_USAGE_ROUND_NS (200 * AT_GW_MS) /* between two waits for the disk */
+#define AT_GW_BOOK_AGAIN_NS (500 * AT_GW_MS)  /* between two tries to open the book of usage */
 #define AT_GW_USAGE_TELL_NS AT_GW_S           /* between two words of usage */
 #define AT_GW_USAGE_ROWS_PER_S                                                                     \
     500 /* of a key, model and day, that are told: thousands take turns */

@@ -84,8 +84,8 @@ struct gw_metering {
     uint32_t gateways_seen;  /* changes of that */
     int64_t gateways_since_ns;
     uint32_t n_ids;
-    bool keys_synced, budgets_synced, gateways_synced, is_open, is_broken;
-    at_timer_id publish_timer, ledger_timer, time_timer, round_timer, idle_timer;
+    bool keys_synced, budgets_synced, gateways_synced, is_open, is_broken; /* that was told */
+    at_timer_id publish_timer, ledger_timer, time_timer, round_timer, idle_timer, book_timer;
     at_client_call_id time_call;
     struct gw_holder *open, *busy;             /* all; those that are to be looked at */
     struct gw_holder *tell_first, **tell_last; /* what was spent is to be told of these, in turn */

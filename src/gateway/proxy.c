@@ -707,15 +707,6 @@ static const char *headers_problem(struct gw_request *r, const struct at_http_he
                : "X-Atoll-Hedge must be off, p50, p90, p95, p99 or a time as 50ms";
 }
 
-/* A plain service keeps its client's Host, and has its own view of the path. */
-static enum at_rc prepare_service(struct gw_request *r, const struct gw_rule *rule,
-                                  const struct gw_forwarded *forwarded)
-{
-    enum at_rc rc = gw_service_target(rule, at_http_request(r->ex), &r->target);
-    at_buf_clear(&r->host);
-    return rc == AT_OK ? at_buf_append(&r->host, forwarded->host.ptr, forwarded->host.len) : rc;
-}
-
 /* NULL: there is none, or none that may be asked. */
 static struct gw_model *find_model(struct gw_worker *w, const struct gw_path *path)
 {
@@ -792,7 +783,7 @@ void gw_request_begin(struct gw_worker *w, struct at_http_exchange *ex, const st
         ids.forwarded = &forwarded;
     }
     if (gw_headers_up(head, &ids, r->id_text, &r->request_id, &r->up) != AT_OK ||
-        (path->rule != NULL && prepare_service(r, path->rule, &forwarded) != AT_OK)) {
+        (path->rule != NULL && gw_request_aim(r, path->rule, &forwarded) != AT_OK)) {
         gw_request_fail(r, 431, "the headers are too large");
         return;
     }

@@ -82,6 +82,10 @@ void gw_upload_call(struct gw_request *r, struct at_http_call *call);
 /* The call is over: was that the client's doing? Then r is answered, and gone. */
 bool gw_upload_failed(struct gw_request *r);
 
+/* Of a plain service: the target and the Host that its replicas get. */
+enum at_rc gw_request_aim(struct gw_request *r, const struct gw_rule *rule,
+                          const struct gw_forwarded *forwarded) AT_WARN_UNUSED;
+
 /* Whether a replica would take it now; and then it goes. */
 bool gw_request_may_go(struct gw_request *r);
 void gw_request_go(struct gw_request *r);

@@ -67,3 +67,12 @@ void gw_request_fail_version(struct gw_request *r)
     }
     gw_request_fail(r, 404, message);
 }
+
+/* A plain service keeps its client's Host, and has its own view of the path. */
+enum at_rc gw_request_aim(struct gw_request *r, const struct gw_rule *rule,
+                          const struct gw_forwarded *forwarded)
+{
+    enum at_rc rc = gw_service_target(rule, at_http_request(r->ex), &r->target);
+    at_buf_clear(&r->host);
+    return rc == AT_OK ? at_buf_append(&r->host, forwarded->host.ptr, forwarded->host.len) : rc;
+}

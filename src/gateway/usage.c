@@ -205,16 +205,30 @@ bool gw_usage_open(struct gw_metering *m)
     char damage[AT_ERR_MSG_BYTES_MAX];
     struct at_meter_book_options options = {
         .folder = m->folder, .sys = at_loop_sys(g->loop), .on_use = on_use, .ctx = m};
-    metrics_init(m);
+    if (m->usage_metrics == NULL) {
+        metrics_init(m);
+    }
     enum at_rc rc = at_meter_book_open(&options, &m->book, damage, &err);
+    AT_CLEANUP(at_cleanup_free)
+    struct at_meter_log **logs = at_alloc(g->n_workers * sizeof(struct at_meter_log *));
     for (unsigned i = 0; i < g->n_workers && rc == AT_OK; i++) {
-        rc = at_meter_book_log(m->book, &g->workers[i].log, &err);
+        rc = at_meter_book_log(m->book, &logs[i], &err);
+    }
+    if (rc != AT_OK && !m->is_broken) {
+        m->is_broken = true;
+        at_log(AT_LOG_ERROR, "usage.open",
+               "requests with API keys are refused, for what they use cannot be written down: %s; "
+               "trying again",
+               err.msg);
     }
     if (rc != AT_OK) {
-        at_log(AT_LOG_ERROR, "usage.open",
-               "requests with API keys are refused, for what they use cannot be written down: %s",
-               err.msg);
+        at_meter_book_free(m->book);
+        m->book = NULL;
         return false;
+    }
+    m->is_broken = false;
+    for (unsigned i = 0; i < g->n_workers; i++) {
+        atomic_store(&g->workers[i].log, logs[i]);
     }
     if (damage[0] != '\0') {
         at_log(AT_LOG_ERROR, "usage.damaged", "%s", damage);
