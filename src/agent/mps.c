@@ -253,8 +253,7 @@ static struct mps_service *service_new(struct agent_mps *m, const char *gpu)
  * first have ended. */
 static int64_t user_of(const struct agent_instance *i)
 {
-    bool image = i->driver != NULL && !at_streq(i->driver->ops->name, "process");
-    return i->typed->spec.user > 0 ? i->typed->spec.user : image ? 0 : -1;
+    return i->typed->spec.user > 0 ? i->typed->spec.user : -1;
 }
 
 static enum at_rc check_neighbours(const struct agent_instance *i, const char *gpu,
@@ -312,6 +311,12 @@ enum at_rc agent_mps_admit(struct agent_instance *i, struct at_err *err)
     int64_t milli, memory;
     if (!agent_share_of_mps(i, &gpu, &milli, &memory)) {
         return i->agent->mps != NULL ? admit_other(i, err) : AT_OK;
+    }
+    if (i->driver != NULL && !at_streq(i->driver->ops->name, "process")) {
+        return at_err_set(
+            err, AT_UNSUPPORTED,
+            "images are no clients of MPS yet: run it as a process, or on a node that "
+            "shares its GPUs in another way");
     }
     struct agent_mps *m = mps_of(i->agent);
     enum at_rc rc = check_neighbours(i, gpu, err);

@@ -92,6 +92,17 @@ it('while the service runs nobody else gets at the GPU', async () => {
   if (process.getuid() === 0) assert.equal(await outside({ CUDA_MPS_PIPE_DIRECTORY: path.join(services()[0], 'p') }), 'start=805');
 });
 
+it('an image, or one of another user, is refused with the reason', async () => {
+  const share = { resources: { gpu: '0.1', gpuMemory: '64Mi' } };
+  await jobs.start('boxed', [], { ...share, image: 'oci:/nowhere:latest' });
+  await jobs.start('stranger', ['alloc:1'], { ...share, user: 4242 });
+  const why = async (name) => [(await jobs.ended(name)).status.reason, (await jobs.instance(name)).status.message];
+  const boxed = await why('boxed'), stranger = await why('stranger');
+  assert.equal(stranger[0], 'GPUSharingUnavailable');
+  assert.match(stranger[1], /MPS serves one user at a time, and default\/(quarter|half)-/);
+  if (boxed[0] !== 'StartFailed') assert.match(boxed[1], /images are no clients of MPS yet/); // else there is no runc here
+});
+
 it('a service that is killed is started again', async () => {
   const before = pid(), server = Number(await control('get_server_list'));
   assert.ok(server > 1);
