@@ -154,6 +154,12 @@ bool gw_cache_begin(struct gw_request *r, const struct gw_path *path)
         return false;
     }
     name_scope(r, policy, &r->kept.scope);
+    /* Of the same bytes another version says something else, as do other bounds of the JSON. */
+    struct at_str json =
+        at_http_header_get(at_http_request(r->ex), "inference-header-content-length");
+    (void)!at_buf_printf(&r->kept.scope, "\nv %.*s\nh %.*s", (int)r->wish.version.len,
+                         r->wish.version.ptr != NULL ? r->wish.version.ptr : "", (int)json.len,
+                         json.ptr != NULL ? json.ptr : "");
     r->kept.policy = *policy;
     return gw_cache_look(r, w);
 }

@@ -489,6 +489,9 @@ it('answers are kept for who asks the same, where that is wanted, and for nobody
   const n = [];
   for (let i = 0; i < 4; i++) n.push((await oip.infer('m', { body: '{"inputs":[]}' })).headers['atoll-cache']);
   assert.ok(n.filter((h) => h === 'hit').length >= 2, JSON.stringify(n));
+  // Who wants another version does not get that answer.
+  const pinned = await oip.infer('m', { body: '{"inputs":[]}', headers: { 'X-Atoll-Version': 'another' } });
+  assert.notEqual(pinned.headers['atoll-cache'], 'hit', JSON.stringify(pinned.headers));
 });
 
 it('what was used is shown as a table, as JSON and for spreadsheets; and nobody opens what is not his', async () => {
