@@ -52,12 +52,9 @@
 #define AT_LLM_PREFIX_MIN 4   /* tokens; shorter prefixes are not worth sharing */
 #define AT_LLM_PREFIX_WAIT 32 /* so much more is worth waiting for, while another computes it */
 #define AT_LLM_GAP_STEPS 4    /* so long a slot among running ones waits for one that comes */
-#define AT_LLM_SPLIT_BYTES_MAX                                                                     \
-    ((uint64_t)256 << 20) /* of a cache with a part for each sequence                              \
-                           */
-#define AT_LLM_SPLIT_SHARE                                                                         \
-    8 /* and no more than this part of the memory that its group may take                          \
-       */
+/* A cache with a part for each sequence: all of it, and its share of the memory of its group. */
+#define AT_LLM_SPLIT_BYTES_MAX ((uint64_t)64 << 20)
+#define AT_LLM_SPLIT_SHARE 8
 #define AT_LLM_SCORES_BYTES_MAX ((uint64_t)64 << 20) /* of a step's attention, computed at once */
 #define AT_LLM_COPY_BYTES_MAX ((size_t)1 << 30)      /* a longer prefix is computed again */
 #define AT_LLM_SPLIT_TOKENS_MIN 256                  /* less for each: all share them */
