@@ -375,7 +375,7 @@ static enum gw_admission take_money(struct gw_request *r, const struct gw_path *
         return GW_LATER;
     }
     if (how != AT_METER_HELD) {
-        return refuse_money(r, of, how);
+        return refuse_money(r, of, later ? AT_METER_LATER : how);
     }
     if (m->held != 0 && m->capped && gw_amend(r, path, each, r->stream) != AT_OK) {
         return refuse(r, &(struct refusal){.status = 413, .message = "the body is too large"});

@@ -236,18 +236,32 @@ struct standing {
     int64_t spent, held, missing, free;
 };
 
-static struct standing standing_of(struct gw_purse *p, int64_t granted)
+/* Requests that wait say again and again what they miss. Told on and off as they do, it would only
+ * make those who could give some lose their turn. */
+static int64_t missing_of(struct gw_holder *h, struct gw_purse *p)
+{
+    int64_t missing = atomic_exchange(&p->account->missing_nanousd, 0);
+    int64_t now = at_loop_now_ns(h->of->gateway->loop);
+    if (missing == 0 && now - p->missing_ns >= AT_GW_WANT_NS) {
+        p->missing = 0;
+    } else if (missing > 0) {
+        p->missing = most(missing, p->missing);
+        p->missing_ns = now;
+    }
+    if (p->missing <= atomic_load(&p->account->left_nanousd)) { /* it has come meanwhile */
+        p->missing = 0;
+    }
+    return p->missing;
+}
+
+static struct standing standing_of(struct gw_holder *h, struct gw_purse *p, int64_t granted)
 {
     struct at_meter_account *a = p->account;
     bool same = strcmp(p->seen_period, p->period) == 0;
-    struct standing s = {.spent = atomic_load(&a->spent_nanousd),
-                         .missing = atomic_exchange(&a->missing_nanousd, 0)};
+    struct standing s = {.spent = atomic_load(&a->spent_nanousd), .missing = missing_of(h, p)};
     int64_t left = atomic_load(&a->left_nanousd);
     s.held = most(atomic_load(&a->granted_nanousd) - left - s.spent, 0);
     s.free = p->limit_nanousd - (same ? p->others_granted - p->abandoned : 0) - granted;
-    if (s.missing > 0 && s.missing <= left) { /* it has come meanwhile */
-        s.missing = 0;
-    }
     return s;
 }
 
@@ -294,7 +308,7 @@ static bool plan(struct gw_holder *h, struct gw_purse *p, struct gw_slice *next)
     struct gw_slice was = {mine ? p->mine_granted : 0, mine ? p->mine_ceiling : 0,
                            mine ? p->mine_wanted : 0};
     *next = (struct gw_slice){was.granted, was.ceiling, 0};
-    struct standing s = standing_of(p, was.granted);
+    struct standing s = standing_of(h, p, was.granted);
     int64_t told = mine ? p->mine_spent : 0;
     int64_t unspent = was.granted - s.spent - s.held;
     int64_t wanted_by_others = same ? p->others_wanted : 0;
@@ -380,6 +394,7 @@ static void on_told(void *ctx, enum at_rc rc, int status, json_t *body, const st
     m->n_calls--;
     if (rc == AT_OK && body != NULL) {
         h->told_ns = h->is_telling ? now : h->told_ns;
+        h->shared_ns = h->gives ? now : h->shared_ns;
         h->not_before_ns = now;
         gw_ledger_see(h, body);
     } else {
@@ -403,7 +418,7 @@ static void fetch(struct gw_holder *h)
 {
     struct gw_metering *m = h->of;
     m->n_calls++;
-    h->is_telling = false;
+    h->is_telling = h->gives = false;
     h->call = at_client_get(m->gateway->client, h->kind, h->kind == &AT_KIND_BUDGET ? NULL : h->ns,
                             h->name, on_told, h);
 }

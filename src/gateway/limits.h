@@ -99,10 +99,11 @@
 #define AT_GW_SLICE_SHARE 4                       /* a gateway takes a fourth of what is left, */
 #define AT_GW_SLICE_NANOUSD ((int64_t)1000000000) /* and a dollar at least */
 #define AT_GW_SLICES_MAX 200
-#define AT_GW_MONEY_WAIT_NS (2 * AT_GW_S)     /* that a request waits for its gateway's slice */
-#define AT_GW_MONEY_WAITERS_MAX 1024          /* that wait so, per loop */
-#define AT_GW_MONEY_LOOK_NS (2 * AT_GW_MS)    /* between two looks at them */
-#define AT_GW_SHARE_NS AT_GW_S                /* between two gifts of a part of a rate */
+#define AT_GW_MONEY_WAIT_NS (2 * AT_GW_S)  /* that a request waits for its gateway's slice */
+#define AT_GW_WANT_NS AT_GW_S              /* that a want stays told although nobody repeats it */
+#define AT_GW_MONEY_WAITERS_MAX 1024       /* that wait so, per loop */
+#define AT_GW_MONEY_LOOK_NS (2 * AT_GW_MS) /* between two looks at them */
+#define AT_GW_SHARE_NS AT_GW_S             /* between two gifts of a part of a rate */
 #define AT_GW_SHARE_WAIT_NS (1500 * AT_GW_MS) /* then a gateway does without being given one */
 #define AT_GW_KEY_IDLE_NS (300 * AT_GW_S)     /* unused, until what a key has is given back */
 #define AT_GW_KEY_SERIES_MAX 1000             /* keys with a name of their own in metrics */

@@ -17,8 +17,9 @@ struct gw_purse {
         mine_wanted;
     int64_t abandoned; /* of others_granted: what nobody can spend any more */
     char seen_period[AT_METER_PERIOD_BYTES];
-    bool is_mine;  /* a slice of ours is there */
-    int64_t taken; /* what was unspent when some was last taken */
+    bool is_mine;                /* a slice of ours is there */
+    int64_t taken;               /* what was unspent when some was last taken */
+    int64_t missing, missing_ns; /* what requests wanted, and when one last did */
 };
 
 /* As it is to be written. */
@@ -46,8 +47,8 @@ struct gw_holder {
     struct gw_rate_share mine, next; /* as seen, and as it is being written */
     bool has_share;                  /* we are in the list */
     int32_t others_milli, least_saved, least_wanting;
-    bool others_want;
-    int64_t shared_ns, opened_ns;
+    bool others_want, gives; /* the call gives a part away */
+    int64_t shared_ns, opened_ns, hungry_ns;
     at_client_call_id call;
     int64_t not_before_ns, told_ns;
     struct gw_metering *of;

@@ -86,12 +86,13 @@ bool gw_share_plan(struct gw_holder *h)
                                         atomic_load(&h->rates->tokens.per_minute)) != 0;
     int64_t now = at_loop_now_ns(h->of->gateway->loop);
     h->next = h->mine;
-    h->next.wanted = false;
+    h->next.wanted = h->gives = false;
     if (!limited || leaving) {
         h->next = (struct gw_rate_share){0};
         return h->has_share;
     }
     bool hungry = atomic_exchange(&h->rates->hungry, false);
+    h->hungry_ns = hungry ? now : h->hungry_ns;
     int32_t free = WHOLE - h->others_milli - h->mine.milli;
     if (free < 0) { /* changed by hand */
         h->next.milli = h->mine.milli + free > 0 ? h->mine.milli + free : 0;
@@ -105,7 +106,9 @@ bool gw_share_plan(struct gw_holder *h)
         int32_t give = gift(h, saved);
         h->next.milli -= give;
         h->next.saved = give > 0 ? saved : h->next.saved;
-        h->shared_ns = give > 0 ? now : h->shared_ns;
+        h->gives = give > 0;
+    } else if (h->hungry_ns != 0 && now - h->hungry_ns < AT_GW_WANT_NS) {
+        h->next.wanted = h->mine.wanted; /* not told on and off */
     }
     if (h->next.milli < h->mine.milli) { /* before anybody may take it */
         set_share(h, h->next.milli, WHOLE);

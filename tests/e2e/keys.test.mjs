@@ -309,7 +309,7 @@ it('several gateways share one budget, and one that is cut off keeps to its slic
   const keys = [await key({ team: 'red' }), await key({ team: 'red' })];
   for (const k of keys) for (const url of [a.url, b.url, gateway.url]) await known(k, url);
   const budget = async () => (await api('GET', 'budgets/red')).status?.ledger ?? {};
-  let fine = 0;
+  let spent = 0; // the last ones may be cut to what is left
   const until = Date.now() + 6000;
   // Each gateway in turn, with clients that try again, until nothing is left.
   await Promise.all(
@@ -317,8 +317,8 @@ it('several gateways share one budget, and one that is cut off keeps to its slic
       let quota = 0;
       while (quota < 2 && Date.now() < until) {
         try {
-          await chat(client(keys[i % 2], { url, retries: 1 }), 'words=4', { max_tokens: 4 });
-          fine++;
+          const { usage } = await chat(client(keys[i % 2], { url, retries: 1 }), 'words=4', { max_tokens: 4 });
+          spent += 0.001 + usage.prompt_tokens * 0.0001 + usage.completion_tokens * 0.001;
         } catch (e) {
           assert.equal(e.status, 429, e.stack);
           quota++;
@@ -327,9 +327,9 @@ it('several gateways share one budget, and one that is cut off keeps to its slic
     }),
   );
   // A request holds a token for each byte of its body until it is known to have had 10.
-  assert.ok(fine * 0.006 <= 0.3 + 1e-9, `${fine} requests`);
-  assert.ok(fine * 0.006 >= 0.2, `${fine} requests`);
-  await eventually('it is told', async () => Math.abs(Number((await budget()).spent) - fine * 0.006) < 1e-6);
+  assert.ok(spent <= 0.3 + 1e-9, `${spent}`);
+  assert.ok(spent >= 0.2, `${spent}`);
+  await eventually('it is told', async () => Math.abs(Number((await budget()).spent) - spent) < 1e-6).catch(async (e) => assert.fail(`${e.message}: ${spent}, ${JSON.stringify(await budget())}`));
   assert.ok(Number((await budget()).granted) <= 0.3);
   await a.proc.stop();
   await b.proc.stop();
@@ -432,7 +432,8 @@ it('no way of asking passes a budget: batches, choices, streams that are left or
   }
   // Clients that go away in the middle are charged for what had come, and hold nothing any more.
   for (let i = 0; i < 10; i++) {
-    const stream = await chat(client(left), 'words=50 pause=5', { stream: true, max_tokens: 50 }).catch((e) => assert.equal(e.status, 429, e.stack));
+    // That one has left may come a moment later: what it holds is waited for.
+    const stream = await chat(client(left, { retries: 5 }), 'words=50 pause=5', { stream: true, max_tokens: 50 }).catch((e) => assert.equal(e.status, 429, e.stack));
     if (!stream) break;
     const parts = stream[Symbol.asyncIterator]();
     for (let n = 0; n < 10; n++) await parts.next();
