@@ -138,13 +138,11 @@ const char *at_model_cell(const struct at_model_column *column, const json_t *ob
                           int64_t now_wall_ns, struct at_arena *arena);
 
 /* Members of an object's spec (named in members, NULL-terminated; others are not looked at): equal
- * ones have equal hashes. The hash also of another part ("status"), and of all (NULL). copy: only
- * those members, on ret (kind->struct_size bytes, all else zero), with everything they point to;
- * values of any JSON are left out. err: AT_NOMEM */
+ * ones have equal hashes (model/members.h compares them). The hash also of another part ("status"),
+ * and of all (NULL). copy: only those members, on ret (kind->struct_size bytes, all else zero),
+ * with everything they point to; values of any JSON are left out. err: AT_NOMEM */
 uint64_t at_model_part_hash(const struct at_model_kind *kind, const char *part, const void *object,
                             const char *const *members);
-bool at_model_spec_equal(const struct at_model_kind *kind, const void *a, const void *b,
-                         const char *const *members);
 enum at_rc at_model_spec_copy(const struct at_model_kind *kind, const void *object,
                               const char *const *members, struct at_arena *arena,
                               void *ret) AT_WARN_UNUSED;

@@ -200,20 +200,6 @@ uint64_t at_model_part_hash(const struct at_model_kind *kind, const char *part, 
     return h;
 }
 
-bool at_model_spec_equal(const struct at_model_kind *kind, const void *a, const void *b,
-                         const char *const *members)
-{
-    const struct at_model_field *spec = part_of(kind, "spec");
-    bool same = true;
-    for (size_t i = 0; spec != NULL && same && i < spec->sub->n_fields; i++) {
-        const struct at_model_field *f = &spec->sub->fields[i];
-        size_t at = spec->offset + f->offset;
-        same = !is_named(f->name, members) ||
-               equal_field(f, (const char *)a + at, (const char *)b + at);
-    }
-    return same;
-}
-
 void at_model_members_init(struct at_model_members *m, const struct at_model_kind *kind,
                            const char *part, const char *const *names)
 {
