@@ -159,6 +159,7 @@ struct agent_instance {
     bool admitted; /* counted against the machine's room: admit.c */
     bool wanted;   /* an Instance that is not being deleted asks for it */
     bool orphan;   /* known from a record only, until the first list is complete */
+    bool lost;     /* it was started before, and is not there any more */
     bool restart;  /* the stop under way is for a liveness failure */
 
     struct at_arena *arena; /* of object and spec */

@@ -579,9 +579,9 @@ static void history_take(struct agent_instance *i)
         set_phase(i, PHASE_ENDED);
         return;
     }
-    /* It ran when this agent was last alive, and does not any more: a Never instance may not run
-     * twice. */
-    if (at_streq(s->phase, "Running") && i->phase == PHASE_IDLE &&
+    /* It ran when this agent was last alive, which the server need not have heard, and does not any
+     * more: a Never instance may not run twice. */
+    if ((i->lost || at_streq(s->phase, "Running")) && i->phase == PHASE_IDLE &&
         at_streq(i->typed->spec.restart_policy, "Never") && i->wanted) {
         i->exit_code = -1;
         end(i, false, "Lost", "ended while the agent was away, exit status unknown");
@@ -667,6 +667,7 @@ static void adopt(struct at_agent *a, const json_t *record)
     if (task == NULL || i->driver->ops->adopt(i->driver->rt, task, agent_instance_exited, i,
                                               &i->task, &i->pid, &err) != AT_OK) {
         i->task = NULL;
+        i->lost = true;
         i->driver->ops->sweep(i->driver->rt, a->name, uid);
         agent_record_remove(i);
         return;

@@ -527,6 +527,22 @@ static void a_start_cut_by_a_crash_is_swept(void **state)
     assert_int_equal(f->driver.n_starts, 2);
 }
 
+/* The server need not have heard that it ran. */
+static void never_means_one_run_also_where_a_crash_cut_its_start(void **state)
+{
+    struct fixture *f = *state;
+    put(f, "Never", false);
+    assert_int_equal(f->driver.n_starts, 1);
+    agent_close(f);
+    agent_open(f);
+    agent_instances_load(&f->agent);
+    put(f, "Never", false);
+    agent_instances_synced(&f->agent);
+    pass(f, AT_NS_PER_S);
+    assert_status(f, "Failed", "Lost");
+    assert_int_equal(f->driver.n_starts, 1);
+}
+
 int main(void)
 {
 #define T(t) cmocka_unit_test_setup_teardown(t, open_fixture, close_fixture)
@@ -542,6 +558,7 @@ int main(void)
         T(what_nobody_asks_for_after_a_restart_ends),
         T(an_end_before_the_first_list_is_survived),
         T(a_start_cut_by_a_crash_is_swept),
+        T(never_means_one_run_also_where_a_crash_cut_its_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

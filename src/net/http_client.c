@@ -45,6 +45,7 @@ static struct client_conn **idle_list(struct client_conn *conn)
 static void idle_add(struct client_conn *conn)
 {
     struct client_conn **list = idle_list(conn);
+    conn->pool->n_resting += conn->rests;
     conn->is_idle = true;
     conn->idle_prev = NULL;
     conn->idle_next = *list;
@@ -62,6 +63,7 @@ static void idle_remove(struct client_conn *conn)
         if (conn->idle_next != NULL) {
             conn->idle_next->idle_prev = conn->idle_prev;
         }
+        conn->pool->n_resting -= conn->rests;
         conn->is_idle = false;
     }
 }
@@ -325,14 +327,15 @@ void at_client_conn_done(struct client_conn *conn, bool reuse)
     struct at_http_client *client = pool->client;
     conn->call->conn = NULL;
     conn->call = NULL;
-    if (!reuse || client->closing) {
+    bool rests = conn->chunked && !pool->keeps;
+    if (!reuse || client->closing || (rests && pool->n_resting >= AT_HTTP_RESTING_MAX)) {
         at_client_conn_free(conn);
         return;
     }
     conn->reused = true;
     conn->head_done = false;
     conn->got_bytes = false;
-    conn->rests = conn->chunked && !pool->keeps;
+    conn->rests = rests;
     conn->done_ns = at_loop_now_ns(client->loop);
     conn->idle_until_ns =
         conn->done_ns + (conn->idle_ns > 0 && conn->idle_ns < client->idle_timeout_ns

@@ -91,6 +91,7 @@ struct client_pool {
     char *key, *addr, *server_name;
     struct at_tls_config *tls;
     struct client_conn *conns, *idle, *resting;
+    size_t n_resting;
     bool keeps; /* connections outlive answers in chunks here */
     size_t n_conns;
     struct client_call *first_waiting, *last_waiting;

@@ -38,6 +38,7 @@
 /* Some servers close behind an answer in chunks without saying so: until one is seen to keep its
  * connections for so long, none is used again sooner. */
 #define AT_HTTP_REST_NS (500 * AT_MS)
+#define AT_HTTP_RESTING_MAX 16 /* per address; the others are closed */
 
 #define AT_H2_STREAMS_MAX 250             /* at once, per connection */
 #define AT_H2_WINDOW_BYTES (1 << 20)      /* a client may send ahead so much, per stream */

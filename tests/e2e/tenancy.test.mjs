@@ -246,17 +246,18 @@ fleet.it('who is displaced, or waits, learns nothing of who it is for', async ()
 fleet.it('whose model has a name already is not told to another tenant', async () => {
   const server = await fleet.server();
   const model = (name, ns) => ({ apiVersion: 'atoll.dev/v1', kind: 'Deployment', metadata: { name, namespace: ns }, spec: { replicas: 0, template: { spec: { runner: 'onnx', model: { name: 'churn', uri: 'file:churn.onnx' } } } } });
-  for (const ns of ['zanzibari', 'team']) await server.k(`create namespace ${ns}`);
+  for (const ns of ['zanzibari', 'zeta']) await server.k(`create namespace ${ns}`);
+  // Of two that come within a second the one of the first namespace has the name.
   await server.apply(model('umbrella', 'zanzibari'));
   await eventually('the first has its status', async () => (await server.get('deployments.atoll.dev umbrella -n zanzibari')).status?.observedGeneration);
-  await server.apply(model('ours', 'team'));
+  await server.apply(model('ours', 'zeta'));
   const told = await eventually('the second is told', async () => {
-    const status = JSON.stringify((await server.get('deployments.atoll.dev ours -n team')).status);
+    const status = JSON.stringify((await server.get('deployments.atoll.dev ours -n zeta')).status);
     return /NameTaken/.test(status) && status;
   });
-  assert.match(told, /an older Deployment of another namespace; ask for team\/churn/);
+  assert.match(told, /an older Deployment of another namespace; ask for zeta\/churn/);
   const events = await eventually('an Event says so', async () => {
-    const text = await server.k('get events -n team -o json');
+    const text = await server.k('get events -n zeta -o json');
     return /ModelNameTaken/.test(text) && text;
   });
   for (const text of [told, events]) assert.doesNotMatch(text, /zanzibari|umbrella/);
