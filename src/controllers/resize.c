@@ -2,25 +2,12 @@
  * resized while it runs, when its GPU has room. What does not fit is replaced, as any other change
  * is. */
 #include "controllers/resize.h"
+#include "model/resize.h"
 #include "scheduler/queue.h"
 
 #include <assert.h>
 
 #define GPU_MILLI 1000
-
-/* What may change while it runs: a share of one GPU, and when it is parked. */
-static void drop_share(json_t *spec)
-{
-    static const char *const LEAVES[][2] = {
-        {"resources", "gpu"}, {"resources", "gpuMemory"}, {"gpuSharing", "parkAfter"}};
-    for (size_t k = 0; k < AT_ARRAY_LEN(LEAVES); k++) {
-        json_t *of = json_object_get(spec, LEAVES[k][0]);
-        json_object_del(of, LEAVES[k][1]);
-        if (of != NULL && json_object_size(of) == 0) {
-            json_object_del(spec, LEAVES[k][0]);
-        }
-    }
-}
 
 static bool same_but_for_share(const json_t *object, const json_t *template_json)
 {
@@ -32,8 +19,8 @@ static bool same_but_for_share(const json_t *object, const json_t *template_json
         json_object_del(json_object_get(own, "model"), "digest"); /* what its tag stood for */
         json_object_del(json_object_get(wanted, "model"), "digest");
     }
-    drop_share(own);
-    drop_share(wanted);
+    at_model_drop_resizable(own);
+    at_model_drop_resizable(wanted);
     if (!json_equal(own, wanted)) {
         return false;
     }

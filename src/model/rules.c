@@ -4,6 +4,7 @@
 #include "core/digest.h"
 #include "core/mem.h"
 #include "core/str.h"
+#include "model/resize.h"
 
 #include <string.h>
 
@@ -306,10 +307,8 @@ static void job_check(struct at_model_check *check, const json_t *object, const 
     }
 }
 
-/* What may change while it runs. */
-static void drop_resizable(json_t *spec)
+void at_model_drop_resizable(json_t *spec)
 {
-    json_object_del(spec, "nodeName");
     static const char *const LEAVES[][2] = {
         {"resources", "gpu"}, {"resources", "gpuMemory"}, {"gpuSharing", "parkAfter"}};
     for (size_t k = 0; k < AT_ARRAY_LEN(LEAVES); k++) {
@@ -339,8 +338,10 @@ static void instance_check(struct at_model_check *check, const json_t *object, c
     }
     AT_CLEANUP(at_cleanup_json) json_t *a = json_deep_copy(before);
     AT_CLEANUP(at_cleanup_json) json_t *b = json_deep_copy(now);
-    drop_resizable(a);
-    drop_resizable(b);
+    json_object_del(a, "nodeName");
+    json_object_del(b, "nodeName");
+    at_model_drop_resizable(a);
+    at_model_drop_resizable(b);
     if (!json_equal(a, b)) {
         at_model_cause_add(check, path, NULL, "FieldValueForbidden",
                            "Forbidden: of an instance only nodeName may be set later, and its "
