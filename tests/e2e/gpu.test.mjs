@@ -7,6 +7,7 @@ import path from 'node:path';
 import { before } from 'node:test';
 import { Cluster } from './lib/cluster.mjs';
 import { ATOLL, eventually, Fleet, run } from './lib/atoll.mjs';
+import { Jobs } from './lib/gpus.mjs';
 import { call } from './lib/rest.mjs';
 import { DEVICE, STATE_BYTES } from './lib/standin.mjs';
 
@@ -20,7 +21,7 @@ const offset = (device, field) => 8 + device * DEVICE.bytes + DEVICE[field];
 const fleet = new Fleet();
 const skip = existsSync(probe) ? false : 'built without tests: no stand-in for libcuda';
 const it = (name, fn) => fleet.it(name, fn, { skip });
-let c, file, state;
+let c, file, jobs, state;
 
 async function poke(device, field, value) {
   const word = Buffer.alloc(8);
@@ -48,45 +49,15 @@ before(async () => {
   process.env.LD_LIBRARY_PATH = libraries;
   process.env.STANDIN_GPU_STATE = state;
   c = await Cluster.start(fleet, { box: 'edge' });
+  jobs = new Jobs(c, { env: () => ({ LD_LIBRARY_PATH: libraries, STANDIN_GPU_STATE: state }) });
 });
 
-// A Job of one instance that runs the probe; its log when it ended.
-async function start(name, words, { resources = { gpu: '0.25', gpuMemory: '256Mi' }, env = {}, command, gpuSharing } = {}) {
-  await c.server.apply({
-    apiVersion: 'atoll.dev/v1',
-    kind: 'Job',
-    metadata: { name, namespace: 'default' },
-    spec: {
-      completions: 1, backoffLimit: 0,
-      template: {
-        spec: {
-          command: command ?? [probe, 'dlsym', ...words],
-          env: Object.entries({ LD_LIBRARY_PATH: libraries, STANDIN_GPU_STATE: state, ...env }).map(([key, value]) => ({ name: key, value })),
-          resources: { cpu: '10m', ...resources },
-          gpuSharing,
-          restartPolicy: 'Never',
-          terminationGracePeriod: '1s',
-        },
-      },
-    },
-  });
-}
-
 const events = async () => (await call(c.url, 'GET', '/api/v1/events')).body.items;
-const instance = async (name) => (await c.instances(name))[0];
-const log = async (name) => (await call(c.url, 'GET', `/api/v1/namespaces/default/pods/${(await instance(name)).metadata.name}/log`)).body;
-
-async function ended(name) {
-  return eventually(`${name} ended`, async () => {
-    const i = await instance(name);
-    return ['Succeeded', 'Failed'].includes(i?.status?.phase) && i;
-  }, { timeoutMs: 60_000 });
-}
-
-async function said(name) {
-  await ended(name);
-  return (await log(name)).trim().split('\n').join(' ');
-}
+const start = (...job) => jobs.start(...job);
+const instance = (name) => jobs.instance(name);
+const log = (name) => jobs.log(name);
+const ended = (name) => jobs.ended(name);
+const said = (name) => jobs.said(name); // its log when it has ended
 
 it('the inventory comes from the driver', async () => {
   const [node] = await c.list('nodes');
