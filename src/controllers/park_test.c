@@ -76,14 +76,7 @@ static void play_agent(struct rig *r)
 static void begin(struct rig *r, uint64_t seed)
 {
     rig_init(r, seed);
-    rig_create(r, &AT_KIND_NAMESPACE, "{\"metadata\":{\"name\":\"default\"}}");
-    rig_create(
-        r, &AT_KIND_SITE,
-        "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"class\":\"edge\",\"jurisdiction\":\"EU\"}}");
-    rig_node(r, "n", "s", "8");
-    rig_patch(r, &AT_KIND_NODE, NULL, "n",
-              "{\"status\":{\"allocatable\":{\"gpu\":\"1\"},\"gpus\":[{\"id\":\"GPU-1\",\"model\":"
-              "\"L4\",\"memory\":\"16Gi\"}]}}");
+    rig_gpu_node(r);
     rig_create(r, &AT_KIND_GATEWAY_REPORT, "{\"metadata\":{\"name\":\"g1\"}}");
     r->check = play_agent;
 }

@@ -6,14 +6,7 @@ static void begin(struct rig *r, uint64_t seed, int replicas)
 {
     char text[512];
     rig_init(r, seed);
-    rig_create(r, &AT_KIND_NAMESPACE, "{\"metadata\":{\"name\":\"default\"}}");
-    rig_create(
-        r, &AT_KIND_SITE,
-        "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"class\":\"edge\",\"jurisdiction\":\"EU\"}}");
-    rig_node(r, "n", "s", "8");
-    rig_patch(r, &AT_KIND_NODE, NULL, "n",
-              "{\"status\":{\"allocatable\":{\"gpu\":\"1\"},\"gpus\":[{\"id\":\"GPU-1\",\"model\":"
-              "\"L4\",\"memory\":\"16Gi\"}]}}");
+    rig_gpu_node(r);
     snprintf(text, sizeof text,
              "{\"metadata\":{\"name\":\"web\",\"namespace\":\"default\"},\"spec\":{\"replicas\":%d,"
              "\"template\":{\"spec\":{\"image\":\"oci:/x:1\",\"resources\":{\"gpu\":\"0.25\","

@@ -162,6 +162,18 @@ static inline void rig_node(struct rig *r, const char *name, const char *site, c
     rig_create(r, &AT_KIND_NODE, text);
     snprintf(r->nodes[r->n_nodes++], sizeof(r->nodes[0]), "%s", name);
 }
+/* One node with one GPU of 16 GiB, at a site of its own. */
+static inline void rig_gpu_node(struct rig *r)
+{
+    rig_create(r, &AT_KIND_NAMESPACE, "{\"metadata\":{\"name\":\"default\"}}");
+    rig_create(
+        r, &AT_KIND_SITE,
+        "{\"metadata\":{\"name\":\"s\"},\"spec\":{\"class\":\"edge\",\"jurisdiction\":\"EU\"}}");
+    rig_node(r, "n", "s", "8");
+    rig_patch(r, &AT_KIND_NODE, NULL, "n",
+              "{\"status\":{\"allocatable\":{\"gpu\":\"1\"},\"gpus\":[{\"id\":\"GPU-1\",\"model\":"
+              "\"L4\",\"memory\":\"16Gi\"}]}}");
+}
 static inline void rig_three_sites(struct rig *r)
 {
     static const char *const NAMES[] = {"cloud", "edge", "onprem"};
